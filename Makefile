@@ -1,0 +1,64 @@
+# Needs Python 3.11 or later with pip, git and make. Everything is installed into .venv.
+# Another Python: make test PYTHON=python3.13 (delete .venv first). More arguments: make test ARGS="-k P4".
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALL := $(RUN) -m pip --disable-pip-version-check --no-input install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types news-check docs-check bench soak clean
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
+
+demo: $(VENV)/.examples  ## Run 20 concurrent calls through the call monitor, with a live view
+	$(RUN) -m examples.call_monitor $(ARGS)
+
+test: $(VENV)/.dev  ## Run the tests
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## Check style and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(VENV)/.dev  ## Repair style and format
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+types: $(VENV)/.dev  ## Check types
+	$(RUN) -m mypy --strict src
+
+news-check: $(VENV)/.dev  ## Check the news fragments
+	$(RUN) scripts/check_news.py
+
+docs-check: $(VENV)/.dev  ## Check commands and links in README and docs
+	$(RUN) scripts/check_docs.py
+
+bench: $(VENV)/.bench  ## Measure Greenroom beside its peers
+	$(RUN) -m benchmarks $(ARGS)
+
+soak: $(VENV)/.dev  ## Run 10,000 jobs under random faults and account for each
+	$(RUN) -m benchmarks.soak $(ARGS)
+
+clean:  ## Remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+
+# One stamp for each set of packages: repeated only when pyproject.toml changes.
+$(VENV)/.examples: EXTRAS := examples
+$(VENV)/.dev: EXTRAS := dev,examples
+$(VENV)/.bench: EXTRAS := dev,examples,bench
+$(VENV)/.examples $(VENV)/.dev $(VENV)/.bench: pyproject.toml $(VENV)/.base
+	@echo "Installing greenroom[$(EXTRAS)] into $(VENV) ..."
+	@$(INSTALL) --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.base:
+	@command -v '$(PYTHON)' >/dev/null || \
+		{ echo "error: $(PYTHON) was not found; name a Python of 3.11 or later: make PYTHON=..." >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Greenroom needs Python 3.11 or later; $(PYTHON) is" \
+		"$$('$(PYTHON)' --version 2>&1). Name another: make PYTHON=python3.13" >&2; exit 1; }
+	@'$(PYTHON)' scripts/make_venv.py '$(VENV)'
+	@touch $@

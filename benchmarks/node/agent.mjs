@@ -1,0 +1,21 @@
+// The benchmark's image and session as a LiveKit job in Node.
+import { defineAgent } from '@livekit/agents';
+import fs from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+export default defineAgent({
+  prewarm: async () => {
+    if (process.env.GREENROOM_BENCH_IMAGE === 'livekit_rtc') {
+      // Any native call starts the runtime; this is the cheapest that is exported.
+      const { AudioResampler } = await import('@livekit/rtc-node');
+      new AudioResampler(16000, 8000, 1);
+    }
+  },
+  entry: async (ctx) => {
+    const entered = process.hrtime.bigint(); // CLOCK_MONOTONIC, as in the driver
+    const order = JSON.parse(ctx.job.metadata);
+    fs.writeFileSync(order.fifo, `entered ${order.id} ${process.pid} ${entered}\n`);
+    if (order.hold) await sleep(order.hold * 1000);
+    ctx.shutdown('done');
+  },
+});

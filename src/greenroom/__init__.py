@@ -1,0 +1,71 @@
+"""Greenroom: the process server for realtime agents.
+
+This module is imported in every zygote, so it stays light: the supervisor's side is loaded when it
+is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .app import App
+from .errors import (
+    AppLoadError,
+    ErrorInfo,
+    GreenroomError,
+    LaunchError,
+    NoCapacity,
+    OptionError,
+    PayloadError,
+    PoolClosed,
+    PrewarmError,
+)
+from .job import Job, JobContext, JobProcess
+
+if TYPE_CHECKING:
+    from .options import PoolOptions
+    from .pool import JobHandle, PoolStats, ProcessInfo, ProcessPool
+    from .report import ExitReport, Timings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "App",
+    "AppLoadError",
+    "ErrorInfo",
+    "ExitReport",
+    "GreenroomError",
+    "Job",
+    "JobContext",
+    "JobHandle",
+    "JobProcess",
+    "LaunchError",
+    "NoCapacity",
+    "OptionError",
+    "PayloadError",
+    "PoolClosed",
+    "PoolOptions",
+    "PoolStats",
+    "PrewarmError",
+    "ProcessInfo",
+    "ProcessPool",
+    "Timings",
+]
+
+_SUPERVISOR_SIDE = {
+    "ExitReport": "report",
+    "JobHandle": "pool",
+    "PoolOptions": "options",
+    "PoolStats": "pool",
+    "ProcessInfo": "pool",
+    "ProcessPool": "pool",
+    "Timings": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SUPERVISOR_SIDE:
+        raise AttributeError(f"module 'greenroom' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_SUPERVISOR_SIDE[name]}", __name__), name)

@@ -1,0 +1,86 @@
+"""The app: what a user registers, and where it can be found again by another process."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .errors import AppLoadError, GreenroomError
+
+if TYPE_CHECKING:
+    from .job import JobContext, JobProcess
+
+__all__ = ["App"]
+
+Preload = Callable[[], object]
+Prewarm = Callable[["JobProcess"], object | Awaitable[object]]
+Entrypoint = Callable[["JobContext"], object | Awaitable[object]]
+
+P = TypeVar("P", bound=Preload)
+W = TypeVar("W", bound=Prewarm)
+E = TypeVar("E", bound=Entrypoint)
+
+
+class App:
+    """The functions of an application, to be served by a :class:`~greenroom.ProcessPool`.
+
+    ``allow_threads`` names threads that may be alive in the zygote when it forks (by their Python
+    or native name). A fork copies only the calling thread: whatever lock another one holds at that
+    moment stays locked in every child for ever. So a thread is refused unless it is named here.
+    """
+
+    def __init__(self, *, allow_threads: Iterable[str] = ()) -> None:
+        if isinstance(allow_threads, str):
+            raise GreenroomError("allow_threads takes a list of names, not one string")
+        self.allow_threads = frozenset(allow_threads)
+        self.preload_fn: Preload | None = None
+        self.prewarm_fn: Prewarm | None = None
+        self.entrypoint_fn: Entrypoint | None = None
+        self._module = sys._getframe(1).f_globals.get("__name__", "")
+
+    def preload(self, fn: P) -> P:
+        """Run once, in the zygote, before any fork: heavy imports, read-only models. Sync."""
+        if inspect.iscoroutinefunction(fn):
+            raise GreenroomError(f"preload function {fn.__qualname__} is async; an event loop must not be forked")
+        self._once("preload", self.preload_fn, fn)
+        self.preload_fn = fn
+        return fn
+
+    def prewarm(self, fn: W) -> W:
+        """Run once in each process, before it is offered a job. Sync or async."""
+        self._once("prewarm", self.prewarm_fn, fn)
+        self.prewarm_fn = fn
+        return fn
+
+    def entrypoint(self, fn: E) -> E:
+        """The job; its return value is the job's result. Async; a sync function runs in a thread."""
+        self._once("entrypoint", self.entrypoint_fn, fn)
+        self.entrypoint_fn = fn
+        return fn
+
+    def import_string(self) -> str:
+        """Where another process finds this app: ``module:attr`` or ``path.py:attr``.
+
+        Raises :class:`AppLoadError` for an app that is not a global of the module that made it.
+        """
+        module = sys.modules.get(self._module)
+        names = [name for name, value in vars(module).items() if value is self] if module else []
+        if not names:
+            raise AppLoadError(
+                f"the app made in module {self._module!r} is not a global variable there, so a new process "
+                f"cannot import it; assign it at the top level of a module (app = greenroom.App())"
+            )
+        if self._module != "__main__":
+            return f"{self._module}:{names[0]}"
+        path = getattr(module, "__file__", None)
+        if path is None:
+            raise AppLoadError("an app made in an interactive session cannot be imported; put it into a file")
+        return f"{path}:{names[0]}"
+
+    def _once(self, role: str, present: Callable[..., Any] | None, fn: Callable[..., Any]) -> None:
+        if not callable(fn):
+            raise GreenroomError(f"@app.{role} takes a function, not {fn!r}")
+        if present is not None:
+            raise GreenroomError(f"the app has a {role} function already: {present.__qualname__}")

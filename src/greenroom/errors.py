@@ -1,0 +1,92 @@
+"""What can go wrong, as types. A message says what happened, to which process or job, and what to do."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+
+__all__ = [
+    "AppLoadError",
+    "ErrorInfo",
+    "GreenroomError",
+    "LaunchError",
+    "NoCapacity",
+    "OptionError",
+    "PayloadError",
+    "PoolClosed",
+    "PrewarmError",
+]
+
+
+class GreenroomError(Exception):
+    """The base of every error that Greenroom raises on purpose."""
+
+
+class OptionError(GreenroomError, ValueError):
+    """An option is unknown, or its value makes no sense. Nothing was started or changed."""
+
+
+class PayloadError(GreenroomError, ValueError):
+    """Metadata or a result is not plain data (what JSON can hold, or bytes), or is too large."""
+
+
+class AppLoadError(GreenroomError):
+    """The app could not be imported, its preload failed, or it left the zygote unfit to fork."""
+
+
+class PrewarmError(GreenroomError):
+    """Processes could be forked, but none of them became warm."""
+
+
+class LaunchError(GreenroomError):
+    """A job was accepted but did not start; no process runs it, and none will."""
+
+
+class PoolClosed(GreenroomError):
+    """The pool is closed, or has not been started."""
+
+
+class NoCapacity(GreenroomError):
+    """A session was turned down at once, because none could be started for it.
+
+    ``reason`` is one of ``full``, ``warming``, ``draining`` and ``breaker_open``; ``retry_after``
+    is an estimate in seconds of when trying again makes sense.
+    """
+
+    def __init__(self, message: str, *, reason: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An exception as text: what crosses a process boundary is never the object itself."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException, *, limit: int = 32_000) -> ErrorInfo:
+        """Describe an exception; one whose own ``__str__`` fails is described all the same."""
+        kind = type(error)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        try:
+            message = str(error)
+        except Exception as failure:
+            message = f"<no message: its __str__ raised {type(failure).__name__}>"
+        try:
+            lines = "".join(traceback.format_exception(error))
+        except Exception as failure:
+            lines = f"<no traceback: formatting it raised {type(failure).__name__}>"
+        # The end of a traceback says where it happened; the start is the part to lose.
+        return cls(_clean(name[:200]), _clean(message[:limit]), _clean(lines[-limit:]))
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
+
+def _clean(text: str) -> str:
+    """Text that can be sent: a lone surrogate has no UTF-8 form."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,94 @@
+"""What a job sees: its data, its process, and the ways in which it can end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from .wire import payload
+
+__all__ = ["Job", "JobContext", "JobProcess"]
+
+ShutdownCallback = Callable[[], object | Awaitable[object]] | Callable[[str], object | Awaitable[object]]
+
+_NOT_YET = object()
+
+
+class Job:
+    """One session's order: its id, and metadata that is plain data (what JSON can hold, or bytes)."""
+
+    __slots__ = ("_decoded", "id", "payload")
+
+    def __init__(self, job_id: str, metadata: Any = None) -> None:
+        self.id = job_id
+        self.payload = payload.encode(metadata)
+        self._decoded: Any = _NOT_YET
+
+    @classmethod
+    def from_payload(cls, job_id: str, data: bytes) -> Job:
+        """A job whose metadata is encoded already."""
+        job = cls.__new__(cls)
+        job.id, job.payload, job._decoded = job_id, data, _NOT_YET
+        return job
+
+    @property
+    def metadata(self) -> Any:
+        """What the job was launched with. Decoded at the first access, then kept."""
+        if self._decoded is _NOT_YET:
+            self._decoded = payload.decode(self.payload)
+        return self._decoded
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id}>"
+
+
+class JobProcess:
+    """The process a job runs in. ``userdata`` is for what ``prewarm`` prepares and the job uses."""
+
+    __slots__ = ("generation", "userdata")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.userdata: dict[Any, Any] = {}
+
+    @property
+    def pid(self) -> int:
+        return os.getpid()
+
+
+class JobContext:
+    """A running job's view of itself."""
+
+    def __init__(self, job: Job, proc: JobProcess) -> None:
+        self.job = job
+        self.proc = proc
+        self.shutdown_callbacks: list[ShutdownCallback] = []
+        self.shutdown_requested: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.requested_by: asyncio.Task[Any] | None = None
+        self.is_awaited = False
+
+    def shutdown(self, reason: str = "") -> None:
+        """End this job. The first reason wins; called again, it does nothing.
+
+        An entrypoint that waits in :meth:`wait_for_shutdown`, or that calls this itself, goes on to
+        return in its own time; any other is cancelled.
+        """
+        if not self.shutdown_requested.done():
+            self.requested_by = asyncio.current_task()
+            self.shutdown_requested.set_result(reason)
+
+    async def wait_for_shutdown(self) -> str:
+        """Wait until this job is to end, and return the reason."""
+        self.is_awaited = True
+        return await asyncio.shield(self.shutdown_requested)
+
+    def add_shutdown_callback(self, fn: ShutdownCallback) -> None:
+        """Call ``fn`` when the job has ended, however it did; sync or async, with or without the reason.
+
+        All callbacks run at the same time and have ``shutdown_timeout`` seconds together.
+        """
+        if not callable(fn):
+            raise TypeError(f"a shutdown callback must be callable, not {fn!r}")
+        self.shutdown_callbacks.append(fn)

@@ -1,0 +1,6 @@
+"""The supervisor's side of the pool."""
+
+from .launch import JobHandle
+from .pool import PoolStats, ProcessInfo, ProcessPool
+
+__all__ = ["JobHandle", "PoolStats", "ProcessInfo", "ProcessPool"]

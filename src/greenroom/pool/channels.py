@@ -1,0 +1,80 @@
+"""The channels between the supervisor and one child: made here, the far ends passed on at the fork."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+
+__all__ = ["Channels"]
+
+_lifelines: set[int] = set()
+"""The write ends of all lifelines in this process."""
+
+
+class Channels:
+    """Control and log sockets, stdout and stderr pipes, and the lifeline of one child.
+
+    Raises ``OSError`` if this process has no fds left for them; then none is kept.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[int] = []
+        try:
+            self.control, control = self._socketpair(socket.SOCK_STREAM)
+            self.log, log = self._socketpair(socket.SOCK_SEQPACKET)
+            self.stdout, stdout = self._pipe()
+            self.stderr, stderr = self._pipe()
+            lifeline, self._lifeline = self._pipe()
+        except OSError:
+            self.close()
+            raise
+        _lifelines.add(self._lifeline)
+        os.set_blocking(self.stdout, False)
+        os.set_blocking(self.stderr, False)
+        self.child_ends: tuple[int, ...] = (control, log, stdout, stderr, lifeline)
+
+    def close_child_ends(self) -> None:
+        """After they were sent: as long as one is open here, the child's end is not noticed."""
+        for fd in self.child_ends:
+            self._close(fd)
+        self.child_ends = ()
+
+    def cut_lifeline(self) -> None:
+        """Have the kernel kill whatever has armed, or will arm, the other end."""
+        _lifelines.discard(self._lifeline)
+        self._close(self._lifeline)
+
+    def close(self) -> None:
+        """Close all that is still open."""
+        _lifelines.discard(getattr(self, "_lifeline", -1))
+        for fd in list(self._open):
+            self._close(fd)
+
+    def _socketpair(self, kind: int) -> tuple[int, int]:
+        near, far = socket.socketpair(socket.AF_UNIX, kind)
+        near.setblocking(False)
+        pair = near.detach(), far.detach()
+        self._open += pair
+        return pair
+
+    def _pipe(self) -> tuple[int, int]:
+        pair = os.pipe2(os.O_CLOEXEC)
+        self._open += pair
+        return pair
+
+    def _close(self, fd: int) -> None:
+        if fd in self._open:
+            self._open.remove(fd)
+            os.close(fd)
+
+
+def _close_lifelines_in_fork() -> None:
+    """A fork of the supervisor (the user's, by multiprocessing say) must not keep its children alive."""
+    for fd in _lifelines:
+        with suppress(OSError):
+            os.close(fd)
+    _lifelines.clear()
+
+
+os.register_at_fork(after_in_child=_close_lifelines_in_fork)

@@ -1,0 +1,61 @@
+"""How the parts of the pool see each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ..options import PoolOptions
+from ..report import ExitReport
+from ..system.heartbeat import HeartbeatFile
+from .clock import AwakeClock
+from .oom import OomCounter
+from .output import Budget
+from .stalls import Stall
+from .states import State
+from .strays import StrayKiller
+
+if TYPE_CHECKING:
+    from .process import Process
+
+__all__ = ["Launcher", "ProcessOwner", "Services"]
+
+
+@dataclass(slots=True)
+class Services:
+    """What all processes of a pool share."""
+
+    options: PoolOptions
+    clock: AwakeClock
+    heartbeat: HeartbeatFile
+    oom: OomCounter
+    strays: StrayKiller
+    log_budget: Budget
+
+
+class ProcessOwner(Protocol):
+    """What the pool is told. Each call is made at most once for a process, but ``changed``."""
+
+    def changed(self, process: Process, before: State) -> None: ...
+    def became_idle(self, process: Process) -> None: ...
+    def started(self, process: Process) -> None: ...
+    def died(self, process: Process) -> None:
+        """It is dead for certain, and all that it had sent was read."""
+
+    def ended(self, process: Process, report: ExitReport) -> None: ...
+    def fork_overdue(self, process: Process) -> None: ...
+    def reap_overdue(self, process: Process) -> None: ...
+    def stalled(self, process: Process, stall: Stall) -> None: ...
+
+
+class Launcher(Protocol):
+    """Makes processes, and is their parent unless it says otherwise: a zygote, or a spawner."""
+
+    generation: int
+    processes: dict[str, Process]
+
+    @property
+    def pids(self) -> set[int]: ...
+    def fork(self, process: Process) -> None: ...
+    def kill(self) -> None: ...
+    def close(self) -> None: ...

@@ -1,0 +1,234 @@
+"""Which zygote forks now: the first one, its replacement when it is lost, the next one at a reload."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+from ..errors import AppLoadError, PrewarmError
+from ..options import PoolOptions
+from ..report import ExitReport
+from ..wire import messages as m
+from .breaker import Breaker
+from .contracts import Launcher
+from .exits import Decision
+from .fleet import Fleet
+from .process import Process
+from .spawn import Spawner
+from .watch import CHECKS_PER_TIMEOUT
+from .zygote import Zygote
+
+__all__ = ["Generations"]
+
+_logger = logging.getLogger("greenroom")
+
+SETTLED = 10.0
+"""Seconds after which the loss of a zygote is not put down to what was wrong with the one before."""
+
+
+class Generations:
+    """Implements :class:`~greenroom.pool.zygote.ZygoteOwner`."""
+
+    def __init__(self, app: str, token: str, fleet: Fleet) -> None:
+        self.launchers: set[Zygote | Spawner] = set()
+        self.zygote_restarts = 0
+        self._app = app
+        self._token = token
+        self._fleet = fleet
+        self._clock = fleet.clock
+        self._number = 0
+        self._changing = asyncio.Lock()  # held while an app loads, never while a session lives
+        self._breaker = Breaker()
+        self._restarting: asyncio.Task[None] | None = None
+        self._trial: _Trial | None = None
+        self._all_gone = asyncio.Event()
+
+    @property
+    def pids(self) -> set[int]:
+        return set[int]().union(*(launcher.pids for launcher in self.launchers))
+
+    async def start(self) -> None:
+        """Load the app. Raises :class:`AppLoadError`."""
+        self._serve_from(await self._load())
+
+    async def reload(self) -> None:
+        """Load the app anew and serve from that; if it does not load or become warm, nothing changes.
+
+        Raises :class:`AppLoadError` or :class:`PrewarmError`. Jobs that run go on with the code they have.
+        """
+        async with self._changing:
+            old, new = self._fleet.launcher, await self._load()
+            self._serve_from(new)
+            try:
+                await self._prove(new)
+            except BaseException:
+                self._go_back_to(old, new)
+                raise
+            for launcher in self.launchers - {new}:
+                self._retire(launcher, "its code was reloaded")
+            self._fleet.balance()
+
+    async def close(self) -> None:
+        """End all zygotes. All processes have ended before."""
+        if self._restarting is not None:
+            self._restarting.cancel()
+            await asyncio.gather(self._restarting, return_exceptions=True)
+        for launcher in list(self.launchers):
+            self._close(launcher)
+        if self.launchers:
+            await self._all_gone.wait()
+
+    # --- loading and proving ---------------------------------------------------------------------
+
+    async def _load(self) -> Zygote | Spawner:
+        self._number += 1
+        services = self._fleet.services
+        launcher: Zygote | Spawner
+        if services.options.start_method == "spawn":
+            launcher = Spawner(self._number, services)
+        else:
+            launcher = Zygote(self._number, services, self)
+        self.launchers.add(launcher)
+        try:
+            await launcher.load(self._configuration(services.options))
+        except OSError as error:
+            self.launchers.discard(launcher)  # there is no process whose end would do that
+            raise AppLoadError(f"a zygote could not be started: {error}") from error
+        return launcher
+
+    def _configuration(self, options: PoolOptions) -> m.Configure:
+        # A beat must come well within the time between two looks at it.
+        interval = 1.0 if options.stall_timeout is None else options.stall_timeout / CHECKS_PER_TIMEOUT / 2
+        return m.Configure(
+            app=self._app,
+            sys_path=[path or os.getcwd() for path in sys.path],
+            generation=self._number,
+            pool_token=self._token,
+            child=m.ChildSettings(
+                shutdown_timeout=options.shutdown_timeout,
+                cleanup_timeout=options.cleanup_timeout,
+                heartbeat_interval=min(interval, 1.0),
+            ),
+        )
+
+    def _serve_from(self, launcher: Launcher) -> None:
+        self._fleet.launcher = launcher
+        self._fleet.trouble = None
+        self._fleet.balance()
+
+    async def _prove(self, launcher: Launcher) -> None:
+        """Wait until a process of a new generation is idle. Until then the old one's still serve."""
+        if self._fleet.idle_target() == 0:
+            return
+        self._trial = _Trial(launcher.generation)
+        try:
+            await self._trial.outcome
+        finally:
+            self._trial = None
+
+    def _go_back_to(self, old: Launcher | None, new: Zygote | Spawner) -> None:
+        self._fleet.breaker.succeeded()  # those failures were the new code's
+        self._fleet.launcher = None
+        self._retire(new, "the new code did not become warm")
+        if old in self.launchers:
+            assert old is not None
+            self._serve_from(old)
+        else:
+            self._restart_soon()
+
+    def process_became_idle(self, process: Process) -> None:
+        if self._trial is not None:
+            self._trial.became_idle(process)
+
+    def process_ended(self, process: Process, report: ExitReport) -> None:
+        if self._trial is not None:
+            self._trial.ended(process, report)
+        if process.launcher is not self._fleet.launcher and process.launcher in self.launchers:
+            self._close_if_unused(process.launcher)
+
+    # --- retiring and losing ---------------------------------------------------------------------
+
+    def _retire(self, launcher: Launcher, cause: str) -> None:
+        """Use it for nothing new; it is closed when its last job has ended."""
+        decision = Decision("drained", cause)
+        for process in self._fleet.processes_of(launcher):
+            if process.launch is None:
+                process.stop(decision)
+        self._close_if_unused(launcher)
+
+    def _close_if_unused(self, launcher: Launcher) -> None:
+        if not self._fleet.processes_of(launcher):
+            self._close(launcher)
+
+    def _close(self, launcher: Launcher) -> None:
+        launcher.close()
+        if isinstance(launcher, Spawner):
+            self.launchers.discard(launcher)
+
+    def zygote_lost(self, zygote: Zygote) -> None:
+        self.launchers.discard(zygote)
+        self._pass_on_children(zygote)
+        if self._fleet.launcher is zygote and not self._fleet.is_closing:
+            self._note_loss(zygote)
+            self._fleet.launcher = None
+            self._restart_soon()
+        if not self.launchers:
+            self._all_gone.set()
+
+    def _pass_on_children(self, zygote: Zygote) -> None:
+        """Its children are this process's now; what it may have forked without saying so is ended."""
+        processes = list(zygote.processes.values())
+        zygote.processes.clear()
+        for process in processes:
+            if process.pid is None:
+                process.abandon("its zygote was lost")
+            else:
+                process.adopt()
+        self._fleet.services.strays.sweep(lambda _: None)
+
+    def _note_loss(self, zygote: Zygote) -> None:
+        now = self._clock.now()
+        if now - zygote.loaded_at > SETTLED:
+            self._breaker.succeeded()
+        self._breaker.failed(now, f"zygote {zygote.pid} was lost")
+        live = len(self._fleet.processes_of(zygote))
+        _logger.error("zygote %d was lost (%s); its %d processes go on", zygote.pid, zygote.ending, live)
+
+    def _restart_soon(self) -> None:
+        if not self._fleet.is_closing and (self._restarting is None or self._restarting.done()):
+            self._restarting = asyncio.create_task(self._restart(), name="greenroom-zygote-restart")
+
+    async def _restart(self) -> None:
+        """Load the app again until that succeeds, at a bounded rate."""
+        while True:
+            await asyncio.sleep(self._breaker.wait(self._clock.now()))
+            async with self._changing:
+                if self._fleet.launcher is not None:
+                    return
+                try:
+                    launcher = await self._load()
+                except AppLoadError as error:
+                    self._breaker.failed(self._clock.now(), str(error))
+                    self._fleet.trouble = f"there is no zygote to fork from: {error}"
+                    _logger.error("the zygote could not be replaced; trying again: %s", error)
+                else:
+                    self.zygote_restarts += 1
+                    self._serve_from(launcher)
+
+
+class _Trial:
+    """Whether a new generation becomes warm."""
+
+    def __init__(self, generation: int) -> None:
+        self._generation = generation
+        self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def became_idle(self, process: Process) -> None:
+        if process.generation == self._generation and not self.outcome.done():
+            self.outcome.set_result(None)
+
+    def ended(self, process: Process, report: ExitReport) -> None:
+        if process.generation == self._generation and not self.outcome.done():
+            self.outcome.set_exception(PrewarmError(f"the new code did not become warm: {report.detail}"))

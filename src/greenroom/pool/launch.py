@@ -1,0 +1,129 @@
+"""One accepted job on its way from ``launch()`` to its report, and the caller's handle on it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from ..report import ExitReport
+from .clock import Timer
+from .exits import Decision
+from .states import State
+
+if TYPE_CHECKING:
+    from .process import Process
+
+__all__ = ["JobHandle", "JobState", "Launch"]
+
+JobState = Literal["waiting", "starting", "running", "draining", "ending", "ended"]
+
+_STATES: dict[State, JobState] = {
+    State.CLAIMED: "starting",
+    State.RUNNING: "running",
+    State.DRAINING: "draining",
+    State.KILLING: "ending",
+    State.EXITED: "ending",
+    State.REAPED: "ending",
+}
+
+
+class Launch:
+    """What the pool knows of a job it has accepted."""
+
+    def __init__(self, job_id: str, metadata: bytes, expires_at: float) -> None:
+        loop = asyncio.get_running_loop()
+        self.job_id = job_id
+        self.metadata = metadata
+        self.expires_at = expires_at
+        """On the pool's clock: by then it has started, or it is given up."""
+        self.launch_type: Literal["warm", "cold"] = "cold"
+        self.attempts = 0
+        self.process: Process | None = None
+        self.expiry: Timer | None = None
+        self.requested_at = time.monotonic()
+        self.claimed_at: float | None = None
+        self.started_at: float | None = None
+        self.cancelled: Decision | None = None
+        """It is not wanted any more: if it has not started, it must not."""
+        self.started: asyncio.Future[None] = loop.create_future()
+        self.report: asyncio.Future[ExitReport] = loop.create_future()
+
+    @property
+    def state(self) -> JobState:
+        if self.report.done():
+            return "ended"
+        return "waiting" if self.process is None else _STATES.get(self.process.state, "starting")
+
+    def has_started(self) -> None:
+        if self.expiry is not None:
+            self.expiry.cancel()
+        if self.started_at is None:
+            self.started_at = time.monotonic()
+        if not self.started.done():
+            self.started.set_result(None)
+
+    def end(self, report: ExitReport, error: Exception | None = None) -> None:
+        """It is over; whoever waits for its start learns why there was none."""
+        if self.expiry is not None:
+            self.expiry.cancel()
+        if not self.started.done():
+            if error is None:
+                self.started.set_result(None)
+            else:
+                self.started.set_exception(error)
+                self.started.exception()  # marked as seen: nobody need be waiting
+        self.report.set_result(report)
+
+
+class JobHandle:
+    """A job, for the one who launched it."""
+
+    def __init__(self, launch: Launch, cancel: Callable[[Launch, str], None]) -> None:
+        self._launch = launch
+        self._cancel = cancel
+
+    def __repr__(self) -> str:
+        return f"<JobHandle {self.id} {self.state}>"
+
+    @property
+    def id(self) -> str:
+        return self._launch.job_id
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs, or ran, the job; ``None`` while it waits for one."""
+        return self._launch.process.pid if self._launch.process else None
+
+    @property
+    def state(self) -> JobState:
+        return self._launch.state
+
+    @property
+    def launch_type(self) -> Literal["warm", "cold"]:
+        """``warm`` if an idle process was there at once; ``cold`` if the job had to wait for one."""
+        return self._launch.launch_type
+
+    @property
+    def start_seconds(self) -> float | None:
+        """From the request until the process had acknowledged the job; ``None`` before that."""
+        launch = self._launch
+        return None if launch.started_at is None else launch.started_at - launch.requested_at
+
+    @property
+    def report(self) -> ExitReport | None:
+        """The report, once the job has ended."""
+        return self._launch.report.result() if self._launch.report.done() else None
+
+    async def started(self) -> None:
+        """Wait until the job has started. Raises :class:`NoCapacity` or :class:`LaunchError` if it will not."""
+        await asyncio.shield(self._launch.started)
+
+    async def wait(self) -> ExitReport:
+        """Wait for the end. Never raises for what the job did: the report tells it."""
+        return await asyncio.shield(self._launch.report)
+
+    def cancel(self, reason: str = "") -> None:
+        """End the job: one that waits never starts, one that runs is told. Again, or too late, it does nothing."""
+        self._cancel(self._launch, reason)

@@ -1,0 +1,47 @@
+"""Telling the kernel's OOM killer from anybody else's SIGKILL: it counts its victims."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+from ..system import proc
+
+__all__ = ["OomCounter"]
+
+_REMEMBERED = 10.0
+"""Seconds: the victim of an OOM kill dies when its memory has been taken down, which takes a while."""
+
+
+class OomCounter:
+    """Counts OOM kills that no death has been put down to yet. ``read`` is passed in for tests."""
+
+    def __init__(self, read: Callable[[], int] = proc.oom_kills, now: Callable[[], float] = time.monotonic) -> None:
+        self._read = read
+        self._now = now
+        self._seen = self._current()
+        self._strikes: deque[float] = deque()
+
+    def look(self) -> None:
+        """Note new kills. To be called about every second, so that an old one is not taken for new."""
+        current, now = self._current(), self._now()
+        self._strikes.extend(now for _ in range(current - self._seen))
+        self._seen = max(current, self._seen)
+        while self._strikes and self._strikes[0] < now - _REMEMBERED:
+            self._strikes.popleft()
+
+    def has_struck(self) -> bool:
+        """Whether a death by SIGKILL just now can be put down to the OOM killer; each kill explains one."""
+        self.look()
+        with suppress(IndexError):
+            self._strikes.popleft()
+            return True
+        return False
+
+    def _current(self) -> int:
+        try:
+            return self._read()
+        except OSError:
+            return 0  # no /proc/vmstat: then it cannot be told

@@ -1,0 +1,304 @@
+"""The pool, as its user sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import sys
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+from ..app import App
+from ..errors import GreenroomError, PoolClosed
+from ..job import Job
+from ..options import PoolOptions
+from ..report import ExitReport
+from ..system import prctl
+from ..system.heartbeat import HeartbeatFile
+from ..wire import payload
+from .clock import AwakeClock
+from .contracts import Services
+from .exits import Decision
+from .fleet import Fleet
+from .generations import Generations
+from .launch import JobHandle, Launch
+from .oom import OomCounter
+from .output import Budget
+from .process import Process
+from .states import State
+from .strays import StrayKiller
+
+__all__ = ["PoolStats", "ProcessInfo", "ProcessPool"]
+
+_logger = logging.getLogger("greenroom")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """A process of the pool at one moment."""
+
+    id: str
+    pid: int | None
+    state: str
+    generation: int
+    job_id: str | None
+    launch_type: Literal["warm", "cold"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """The pool at one moment."""
+
+    ready: bool
+    """Whether a session could start now, in a warm process."""
+    not_ready_reason: str | None
+    idle: int
+    warming: int
+    jobs: int
+    """Accepted and not ended, those that wait included."""
+    waiting: int
+    idle_target: int
+    generation: int | None
+    """The generation that forks now; ``None`` while there is no zygote."""
+    zygote_pid: int | None
+    zygote_restarts: int
+    breaker_open: bool
+    breaker_cause: str | None
+
+
+class ProcessPool:
+    """Warm, one-shot, supervised processes for the jobs of an app.
+
+    ``app`` is an :class:`App` that can be imported, ``"module:attr"`` or ``"path.py:attr"``; the
+    options are those of :class:`~greenroom.PoolOptions`. Use it as an async context manager, or call
+    :meth:`start` and :meth:`aclose`. Everything happens on the event loop it is started on.
+
+    It makes this process a *child subreaper* (prctl(2)): orphans below it become its children instead
+    of init's, so that a job survives the loss of its zygote, and nothing that it started is ever lost.
+    """
+
+    def __init__(self, app: App | str, **options: Any) -> None:
+        self._app = app if isinstance(app, str) else app.import_string()
+        self._options = PoolOptions.from_keywords(options)
+        self._state: Literal["new", "open", "closed"] = "new"
+        self._closing: asyncio.Task[None] | None = None
+        self._settled: asyncio.Event
+        self._reports: deque[ExitReport] = deque(maxlen=1000)
+        self._fleet: Fleet
+        self._generations: Generations
+
+    async def __aenter__(self) -> ProcessPool:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # --- life cycle ------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load the app and warm the first processes.
+
+        Returns when the idle target is reached, or when a process has failed to become warm: then
+        the pool goes on trying, and :meth:`stats` tells why it is not ready. Raises
+        :class:`AppLoadError`; then nothing is left running.
+        """
+        if self._state != "new":
+            raise GreenroomError(f"start() was called on a pool that is {self._state}; make a new one")
+        if sys.platform != "linux":
+            raise GreenroomError("Greenroom runs on Linux; it is supervised with pidfds, lifelines and a subreaper")
+        self._state = "open"
+        prctl.set_child_subreaper()
+        self._settled = asyncio.Event()
+        self._build()
+        try:
+            await self._generations.start()
+            await self._settle()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    def _build(self) -> None:
+        token = secrets.token_hex(8)
+        clock = AwakeClock()
+        strays = StrayKiller(token, self._own_pids)
+        log_budget = Budget(2000.0, 5000.0)
+        services = Services(self._options, clock, HeartbeatFile(), OomCounter(), strays, log_budget)
+        self._fleet = Fleet(services, self._on_idle, self._on_report)
+        self._generations = Generations(self._app, token, self._fleet)
+        clock.start()
+
+    async def _settle(self) -> None:
+        if self._fleet.idle_target() > 0:
+            await self._settled.wait()
+
+    async def drain(self, timeout: float) -> None:
+        """Take no more jobs, and wait for those accepted; after ``timeout`` seconds end what still runs.
+
+        Raises :class:`PoolClosed`. The pool is left empty, and is closed with :meth:`aclose`.
+        """
+        fleet = self._open_fleet()
+        fleet.is_draining = True
+        fleet.shed_idle(Decision("drained", "the pool is draining"))
+        if not await self._emptied(timeout):
+            _logger.warning(
+                "%d jobs are still there after %g s of draining; they are ended", len(fleet.launches), timeout
+            )
+            self._end_all(Decision("drained", f"the pool was drained, and the job did not end within {timeout:g} s"))
+            await self._emptied(None)
+
+    async def aclose(self) -> None:
+        """End every job and process, and wait until they are gone. Safe to call again, and at any time."""
+        if self._state == "new":
+            self._state = "closed"
+        if self._state == "open":
+            self._state = "closed"
+            self._closing = asyncio.create_task(self._close(), name="greenroom-close")
+        if self._closing is not None:
+            # Half a clean-up would leave processes behind: it goes on even if the caller is cancelled.
+            await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._fleet.is_closing = True
+        self._end_all(Decision("drained", "the pool was closed"))
+        await self._emptied(None)
+        await self._generations.close()
+        self._fleet.clock.stop()
+        self._fleet.services.heartbeat.close()
+        self._settled.set()
+
+    def _end_all(self, decision: Decision) -> None:
+        for launch in list(self._fleet.launches.values()):
+            self._fleet.cancel(launch, decision)
+        for process in list(self._fleet.processes.values()):
+            process.stop(decision)
+
+    async def _emptied(self, timeout: float | None) -> bool:
+        """Wait until no job and no process is left; false if that takes too long."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._fleet.empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # --- jobs ------------------------------------------------------------------------------------
+
+    async def launch(self, job_or_metadata: Any = None, *, timeout: float | None = None) -> JobHandle:
+        """Start a job; returns when its process has acknowledged it.
+
+        ``job_or_metadata`` is a :class:`Job`, or metadata: plain data (what JSON can hold, or bytes).
+        ``timeout`` is in seconds, by default ``launch_timeout``. Raises :class:`NoCapacity` if the job
+        is turned down or no process was there in time, :class:`LaunchError` if it could not be
+        started, :class:`PayloadError` and :class:`PoolClosed`; then the job does not run, and will not.
+        """
+        handle = self.submit(job_or_metadata, timeout=timeout)
+        try:
+            await handle.started()
+        except asyncio.CancelledError:
+            handle.cancel("launch() was cancelled")
+            raise
+        return handle
+
+    def submit(self, job_or_metadata: Any = None, *, timeout: float | None = None) -> JobHandle:
+        """Accept a job, without waiting for its start: see :meth:`JobHandle.started`. Raises as :meth:`launch`."""
+        fleet = self._open_fleet()
+        if isinstance(job_or_metadata, Job):
+            job_id, metadata = job_or_metadata.id, job_or_metadata.payload
+        else:
+            job_id, metadata = f"job-{secrets.token_hex(6)}", payload.encode(job_or_metadata)
+        launch = fleet.accept(job_id, metadata, self._options.launch_timeout if timeout is None else timeout)
+        return JobHandle(launch, self._cancel)
+
+    def _cancel(self, launch: Launch, reason: str) -> None:
+        self._fleet.cancel(launch, Decision("cancelled", reason or "it was cancelled"))
+
+    # --- steering --------------------------------------------------------------------------------
+
+    def resize(self, n: int, *, max_idle_processes: int | None = None) -> None:
+        """Hold ``n`` idle processes from now on. Raises :class:`OptionError`, and changes nothing then."""
+        self._open_fleet().resize(n, max_idle_processes)
+
+    async def reload(self) -> None:
+        """Serve from newly loaded code; jobs that run end on the code they started with.
+
+        Raises :class:`AppLoadError` or :class:`PrewarmError` if the new code does not load or become
+        warm: then the old code goes on serving as if nothing had been.
+        """
+        self._open_fleet()
+        await self._generations.reload()
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    @property
+    def processes(self) -> tuple[ProcessInfo, ...]:
+        """Every process there is, oldest first."""
+        return tuple(map(_info, self._open_fleet().processes.values()))
+
+    @property
+    def recent_reports(self) -> Iterable[ExitReport]:
+        """The latest thousand exit reports, oldest first: also of processes that never had a job."""
+        return tuple(self._reports)
+
+    def stats(self) -> PoolStats:
+        fleet, launcher = self._open_fleet(), self._fleet.launcher
+        warming = sum(
+            process.state in (State.REQUESTED, State.FORKED, State.WARMING) for process in fleet.processes.values()
+        )
+        problem = fleet.capacity_problem() or (None if fleet.idle else "warming")
+        return PoolStats(
+            ready=problem is None,
+            not_ready_reason=problem,
+            idle=len(fleet.idle),
+            warming=warming,
+            jobs=len(fleet.launches),
+            waiting=len(fleet.waiting),
+            idle_target=fleet.idle_target(),
+            generation=launcher.generation if launcher else None,
+            zygote_pid=next(iter(launcher.pids), None) if launcher else None,
+            zygote_restarts=self._generations.zygote_restarts,
+            breaker_open=fleet.breaker.is_open or fleet.trouble is not None,
+            breaker_cause=fleet.trouble or fleet.breaker.cause,
+        )
+
+    # --- what the fleet tells --------------------------------------------------------------------
+
+    def _on_idle(self, process: Process) -> None:
+        self._generations.process_became_idle(process)
+        if len(self._fleet.idle) >= self._fleet.idle_target():
+            self._settled.set()
+
+    def _on_report(self, process: Process, report: ExitReport) -> None:
+        self._reports.append(report)
+        level = logging.INFO if report.outcome in ("succeeded", "cancelled") else logging.WARNING
+        _logger.log(level, "%s %s: %s (%s)", process.label, report.outcome, report.reason, report.detail)
+        self._generations.process_ended(process, report)
+        if report.job_id is None and report.outcome != "cancelled":
+            self._settled.set()
+
+    def _own_pids(self) -> set[int]:
+        return self._fleet.live_pids() | self._generations.pids
+
+    def _open_fleet(self) -> Fleet:
+        if self._state != "open":
+            hint = "it has not been started" if self._state == "new" else "it was closed"
+            raise PoolClosed(f"the pool is not open: {hint}")
+        return self._fleet
+
+
+def _info(process: Process) -> ProcessInfo:
+    launch = process.launch
+    return ProcessInfo(
+        process.id,
+        process.pid,
+        process.state.value,
+        process.generation,
+        launch.job_id if launch else None,
+        launch.launch_type if launch else None,
+    )

@@ -1,0 +1,423 @@
+"""One supervised process: its state, its channels, its deadlines, and the report of its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+from ..report import ExitReport
+from ..system.heartbeat import Beats
+from ..wire import messages as m
+from . import output
+from .channels import Channels
+from .clock import Timer
+from .contracts import Launcher, ProcessOwner, Services
+from .control import Control
+from .exits import Decision, ExitStatus
+from .killer import Killer
+from .launch import Launch
+from .record import Record
+from .stalls import Stall
+from .states import Event, IllegalTransition, State, next_state
+from .watch import MemoryWatch, StallWatch
+
+__all__ = ["Process"]
+
+_logger = logging.getLogger("greenroom")
+
+FORK_TIMEOUT = 5.0
+"""Seconds for the zygote to answer a request for a fork."""
+REAP_TIMEOUT = 8.0
+"""Seconds from the death until the status is known and everything that the process left behind is gone."""
+MARGIN = 1.0
+"""Seconds that a child has, beyond its own deadline, to report that it missed it."""
+_DUMP_SECONDS = 0.3
+
+
+class Process:
+    """A child from the request for its fork to its report.
+
+    Raises ``OSError`` when there are no fds (or heartbeat pages) left for it.
+    """
+
+    def __init__(self, process_id: str, launcher: Launcher, services: Services, owner: ProcessOwner) -> None:
+        self.id = process_id
+        self.launcher = launcher
+        self.generation = launcher.generation
+        self.state = State.REQUESTED
+        self.pid: int | None = None
+        self.launch: Launch | None = None
+        self.acknowledged = False
+        self.idle_since = 0.0
+        self.is_adopted = False
+        self.was_abandoned = False
+        self.refill_seconds = 0.0
+        self._services = services
+        self._options = services.options
+        self._clock = services.clock
+        self._owner = owner
+        self._channels = Channels()
+        try:
+            self.slot = services.heartbeat.acquire()
+        except OSError:
+            self._channels.close()
+            raise
+        self._control = Control(self._channels.control, self._on_message, self._on_nonsense)
+        self._captures: list[output.StreamCapture | output.LogCapture] = []
+        self._budget = output.Budget(200.0, 1000.0, services.log_budget)
+        self._pidfd = -1
+        self._dump_fd: int | None = None
+        self._watches: list[StallWatch | MemoryWatch] = []
+        self._killer: Killer | None = None
+        self._record = Record(requested_at=time.monotonic())
+        self._deadline: Timer | None = self._clock.call_later(FORK_TIMEOUT, owner.fork_overdue, self)
+
+    def __repr__(self) -> str:
+        return f"<{self.label} {self.state.value}>"
+
+    @property
+    def label(self) -> str:
+        job = f" (job {self.launch.job_id})" if self.launch is not None else ""
+        return f"process {self.id} pid {self.pid}{job}"
+
+    @property
+    def live_pid(self) -> int:
+        assert self.pid is not None
+        return self.pid
+
+    def beats(self) -> Beats:
+        return self._services.heartbeat.read(self.slot)
+
+    # --- the fork --------------------------------------------------------------------------------
+
+    @property
+    def fork_fds(self) -> tuple[int, ...]:
+        """The ends that go to the child, in the order of the wire."""
+        return self._channels.child_ends
+
+    def fork_sent(self) -> None:
+        """The fork request is on its way, and the child's ends with it."""
+        self._channels.close_child_ends()
+
+    def fork_answered(self, pid: int, pidfd: int) -> None:
+        """The process exists. Takes the pidfd."""
+        self.pid, self._pidfd = pid, pidfd
+        self._step(Event.FORK_ANSWERED)
+        asyncio.get_running_loop().add_reader(pidfd, self.found_dead)
+        self._captures = [
+            output.StreamCapture(self._channels.stdout, "stdout", self._emit, self._budget),
+            output.StreamCapture(self._channels.stderr, "stderr", self._emit, self._budget),
+            output.LogCapture(self._channels.log, self._emit, self._budget),
+        ]
+        self._control.start()
+        self._killer = Killer(pid, pidfd, self._clock, self._on_dump)
+        if self.state is State.KILLING:
+            self._killer.kill()
+            return
+        self._watches.append(MemoryWatch(self, self._options, self._clock))
+        timeout = self._options.prewarm_timeout
+        detail = f"it did not become idle within prewarm_timeout ({timeout:g} s)"
+        self._set_deadline(timeout, self.kill, Decision("prewarm_timeout", detail))
+
+    def fork_failed(self, cause: str) -> None:
+        """There will be no process."""
+        self._record.state_at_end = self.state
+        if self._record.decision is None:
+            self._record.decision = Decision("prewarm_failed", f"it could not be forked: {cause}")
+        self._step(Event.FORK_FAILED)
+        self._finish()
+
+    def configure(self, configuration: m.Configure) -> None:
+        """Tell a spawned process what a forked one has inherited."""
+        self._control.send(configuration)
+
+    # --- the job ---------------------------------------------------------------------------------
+
+    def is_alive(self) -> bool:
+        """Ask the kernel, now."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return not poll.poll(0)
+
+    def claim(self, launch: Launch, timeout: float) -> None:
+        """Hand it the one job; it has ``timeout`` seconds to acknowledge that."""
+        self._step(Event.CLAIM)
+        self.launch = launch
+        self._control.send(m.Start(job_id=launch.job_id), launch.metadata)
+        detail = f"it did not acknowledge the job within {timeout:.3g} s"
+        self._set_deadline(timeout, self.kill, Decision("start_timeout", detail))
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def kill(self, decision: Decision, *, dump_seconds: float = _DUMP_SECONDS) -> None:
+        """End it now: its stacks are dumped if there is time, then SIGKILL. The first reason stands."""
+        if not self._decide(decision):
+            return
+        self._end_now(dump_seconds)
+
+    def stop(self, decision: Decision) -> None:
+        """Ask it to end: the job by its shutdown, an idle process by exiting. Who does not is killed.
+
+        A process between two states is killed at once, so that no job starts in it.
+        """
+        before = self.state
+        if before not in (State.IDLE, State.RUNNING):
+            if before is not State.DRAINING:  # its job has ended, and its end has a deadline
+                self.kill(decision, dump_seconds=0.0)
+            return
+        if not self._decide(decision):
+            return
+        if before is State.IDLE:
+            self._control.send(m.Retire())
+            self._set_deadline(self._options.cleanup_timeout, self._escalate)
+        else:
+            self._control.send(m.Shutdown(reason=self._told(decision)))
+            self._set_deadline(self._options.shutdown_timeout, self._escalate)
+
+    def abandon(self, cause: str) -> None:
+        """The zygote was lost before it answered: if it had forked, the cut lifeline ends the child."""
+        self.was_abandoned = True
+        self._channels.cut_lifeline()
+        self.fork_failed(cause)
+
+    @property
+    def is_recalled(self) -> bool:
+        """It ends because its job is not wanted any more."""
+        return self._record.decision is not None and self._record.decision.reason in ("cancelled", "drained")
+
+    def _told(self, decision: Decision) -> str:
+        return decision.detail if decision.reason == "cancelled" else decision.reason
+
+    def _decide(self, decision: Decision) -> bool:
+        if self._record.decision is not None or self.state in (State.EXITED, State.REAPED):
+            return False
+        self._record.decision = decision
+        self._record.state_at_end = self.state
+        self._step(Event.KILL)
+        return True
+
+    def _escalate(self) -> None:
+        """It was asked to end, and did not."""
+        self._end_now(_DUMP_SECONDS)
+
+    def _end_now(self, dump_seconds: float) -> None:
+        self._set_deadline(None)
+        self._record.signal_sent = True
+        if self._killer is None:
+            self._channels.cut_lifeline()  # not forked yet: it is killed when it is
+        elif self._dump_fd is not None and dump_seconds > 0:
+            self._killer.dump_and_kill(self._dump_fd, dump_seconds)
+        else:
+            self._killer.kill()
+
+    def _on_dump(self, stacks: str) -> None:
+        self._record.stack_dump = stacks or None
+
+    # --- messages of the child -------------------------------------------------------------------
+
+    def _on_message(self, message: m.Message, body: bytes) -> None:
+        handler = _HANDLERS[type(message)]
+        try:
+            handler(self, message, body)
+        except IllegalTransition as error:
+            self._on_nonsense(str(error))
+
+    def _on_hello(self, message: m.Hello, body: bytes) -> None:
+        self._step(Event.HELLO)
+        self._dump_fd = message.dump_fd
+
+    def _on_warm(self, message: m.Warm, body: bytes) -> None:
+        self._step(Event.WARM)
+        if self.state is State.IDLE:
+            self._set_deadline(None)
+            self.idle_since = self._clock.now()
+            self.refill_seconds = time.monotonic() - self._record.requested_at
+            self._owner.became_idle(self)
+
+    def _on_prewarm_failed(self, message: m.PrewarmFailed, body: bytes) -> None:
+        self._record.error = message.error
+        if self._record.decision is None:
+            self._record.state_at_end = self.state
+            self._record.decision = Decision("prewarm_failed", f"prewarm raised {message.error}")
+        self._step(Event.PREWARM_FAILED)
+        self._set_deadline(self._options.cleanup_timeout, self._escalate)
+
+    def _on_started(self, message: m.Started, body: bytes) -> None:
+        self._step(Event.STARTED)
+        self.acknowledged = True
+        if self.state is State.RUNNING:
+            self._watch_job()
+        self._owner.started(self)
+
+    def _watch_job(self) -> None:
+        options = self._options
+        if options.stall_timeout is not None:
+            self._watches.append(StallWatch(self, options.stall_timeout, self._clock, self._on_stall))
+        if options.job_timeout is None:
+            self._set_deadline(None)
+            return
+        detail = f"it ran longer than job_timeout ({options.job_timeout:g} s)"
+        self._set_deadline(options.job_timeout, self.stop, Decision("job_timeout", detail))
+
+    def _on_stall(self, stall: Stall) -> None:
+        self._owner.stalled(self, stall)
+
+    def _on_ended(self, message: m.Ended, body: bytes) -> None:
+        if message.how not in ("completed", "raised", "exited", "cancelled"):
+            raise IllegalTransition(f"a job cannot end by {message.how!r}")
+        self._step(Event.ENDED)
+        self._record.job_ended(message, body)
+        self._bound_the_end(self._options.shutdown_timeout + MARGIN, "its shutdown callbacks did not end")
+
+    def _on_cleaning_up(self, message: m.CleaningUp, body: bytes) -> None:
+        self._step(Event.CLEANING_UP)
+        if message.overrun is not None:
+            self._record.stack_dump = message.overrun
+            # It says so itself, and goes on to clean up and exit.
+            self._decide(Decision("shutdown_timeout", self._overdue("its shutdown callbacks did not end")))
+        self._bound_the_end(self._options.cleanup_timeout, "its clean-up did not end")
+
+    def _bound_the_end(self, timeout: float, complaint: str) -> None:
+        if self.state is State.DRAINING:
+            self._set_deadline(timeout, self.kill, Decision("shutdown_timeout", self._overdue(complaint)))
+        elif self.state is State.KILLING and not self._record.signal_sent:
+            self._set_deadline(timeout, self._escalate)
+
+    def _overdue(self, complaint: str) -> str:
+        options = self._options
+        return (
+            f"{complaint} in time (shutdown_timeout {options.shutdown_timeout:g} s, "
+            f"cleanup_timeout {options.cleanup_timeout:g} s)"
+        )
+
+    def _on_nonsense(self, complaint: str) -> None:
+        _logger.error("%s broke the protocol and is killed: %s", self.label, complaint)
+        self.kill(Decision("protocol_error", f"it broke the protocol: {complaint}"), dump_seconds=0.0)
+
+    # --- its death -------------------------------------------------------------------------------
+
+    def stopped(self, signum: int) -> None:
+        """The zygote saw it stopped. Warm or starting, it is of no use; at work it may be continued."""
+        if self.state in (State.IDLE, State.CLAIMED):
+            detail = f"it was stopped by signal {signum} before its job had started"
+            self.kill(Decision("stalled", detail), dump_seconds=0.0)
+
+    def exited(self, status: ExitStatus) -> None:
+        """The zygote saw it dead."""
+        self._record.status = status
+        self.found_dead()
+
+    def reaped(self, usage: m.Reaped) -> None:
+        """The zygote has buried it, and all that it had left behind."""
+        self._record.usage = usage
+        self._finish_if_known()
+
+    def adopt(self) -> None:
+        """Its zygote is lost: this process is now its parent, and reads its status itself."""
+        self.is_adopted = True
+        if self.state is State.EXITED:
+            self._read_status()
+
+    def found_dead(self) -> None:
+        """It is dead: take leave of it in this same event."""
+        if self.state in (State.EXITED, State.REAPED):
+            return
+        if self._record.decision is None:
+            self._record.state_at_end = self.state
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        for watch in self._watches:
+            watch.stop()
+        if self._killer is not None:
+            self._killer.is_dead()
+        self._step(Event.DEATH)
+        self._control.finish()  # what it had sent before still counts
+        for capture in self._captures:
+            capture.finish()
+        self._record.has_died()
+        self._set_deadline(REAP_TIMEOUT, self._owner.reap_overdue, self)
+        self._owner.died(self)
+        if self.is_adopted:
+            self._read_status()
+        else:
+            self._finish_if_known()
+
+    def _read_status(self) -> None:
+        """Reap it as its parent by adoption.
+
+        By its pidfd and not by its pid: the lost zygote may have reaped it as its last act, and the
+        pid may be another's by now, even that of a child of somebody else in this process.
+        """
+        try:
+            found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            self._finish()
+            return
+        if found is None:
+            return
+        _, _, usage = os.wait4(self.live_pid, 0)  # still its zombie, so still its pid
+        exited = found.si_code == os.CLD_EXITED
+        self._record.status = ExitStatus(found.si_status, None) if exited else ExitStatus(None, found.si_status)
+        cpu_seconds, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+        self._services.strays.sweep(lambda killed: self.reaped(m.Reaped(self.id, cpu_seconds, peak, killed)))
+
+    def give_up(self) -> None:
+        """Report its end without what cannot be found out."""
+        if self.state is State.EXITED:
+            self._finish()
+
+    def _finish_if_known(self) -> None:
+        if self._record.is_complete:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Write the report, and let go of everything."""
+        if self._record.usage is not None or self._pidfd != -1:
+            self._step(Event.REAP)
+        self._set_deadline(None)
+        report = self._report()
+        self._control.close()
+        if self._pidfd != -1:
+            os.close(self._pidfd)
+        self._channels.close()
+        self._services.heartbeat.release(self.slot)
+        self._owner.ended(self, report)
+
+    def _report(self) -> ExitReport:
+        record = self._record
+        if record.status == ExitStatus(None, signal.SIGKILL) and not record.signal_sent:
+            record.oom_killed = self._services.oom.has_struck()
+        record.dropped = self.beats().dropped + sum(capture.dropped for capture in self._captures)
+        return record.report(self.id, self.pid, self.generation, self.launch)
+
+    # --- odds and ends ---------------------------------------------------------------------------
+
+    def _step(self, event: Event) -> None:
+        before = self.state
+        self.state = next_state(before, event)
+        if self.state is not before:
+            self._owner.changed(self, before)
+
+    def _set_deadline(self, seconds: float | None, fn: Callable[..., object] = repr, *args: object) -> None:
+        """One deadline at a time: that of the present state."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self._clock.call_later(seconds, fn, *args)
+
+    def _emit(self, line: output.OutputLine) -> None:
+        job_id = self.launch.job_id if self.launch else None
+        output.emit(line, {"process_id": self.id, "job_pid": self.pid, "job_id": job_id})
+
+
+_HANDLERS: dict[type, Callable[..., None]] = {
+    m.Hello: Process._on_hello,
+    m.Warm: Process._on_warm,
+    m.PrewarmFailed: Process._on_prewarm_failed,
+    m.Started: Process._on_started,
+    m.Ended: Process._on_ended,
+    m.CleaningUp: Process._on_cleaning_up,
+}

@@ -1,0 +1,65 @@
+"""``start_method="spawn"``: a new interpreter for each process, and no zygote.
+
+Nothing is shared and nothing is inherited: for apps whose libraries do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+
+from ..wire import messages as m
+from .contracts import Services
+from .process import Process
+from .zygote import child_environment, interpreter_flags
+
+__all__ = ["Spawner"]
+
+_logger = logging.getLogger("greenroom")
+
+
+class Spawner:
+    """Stands where a zygote stands, as seen from the pool."""
+
+    def __init__(self, generation: int, services: Services) -> None:
+        self.generation = generation
+        self.processes: dict[str, Process] = {}
+        self.is_closed = False
+        self._services = services
+        self._configuration: m.Configure
+
+    async def load(self, configuration: m.Configure) -> None:
+        """Each process loads the app itself; an app that does not load shows in the first of them."""
+        self._configuration = configuration
+
+    @property
+    def pids(self) -> set[int]:
+        return set()
+
+    def fork(self, process: Process) -> None:
+        fds = (*process.fork_fds, self._services.heartbeat.fd)
+        arguments = [process.id, str(process.slot), *map(str, fds)]
+        try:
+            popen = subprocess.Popen(
+                [sys.executable, *interpreter_flags(), "-m", "greenroom.zygote.spawned", *arguments],
+                stdin=subprocess.DEVNULL,
+                pass_fds=fds,
+                env=child_environment(self._configuration.pool_token),
+                start_new_session=True,
+            )
+        except OSError as error:
+            process.fork_failed(str(error))
+            return
+        process.fork_sent()
+        process.adopt()  # this process is its parent, and its reaper
+        process.fork_answered(popen.pid, os.pidfd_open(popen.pid))
+        process.configure(self._configuration)
+        popen.returncode = 0  # not Popen's to wait for: its finalizer must not try
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def kill(self) -> None:
+        """There is nothing to kill: a spawned process that does not answer has its own deadlines."""

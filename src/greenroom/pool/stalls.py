@@ -1,0 +1,50 @@
+"""Is the event loop of a job standing still, and why? Pure: samples in, a classification out."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+__all__ = ["Sample", "Stall", "classify"]
+
+
+class Stall(Enum):
+    LOOP_BLOCKED = "loop blocked"
+    """Something blocks the event loop, while other threads of the process still run Python."""
+    GIL_HELD = "GIL held"
+    """Not even another thread can run Python: C code holds the interpreter lock."""
+    STOPPED = "stopped"
+    """A signal or a debugger has stopped the process."""
+    STARVED = "starved of CPU"
+    """It is ready to run, but the machine is too busy. Not its fault, and no reason to kill it."""
+
+
+class Sample(NamedTuple):
+    """What is seen of a process at one moment; times are seconds."""
+
+    at: float
+    loop_beat: int
+    thread_beat: int
+    state: str
+    cpu: float
+    """CPU time that its main thread has used."""
+    waited: float
+    """Time that its main thread was ready to run but had no CPU."""
+
+
+def classify(last_beat: Sample, before: Sample, now: Sample, timeout: float) -> Stall | None:
+    """Why the loop has not beaten for ``timeout`` seconds; ``None`` if it has.
+
+    ``last_beat`` is the sample of when it was last seen to beat, ``before`` one that is a part of
+    the timeout ago, to tell whether the thread still beats.
+    """
+    elapsed = now.at - last_beat.at
+    if now.loop_beat != last_beat.loop_beat or elapsed < timeout:
+        return None
+    if now.state in ("T", "t"):
+        return Stall.STOPPED
+    # A loop that gets some CPU, however late, beats as soon as it has had a little of it. One that
+    # has used up half a timeout of CPU time without a beat is busy with something else.
+    if now.waited - last_beat.waited > elapsed / 2 and now.cpu - last_beat.cpu < timeout / 2:
+        return Stall.STARVED
+    return Stall.LOOP_BLOCKED if now.thread_beat != before.thread_beat else Stall.GIL_HELD

@@ -1,0 +1,61 @@
+"""What children left behind when no zygote was there to bury it.
+
+Orphans below a lost zygote, or below a spawned process, come to this process, among the children
+that it may have for reasons of its own. Ours carry the pool's token in their environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from ..system import proc
+
+__all__ = ["StrayKiller"]
+
+_PATIENCE = 5.0
+_INTERVAL = 0.005
+
+
+class StrayKiller:
+    """Kills and reaps the strays of one pool. ``known`` gives the pids of its own direct children."""
+
+    def __init__(self, token: str, known: Callable[[], set[int]]) -> None:
+        self._entry = f"GREENROOM_POOL={token}".encode()
+        self._known = known
+        self._killed: set[int] = set()
+
+    def sweep(self, then: Callable[[int], None], *, _until: float = 0.0, _count: int = 0) -> None:
+        """Kill what there is; when it is gone, call ``then`` with how many there were."""
+        until = _until or time.monotonic() + _PATIENCE
+        found = [pid for pid in proc.children(os.getpid()) if self._is_stray(pid)]
+        _count += len(set(found) - self._killed)
+        for pid in found:
+            self._end(pid)
+        if self._killed and time.monotonic() < until:
+            # Dying strays pass on strays of their own, so look until a look finds none.
+            again = lambda: self.sweep(then, _until=until, _count=_count)  # noqa: E731
+            asyncio.get_running_loop().call_later(_INTERVAL, again)
+        else:
+            then(_count)
+
+    def _is_stray(self, pid: int) -> bool:
+        if pid in self._killed:
+            return True
+        with suppress(OSError):  # gone by now
+            return pid not in self._known() and proc.environ_has(pid, self._entry)
+        return False
+
+    def _end(self, pid: int) -> None:
+        """Kill it, or reap it if it is dead. It is a child of this process, so its pid is its own until then."""
+        self._killed.add(pid)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                self._killed.discard(pid)
+        except (ChildProcessError, ProcessLookupError):
+            self._killed.discard(pid)

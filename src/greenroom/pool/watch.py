@@ -1,0 +1,132 @@
+"""Looks after one process while it works: is its event loop alive, is its memory within bounds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from ..options import PoolOptions
+from ..system import proc
+from ..system.heartbeat import Beats
+from .clock import AwakeClock, Timer
+from .exits import Decision
+from .memory import MemoryPolicy, MemoryVerdict
+from .stalls import Sample, Stall, classify
+
+__all__ = ["MemoryWatch", "StallWatch", "Watched"]
+
+_logger = logging.getLogger("greenroom")
+
+CHECKS_PER_TIMEOUT = 8
+"""How often a stall is looked for, within the time in which it must be found."""
+
+
+class Watched(Protocol):
+    """What a watch needs of a process."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def live_pid(self) -> int: ...
+    def beats(self) -> Beats: ...
+    def kill(self, decision: Decision, *, dump_seconds: float) -> None: ...
+
+
+class StallWatch:
+    """Compares heartbeats; from the job's start until the process ends."""
+
+    def __init__(
+        self,
+        process: Watched,
+        timeout: float,
+        clock: AwakeClock,
+        on_stall: Callable[[Stall], object],
+    ) -> None:
+        self._process = process
+        self._timeout = timeout
+        self._clock = clock
+        self._on_stall = on_stall
+        self._last_beat = self._before = self._sample()
+        self._reported: Stall | None = None
+        self._timer = self._next()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _next(self) -> Timer:
+        return self._clock.call_later(self._timeout / CHECKS_PER_TIMEOUT, self._check)
+
+    def _check(self) -> None:
+        beats = self._process.beats()
+        if beats.loop != self._last_beat.loop_beat:
+            # The usual case costs two reads of memory and two of /proc.
+            self._last_beat = self._before = self._sample()
+            self._reported = None
+        else:
+            self._judge(self._sample())
+        self._timer = self._next()
+
+    def _judge(self, now: Sample) -> None:
+        stall = classify(self._last_beat, self._before, now, self._timeout)
+        if now.at - self._before.at > self._timeout / 2:
+            self._before = now
+        if stall is None or stall is self._reported:
+            return
+        self._reported = stall
+        self._on_stall(stall)
+        standing = now.at - self._last_beat.at
+        if stall is Stall.STARVED:
+            _logger.warning("%s is starved of CPU for %.1f s; it is left alone", self._process.label, standing)
+            return
+        detail = (
+            f"its event loop stood still for {standing:.1f} s ({stall.value}); stall_timeout is {self._timeout:g} s"
+        )
+        self._process.kill(Decision("stalled", detail), dump_seconds=0.3)
+
+    def _sample(self) -> Sample:
+        beats = self._process.beats()
+        pid = self._process.live_pid
+        try:
+            cpu, waited = proc.schedule(pid)
+            state = proc.stat(pid).state
+        except OSError:
+            # Gone, which its pidfd will tell; or a kernel without these files: then nothing looks starved.
+            cpu, waited, state = 0.0, 0.0, "?"
+        return Sample(self._clock.now(), beats.loop, beats.thread, state, cpu, waited)
+
+
+class MemoryWatch:
+    """Reads memory as often as the limit asks for; from the first breath until the process ends."""
+
+    def __init__(self, process: Watched, options: PoolOptions, clock: AwakeClock) -> None:
+        self._process = process
+        self._policy = MemoryPolicy(options.memory_warn_mb, options.memory_limit_mb)
+        self._limit = options.memory_limit_mb
+        self._clock = clock
+        self._timer = clock.call_later(0.0, self._check)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        pid, now = self._process.live_pid, self._clock.now()
+        try:
+            rss = proc.rss_mb(pid)
+            verdict = self._policy.judge_rss(rss, now)
+            if verdict is MemoryVerdict.CONFIRM:
+                pss = proc.pss_mb(pid)
+                verdict = self._policy.judge_pss(rss, pss, now)
+                self._act(verdict, pss)
+        except OSError:
+            return  # gone; its pidfd will tell
+        if verdict is not MemoryVerdict.KILL:
+            self._timer = self._clock.call_later(self._policy.next_look(rss), self._check)
+
+    def _act(self, verdict: MemoryVerdict, pss: float) -> None:
+        if verdict is MemoryVerdict.WARN:
+            _logger.warning("%s uses %.0f MiB", self._process.label, pss)
+        elif verdict is MemoryVerdict.KILL:
+            detail = f"it used {pss:.0f} MiB; memory_limit_mb is {self._limit:g}"
+            # A short dump: while the stack is written, the memory goes on growing.
+            self._process.kill(Decision("memory_limit", detail), dump_seconds=0.03)

@@ -1,0 +1,306 @@
+"""The supervisor's handle on a zygote: start it, have it fork, hear of deaths, notice its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from contextlib import suppress
+from typing import Protocol
+
+from ..errors import AppLoadError
+from ..system import stackdump
+from ..wire import fds as fd_packets
+from ..wire import messages as m
+from ..wire.frames import FrameError
+from . import output
+from .contracts import Services
+from .exits import ExitStatus
+from .process import Process
+from .states import IllegalTransition
+
+__all__ = ["DEFAULT_ENVIRONMENT", "Zygote", "ZygoteOwner", "child_environment", "interpreter_flags"]
+
+_logger = logging.getLogger("greenroom")
+
+DEFAULT_ENVIRONMENT = {
+    # OpenBLAS (numpy) starts its threads when it is imported.
+    "OPENBLAS_NUM_THREADS": "1",
+    # onnxruntime 1.32 starts a telemetry thread at import; forked children then hang in normal exit.
+    "ORT_DISABLE_TELEMETRY": "1",
+}
+"""Set for the zygote and all its children where the supervisor's environment does not say otherwise."""
+
+_FROM_ZYGOTE = m.Loading | m.Loaded | m.LoadFailed | m.Forked | m.ForkFailed | m.Stopped | m.Exited | m.Reaped
+
+
+class ZygoteOwner(Protocol):
+    def zygote_lost(self, zygote: Zygote) -> None:
+        """It is dead, and what it had sent was read. Called once, also after :meth:`Zygote.close`."""
+
+
+class Zygote:
+    """One generation's zygote."""
+
+    def __init__(self, generation: int, services: Services, owner: ZygoteOwner) -> None:
+        self.generation = generation
+        self.processes: dict[str, Process] = {}
+        """Those it is the parent of, by id, until they are reaped."""
+        self.loaded: m.Loaded | None = None
+        self.loaded_at = 0.0
+        self.is_closed = False
+        self.ending = ""
+        """How it ended, once it has."""
+        self._services = services
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._popen: subprocess.Popen[bytes]
+        self._pidfd = -1
+        self._loading: asyncio.Future[m.Loaded] = self._loop.create_future()
+        self._dump_fd: int | None = None
+        self._captures: list[output.StreamCapture] = []
+        self._outbox: deque[Process] = deque()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def pids(self) -> set[int]:
+        """The pids below this process that are no session's: to be spared when strays are killed."""
+        return {self.pid}
+
+    # --- start -----------------------------------------------------------------------------------
+
+    async def load(self, configuration: m.Configure) -> m.Loaded:
+        """Start it, and have it load the app. Raises :class:`AppLoadError`; then it is gone."""
+        self._spawn(configuration.pool_token)
+        fd_packets.send(self._channel, m.encode(configuration))
+        timeout = self._services.options.preload_timeout
+        overdue = self._services.clock.call_later(timeout, self._load_overdue, timeout)
+        try:
+            self.loaded = await asyncio.shield(self._loading)
+        except AppLoadError:
+            self.close()
+            raise
+        except asyncio.CancelledError:
+            self.kill()
+            raise
+        finally:
+            overdue.cancel()
+        self.loaded_at = self._services.clock.now()
+        for warning in self.loaded.warnings:
+            _logger.warning("zygote %d: %s", self.pid, warning)
+        return self.loaded
+
+    def _spawn(self, token: str) -> None:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        lifeline, self._lifeline = os.pipe2(os.O_CLOEXEC)
+        heartbeat = self._services.heartbeat.fd
+        arguments = [str(far.fileno()), str(heartbeat), str(lifeline)]
+        try:
+            self._popen = subprocess.Popen(
+                [sys.executable, *interpreter_flags(), "-m", "greenroom.zygote", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=(far.fileno(), heartbeat, lifeline),
+                env=child_environment(token),
+                # A session of its own: a terminal's Ctrl-C goes to the supervisor alone.
+                start_new_session=True,
+            )
+        except OSError:
+            near.close()
+            os.close(self._lifeline)
+            raise
+        finally:
+            far.close()
+            os.close(lifeline)
+        near.setblocking(False)
+        self._channel = near
+        self._pidfd = os.pidfd_open(self._popen.pid)
+        self._loop.add_reader(self._pidfd, self._on_death)
+        self._loop.add_reader(near, self._on_readable)
+        self._capture_output()
+
+    def _capture_output(self) -> None:
+        budget = output.Budget(200.0, 1000.0, self._services.log_budget)
+        for stream, name in ((self._popen.stdout, "stdout"), (self._popen.stderr, "stderr")):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
+            self._captures.append(output.StreamCapture(stream.fileno(), name, self._emit, budget))
+
+    def _load_overdue(self, timeout: float) -> None:
+        # The dump is written by a handler in C, in no time; the answer waits for it, briefly.
+        fd = self._open_dump()
+        if fd is not None:
+            signal.pidfd_send_signal(self._pidfd, stackdump.SIGNAL)
+        self._loop.call_later(0.2, self._end_overdue_load, timeout, fd)
+
+    def _end_overdue_load(self, timeout: float, fd: int | None) -> None:
+        stacks = ""
+        if fd is not None:
+            stacks = f"; it was in:\n{stackdump.read(fd)}"
+            os.close(fd)
+        self._load_failed(AppLoadError(f"the app did not load within preload_timeout ({timeout:g} s){stacks}"))
+        self.kill()
+
+    def _open_dump(self) -> int | None:
+        if self._dump_fd is None:
+            return None
+        try:
+            return stackdump.open_of(self.pid, self._dump_fd)
+        except OSError:
+            return None
+
+    def _load_failed(self, error: AppLoadError) -> None:
+        if not self._loading.done():
+            self._loading.set_exception(error)
+            self._loading.exception()  # marked as seen: whoever asked may have been cancelled
+
+    # --- forks -----------------------------------------------------------------------------------
+
+    def fork(self, process: Process) -> None:
+        """Ask for a process; it is told of the answer itself."""
+        self.processes[process.id] = process
+        self._outbox.append(process)
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._outbox:
+            process = self._outbox[0]
+            packet = m.encode(m.Fork(launch_id=process.id, slot=process.slot))
+            try:
+                fd_packets.send(self._channel, packet, process.fork_fds)
+            except BlockingIOError:
+                self._loop.add_writer(self._channel, self._flush)
+                return
+            except OSError as error:
+                # It is dying (its pidfd will say so), or too many fds are under way (ETOOMANYREFS).
+                _logger.warning("zygote %d takes no request: %s", self.pid, error)
+                self._outbox.popleft()
+                self.processes.pop(process.id, None)
+                process.fork_failed(str(error))
+                continue
+            self._outbox.popleft()
+            process.fork_sent()
+        self._loop.remove_writer(self._channel)
+
+    # --- what it says ----------------------------------------------------------------------------
+
+    def _on_readable(self) -> bool:
+        """Read one packet; false when there is none."""
+        try:
+            received = fd_packets.receive(self._channel, 1)
+        except BlockingIOError:
+            return False
+        except FrameError as error:
+            self._drop(str(error))
+            return False
+        except OSError:
+            received = None
+        if received is None:
+            # Its death is told by its pidfd, and only then have its children been passed on.
+            self._loop.remove_reader(self._channel)
+            return False
+        frame, fds = received
+        try:
+            self._handle(m.decode(frame, _FROM_ZYGOTE), fds)
+        except (FrameError, IllegalTransition) as error:
+            self._drop(str(error))
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _handle(self, message: m.Message, fds: list[int]) -> None:
+        if isinstance(message, m.Loading):
+            self._dump_fd = message.dump_fd
+        elif isinstance(message, m.Loaded):
+            if not self._loading.done():
+                self._loading.set_result(message)
+        elif isinstance(message, m.LoadFailed):
+            self._load_failed(AppLoadError(f"the app did not load: {message.error}\n{message.error.traceback}"))
+        else:
+            self._handle_of_process(message, fds)
+
+    def _handle_of_process(self, message: m.Message, fds: list[int]) -> None:
+        assert isinstance(message, (m.Forked, m.ForkFailed, m.Stopped, m.Exited, m.Reaped))
+        process = self.processes.get(message.launch_id)
+        if process is None:
+            raise FrameError(
+                f"{type(message).__name__} for a process {message.launch_id!r} that it was never asked for"
+            )
+        if isinstance(message, m.Forked):
+            if len(fds) != 1:
+                raise FrameError(f"Forked with {len(fds)} fds instead of a pidfd")
+            process.fork_answered(message.pid, fds.pop())
+        elif isinstance(message, m.ForkFailed):
+            del self.processes[process.id]
+            process.fork_failed(message.message)
+        elif isinstance(message, m.Stopped):
+            process.stopped(message.signal)
+        elif isinstance(message, m.Exited):
+            process.exited(ExitStatus(message.exit_code, message.signal))
+        else:
+            del self.processes[process.id]
+            process.reaped(message)
+
+    def _drop(self, complaint: str) -> None:
+        _logger.error("zygote %d broke the protocol and is killed: %s", self.pid, complaint)
+        self._load_failed(AppLoadError(f"the zygote broke the protocol: {complaint}"))
+        self.kill()
+
+    # --- its end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Have it end everything below it, and exit."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self.loaded is None:
+            self.kill()  # it would not look at the channel before it has loaded
+        self._loop.remove_reader(self._channel)
+        self._loop.remove_writer(self._channel)
+        self._channel.close()
+
+    def kill(self) -> None:
+        """End it by SIGKILL; its children live on, below this process."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _on_death(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        status = self._popen.wait()  # returns at once: it is dead
+        self.ending = f"signal {-status}" if status < 0 else f"exit code {status}"
+        if not self.is_closed:
+            while self._on_readable():  # what it had told before still counts
+                continue
+            self.close()
+        for capture in self._captures:
+            capture.finish()
+        for stream in (self._popen.stdout, self._popen.stderr):
+            assert stream is not None
+            stream.close()
+        os.close(self._pidfd)
+        os.close(self._lifeline)
+        self._load_failed(AppLoadError(f"the zygote ended while it loaded the app ({self.ending})"))
+        self._owner.zygote_lost(self)
+
+    def _emit(self, line: output.OutputLine) -> None:
+        output.emit(line, {"process_id": f"zygote-{self.generation}", "job_pid": self.pid, "job_id": None})
+
+
+def child_environment(token: str) -> dict[str, str]:
+    """The environment of everything that a pool starts."""
+    return {**DEFAULT_ENVIRONMENT, **os.environ, "GREENROOM_POOL": token}
+
+
+def interpreter_flags() -> list[str]:
+    """The -X, -W, -O … that this interpreter runs under, as multiprocessing passes them on, too."""
+    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]

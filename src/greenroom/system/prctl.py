@@ -1,0 +1,30 @@
+"""``prctl(2)``: subreaper and thread names. The standard library has no wrapper for it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+__all__ = ["set_child_subreaper", "set_name"]
+
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def set_child_subreaper() -> None:
+    """Adopt the orphans among this process's descendants, instead of init. Not inherited by fork."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1))
+
+
+def set_name(name: str) -> None:
+    """What ``ps -o comm`` and ``top`` show; the kernel keeps 15 bytes."""
+    _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
+
+
+def _prctl(option: int, argument: object) -> None:
+    zero = ctypes.c_ulong(0)
+    if _libc.prctl(option, argument, zero, zero, zero) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, f"prctl({option}): {os.strerror(errno)}")

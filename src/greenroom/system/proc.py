@@ -1,0 +1,117 @@
+"""Reading ``/proc`` (proc(5)). Every function raises ``OSError`` when the process is gone."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+__all__ = [
+    "Stat",
+    "children",
+    "environ_has",
+    "oom_kills",
+    "pss_mb",
+    "rss_mb",
+    "schedule",
+    "stat",
+    "thread_names",
+]
+
+_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+class Stat(NamedTuple):
+    state: str
+    """One letter: R running, S sleeping, D in the kernel, T stopped, t traced, Z zombie."""
+    ppid: int
+    session: int
+    start_ticks: int
+
+
+def stat(pid: int) -> Stat:
+    # The name may hold spaces and brackets, so the fields are counted from its last bracket.
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return Stat(fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]))
+
+
+def children(pid: int) -> list[int]:
+    """The direct children of a process, of all its threads."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
+    except FileNotFoundError:
+        # A kernel without CONFIG_PROC_CHILDREN (or the process is gone: then this finds nothing).
+        return [other for other in pids() if _ppid_or_zero(other) == pid]
+    return found
+
+
+def pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def thread_names() -> dict[int, str]:
+    """The native name of each thread of this process, by thread id."""
+    names = {}
+    for task in os.listdir("/proc/self/task"):
+        names[int(task)] = _read(f"/proc/self/task/{task}/comm").decode("utf-8", "replace").strip()
+    return names
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory, shared pages included. Cheap: the kernel keeps the count."""
+    return int(_read(f"/proc/{pid}/statm").split()[1]) * _PAGE_MB
+
+
+def pss_mb(pid: int) -> float:
+    """Proportional memory: a page shared by n processes counts 1/n. Walks the page tables."""
+    return _smaps_kb(pid, b"Pss:") / 1024
+
+
+def private_mb(pid: int) -> float:
+    """Memory that would be free if this process alone were gone (USS)."""
+    return (_smaps_kb(pid, b"Private_Clean:") + _smaps_kb(pid, b"Private_Dirty:")) / 1024
+
+
+def schedule(pid: int) -> tuple[float, float]:
+    """Seconds that the main thread ran on a CPU, and seconds that it was ready to but had to wait."""
+    fields = _read(f"/proc/{pid}/schedstat").split()
+    return int(fields[0]) / 1e9, int(fields[1]) / 1e9
+
+
+def environ_has(pid: int, entry: bytes) -> bool:
+    """Whether a process was started with this ``NAME=value`` in its environment."""
+    return entry in _read(f"/proc/{pid}/environ").split(b"\0")
+
+
+def oom_kills() -> int:
+    """How many processes the kernel's OOM killer has ended, on this machine, since boot."""
+    for line in _read("/proc/vmstat").splitlines():
+        if line.startswith(b"oom_kill "):
+            return int(line.split()[1])
+    return 0
+
+
+def _smaps_kb(pid: int, key: bytes) -> int:
+    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
+        if line.startswith(key):
+            return int(line.split()[1])
+    return 0
+
+
+def _ppid_or_zero(pid: int) -> int:
+    try:
+        return stat(pid).ppid
+    except OSError:
+        return 0
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        chunks = [os.read(fd, 65536)]
+        while chunks[-1]:
+            chunks.append(os.read(fd, 65536))
+        return b"".join(chunks)
+    finally:
+        os.close(fd)

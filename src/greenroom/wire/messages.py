@@ -1,0 +1,243 @@
+"""Every message on the channels, as a type, and how it becomes a frame and back.
+
+A received header is checked field by field against the type: what does not fit is a
+:class:`~greenroom.wire.frames.FrameError`, and the peer that sent it is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from ..errors import ErrorInfo
+from .frames import Frame, FrameError, encode_frame
+
+# --- supervisor -> zygote ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSettings:
+    """What a child needs to know of the pool's options; travels in :class:`Configure`."""
+
+    shutdown_timeout: float
+    cleanup_timeout: float
+    heartbeat_interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """The first message to a zygote, or to a spawned process: load this app."""
+
+    app: str
+    sys_path: list[str]
+    generation: int
+    pool_token: str
+    child: ChildSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Fork a process; its :data:`CHILD_FDS` travel along. The same ``launch_id`` is never forked twice."""
+
+    launch_id: str
+    slot: int
+
+
+CHILD_FDS = 5  # control, log, stdout, stderr, lifeline: in this order
+
+# --- zygote -> supervisor ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The zygote runs, and is about to import the app; its stack can be had at this fd of its own."""
+
+    dump_fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The app is imported and preloaded; forks can be asked for."""
+
+    import_seconds: float
+    preload_seconds: float
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """The app cannot be served; the zygote exits."""
+
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """The process exists; a pidfd travels along."""
+
+    launch_id: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForkFailed:
+    launch_id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A child was stopped by a signal (SIGSTOP and its kin)."""
+
+    launch_id: str
+    signal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A child is dead: a zombie whose status was read, but which has not been reaped yet."""
+
+    launch_id: str
+    exit_code: int | None
+    signal: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """A child is gone, and so is all that it left behind."""
+
+    launch_id: str
+    cpu_seconds: float
+    peak_memory_mb: float
+    descendants_killed: int
+
+
+# --- supervisor -> child -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The one job; the frame's body is its metadata."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """End the job: the entrypoint is told, then cancelled."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Exit: there will be no job."""
+
+
+# --- child -> supervisor -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The child runs, its lifeline is armed, and it is about to prewarm."""
+
+    pid: int
+    dump_fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    prewarm_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PrewarmFailed:
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The acknowledgement of :class:`Start`, sent before the entrypoint is entered."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The entrypoint has ended; the body is its result. Callbacks and clean-up are still to come."""
+
+    how: str  # "completed", "raised", "exited" or "cancelled"
+    told: bool  # it had been told to end by then
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CleaningUp:
+    """The user's callbacks are over; ``overrun`` holds the stacks of those that had to be cut off."""
+
+    overrun: str | None = None
+
+
+Message = (
+    Configure | Fork
+    | Loading | Loaded | LoadFailed | Forked | ForkFailed | Stopped | Exited | Reaped
+    | Start | Shutdown | Retire
+    | Hello | Warm | PrewarmFailed | Started | Ended | CleaningUp
+)  # fmt: skip
+
+_TYPES: tuple[type[Any], ...] = get_args(Message)
+_KINDS: dict[type[Any], int] = {kind: number for number, kind in enumerate(_TYPES, start=1)}
+
+
+def encode(message: Message, body: bytes = b"") -> bytes:
+    """A message as the bytes of one frame."""
+    header = json.dumps(asdict(message), separators=(",", ":")).encode("ascii")
+    return encode_frame(_KINDS[type(message)], header, body)
+
+
+def decode(frame: Frame, expected: Any) -> Any:
+    """The message in a frame, which must be of one of the expected types (a type, or a union)."""
+    kind = _TYPES[frame.kind - 1] if 0 < frame.kind <= len(_TYPES) else None
+    if kind is None or kind not in (get_args(expected) or (expected,)):
+        raise FrameError(f"a message of kind {frame.kind} does not belong on this channel")
+    try:
+        header = json.loads(frame.header)
+    except (ValueError, RecursionError) as error:
+        raise FrameError(f"the header of a {kind.__name__} is not JSON: {error}") from None
+    return _build(kind, header)
+
+
+def _build(kind: Any, values: object) -> Any:
+    if not isinstance(values, dict):
+        raise FrameError(f"{kind.__name__} is a {type(values).__name__} instead of an object")
+    hints = _hints(kind)
+    if values.keys() != hints.keys():
+        raise FrameError(f"{kind.__name__} has the fields {sorted(values)} instead of {sorted(hints)}")
+    return kind(**{name: _checked(kind, name, hints[name], value) for name, value in values.items()})
+
+
+def _checked(kind: type[Any], name: str, hint: Any, value: object) -> Any:
+    if get_origin(hint) in (Union, UnionType):
+        if value is None:
+            return None
+        hint = next(option for option in get_args(hint) if option is not type(None))
+    if hint in (ErrorInfo, ChildSettings):
+        return _build(hint, value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint == list[str]:
+        fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    else:
+        fits = type(value) is hint
+    if not fits:
+        raise FrameError(f"{kind.__name__}.{name} is a {type(value).__name__} instead of {hint}")
+    return value
+
+
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: hint for name, hint in get_type_hints(kind).items() if name in names}

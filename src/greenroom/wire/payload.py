@@ -1,0 +1,62 @@
+"""Plain data across a process boundary: what JSON can hold, or bytes. Never pickle.
+
+A payload is opaque to the supervisor: metadata is encoded where it enters and a result is decoded
+where it is read, so a result of 50 MB does not stand in the way of another session's start.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..errors import PayloadError
+
+__all__ = ["MAX_BYTES", "as_json", "decode", "encode", "from_json"]
+
+MAX_BYTES = 64 * 1024 * 1024
+
+_JSON = b"j"
+_BYTES = b"b"
+
+
+def encode(value: Any) -> bytes:
+    """Encode plain data. Raises :class:`PayloadError` for anything else, or for more than 64 MiB."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _bounded(_BYTES + bytes(value))
+    try:
+        # ASCII only: text with lone surrogates, which is not UTF-8, survives as escapes.
+        text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    except RecursionError:
+        raise PayloadError("data is nested too deeply, or contains itself") from None
+    except (TypeError, ValueError) as error:
+        raise PayloadError(f"not plain data (what JSON can hold, or bytes): {error}") from None
+    return _bounded(_JSON + text.encode("ascii"))
+
+
+def decode(data: bytes) -> Any:
+    """The inverse of :func:`encode`."""
+    tag, content = data[:1], data[1:]
+    if tag == _BYTES:
+        return content
+    if tag != _JSON:
+        raise PayloadError(f"unknown payload tag {tag!r}")
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise PayloadError(f"payload is not valid JSON: {error}") from None
+
+
+def from_json(text: bytes) -> bytes:
+    """A payload from JSON text that was checked already."""
+    return _bounded(_JSON + text)
+
+
+def as_json(data: bytes) -> bytes | None:
+    """The JSON text of a payload, or ``None`` if it holds bytes."""
+    return data[1:] if data[:1] == _JSON else None
+
+
+def _bounded(data: bytes) -> bytes:
+    if len(data) > MAX_BYTES:
+        raise PayloadError(f"{len(data)} bytes of data; at most {MAX_BYTES} can be passed")
+    return data

@@ -1,0 +1,19 @@
+"""``python -m greenroom.zygote CHANNEL_FD HEARTBEAT_FD LIFELINE_FD``: exec'd by the supervisor."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+from .template import Zygote
+
+
+def main() -> None:
+    channel_fd, heartbeat_fd, lifeline_fd = map(int, sys.argv[1:4])
+    channel = socket.socket(fileno=channel_fd)
+    # Its own arguments are none of the app's business.
+    del sys.argv[1:]
+    Zygote(channel, heartbeat_fd, lifeline_fd).run()
+
+
+main()

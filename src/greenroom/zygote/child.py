@@ -1,0 +1,134 @@
+"""From the fork to the exit: how a copy of the zygote becomes a process of its own."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from typing import NamedTuple, NoReturn
+
+from ..app import App
+from ..job import JobProcess
+from ..system import lifeline, prctl
+from ..system.heartbeat import HeartbeatPage
+from ..wire.messages import ChildSettings
+from . import logs, signals
+from .runner import Runner
+
+__all__ = ["POOL_VARIABLE", "PROCESS_VARIABLE", "Inheritance", "flush_stdio", "run", "set_line_buffering"]
+
+POOL_VARIABLE = "GREENROOM_POOL"
+"""In the environment of everything that a pool starts, so that what is left of it can be told."""
+PROCESS_VARIABLE = "GREENROOM_PROCESS"
+
+_OOM_SCORE = 300  # of 1000: when memory is short the kernel should end a session, not the supervisor
+
+
+class Inheritance(NamedTuple):
+    """The fds that the supervisor has made for one child."""
+
+    control: int
+    log: int
+    stdout: int
+    stderr: int
+    lifeline: int
+    heartbeat: int
+
+
+def run(
+    app: App,
+    settings: ChildSettings,
+    proc: JobProcess,
+    inheritance: Inheritance,
+    *,
+    launch_id: str,
+    slot: int,
+    close: list[int],
+) -> NoReturn:
+    """Live this process's whole life. Called right after the fork."""
+    code = 70  # EX_SOFTWARE, if not even the error can be told
+    try:
+        page = _settle(inheritance, launch_id, slot, close)
+        code = Runner(app, settings, proc, inheritance.control, page).run()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _exit(code)
+
+
+def _settle(inheritance: Inheritance, launch_id: str, slot: int, close: list[int]) -> HeartbeatPage:
+    # The lifeline first: until it is armed, only the zygote would end this process.
+    lifeline.arm(inheritance.lifeline)
+    for fd in close:
+        os.close(fd)
+    signals.reset()
+    signals.ignore_group_signals()
+    if os.getpgrp() != os.getpid():  # a spawned process leads a session, and so a group, already
+        os.setpgid(0, 0)
+    prctl.set_name("gr:child")
+    prctl.set_child_subreaper()  # orphans below a session stay below it while it lives
+    _replace_stdio(inheritance)
+    os.environ[PROCESS_VARIABLE] = launch_id
+    _prefer_as_oom_victim()
+    _reseed()
+    page = HeartbeatPage(inheritance.heartbeat, slot)
+    os.close(inheritance.heartbeat)
+    logs.install(inheritance.log, page)
+    gc.enable()
+    return page
+
+
+def _replace_stdio(inheritance: Inheritance) -> None:
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    for source, target in ((null, 0), (inheritance.stdout, 1), (inheritance.stderr, 2)):
+        os.dup2(source, target)
+        os.close(source)
+
+
+def _prefer_as_oom_victim() -> None:
+    with suppress(OSError):  # not writable in some containers; then all are equal
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(_OOM_SCORE).encode())
+        finally:
+            os.close(fd)
+
+
+def _reseed() -> None:
+    """Give this process random numbers of its own. ``random`` sees to itself after a fork."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def set_line_buffering() -> None:
+    """Into a pipe Python writes in blocks; whoever reads the log wants lines as they come."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # replaced by something else, or closed
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def flush_stdio() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError, OSError):  # replaced, closed, or nobody reads it
+            stream.flush()
+
+
+def _exit(code: int) -> NoReturn:
+    """End as the interpreter would, but not through C's ``exit``.
+
+    In a forked process C exit handlers destroy what threads of the parent were waiting on, and hang
+    (onnxruntime) or abort (tokio); so Python's own hooks run here, and then ``os._exit``. Whatever
+    holds this up, a thread, a hook or a full pipe, is the supervisor's to end.
+    """
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # joins the non-daemon threads
+        atexit._run_exitfuncs()
+        flush_stdio()
+    except BaseException:
+        traceback.print_exc()
+    os._exit(code)

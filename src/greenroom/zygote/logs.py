@@ -1,0 +1,69 @@
+"""Log records of a child as plain data on a bounded channel that drops rather than blocks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+
+from ..errors import ErrorInfo
+from ..system.heartbeat import HeartbeatPage
+
+__all__ = ["FrameHandler", "install"]
+
+_MAX_TEXT = 16 * 1024
+
+
+class FrameHandler(logging.Handler):
+    """Sends each record as one packet; what does not fit into the socket's buffer is counted instead."""
+
+    def __init__(self, sock: socket.socket, page: HeartbeatPage) -> None:
+        super().__init__()
+        self._sock = sock
+        self._page = page
+
+    def emit(self, record: logging.LogRecord) -> None:
+        packet = json.dumps(_plain(record)).encode("ascii")
+        try:
+            self._sock.send(packet)
+        except OSError:
+            # Full: the job must not wait for its log. Or the supervisor has gone.
+            self._page.count_dropped()
+
+
+def install(fd: int, page: HeartbeatPage) -> None:
+    """Send what reaches the root logger to the supervisor, unless the app has set up logging itself.
+
+    An app with handlers of its own goes on as it is: what they write is captured with stderr.
+    """
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)
+    root = logging.getLogger()
+    if root.handlers:
+        return
+    root.addHandler(FrameHandler(sock, page))
+    if root.level == logging.WARNING:  # the default, so nobody's decision
+        root.setLevel(logging.INFO)
+
+
+def _plain(record: logging.LogRecord) -> dict[str, object]:
+    return {
+        "time": record.created,
+        "level": record.levelno,
+        "logger": record.name,
+        "message": _message(record),
+        "error": _error(record),
+    }
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()[:_MAX_TEXT]
+    except Exception as error:  # a format string that does not fit, or an argument whose __str__ raises
+        return f"{str(record.msg)[:_MAX_TEXT]} (not formatted: {type(error).__name__})"
+
+
+def _error(record: logging.LogRecord) -> str | None:
+    if record.exc_info and record.exc_info[1] is not None:
+        return ErrorInfo.of(record.exc_info[1], limit=_MAX_TEXT).traceback
+    return None

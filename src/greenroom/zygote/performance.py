@@ -1,0 +1,147 @@
+"""One job, from its entrypoint to its last shutdown callback."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import io
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..app import App
+from ..errors import ErrorInfo, PayloadError
+from ..job import JobContext, ShutdownCallback
+from ..wire import payload
+from ..wire.messages import ChildSettings
+
+__all__ = ["End", "Performance", "exit_code_of"]
+
+_logger = logging.getLogger("greenroom")
+
+
+class End(NamedTuple):
+    """How the entrypoint ended."""
+
+    how: str
+    exit_code: int
+    error: ErrorInfo | None = None
+
+
+class Performance:
+    """Runs the entrypoint, and ends it when asked to."""
+
+    def __init__(self, app: App, context: JobContext, settings: ChildSettings) -> None:
+        assert app.entrypoint_fn is not None  # the loader has seen to it
+        self._entrypoint: Callable[..., Any] = app.entrypoint_fn
+        self._context = context
+        self._settings = settings
+        self.told_to_end = False
+        self._exit: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> tuple[End, bytes]:
+        """Run the entrypoint to its end; returns how it ended, and its result as a payload."""
+        task = asyncio.create_task(self._enter(), name="entrypoint")
+        self._context.shutdown_requested.add_done_callback(lambda _: self._end_soon(task))
+        ends: list[asyncio.Future[Any]] = [task, self._exit]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            return self._exited(self._exit.result()), b""
+        return task.result()
+
+    async def _enter(self) -> tuple[End, bytes]:
+        try:
+            result = await self._call_entrypoint()
+            return End("completed", 0), payload.encode(result)
+        except PayloadError as error:
+            return End("raised", 1, ErrorInfo.of(error)), b""
+        except asyncio.CancelledError as error:
+            if not self._context.shutdown_requested.done():
+                return End("raised", 1, ErrorInfo.of(error)), b""
+            return End("cancelled" if self.told_to_end else "completed", 0), payload.encode(None)
+        except (SystemExit, KeyboardInterrupt) as stop:
+            return self._exited(stop), b""
+        except BaseException as error:
+            return End("raised", 1, ErrorInfo.of(error)), b""
+
+    async def _call_entrypoint(self) -> Any:
+        if inspect.iscoroutinefunction(self._entrypoint):
+            return await self._entrypoint(self._context)
+        # In a thread, so that the loop goes on to answer the supervisor and to beat.
+        result = await asyncio.to_thread(self._entrypoint, self._context)
+        return await result if inspect.isawaitable(result) else result
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def shut_down(self, reason: str) -> None:
+        """The supervisor's order to end."""
+        self.told_to_end = True
+        self._context.shutdown(reason)
+
+    def exit_requested(self, stop: BaseException) -> bool:
+        """A SystemExit came out of the loop; false if one did before."""
+        if self._exit.done():
+            return False
+        self._exit.set_result(stop)
+        return True
+
+    def _end_soon(self, entrypoint: asyncio.Task[Any]) -> None:
+        """Cancel the entrypoint, at once or after the time in which it may return by itself."""
+        may_return = self._context.is_awaited or self._context.requested_by is entrypoint
+        grace = self._settings.shutdown_timeout / 2 if may_return else 0.0
+        asyncio.get_running_loop().call_later(grace, entrypoint.cancel)
+
+    def _exited(self, stop: BaseException) -> End:
+        return End("exited", exit_code_of(stop), ErrorInfo.of(stop))
+
+    # --- shutdown callbacks ----------------------------------------------------------------------
+
+    async def run_callbacks(self) -> str | None:
+        """Run all shutdown callbacks at the same time; returns the stacks of those that took too long."""
+        tasks = [asyncio.create_task(self._call_back(fn)) for fn in self._context.shutdown_callbacks]
+        if not tasks:
+            return None
+        _, late = await asyncio.wait(tasks, timeout=self._settings.shutdown_timeout)
+        stacks = "\n".join(map(_stack_of, late)) if late else None
+        for task in late:
+            task.cancel()
+        return stacks
+
+    async def _call_back(self, fn: ShutdownCallback) -> None:
+        try:
+            pending = fn(self._reason()) if _takes_argument(fn) else fn()  # type: ignore[call-arg]
+            if inspect.isawaitable(pending):
+                await pending
+        except Exception:
+            _logger.exception("shutdown callback %r failed", fn)
+
+    def _reason(self) -> str:
+        requested = self._context.shutdown_requested
+        return requested.result() if requested.done() else ""
+
+
+def _takes_argument(fn: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(fn).bind("reason")
+    except (TypeError, ValueError):  # it takes none; or a builtin that does not tell
+        return False
+    return True
+
+
+def _stack_of(task: asyncio.Task[Any]) -> str:
+    text = io.StringIO()
+    task.print_stack(file=text)
+    return text.getvalue()
+
+
+def exit_code_of(stop: BaseException) -> int:
+    """The exit code that the interpreter would give to an uncaught SystemExit or KeyboardInterrupt."""
+    code = stop.code if isinstance(stop, SystemExit) else 130
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)
+    return 1

@@ -1,0 +1,151 @@
+"""The child's main: prewarm, wait for the one job, run it, clean up."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import select
+import socket
+import threading
+import time
+
+from ..app import App
+from ..errors import ErrorInfo
+from ..job import Job, JobContext, JobProcess
+from ..system import stackdump
+from ..system.heartbeat import HeartbeatPage
+from ..wire import messages as m
+from ..wire.frames import FrameDecoder
+from .performance import Performance, exit_code_of
+
+__all__ = ["Runner"]
+
+_TO_CHILD = m.Start | m.Shutdown | m.Retire
+
+
+class Runner:
+    """Owns the event loop and the control channel of a child."""
+
+    def __init__(
+        self, app: App, settings: m.ChildSettings, proc: JobProcess, control_fd: int, page: HeartbeatPage
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._proc = proc
+        self._page = page
+        self._sock = socket.socket(fileno=control_fd)
+        self._sock.setblocking(False)
+        self._decoder = FrameDecoder()
+        self._loop = asyncio.new_event_loop()
+        self._order: asyncio.Future[tuple[m.Start, bytes] | None] = self._loop.create_future()
+        self._performance: Performance | None = None
+
+    def run(self) -> int:
+        """Live from prewarm to the end of the clean-up; returns the exit code."""
+        asyncio.set_event_loop(self._loop)
+        self._send(m.Hello(pid=os.getpid(), dump_fd=stackdump.install()))
+        life = self._loop.create_task(self._live(), name="greenroom")
+        while True:
+            try:
+                return self._loop.run_until_complete(life)
+            except (SystemExit, KeyboardInterrupt) as stop:
+                # Raised in some task or callback of the user's: asyncio lets it out of the loop, with
+                # everything still in place. It ends the job; then callbacks and clean-up go on.
+                if self._performance is None or not self._performance.exit_requested(stop):
+                    return exit_code_of(stop)
+
+    async def _live(self) -> int:
+        self._loop.add_reader(self._sock, self._on_readable)
+        if not await self._prewarm():
+            return 1
+        order = await self._order
+        if order is None:
+            await self._clean_up()
+            return 0
+        return await self._perform(*order)
+
+    async def _prewarm(self) -> bool:
+        begin = time.monotonic()
+        try:
+            if self._app.prewarm_fn is not None:
+                pending = self._app.prewarm_fn(self._proc)
+                if inspect.isawaitable(pending):
+                    await pending
+        except Exception as error:
+            self._send(m.PrewarmFailed(ErrorInfo.of(error)))
+            return False
+        self._send(m.Warm(prewarm_seconds=time.monotonic() - begin))
+        return True
+
+    async def _perform(self, start: m.Start, metadata: bytes) -> int:
+        context = JobContext(Job.from_payload(start.job_id, metadata), self._proc)
+        self._performance = Performance(self._app, context, self._settings)
+        # The acknowledgement goes first: from here on, this job is never started anywhere else.
+        self._send(m.Started(start.job_id))
+        self._start_heartbeat()
+        ended, result = await self._performance.run()
+        await self._send_large(m.Ended(ended.how, self._performance.told_to_end, ended.error), result)
+        overrun = await self._performance.run_callbacks()
+        self._send(m.CleaningUp(overrun))
+        await self._clean_up()
+        return ended.exit_code
+
+    # --- control channel -------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        data = self._sock.recv(256 * 1024)
+        if not data:
+            # Only a supervisor that has died closes this. Where no lifeline has seen to it, leave.
+            os._exit(1)
+        for frame in self._decoder.feed(data):
+            self._handle(m.decode(frame, _TO_CHILD), frame.body)
+
+    def _handle(self, message: m.Message, body: bytes) -> None:
+        if isinstance(message, m.Shutdown):
+            if self._performance is not None:
+                self._performance.shut_down(message.reason)
+            return
+        # A second job is an error of the supervisor's, and InvalidStateError says so.
+        self._order.set_result((message, body) if isinstance(message, m.Start) else None)
+
+    def _send(self, message: m.Message) -> None:
+        """Send a small message now. Waits only if the supervisor has not read for a long time."""
+        data = m.encode(message)
+        while data:
+            try:
+                data = data[self._sock.send(data) :]
+            except BlockingIOError:
+                select.select([], [self._sock], [])
+
+    async def _send_large(self, message: m.Message, body: bytes) -> None:
+        await self._loop.sock_sendall(self._sock, m.encode(message, body))
+
+    # --- heartbeat and clean-up ------------------------------------------------------------------
+
+    def _start_heartbeat(self) -> None:
+        """Tick from the loop, and from a thread too: if only that one ticks on, the loop is blocked
+        but the GIL is not held."""
+        interval = self._settings.heartbeat_interval
+        self._page.beat_loop()
+
+        def beat_in_loop() -> None:
+            self._page.beat_loop()
+            self._loop.call_later(interval, beat_in_loop)
+
+        def beat_in_thread() -> None:
+            while True:
+                self._page.beat_thread()
+                time.sleep(interval)
+
+        beat_in_loop()
+        threading.Thread(target=beat_in_thread, name="greenroom-heartbeat", daemon=True).start()
+
+    async def _clean_up(self) -> None:
+        """Cancel the tasks that are left, and finish async generators, as ``asyncio.run`` does."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._settings.cleanup_timeout / 2)
+        await self._loop.shutdown_asyncgens()

@@ -1,0 +1,57 @@
+"""Signals in the zygote and in a child."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from types import FrameType
+
+__all__ = ["Wakeup", "ignore_group_signals", "reset"]
+
+# Sent to a whole group by a terminal or by ``systemctl stop``, but the supervisor's to act upon.
+_GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Wakeup:
+    """A pipe that becomes readable when a child has died or stopped."""
+
+    def __init__(self) -> None:
+        self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    @property
+    def fds(self) -> list[int]:
+        return [self.fd, self._write_fd]
+
+    def install(self) -> None:
+        signal.signal(signal.SIGCHLD, _nothing)
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+
+    def clear(self) -> None:
+        with suppress(BlockingIOError):  # empty now
+            while os.read(self.fd, 4096):
+                continue
+
+
+def ignore_group_signals() -> None:
+    """Survive the signals that are meant for the supervisor.
+
+    By a handler and not by ``SIG_IGN``: what is ignored stays ignored in every program that a job
+    executes, so that it could never be terminated; a handler is reset by exec.
+    """
+    for signum in _GROUP_SIGNALS:
+        signal.signal(signum, _nothing)
+
+
+def reset() -> None:
+    """Undo every handler and block that was inherited, as if the process had just been exec'd."""
+    signal.set_wakeup_fd(-1)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for signum in signal.valid_signals():
+        if callable(signal.getsignal(signum)):
+            signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _nothing(signum: int, frame: FrameType | None) -> None:
+    """Nothing to do: that it interrupts a system call, or writes to the wake-up pipe, is enough."""

@@ -1,0 +1,61 @@
+"""``python -m greenroom.zygote.spawned ID SLOT CONTROL LOG STDOUT STDERR LIFELINE HEARTBEAT``.
+
+A process without a zygote: it loads the app itself and is then what a forked child is.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import NoReturn
+
+from ..errors import ErrorInfo
+from ..job import JobProcess
+from ..system import lifeline, prctl, stackdump
+from ..wire import messages as m
+from ..wire.frames import FrameDecoder
+from . import child
+from .loader import load_app
+
+
+def main() -> NoReturn:
+    launch_id, slot, *fds = sys.argv[1:9]
+    del sys.argv[1:]
+    inheritance = child.Inheritance(*map(int, fds))
+    lifeline.arm(inheritance.lifeline)
+    prctl.set_child_subreaper()
+    for fd in inheritance:
+        os.set_inheritable(fd, False)  # they were passed through exec, and must not go any further
+    configuration = _receive_configuration(inheritance.control)
+    sys.path[:] = configuration.sys_path
+    child.set_line_buffering()
+    try:
+        app = load_app(configuration.app)
+        if app.preload_fn is not None:
+            app.preload_fn()
+    except BaseException as error:  # SystemExit too: whatever user code raises is the answer
+        _fail(inheritance.control, ErrorInfo.of(error))
+    proc = JobProcess(configuration.generation)
+    child.run(app, configuration.child, proc, inheritance, launch_id=launch_id, slot=int(slot), close=[])
+
+
+def _receive_configuration(control: int) -> m.Configure:
+    decoder = FrameDecoder()
+    with socket.socket(fileno=os.dup(control)) as sock:
+        while data := sock.recv(65536):
+            for frame in decoder.feed(data):
+                configuration: m.Configure = m.decode(frame, m.Configure)
+                return configuration
+    os._exit(1)  # the supervisor has gone
+
+
+def _fail(control: int, error: ErrorInfo) -> NoReturn:
+    with socket.socket(fileno=control) as sock:
+        sock.sendall(m.encode(m.Hello(pid=os.getpid(), dump_fd=stackdump.install())))
+        sock.sendall(m.encode(m.PrewarmFailed(error)))
+    child.flush_stdio()
+    os._exit(1)
+
+
+main()

@@ -1,0 +1,246 @@
+"""The zygote: a single-threaded process that has loaded the app, and forks itself on request."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from typing import NoReturn
+
+from ..app import App
+from ..errors import AppLoadError, ErrorInfo
+from ..job import JobProcess
+from ..system import lifeline, prctl, stackdump
+from ..wire import fds as fd_packets
+from ..wire import messages as m
+from ..wire.frames import FrameError
+from . import census, child, signals, undertaker
+from .loader import load_app
+
+__all__ = ["FORK_ALARM", "Zygote"]
+
+FORK_ALARM = 10.0
+"""Seconds after which a fork that hangs (in somebody's ``pthread_atfork`` handler) ends the zygote."""
+
+_REMEMBERED = 4096
+
+
+class Zygote:
+    """Loads the app, forks children, buries them; ends everything when the supervisor is gone."""
+
+    def __init__(self, channel: socket.socket, heartbeat_fd: int, lifeline_fd: int) -> None:
+        self._channel = channel
+        self._heartbeat_fd = heartbeat_fd
+        self._lifeline_fd = lifeline_fd
+        self._wakeup = signals.Wakeup()
+        self._dump_fd = stackdump.install()
+        self._live: dict[int, str] = {}  # pid -> launch_id
+        self._launched: dict[str, int] = {}  # launch_id -> pid, also of some that are dead
+        self._forgettable: deque[str] = deque()
+        self._mourned: list[m.Reaped] = []
+        self._mourning_since = 0.0
+        self._orphans_killed: set[int] = set()
+        self._app: App
+        self._config: m.Configure
+
+    def run(self) -> NoReturn:
+        prctl.set_name("gr:zygote")
+        prctl.set_child_subreaper()
+        self._install_signal_handlers()
+        # While user code is being imported it may be stuck in C code for ever, and there is nothing
+        # to bury yet: the kernel may end this process together with the supervisor.
+        lifeline.arm(self._lifeline_fd)
+        code = 1
+        if self._load():
+            lifeline.disarm(self._lifeline_fd)
+            try:
+                self._serve()
+                code = 0
+            except (FrameError, BrokenPipeError, ConnectionResetError) as error:
+                print(f"greenroom: the zygote lost its supervisor: {error!r}", file=sys.stderr)
+            finally:
+                undertaker.end_all_children(self._token)
+        child.flush_stdio()
+        os._exit(code)
+
+    def _install_signal_handlers(self) -> None:
+        self._wakeup.install()
+        signals.ignore_group_signals()
+
+    @property
+    def _token(self) -> bytes:
+        return f"{child.POOL_VARIABLE}={self._config.pool_token}".encode()
+
+    # --- loading ---------------------------------------------------------------------------------
+
+    def _load(self) -> bool:
+        received = fd_packets.receive(self._channel, 0)
+        if received is None:
+            return False
+        self._config = m.decode(received[0], m.Configure | m.Fork)
+        self._send(m.Loading(dump_fd=self._dump_fd))
+        try:
+            loaded = self._load_app()
+        except BaseException as error:  # SystemExit too: whatever user code raises is the answer
+            self._send(m.LoadFailed(ErrorInfo.of(error, limit=6000)))
+            return False
+        self._send(loaded)
+        return True
+
+    def _load_app(self) -> m.Loaded:
+        child.set_line_buffering()
+        sys.path[:] = self._config.sys_path
+        before = census.open_fds()
+        begin = time.monotonic()
+        self._app = load_app(self._config.app)
+        imported = time.monotonic()
+        if self._app.preload_fn is not None:
+            self._app.preload_fn()
+        preloaded = time.monotonic()
+        refusal = census.refusal(self._app.allow_threads)
+        if refusal is not None:
+            raise AppLoadError(refusal)
+        self._install_signal_handlers()  # the app may have put its own in their place
+        self._freeze()
+        return m.Loaded(imported - begin, preloaded - imported, census.inherited_fd_warnings(before))
+
+    def _freeze(self) -> None:
+        """Keep the garbage collector of every child away from what is shared copy-on-write."""
+        gc.collect()
+        gc.disable()
+        gc.freeze()
+
+    # --- serving ---------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        """Fork and bury until the supervisor closes the channel."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(self._wakeup.fd, select.POLLIN)
+        while True:
+            ready = dict(poll.poll(100 if self._mourned else None))
+            if self._wakeup.fd in ready or self._mourned:
+                self._wakeup.clear()
+                self._bury_the_dead()
+            if self._channel.fileno() in ready and not self._serve_one():
+                return
+
+    def _serve_one(self) -> bool:
+        received = fd_packets.receive(self._channel, m.CHILD_FDS)
+        if received is None:
+            return False
+        frame, fds = received
+        try:
+            message = m.decode(frame, m.Configure | m.Fork)
+            if not isinstance(message, m.Fork) or len(fds) != m.CHILD_FDS:
+                raise FrameError(f"{type(message).__name__} with {len(fds)} fds instead of Fork with {m.CHILD_FDS}")
+            self._fork(message, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _fork(self, request: m.Fork, fds: list[int]) -> None:
+        known = self._launched.get(request.launch_id)
+        if known is not None:
+            self._answer_again(request.launch_id, known)
+            return
+        refusal = census.refusal(self._app.allow_threads)
+        if refusal is not None:
+            self._send(m.ForkFailed(request.launch_id, refusal))
+            return
+        child.flush_stdio()  # what is buffered now would be written once by every child
+        try:
+            pid = _fork_with_alarm()
+        except OSError as error:
+            self._send(m.ForkFailed(request.launch_id, f"fork: {error}"))
+            return
+        if pid == 0:
+            self._become_child(request, fds)
+        self._remember(request.launch_id, pid)
+        self._send_forked(request.launch_id, pid)
+
+    def _become_child(self, request: m.Fork, fds: list[int]) -> NoReturn:
+        child.run(
+            self._app,
+            self._config.child,
+            JobProcess(self._config.generation),
+            child.Inheritance._make([*fds, self._heartbeat_fd]),
+            launch_id=request.launch_id,
+            slot=request.slot,
+            close=[self._channel.detach(), *self._wakeup.fds, self._dump_fd, self._lifeline_fd],
+        )
+
+    def _answer_again(self, launch_id: str, pid: int) -> None:
+        if pid in self._live:
+            self._send_forked(launch_id, pid)
+        else:
+            self._send(m.ForkFailed(launch_id, "it was forked before, and has ended since"))
+
+    def _send_forked(self, launch_id: str, pid: int) -> None:
+        pidfd = os.pidfd_open(pid)  # no race: a dead child stays a zombie until it is buried here
+        try:
+            self._send(m.Forked(launch_id, pid), (pidfd,))
+        finally:
+            os.close(pidfd)
+
+    def _remember(self, launch_id: str, pid: int) -> None:
+        self._live[pid] = launch_id
+        self._launched[launch_id] = pid
+        while len(self._forgettable) > _REMEMBERED:
+            del self._launched[self._forgettable.popleft()]
+
+    # --- burying ---------------------------------------------------------------------------------
+
+    def _bury_the_dead(self) -> None:
+        while (stop := undertaker.next_stop()) is not None:
+            if stop[0] in self._live:
+                self._send(m.Stopped(self._live[stop[0]], stop[1]))
+        while (death := undertaker.next_death()) is not None:
+            self._bury(death)
+        if self._mourned:
+            self._end_of_mourning()
+
+    def _bury(self, death: undertaker.Death) -> None:
+        launch_id = self._live.pop(death.pid, None)
+        if launch_id is not None:
+            self._send(m.Exited(launch_id, death.exit_code, death.signal))
+        usage = undertaker.bury(death.pid)
+        if launch_id is not None:
+            self._forgettable.append(launch_id)
+            self._mourned.append(m.Reaped(launch_id, usage.cpu_seconds, usage.peak_memory_mb, 0))
+            self._mourning_since = time.monotonic()
+            self._orphans_killed.clear()
+
+    def _end_of_mourning(self) -> None:
+        """Report a death as complete when nothing is left of what the dead child had started."""
+        orphans = undertaker.kill_orphans(set(self._live))
+        self._orphans_killed |= orphans
+        if orphans and time.monotonic() - self._mourning_since < undertaker.PATIENCE:
+            return
+        for reaped in self._mourned:
+            killed = len(self._orphans_killed) if reaped is self._mourned[-1] else 0
+            self._send(m.Reaped(reaped.launch_id, reaped.cpu_seconds, reaped.peak_memory_mb, killed))
+        self._mourned.clear()
+
+    def _send(self, message: m.Message, fds: tuple[int, ...] = ()) -> None:
+        fd_packets.send(self._channel, m.encode(message), fds)
+
+
+def _fork_with_alarm() -> int:
+    """Fork, under an alarm whose default action ends this process even where no Python code can run.
+
+    It guards against a hang in a fork handler of some C library: the supervisor sees the end of the
+    zygote and starts another. A child does not inherit the timer.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, FORK_ALARM)
+    try:
+        return os.fork()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,0 +1,115 @@
+"""What every test stands on: async tests, apps as source text, and the proof that nothing is left over."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import itertools
+import os
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+TEST_TIMEOUT = 60.0
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run ``async def`` tests, each on an event loop of its own, with a generous deadline."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+
+    async def bounded() -> None:
+        async with asyncio.timeout(TEST_TIMEOUT):
+            await pyfuncitem.obj(**arguments)
+
+    asyncio.run(bounded())
+    return True
+
+
+@pytest.fixture
+def make_app(tmp_path: Path) -> Callable[[str], str]:
+    """Write an app's source to a file; returns how a pool names it. ``app`` and imports are provided."""
+    numbers = itertools.count()
+
+    def make(source: str) -> str:
+        path = tmp_path / f"app_{next(numbers)}.py"
+        path.write_text(_PRELUDE + textwrap.dedent(source))
+        return f"{path}:app"
+
+    return make
+
+
+_PRELUDE = """\
+import asyncio, ctypes, os, random, signal, sys, threading, time
+import greenroom
+
+app = greenroom.App()
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_over() -> Iterator[None]:
+    """After each test: no process, no zombie, no fd and no thread more than before."""
+    fds, threads, children = _fds(), set(threading.enumerate()), _children()
+    yield
+    gc.collect()
+    problems = _eventually_none(lambda: _left_over(fds, threads, children))
+    assert not problems, "left over: " + "; ".join(problems)
+
+
+def _left_over(fds: dict[int, str], threads: set[threading.Thread], children: set[int]) -> list[str]:
+    found = [f"process {pid} ({_describe(pid)})" for pid in _children() - children]
+    found += [f"thread {thread.name}" for thread in set(threading.enumerate()) - threads]
+    found += [f"fd {fd} ({target})" for fd, target in _fds().items() if fds.get(fd) != target]
+    return found
+
+
+def _eventually_none(look: Callable[[], list[str]]) -> list[str]:
+    """What is still there after a moment of grace: the kernel tears a process down in its own time."""
+    give_up = time.monotonic() + 2.0
+    while (found := look()) and time.monotonic() < give_up:
+        time.sleep(0.01)
+    return found
+
+
+def _fds() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue  # the listing's own
+        if not target.startswith("/proc/"):
+            found[int(name)] = target
+    return found
+
+
+def _children() -> set[int]:
+    """All descendants of this process, zombies included."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                fields = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            parents[int(name)] = int(fields[1])
+    found, border = set[int](), {os.getpid()}
+    while border:
+        border = {pid for pid, parent in parents.items() if parent in border}
+        found |= border
+    return found
+
+
+def _describe(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().partition(" ")[2][:40]
+    except OSError:
+        return "gone"

@@ -1,0 +1,59 @@
+"""Small helpers for tests that break things for real."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from greenroom import ProcessPool
+
+__all__ = ["DEADLINE", "eventually", "idle_pids", "is_gone", "kill", "wait_for_exit", "wait_for_file", "zygote_pid"]
+
+DEADLINE = 20.0
+"""Seconds: generous, because it bounds a failure and measures nothing."""
+
+
+async def eventually(condition: Callable[[], object], what: str = "", deadline: float = DEADLINE) -> None:
+    """Wait for something that has no event of its own to be true."""
+    give_up = time.monotonic() + deadline
+    while not condition():
+        assert time.monotonic() < give_up, f"it did not come to be: {what or condition}"
+        await asyncio.sleep(0.005)
+
+
+def idle_pids(pool: ProcessPool) -> list[int]:
+    return [process.pid for process in pool.processes if process.state == "idle" and process.pid]
+
+
+def zygote_pid(pool: ProcessPool) -> int:
+    pid = pool.stats().zygote_pid
+    assert pid is not None
+    return pid
+
+
+def is_gone(pid: int) -> bool:
+    """Whether there is no such process, not even a zombie."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+async def wait_for_exit(pidfd: int, deadline: float = DEADLINE) -> None:
+    """Wait for the death of a process that may be anybody's child; closes the pidfd."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    await eventually(lambda: poll.poll(0), "death of a process", deadline)
+    os.close(pidfd)
+
+
+async def wait_for_file(path: Path, deadline: float = DEADLINE) -> str:
+    """Wait until another process has written a file, and return its text."""
+    await eventually(lambda: path.exists() and path.stat().st_size > 0, f"file {path}", deadline)
+    return path.read_text()
+
+
+def kill(pid: int, signum: int = signal.SIGKILL) -> None:
+    os.kill(pid, signum)
