@@ -36,6 +36,7 @@ MAX_ATTEMPTS = 3
 SETTLED = 1.0
 """Seconds idle after which a process counts as a success: one that dies sooner was not really warm."""
 HOUSEKEEPING = 0.5
+REFILL_DELAY = 0.002
 _WARMING = (State.REQUESTED, State.FORKED, State.WARMING)
 
 
@@ -68,6 +69,7 @@ class Fleet:
         self._count = 0
         self._last_failure = float("-inf")
         self._retry: Timer | None = None
+        self._refill: asyncio.TimerHandle | None = None
         self._housekeeping = self.clock.call_later(HOUSEKEEPING, self._keep_house)
 
     @property
@@ -88,9 +90,10 @@ class Fleet:
         if process is not None:
             launch.launch_type = "warm"
             self._assign(process, launch)
+            self._balance_soon()
         else:
             self.waiting.append(launch)
-        self.balance()
+            self.balance()
         return launch
 
     def cancel(self, launch: Launch, decision: Decision) -> None:
@@ -196,6 +199,15 @@ class Fleet:
                 break
         if self.breaker.wait(now) > 0 and self._retry is None:
             self._retry = self.clock.call_later(self.breaker.wait(now), self._try_again)
+
+    def _balance_soon(self) -> None:
+        """Replace a claimed process in a moment: for that moment the CPUs belong to the start of the session."""
+        if self._refill is None:
+            self._refill = asyncio.get_running_loop().call_later(REFILL_DELAY, self._balance_now)
+
+    def _balance_now(self) -> None:
+        self._refill = None
+        self.balance()
 
     def idle_target(self) -> int:
         if self.is_draining:

@@ -7,7 +7,7 @@ A received header is checked field by field against the type: what does not fit 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -194,7 +194,7 @@ _KINDS: dict[type[Any], int] = {kind: number for number, kind in enumerate(_TYPE
 
 def encode(message: Message, body: bytes = b"") -> bytes:
     """A message as the bytes of one frame."""
-    header = json.dumps(asdict(message), separators=(",", ":")).encode("ascii")
+    header = json.dumps(_as_dict(message), separators=(",", ":")).encode("ascii")
     return encode_frame(_KINDS[type(message)], header, body)
 
 
@@ -208,6 +208,12 @@ def decode(frame: Frame, expected: Any) -> Any:
     except (ValueError, RecursionError) as error:
         raise FrameError(f"the header of a {kind.__name__} is not JSON: {error}") from None
     return _build(kind, header)
+
+
+def _as_dict(message: Any) -> dict[str, Any]:
+    # Not dataclasses.asdict, which copies deeply, and so touches many more pages of a fresh fork.
+    values = {name: getattr(message, name) for name in _hints(message.__class__)}
+    return {name: _as_dict(value) if is_dataclass(value) else value for name, value in values.items()}
 
 
 def _build(kind: Any, values: object) -> Any:

@@ -65,8 +65,7 @@ def _settle(inheritance: Inheritance, launch_id: str, slot: int, close: list[int
     lifeline.arm(inheritance.lifeline)
     for fd in close:
         os.close(fd)
-    signals.reset()
-    signals.ignore_group_signals()
+    signals.reset_in_child()
     if os.getpgrp() != os.getpid():  # a spawned process leads a session, and so a group, already
         os.setpgid(0, 0)
     prctl.set_name("gr:child")

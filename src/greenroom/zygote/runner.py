@@ -18,6 +18,7 @@ from ..system.heartbeat import HeartbeatPage
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
 from .performance import Performance, exit_code_of
+from .rehearsal import rehearse
 
 __all__ = ["Runner"]
 
@@ -40,6 +41,7 @@ class Runner:
         self._loop = asyncio.new_event_loop()
         self._order: asyncio.Future[tuple[m.Start, bytes] | None] = self._loop.create_future()
         self._performance: Performance | None = None
+        self._heart = threading.Event()
 
     def run(self) -> int:
         """Live from prewarm to the end of the clean-up; returns the exit code."""
@@ -57,8 +59,12 @@ class Runner:
 
     async def _live(self) -> int:
         self._loop.add_reader(self._sock, self._on_readable)
+        begin = time.monotonic()
         if not await self._prewarm():
             return 1
+        self._start_heartbeat_thread()
+        await rehearse(self._proc, self._settings)
+        self._send(m.Warm(prewarm_seconds=time.monotonic() - begin))
         order = await self._order
         if order is None:
             await self._clean_up()
@@ -66,7 +72,6 @@ class Runner:
         return await self._perform(*order)
 
     async def _prewarm(self) -> bool:
-        begin = time.monotonic()
         try:
             if self._app.prewarm_fn is not None:
                 pending = self._app.prewarm_fn(self._proc)
@@ -75,7 +80,6 @@ class Runner:
         except Exception as error:
             self._send(m.PrewarmFailed(ErrorInfo.of(error)))
             return False
-        self._send(m.Warm(prewarm_seconds=time.monotonic() - begin))
         return True
 
     async def _perform(self, start: m.Start, metadata: bytes) -> int:
@@ -83,7 +87,8 @@ class Runner:
         self._performance = Performance(self._app, context, self._settings)
         # The acknowledgement goes first: from here on, this job is never started anywhere else.
         self._send(m.Started(start.job_id))
-        self._start_heartbeat()
+        self._heart.set()
+        self._beat_in_loop()
         ended, result = await self._performance.run()
         await self._send_large(m.Ended(ended.how, self._performance.told_to_end, ended.error), result)
         overrun = await self._performance.run_callbacks()
@@ -123,23 +128,20 @@ class Runner:
 
     # --- heartbeat and clean-up ------------------------------------------------------------------
 
-    def _start_heartbeat(self) -> None:
-        """Tick from the loop, and from a thread too: if only that one ticks on, the loop is blocked
-        but the GIL is not held."""
-        interval = self._settings.heartbeat_interval
+    def _start_heartbeat_thread(self) -> None:
+        """Have a thread ready that beats during the job: if it beats on while the loop does not, the
+        loop is blocked but the GIL is not held. Idle, it sleeps, and costs no CPU."""
+        threading.Thread(target=self._beat_in_thread, name="greenroom-heartbeat", daemon=True).start()
+
+    def _beat_in_thread(self) -> None:
+        self._heart.wait()
+        while True:
+            self._page.beat_thread()
+            time.sleep(self._settings.heartbeat_interval)
+
+    def _beat_in_loop(self) -> None:
         self._page.beat_loop()
-
-        def beat_in_loop() -> None:
-            self._page.beat_loop()
-            self._loop.call_later(interval, beat_in_loop)
-
-        def beat_in_thread() -> None:
-            while True:
-                self._page.beat_thread()
-                time.sleep(interval)
-
-        beat_in_loop()
-        threading.Thread(target=beat_in_thread, name="greenroom-heartbeat", daemon=True).start()
+        self._loop.call_later(self._settings.heartbeat_interval, self._beat_in_loop)
 
     async def _clean_up(self) -> None:
         """Cancel the tasks that are left, and finish async generators, as ``asyncio.run`` does."""

@@ -7,7 +7,7 @@ import signal
 from contextlib import suppress
 from types import FrameType
 
-__all__ = ["Wakeup", "ignore_group_signals", "reset"]
+__all__ = ["Wakeup", "ignore_group_signals", "reset_all", "reset_in_child"]
 
 # Sent to a whole group by a terminal or by ``systemctl stop``, but the supervisor's to act upon.
 _GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -43,14 +43,18 @@ def ignore_group_signals() -> None:
         signal.signal(signum, _nothing)
 
 
-def reset() -> None:
-    """Undo every handler and block that was inherited, as if the process had just been exec'd."""
-    signal.set_wakeup_fd(-1)
-    signal.setitimer(signal.ITIMER_REAL, 0)
+def reset_all() -> None:
+    """Undo every handler that the app's imports have put up, and unblock every signal."""
     for signum in signal.valid_signals():
         if callable(signal.getsignal(signum)):
             signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def reset_in_child() -> None:
+    """Undo what only the zygote needs. The rest it did itself, once, so that no child has to."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _nothing(signum: int, frame: FrameType | None) -> None:

@@ -15,7 +15,7 @@ from ..job import JobProcess
 from ..system import lifeline, prctl, stackdump
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
-from . import child
+from . import child, signals
 from .loader import load_app
 
 
@@ -36,6 +36,8 @@ def main() -> NoReturn:
             app.preload_fn()
     except BaseException as error:  # SystemExit too: whatever user code raises is the answer
         _fail(inheritance.control, ErrorInfo.of(error))
+    signals.reset_all()
+    signals.ignore_group_signals()
     proc = JobProcess(configuration.generation)
     child.run(app, configuration.child, proc, inheritance, launch_id=launch_id, slot=int(slot), close=[])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import signal
@@ -19,8 +18,9 @@ from ..system import lifeline, prctl, stackdump
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import FrameError
-from . import census, child, signals, undertaker
+from . import census, child, sharing, signals, undertaker
 from .loader import load_app
+from .rehearsal import rehearse_in_zygote
 
 __all__ = ["FORK_ALARM", "Zygote"]
 
@@ -105,15 +105,11 @@ class Zygote:
         refusal = census.refusal(self._app.allow_threads)
         if refusal is not None:
             raise AppLoadError(refusal)
-        self._install_signal_handlers()  # the app may have put its own in their place
-        self._freeze()
+        signals.reset_all()  # the app may have put handlers of its own in the place of these
+        self._install_signal_handlers()
+        rehearse_in_zygote(self._config.child)
+        sharing.settle()
         return m.Loaded(imported - begin, preloaded - imported, census.inherited_fd_warnings(before))
-
-    def _freeze(self) -> None:
-        """Keep the garbage collector of every child away from what is shared copy-on-write."""
-        gc.collect()
-        gc.disable()
-        gc.freeze()
 
     # --- serving ---------------------------------------------------------------------------------
 
