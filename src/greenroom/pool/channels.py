@@ -6,10 +6,20 @@ import os
 import socket
 from contextlib import suppress
 
-__all__ = ["Channels"]
+__all__ = ["Channels", "close_unshared", "not_in_forks"]
 
-_lifelines: set[int] = set()
-"""The write ends of all lifelines in this process."""
+_unshared: set[int] = set()
+"""Fds whose closing says that the supervisor is gone: no copy of it may keep them open."""
+
+
+def not_in_forks(fd: int) -> None:
+    """Close this fd in every process that is forked off this one (the user's own, by multiprocessing say)."""
+    _unshared.add(fd)
+
+
+def close_unshared(fd: int) -> None:
+    _unshared.discard(fd)
+    os.close(fd)
 
 
 class Channels:
@@ -29,7 +39,7 @@ class Channels:
         except OSError:
             self.close()
             raise
-        _lifelines.add(self._lifeline)
+        not_in_forks(self._lifeline)
         os.set_blocking(self.stdout, False)
         os.set_blocking(self.stderr, False)
         self.child_ends: tuple[int, ...] = (control, log, stdout, stderr, lifeline)
@@ -42,12 +52,10 @@ class Channels:
 
     def cut_lifeline(self) -> None:
         """Have the kernel kill whatever has armed, or will arm, the other end."""
-        _lifelines.discard(self._lifeline)
         self._close(self._lifeline)
 
     def close(self) -> None:
         """Close all that is still open."""
-        _lifelines.discard(getattr(self, "_lifeline", -1))
         for fd in list(self._open):
             self._close(fd)
 
@@ -66,15 +74,17 @@ class Channels:
     def _close(self, fd: int) -> None:
         if fd in self._open:
             self._open.remove(fd)
-            os.close(fd)
+            close_unshared(fd)
 
 
-def _close_lifelines_in_fork() -> None:
-    """A fork of the supervisor (the user's, by multiprocessing say) must not keep its children alive."""
-    for fd in _lifelines:
+def _let_go_in_fork() -> None:
+    # Replaced and not closed: some Python object in the fork may still close that number later.
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in _unshared:
         with suppress(OSError):
-            os.close(fd)
-    _lifelines.clear()
+            os.dup2(null, fd, inheritable=False)
+    _unshared.clear()
+    os.close(null)
 
 
-os.register_at_fork(after_in_child=_close_lifelines_in_fork)
+os.register_at_fork(after_in_child=_let_go_in_fork)

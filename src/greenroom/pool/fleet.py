@@ -11,7 +11,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
 from ..errors import GreenroomError, LaunchError, NoCapacity
@@ -21,6 +20,7 @@ from .breaker import Breaker
 from .clock import Timer, wall_time
 from .contracts import Launcher, Services
 from .exits import Decision
+from .idle import IdleQueue
 from .launch import Launch
 from .process import Process
 from .sizing import Demand, forks_needed
@@ -48,6 +48,7 @@ class Fleet:
         services: Services,
         on_idle: Callable[[Process], object],
         on_report: Callable[[Process, ExitReport], object],
+        on_warm_failure: Callable[[str], object],
     ) -> None:
         self.services = services
         self.clock = services.clock
@@ -55,7 +56,8 @@ class Fleet:
         self.processes: dict[str, Process] = {}
         self.launches: dict[str, Launch] = {}
         self.waiting: deque[Launch] = deque()
-        self.idle: deque[Process] = deque()
+        self.idle = IdleQueue()
+        self.warming: set[Process] = set()
         self.breaker = Breaker()
         self.demand = Demand()
         self.is_draining = False
@@ -66,6 +68,7 @@ class Fleet:
         self.empty.set()
         self._on_idle = on_idle
         self._on_report = on_report
+        self._on_warm_failure = on_warm_failure
         self._count = 0
         self._last_failure = float("-inf")
         self._retry: Timer | None = None
@@ -135,12 +138,7 @@ class Fleet:
 
     def _take_idle(self) -> Process | None:
         """The next idle process that is alive at this moment; those of the present generation first."""
-        generation = self.launcher.generation if self.launcher else None
-        present = [process for process in self.idle if process.generation == generation]
-        for process in (*present, *self.idle):
-            if process.state is State.IDLE and process.is_alive():
-                return process  # it leaves the queue of the idle as it changes its state
-        return None
+        return self.idle.alive(self.launcher.generation if self.launcher else None)
 
     def _assign(self, process: Process, launch: Launch) -> None:
         remaining = launch.expires_at - self.clock.now()
@@ -184,8 +182,7 @@ class Fleet:
         if self.launcher is None or self.is_closing:
             return
         now, generation = self.clock.now(), self.launcher.generation
-        warming = sum(1 for process in self.processes.values() if process.state in _WARMING)
-        idle = sum(1 for process in self.idle if process.generation == generation)
+        warming, idle = len(self.warming), self.idle.count(generation)
         bound = self.breaker.tries_allowed(now, warming, self.options.max_concurrent_prewarms)
         missing = forks_needed(
             idle_target=self.idle_target(),
@@ -232,6 +229,7 @@ class Fleet:
             self._failed(f"no resources for another process: {error}")
             return False
         self.processes[process.id] = process
+        self.warming.add(process)
         self.empty.clear()
         launcher.fork(process)
         return True
@@ -252,6 +250,7 @@ class Fleet:
         _logger.warning("a process did not become warm (%d in a row): %s", self.breaker.failures, cause)
         if self.breaker.is_open and not was_open:
             _logger.error("sessions are turned down until a process becomes warm again: %s", cause)
+        self._on_warm_failure(cause)
 
     def _keep_house(self) -> None:
         """Let surplus idle processes go when their time has come; note successes; count OOM kills."""
@@ -262,7 +261,7 @@ class Fleet:
             self.breaker.succeeded()
         surplus = len(self.idle) - self.idle_target()
         ttl = self.options.idle_ttl
-        for process in list(self.idle)[: max(surplus, 0)]:
+        for process in self.idle.oldest(surplus):
             if now - process.idle_since >= ttl:
                 process.stop(Decision("idle_expired", f"it was idle for idle_ttl ({ttl:g} s), and not needed"))
         self.balance()
@@ -270,8 +269,7 @@ class Fleet:
 
     def resize(self, num_idle: int, max_idle: int | None) -> None:
         self.services.options = replace(self.options, num_idle_processes=num_idle, max_idle_processes=max_idle)
-        surplus = list(self.idle)[: max(len(self.idle) - self.options.idle_ceiling, 0)]
-        for process in surplus:
+        for process in self.idle.oldest(len(self.idle) - self.options.idle_ceiling):
             process.stop(Decision("idle_expired", "the pool was made smaller"))
         self.balance()
 
@@ -282,12 +280,13 @@ class Fleet:
 
     def changed(self, process: Process, before: State) -> None:
         if before is State.IDLE:
-            with suppress(ValueError):
-                self.idle.remove(process)
+            self.idle.discard(process)
+        if process.state not in _WARMING:
+            self.warming.discard(process)
 
     def became_idle(self, process: Process) -> None:
         self.demand.refilled(process.refill_seconds)
-        self.idle.append(process)
+        self.idle.add(process)
         self._on_idle(process)
         self._serve_waiting()
         if self.is_draining:

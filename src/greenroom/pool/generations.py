@@ -9,7 +9,6 @@ import sys
 
 from ..errors import AppLoadError, PrewarmError
 from ..options import PoolOptions
-from ..report import ExitReport
 from ..wire import messages as m
 from .breaker import Breaker
 from .contracts import Launcher
@@ -142,9 +141,11 @@ class Generations:
         if self._trial is not None:
             self._trial.became_idle(process)
 
-    def process_ended(self, process: Process, report: ExitReport) -> None:
+    def warming_failed(self, cause: str) -> None:
         if self._trial is not None:
-            self._trial.ended(process, report)
+            self._trial.fail(cause)
+
+    def process_ended(self, process: Process) -> None:
         if process.launcher is not self._fleet.launcher and process.launcher in self.launchers:
             self._close_if_unused(process.launcher)
 
@@ -170,6 +171,8 @@ class Generations:
     def zygote_lost(self, zygote: Zygote) -> None:
         self.launchers.discard(zygote)
         self._pass_on_children(zygote)
+        if self._trial is not None and self._trial.generation == zygote.generation:
+            self._trial.fail("its zygote was lost")
         if self._fleet.launcher is zygote and not self._fleet.is_closing:
             self._note_loss(zygote)
             self._fleet.launcher = None
@@ -222,13 +225,13 @@ class _Trial:
     """Whether a new generation becomes warm."""
 
     def __init__(self, generation: int) -> None:
-        self._generation = generation
+        self.generation = generation
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def became_idle(self, process: Process) -> None:
-        if process.generation == self._generation and not self.outcome.done():
+        if process.generation == self.generation and not self.outcome.done():
             self.outcome.set_result(None)
 
-    def ended(self, process: Process, report: ExitReport) -> None:
-        if process.generation == self._generation and not self.outcome.done():
-            self.outcome.set_exception(PrewarmError(f"the new code did not become warm: {report.detail}"))
+    def fail(self, cause: str) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(PrewarmError(f"the new code did not become warm: {cause}"))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["MemoryPolicy", "MemoryVerdict"]
+__all__ = ["LONGEST", "SHORTEST", "MemoryPolicy", "MemoryVerdict"]
 
 _FASTEST_GROWTH = 2048.0
 """MiB per second: what one thread can touch in fresh memory, with room to spare."""
-_SHORTEST, _LONGEST = 0.01, 1.0
+SHORTEST, LONGEST = 0.01, 1.0
+"""Seconds between two readings."""
 _RECHECK = 0.5
 
 
@@ -54,9 +55,9 @@ class MemoryPolicy:
     def next_look(self, rss_mb: float) -> float:
         """Seconds until the next reading: soon enough to see the fastest growth before twice the limit."""
         if self.limit_mb is None:
-            return _LONGEST
+            return LONGEST
         headroom = 2 * self.limit_mb - (rss_mb - self._shared_mb)
-        return min(max(headroom / _FASTEST_GROWTH / 4, _SHORTEST), _LONGEST)
+        return min(max(headroom / _FASTEST_GROWTH / 4, SHORTEST), LONGEST)
 
     def _threshold(self) -> float | None:
         warn = None if self._warned else self.warn_mb

@@ -29,7 +29,6 @@ from .launch import JobHandle, Launch
 from .oom import OomCounter
 from .output import Budget
 from .process import Process
-from .states import State
 from .strays import StrayKiller
 
 __all__ = ["PoolStats", "ProcessInfo", "ProcessPool"]
@@ -130,7 +129,7 @@ class ProcessPool:
         strays = StrayKiller(token, self._own_pids)
         log_budget = Budget(2000.0, 5000.0)
         services = Services(self._options, clock, HeartbeatFile(), OomCounter(), strays, log_budget)
-        self._fleet = Fleet(services, self._on_idle, self._on_report)
+        self._fleet = Fleet(services, self._on_idle, self._on_report, self._on_warm_failure)
         self._generations = Generations(self._app, token, self._fleet)
         clock.start()
 
@@ -248,15 +247,12 @@ class ProcessPool:
 
     def stats(self) -> PoolStats:
         fleet, launcher = self._open_fleet(), self._fleet.launcher
-        warming = sum(
-            process.state in (State.REQUESTED, State.FORKED, State.WARMING) for process in fleet.processes.values()
-        )
         problem = fleet.capacity_problem() or (None if fleet.idle else "warming")
         return PoolStats(
             ready=problem is None,
             not_ready_reason=problem,
             idle=len(fleet.idle),
-            warming=warming,
+            warming=len(fleet.warming),
             jobs=len(fleet.launches),
             waiting=len(fleet.waiting),
             idle_target=fleet.idle_target(),
@@ -278,9 +274,11 @@ class ProcessPool:
         self._reports.append(report)
         level = logging.INFO if report.outcome in ("succeeded", "cancelled") else logging.WARNING
         _logger.log(level, "%s %s: %s (%s)", process.label, report.outcome, report.reason, report.detail)
-        self._generations.process_ended(process, report)
-        if report.job_id is None and report.outcome != "cancelled":
-            self._settled.set()
+        self._generations.process_ended(process)
+
+    def _on_warm_failure(self, cause: str) -> None:
+        self._settled.set()
+        self._generations.warming_failed(cause)
 
     def _own_pids(self) -> set[int]:
         return self._fleet.live_pids() | self._generations.pids

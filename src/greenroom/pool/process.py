@@ -72,6 +72,7 @@ class Process:
         self._budget = output.Budget(200.0, 1000.0, services.log_budget)
         self._pidfd = -1
         self._dump_fd: int | None = None
+        self._memory_watch: MemoryWatch
         self._watches: list[StallWatch | MemoryWatch] = []
         self._killer: Killer | None = None
         self._record = Record(requested_at=time.monotonic())
@@ -89,6 +90,10 @@ class Process:
     def live_pid(self) -> int:
         assert self.pid is not None
         return self.pid
+
+    @property
+    def is_idle(self) -> bool:
+        return self.state is State.IDLE
 
     def beats(self) -> Beats:
         return self._services.heartbeat.read(self.slot)
@@ -119,7 +124,8 @@ class Process:
         if self.state is State.KILLING:
             self._killer.kill()
             return
-        self._watches.append(MemoryWatch(self, self._options, self._clock))
+        self._memory_watch = MemoryWatch(self, self._options, self._clock)
+        self._watches.append(self._memory_watch)
         timeout = self._options.prewarm_timeout
         detail = f"it did not become idle within prewarm_timeout ({timeout:g} s)"
         self._set_deadline(timeout, self.kill, Decision("prewarm_timeout", detail))
@@ -147,6 +153,7 @@ class Process:
     def claim(self, launch: Launch, timeout: float) -> None:
         """Hand it the one job; it has ``timeout`` seconds to acknowledge that."""
         self._step(Event.CLAIM)
+        self._memory_watch.hurry()
         self.launch = launch
         self._control.send(m.Start(job_id=launch.job_id), launch.metadata)
         detail = f"it did not acknowledge the job within {timeout:.3g} s"
@@ -182,6 +189,11 @@ class Process:
     def abandon(self, cause: str) -> None:
         """The zygote was lost before it answered: if it had forked, the cut lifeline ends the child."""
         self.was_abandoned = True
+        self._channels.cut_lifeline()
+        self.fork_failed(cause)
+
+    def disown(self, cause: str) -> None:
+        """It exists, but cannot be supervised: have the kernel end it, and count it as not forked."""
         self._channels.cut_lifeline()
         self.fork_failed(cause)
 

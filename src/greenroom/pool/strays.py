@@ -32,7 +32,8 @@ class StrayKiller:
     def sweep(self, then: Callable[[int], None], *, _until: float = 0.0, _count: int = 0) -> None:
         """Kill what there is; when it is gone, call ``then`` with how many there were."""
         until = _until or time.monotonic() + _PATIENCE
-        found = [pid for pid in proc.children(os.getpid()) if self._is_stray(pid)]
+        known = self._known()
+        found = [pid for pid in proc.children(os.getpid()) if pid not in known and self._is_stray(pid)]
         _count += len(set(found) - self._killed)
         for pid in found:
             self._end(pid)
@@ -47,7 +48,7 @@ class StrayKiller:
         if pid in self._killed:
             return True
         with suppress(OSError):  # gone by now
-            return pid not in self._known() and proc.environ_has(pid, self._entry)
+            return proc.environ_has(pid, self._entry)
         return False
 
     def _end(self, pid: int) -> None:

@@ -11,7 +11,7 @@ from ..system import proc
 from ..system.heartbeat import Beats
 from .clock import AwakeClock, Timer
 from .exits import Decision
-from .memory import MemoryPolicy, MemoryVerdict
+from .memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
 from .stalls import Sample, Stall, classify
 
 __all__ = ["MemoryWatch", "StallWatch", "Watched"]
@@ -29,6 +29,8 @@ class Watched(Protocol):
     def label(self) -> str: ...
     @property
     def live_pid(self) -> int: ...
+    @property
+    def is_idle(self) -> bool: ...
     def beats(self) -> Beats: ...
     def kill(self, decision: Decision, *, dump_seconds: float) -> None: ...
 
@@ -109,6 +111,11 @@ class MemoryWatch:
     def stop(self) -> None:
         self._timer.cancel()
 
+    def hurry(self) -> None:
+        """It is idle no longer: what may come is to be seen in time again."""
+        self._timer.cancel()
+        self._timer = self._clock.call_later(SHORTEST, self._check)
+
     def _check(self) -> None:
         pid, now = self._process.live_pid, self._clock.now()
         try:
@@ -121,7 +128,8 @@ class MemoryWatch:
         except OSError:
             return  # gone; its pidfd will tell
         if verdict is not MemoryVerdict.KILL:
-            self._timer = self._clock.call_later(self._policy.next_look(rss), self._check)
+            delay = LONGEST if self._process.is_idle else self._policy.next_look(rss)
+            self._timer = self._clock.call_later(delay, self._check)
 
     def _act(self, verdict: MemoryVerdict, pss: float) -> None:
         if verdict is MemoryVerdict.WARN:

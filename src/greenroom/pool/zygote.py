@@ -19,6 +19,7 @@ from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import FrameError
 from . import output
+from .channels import close_unshared, not_in_forks
 from .contracts import Services
 from .exits import ExitStatus
 from .process import Process
@@ -64,6 +65,7 @@ class Zygote:
         self._loading: asyncio.Future[m.Loaded] = self._loop.create_future()
         self._dump_fd: int | None = None
         self._captures: list[output.StreamCapture] = []
+        self._disowned: set[str] = set()
         self._outbox: deque[Process] = deque()
 
     @property
@@ -122,6 +124,8 @@ class Zygote:
             far.close()
             os.close(lifeline)
         near.setblocking(False)
+        not_in_forks(near.fileno())
+        not_in_forks(self._lifeline)
         self._channel = near
         self._pidfd = os.pidfd_open(self._popen.pid)
         self._loop.add_reader(self._pidfd, self._on_death)
@@ -199,6 +203,9 @@ class Zygote:
             received = fd_packets.receive(self._channel, 1)
         except BlockingIOError:
             return False
+        except fd_packets.FdsLost as error:
+            self._disown(error)
+            return True
         except FrameError as error:
             self._drop(str(error))
             return False
@@ -231,6 +238,8 @@ class Zygote:
 
     def _handle_of_process(self, message: m.Message, fds: list[int]) -> None:
         assert isinstance(message, (m.Forked, m.ForkFailed, m.Stopped, m.Exited, m.Reaped))
+        if message.launch_id in self._disowned:
+            return
         process = self.processes.get(message.launch_id)
         if process is None:
             raise FrameError(
@@ -251,6 +260,14 @@ class Zygote:
             del self.processes[process.id]
             process.reaped(message)
 
+    def _disown(self, error: fd_packets.FdsLost) -> None:
+        """A child whose pidfd could not be taken cannot be supervised: its lifeline is cut at once."""
+        message = m.decode(error.frame, m.Forked)
+        process = self.processes.pop(message.launch_id, None)
+        if process is not None:
+            self._disowned.add(message.launch_id)
+            process.disown(f"this process: {error}")
+
     def _drop(self, complaint: str) -> None:
         _logger.error("zygote %d broke the protocol and is killed: %s", self.pid, complaint)
         self._load_failed(AppLoadError(f"the zygote broke the protocol: {complaint}"))
@@ -265,9 +282,12 @@ class Zygote:
         self.is_closed = True
         if self.loaded is None:
             self.kill()  # it would not look at the channel before it has loaded
+        else:
+            with suppress(OSError):  # it is dead, or does not read: then it will see the end of the channel
+                fd_packets.send(self._channel, m.encode(m.Stop()))
         self._loop.remove_reader(self._channel)
         self._loop.remove_writer(self._channel)
-        self._channel.close()
+        close_unshared(self._channel.detach())
 
     def kill(self) -> None:
         """End it by SIGKILL; its children live on, below this process."""
@@ -288,7 +308,7 @@ class Zygote:
             assert stream is not None
             stream.close()
         os.close(self._pidfd)
-        os.close(self._lifeline)
+        close_unshared(self._lifeline)
         self._load_failed(AppLoadError(f"the zygote ended while it loaded the app ({self.ending})"))
         self._owner.zygote_lost(self)
 

@@ -8,7 +8,15 @@ import socket
 
 from .frames import MAX_PACKET, Frame, FrameError, decode_packet
 
-__all__ = ["receive", "send"]
+__all__ = ["FdsLost", "receive", "send"]
+
+
+class FdsLost(Exception):
+    """A packet came without its file descriptors: the receiver has no number left to give them."""
+
+    def __init__(self, frame: Frame) -> None:
+        super().__init__("a packet's file descriptors were cut off: out of file descriptors")
+        self.frame = frame
 
 
 def send(sock: socket.socket, packet: bytes, fds: tuple[int, ...] = ()) -> None:
@@ -20,7 +28,7 @@ def send(sock: socket.socket, packet: bytes, fds: tuple[int, ...] = ()) -> None:
 
 
 def receive(sock: socket.socket, max_fds: int) -> tuple[Frame, list[int]] | None:
-    """Receive one packet; ``None`` when the peer has closed. Raises :class:`FrameError`.
+    """Receive one packet; ``None`` when the peer has closed. Raises :class:`FrameError`, :class:`FdsLost`.
 
     Whoever receives fds owns them. ``MSG_CMSG_CLOEXEC`` matters: without it an exec'd grandchild
     would inherit them, and one leaked end keeps a lifeline from ever hanging up.
@@ -28,19 +36,23 @@ def receive(sock: socket.socket, max_fds: int) -> tuple[Frame, list[int]] | None
     space = socket.CMSG_LEN(max_fds * array.array("i").itemsize)
     data, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
     fds = _fds_in(ancillary)
+    if not data and not flags:
+        return None
     try:
-        if flags & socket.MSG_CTRUNC:
-            # Also how the kernel says that this process has no free fd left to receive them in.
-            raise FrameError("a packet's file descriptors were cut off (out of file descriptors?)")
-        if flags & socket.MSG_TRUNC:
-            raise FrameError(f"a packet was longer than {MAX_PACKET} bytes")
-        if not data:
-            return None
-        return decode_packet(data), fds
-    except FrameError:
+        return _checked(data, flags), fds
+    except (FrameError, FdsLost):
         for fd in fds:
             os.close(fd)
         raise
+
+
+def _checked(data: bytes, flags: int) -> Frame:
+    if flags & socket.MSG_TRUNC:
+        raise FrameError(f"a packet was longer than {MAX_PACKET} bytes")
+    frame = decode_packet(data)
+    if flags & socket.MSG_CTRUNC:
+        raise FdsLost(frame)
+    return frame
 
 
 def _fds_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

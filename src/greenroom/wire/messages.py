@@ -46,6 +46,11 @@ class Fork:
     slot: int
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Exit, in order: the channel is closed next. Without it, a closed channel means a dead supervisor."""
+
+
 CHILD_FDS = 5  # control, log, stdout, stderr, lifeline: in this order
 
 # --- zygote -> supervisor ------------------------------------------------------------------------
@@ -182,7 +187,7 @@ class CleaningUp:
 
 
 Message = (
-    Configure | Fork
+    Configure | Fork | Stop
     | Loading | Loaded | LoadFailed | Forked | ForkFailed | Stopped | Exited | Reaped
     | Start | Shutdown | Retire
     | Hello | Warm | PrewarmFailed | Started | Ended | CleaningUp

@@ -17,7 +17,7 @@ from ..job import JobProcess
 from ..system import lifeline, prctl, stackdump
 from ..wire import fds as fd_packets
 from ..wire import messages as m
-from ..wire.frames import FrameError
+from ..wire.frames import Frame, FrameError
 from . import census, child, sharing, signals, undertaker
 from .loader import load_app
 from .rehearsal import rehearse_in_zygote
@@ -58,13 +58,7 @@ class Zygote:
         code = 1
         if self._load():
             lifeline.disarm(self._lifeline_fd)
-            try:
-                self._serve()
-                code = 0
-            except (FrameError, BrokenPipeError, ConnectionResetError) as error:
-                print(f"greenroom: the zygote lost its supervisor: {error!r}", file=sys.stderr)
-            finally:
-                undertaker.end_all_children(self._token)
+            code = 0 if self._serve_until_the_end() else 1
         child.flush_stdio()
         os._exit(code)
 
@@ -82,7 +76,7 @@ class Zygote:
         received = fd_packets.receive(self._channel, 0)
         if received is None:
             return False
-        self._config = m.decode(received[0], m.Configure | m.Fork)
+        self._config = m.decode(received[0], m.Configure)
         self._send(m.Loading(dump_fd=self._dump_fd))
         try:
             loaded = self._load_app()
@@ -113,8 +107,19 @@ class Zygote:
 
     # --- serving ---------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
-        """Fork and bury until the supervisor closes the channel."""
+    def _serve_until_the_end(self) -> bool:
+        """Serve, then end everything below; returns whether the end came in order."""
+        try:
+            in_order = self._serve()
+        except (BrokenPipeError, ConnectionResetError):
+            in_order = False
+        undertaker.end_all_children()
+        if not in_order:
+            undertaker.end_strays(self._token)
+        return in_order
+
+    def _serve(self) -> bool:
+        """Fork and bury until the supervisor says stop (true), or is gone (false)."""
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         poll.register(self._wakeup.fd, select.POLLIN)
@@ -123,23 +128,43 @@ class Zygote:
             if self._wakeup.fd in ready or self._mourned:
                 self._wakeup.clear()
                 self._bury_the_dead()
-            if self._channel.fileno() in ready and not self._serve_one():
-                return
+            if self._channel.fileno() in ready:
+                in_order = self._serve_one()
+                if in_order is not None:
+                    return in_order
 
-    def _serve_one(self) -> bool:
-        received = fd_packets.receive(self._channel, m.CHILD_FDS)
-        if received is None:
-            return False
-        frame, fds = received
+    def _serve_one(self) -> bool | None:
+        """Answer one request; returns what ends the service, if anything does."""
         try:
-            message = m.decode(frame, m.Configure | m.Fork)
-            if not isinstance(message, m.Fork) or len(fds) != m.CHILD_FDS:
-                raise FrameError(f"{type(message).__name__} with {len(fds)} fds instead of Fork with {m.CHILD_FDS}")
+            received = fd_packets.receive(self._channel, m.CHILD_FDS)
+        except fd_packets.FdsLost as error:
+            self._refuse(error)
+            return None
+        except FrameError as error:
+            # Packets keep their bounds: the next one is in step again, and sessions are at stake.
+            print(f"greenroom: the zygote ignores a request: {error}", file=sys.stderr)
+            return None
+        return False if received is None else self._obey(*received)
+
+    def _obey(self, frame: Frame, fds: list[int]) -> bool | None:
+        try:
+            message = m.decode(frame, m.Fork | m.Stop)
+            if isinstance(message, m.Stop):
+                return True
+            if len(fds) != m.CHILD_FDS:
+                raise FrameError(f"Fork with {len(fds)} fds instead of {m.CHILD_FDS}")
             self._fork(message, fds)
+        except FrameError as error:
+            print(f"greenroom: the zygote ignores a request: {error}", file=sys.stderr)
         finally:
             for fd in fds:
                 os.close(fd)
-        return True
+        return None
+
+    def _refuse(self, error: fd_packets.FdsLost) -> None:
+        message = m.decode(error.frame, m.Fork | m.Stop)
+        if isinstance(message, m.Fork):
+            self._send(m.ForkFailed(message.launch_id, f"the zygote: {error}"))
 
     def _fork(self, request: m.Fork, fds: list[int]) -> None:
         known = self._launched.get(request.launch_id)

@@ -85,12 +85,16 @@ def kill_orphans(known: set[int]) -> set[int]:
     return orphans
 
 
-def end_all_children(token: bytes) -> None:
-    """The end, when the supervisor is gone: kill everything below, and strays that carry the pool's token.
-
-    Strays are what a child of an earlier zygote left behind after that zygote had been killed.
-    """
+def end_all_children() -> None:
+    """Kill everything below this process."""
     _kill_until_none(lambda: proc.children(os.getpid()))
+
+
+def end_strays(token: bytes) -> None:
+    """Kill whatever carries the pool's token, wherever it is: nobody is left to own it.
+
+    These are what a child of an earlier zygote has left behind, after that zygote had been killed.
+    """
     _kill_until_none(lambda: _strays(token))
 
 
