@@ -71,13 +71,21 @@ def _took_effect(evidence: Evidence) -> bool:
     """Whether the decision is what ended the process: it may have ended by itself just before."""
     decision, status = evidence.decision, evidence.status
     assert decision is not None
-    if decision.reason in ("prewarm_failed", "shutdown_timeout") or status.signal == signal.SIGKILL:
+    if decision.reason in ("prewarm_failed", "shutdown_timeout"):
         return True
     if status.signal is not None:
-        return False  # a crash, or somebody else's signal
+        # Else it was a crash, or somebody else's signal, even if the process had been asked to end.
+        return status.signal == signal.SIGKILL and (evidence.signal_sent or evidence.told)
     # It exited. A job that ended before it was told to has ended by itself, and so has a process for
     # which nothing but a SIGKILL was on its way.
-    return evidence.told if evidence.ended is not None else not evidence.signal_sent
+    if evidence.ended is not None:
+        return evidence.told
+    return not evidence.signal_sent or _was_asked(decision.reason, evidence.state_at_death)
+
+
+def _was_asked(reason: Reason, state: str) -> bool:
+    """Whether the process was asked to end before it was sent a SIGKILL."""
+    return state in ("idle", "running") and (reason in _POLITE or reason == "job_timeout")
 
 
 def _decided(evidence: Evidence, decision: Decision) -> Verdict:
@@ -86,7 +94,7 @@ def _decided(evidence: Evidence, decision: Decision) -> Verdict:
     outcome: Outcome = "killed"
     detail = decision.detail
     if decision.reason in _POLITE:
-        if evidence.status.signal == signal.SIGKILL and evidence.state_at_death in ("running", "draining"):
+        if evidence.signal_sent and evidence.status.signal and evidence.state_at_death in ("running", "draining"):
             detail += "; it did not stop in time and was killed"
         else:
             outcome = _POLITE[decision.reason]

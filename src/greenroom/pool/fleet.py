@@ -152,6 +152,11 @@ class Fleet:
         while self.waiting and (process := self._take_idle()) is not None:
             self._assign(process, self.waiting.popleft())
 
+    def _put_back(self, launch: Launch) -> None:
+        """Into its old place: those that came before it may have lost their processes, too."""
+        before = sum(1 for other in self.waiting if other.requested_at < launch.requested_at)
+        self.waiting.insert(before, launch)
+
     def _expire(self, launch: Launch) -> None:
         if launch not in self.waiting:
             return  # with a process, which has a deadline of its own, no later than this
@@ -311,7 +316,7 @@ class Fleet:
             self._end_unstarted(launch, launch.cancelled, _never_started(launch))
         elif launch.attempts < MAX_ATTEMPTS and self.clock.now() < launch.expires_at and not self.is_closing:
             launch.process = None
-            self.waiting.appendleft(launch)
+            self._put_back(launch)
             self._serve_waiting()
             self.balance()
 

@@ -42,7 +42,7 @@ class Generations:
         self._breaker = Breaker()
         self._restarting: asyncio.Task[None] | None = None
         self._trial: _Trial | None = None
-        self._all_gone = asyncio.Event()
+        self._one_gone = asyncio.Event()
 
     @property
     def pids(self) -> set[int]:
@@ -76,8 +76,9 @@ class Generations:
             await asyncio.gather(self._restarting, return_exceptions=True)
         for launcher in list(self.launchers):
             self._close(launcher)
-        if self.launchers:
-            await self._all_gone.wait()
+        while self.launchers:
+            self._one_gone.clear()
+            await self._one_gone.wait()
 
     # --- loading and proving ---------------------------------------------------------------------
 
@@ -170,15 +171,16 @@ class Generations:
 
     def zygote_lost(self, zygote: Zygote) -> None:
         self.launchers.discard(zygote)
+        was_serving = self._fleet.launcher is zygote
+        if was_serving:
+            self._fleet.launcher = None  # first of all: what follows must not ask it for forks
         self._pass_on_children(zygote)
         if self._trial is not None and self._trial.generation == zygote.generation:
             self._trial.fail("its zygote was lost")
-        if self._fleet.launcher is zygote and not self._fleet.is_closing:
+        if was_serving and not self._fleet.is_closing:
             self._note_loss(zygote)
-            self._fleet.launcher = None
             self._restart_soon()
-        if not self.launchers:
-            self._all_gone.set()
+        self._one_gone.set()
 
     def _pass_on_children(self, zygote: Zygote) -> None:
         """Its children are this process's now; what it may have forked without saying so is ended."""

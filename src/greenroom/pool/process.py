@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from ..report import ExitReport
+from ..system import proc
 from ..system.heartbeat import Beats
 from ..wire import messages as m
 from . import output
@@ -145,10 +146,14 @@ class Process:
     # --- the job ---------------------------------------------------------------------------------
 
     def is_alive(self) -> bool:
-        """Ask the kernel, now."""
+        """Ask the kernel, now: it is there, and nothing is on its way that will keep it from a job."""
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
-        return not poll.poll(0)
+        try:
+            # In this order: while the pidfd says that it lives, or lies unburied, the pid is its own.
+            return proc.runs_on(self.live_pid) and not poll.poll(0)
+        except OSError:
+            return False
 
     def claim(self, launch: Launch, timeout: float) -> None:
         """Hand it the one job; it has ``timeout`` seconds to acknowledge that."""
@@ -318,6 +323,8 @@ class Process:
         if self.state in (State.IDLE, State.CLAIMED):
             detail = f"it was stopped by signal {signum} before its job had started"
             self.kill(Decision("stalled", detail), dump_seconds=0.0)
+        elif self.state is State.KILLING and self._record.state_at_end is State.IDLE:
+            self._end_now(0.0)  # it was asked to exit, and cannot
 
     def exited(self, status: ExitStatus) -> None:
         """The zygote saw it dead."""

@@ -11,13 +11,15 @@ from ..system import proc
 from ..system.heartbeat import Beats
 from .clock import AwakeClock, Timer
 from .exits import Decision
-from .memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
+from .memory import SHORTEST, MemoryPolicy, MemoryVerdict
 from .stalls import Sample, Stall, classify
 
 __all__ = ["MemoryWatch", "StallWatch", "Watched"]
 
 _logger = logging.getLogger("greenroom")
 
+AT_REST = 5.0
+"""Seconds between two readings of the memory of a process that is idle."""
 CHECKS_PER_TIMEOUT = 8
 """How often a stall is looked for, within the time in which it must be found."""
 
@@ -128,7 +130,7 @@ class MemoryWatch:
         except OSError:
             return  # gone; its pidfd will tell
         if verdict is not MemoryVerdict.KILL:
-            delay = LONGEST if self._process.is_idle else self._policy.next_look(rss)
+            delay = AT_REST if self._process.is_idle else self._policy.next_look(rss)
             self._timer = self._clock.call_later(delay, self._check)
 
     def _act(self, verdict: MemoryVerdict, pss: float) -> None:

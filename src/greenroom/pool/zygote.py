@@ -189,7 +189,8 @@ class Zygote:
                 _logger.warning("zygote %d takes no request: %s", self.pid, error)
                 self._outbox.popleft()
                 self.processes.pop(process.id, None)
-                process.fork_failed(str(error))
+                # Not now: what follows from it may be the next request, and this is where they are sent.
+                self._loop.call_soon(process.fork_failed, f"the zygote takes no request: {error}")
                 continue
             self._outbox.popleft()
             process.fork_sent()
@@ -291,8 +292,9 @@ class Zygote:
 
     def kill(self) -> None:
         """End it by SIGKILL; its children live on, below this process."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        if self._pidfd != -1:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _on_death(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -308,6 +310,7 @@ class Zygote:
             assert stream is not None
             stream.close()
         os.close(self._pidfd)
+        self._pidfd = -1
         close_unshared(self._lifeline)
         self._load_failed(AppLoadError(f"the zygote ended while it loaded the app ({self.ending})"))
         self._owner.zygote_lost(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import NamedTuple
 
 __all__ = [
@@ -12,12 +13,14 @@ __all__ = [
     "oom_kills",
     "pss_mb",
     "rss_mb",
+    "runs_on",
     "schedule",
     "stat",
     "thread_names",
 ]
 
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
+_SIGKILL_BIT = 1 << (signal.SIGKILL - 1)
 
 
 class Stat(NamedTuple):
@@ -32,6 +35,21 @@ def stat(pid: int) -> Stat:
     # The name may hold spaces and brackets, so the fields are counted from its last bracket.
     fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return Stat(fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]))
+
+
+def runs_on(pid: int) -> bool:
+    """Whether a process is neither dead, nor stopped, nor about to die of a signal that it was sent.
+
+    The kernel turns every deadly signal into a pending SIGKILL at once; the death itself can take
+    milliseconds more, in which the process still looks alive.
+    """
+    for line in _read(f"/proc/{pid}/status").splitlines():
+        name, _, value = line.partition(b":\t")
+        if name == b"State" and value[:1] in b"TtZX":
+            return False
+        if name in (b"SigPnd", b"ShdPnd") and int(value, 16) & _SIGKILL_BIT:
+            return False
+    return True
 
 
 def children(pid: int) -> list[int]:

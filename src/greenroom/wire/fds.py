@@ -36,7 +36,7 @@ def receive(sock: socket.socket, max_fds: int) -> tuple[Frame, list[int]] | None
     space = socket.CMSG_LEN(max_fds * array.array("i").itemsize)
     data, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
     fds = _fds_in(ancillary)
-    if not data and not flags:
+    if not data and not fds:  # the flags say nothing here: they hold MSG_CMSG_CLOEXEC, always
         return None
     try:
         return _checked(data, flags), fds
