@@ -11,7 +11,7 @@ from ..wire.frames import FrameDecoder, FrameError
 
 __all__ = ["Control"]
 
-_CHUNK = 256 * 1024
+_CHUNK = 64 * 1024
 FROM_CHILD = m.Hello | m.Warm | m.PrewarmFailed | m.Started | m.Ended | m.CleaningUp
 
 
@@ -31,6 +31,7 @@ class Control:
         self._unsent = memoryview(b"")
         self._loop = asyncio.get_running_loop()
         self._is_reading = False
+        self._is_writing = False
 
     def start(self) -> None:
         self._is_reading = True
@@ -53,7 +54,7 @@ class Control:
     def close(self) -> None:
         if self._sock.fileno() != -1:
             self._stop_reading()
-            self._loop.remove_writer(self._sock)
+            self._wait_to_write(False)
             self._sock.detach()  # the fd belongs to the channels
 
     def _write(self) -> None:
@@ -61,12 +62,19 @@ class Control:
             while self._unsent:
                 self._unsent = self._unsent[self._sock.send(self._unsent) :]
         except BlockingIOError:
-            self._loop.add_writer(self._sock, self._write)
+            self._wait_to_write(True)
             return
         except OSError:
             # The child is dead or dying, which is told by its pidfd, with the cause.
             self._unsent = memoryview(b"")
-        self._loop.remove_writer(self._sock)
+        self._wait_to_write(False)
+
+    def _wait_to_write(self, wait: bool) -> None:
+        if wait and not self._is_writing:
+            self._loop.add_writer(self._sock, self._write)
+        elif self._is_writing and not wait:
+            self._loop.remove_writer(self._sock)
+        self._is_writing = wait
 
     def _read(self) -> bool:
         """Read once; false when there is no more."""
@@ -88,5 +96,6 @@ class Control:
         return self._is_reading
 
     def _stop_reading(self) -> None:
+        if self._is_reading:
+            self._loop.remove_reader(self._sock)
         self._is_reading = False
-        self._loop.remove_reader(self._sock)

@@ -22,6 +22,7 @@ from .rehearsal import rehearse
 
 __all__ = ["Runner"]
 
+_CHUNK = 32 * 1024  # a larger buffer would be mapped, and its pages faulted in, for each read
 _TO_CHILD = m.Start | m.Shutdown | m.Retire
 
 
@@ -99,7 +100,7 @@ class Runner:
     # --- control channel -------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
-        data = self._sock.recv(256 * 1024)
+        data = self._sock.recv(_CHUNK)
         if not data:
             # Only a supervisor that has died closes this. Where no lifeline has seen to it, leave.
             os._exit(1)
