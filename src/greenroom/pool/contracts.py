@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..options import PoolOptions
 from ..report import ExitReport
+from ..system.cgroup import MemoryCgroups
 from ..system.heartbeat import HeartbeatFile
 from .clock import AwakeClock
 from .oom import OomCounter
@@ -31,6 +32,8 @@ class Services:
     oom: OomCounter
     strays: StrayKiller
     log_budget: Budget
+    cgroups: MemoryCgroups | None = None
+    """Where the kernel itself keeps ``memory_limit_mb``, if it has been delegated to."""
 
 
 class ProcessOwner(Protocol):

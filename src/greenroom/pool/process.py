@@ -125,11 +125,20 @@ class Process:
         if self.state is State.KILLING:
             self._killer.kill()
             return
+        self._enclose(pid)
         self._memory_watch = MemoryWatch(self, self._options, self._clock)
         self._watches.append(self._memory_watch)
         timeout = self._options.prewarm_timeout
         detail = f"it did not become idle within prewarm_timeout ({timeout:g} s)"
         self._set_deadline(timeout, self.kill, Decision("prewarm_timeout", detail))
+
+    def _enclose(self, pid: int) -> None:
+        """Have the kernel bound its memory, too, where it can."""
+        if self._services.cgroups is not None:
+            try:
+                self._services.cgroups.enclose(self.id, pid)
+            except OSError as error:
+                _logger.warning("%s has no memory cgroup (%s); its memory is watched all the same", self.label, error)
 
     def fork_failed(self, cause: str) -> None:
         """There will be no process."""
@@ -201,6 +210,11 @@ class Process:
         """It exists, but cannot be supervised: have the kernel end it, and count it as not forked."""
         self._channels.cut_lifeline()
         self.fork_failed(cause)
+
+    @property
+    def fate(self) -> str:
+        """What is known of its end before its report."""
+        return self._record.decision.detail if self._record.decision is not None else f"{self.label} died"
 
     @property
     def is_recalled(self) -> bool:
@@ -406,8 +420,18 @@ class Process:
         self._services.heartbeat.release(self.slot)
         self._owner.ended(self, report)
 
+    def _look_into_cgroup(self) -> None:
+        """A SIGKILL that was not ours may have been the kernel's, for the limit that we gave it."""
+        cgroups = self._services.cgroups
+        if cgroups is None:
+            return
+        if self._record.decision is None and cgroups.limit_was_hit(self.id):
+            self._record.decision = Decision("memory_limit", "the kernel ended it at the memory limit of its cgroup")
+        cgroups.remove(self.id)
+
     def _report(self) -> ExitReport:
         record = self._record
+        self._look_into_cgroup()
         if record.status == ExitStatus(None, signal.SIGKILL) and not record.signal_sent:
             record.oom_killed = self._services.oom.has_struck()
         record.dropped = self.beats().dropped + sum(capture.dropped for capture in self._captures)

@@ -1,0 +1,78 @@
+"""The files that a delegated cgroup v2 subtree is steered by.
+
+The kernel's side of them is not here: a machine whose memory controller is on the older hierarchy has
+none to delegate. A folder stands in for the mount, with the files as cgroups(7) describes them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from greenroom.system import cgroup
+from greenroom.system.cgroup import MemoryCgroups
+
+
+def _own_place(mount: Path) -> Path:
+    """This process's cgroup as the kernel tells it, below the folder that stands in for the mount."""
+    found = cgroup._own_cgroup(mount)
+    if found is None:
+        pytest.skip("this kernel has no cgroup v2 hierarchy")
+    return found
+
+
+def _make(mount: Path, controllers: str, enabled: str = "") -> Path:
+    """A delegated cgroup in this process's place."""
+    folder = _own_place(mount)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cgroup.controllers").write_text(controllers)
+    (folder / "cgroup.subtree_control").write_text(enabled)
+    (folder / "cgroup.type").write_text("domain\n")
+    if folder != mount:
+        os.setxattr(folder, "user.delegate", b"1")
+    return folder
+
+
+def test_without_a_delegated_memory_controller_there_is_no_subtree(tmp_path: Path) -> None:
+    assert MemoryCgroups.where_delegated(100, tmp_path) is None
+    _make(tmp_path, "cpu pids\n")
+    assert MemoryCgroups.where_delegated(100, tmp_path) is None
+
+
+def test_each_process_gets_a_cgroup_with_the_limit_and_is_moved_into_it(tmp_path: Path) -> None:
+    place = _make(tmp_path, "cpu memory\n")
+    cgroups = MemoryCgroups.where_delegated(100, tmp_path)
+    assert cgroups is not None
+    assert "memory" in (place / "cgroup.subtree_control").read_text()
+    cgroups.enclose("1-7", 4711)
+    files = {path.name: path.read_text() for path in (place / "1-7").iterdir()}
+    assert files == {"memory.max": str(100 * 2**20), "memory.oom.group": "1", "cgroup.procs": "4711"}
+
+
+def test_the_kernel_s_count_tells_whether_the_limit_was_hit(tmp_path: Path) -> None:
+    cgroups = MemoryCgroups(tmp_path, 100)
+    (tmp_path / "1-7").mkdir()
+    events = tmp_path / "1-7" / "memory.events"
+    assert not cgroups.limit_was_hit("1-7")
+    events.write_text("low 0\nhigh 0\nmax 3\noom 0\noom_kill 0\noom_group_kill 0\n")
+    assert not cgroups.limit_was_hit("1-7")
+    events.write_text("low 0\nhigh 0\nmax 9\noom 1\noom_kill 2\noom_group_kill 1\n")
+    assert cgroups.limit_was_hit("1-7")
+    assert not cgroups.limit_was_hit("never made")
+
+
+def test_what_cannot_be_made_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="missing"):
+        MemoryCgroups(tmp_path / "missing", 100).enclose("1-7", 4711)
+
+
+def test_what_is_merely_writable_is_left_alone(tmp_path: Path) -> None:
+    """To root everything is: a cgroup that nobody delegated belongs to somebody else."""
+    place = _make(tmp_path, "cpu memory\n")
+    (place / "cgroup.type").unlink()
+    if place != tmp_path:
+        os.removexattr(place, "user.delegate")
+    assert MemoryCgroups.where_delegated(100, tmp_path) is None
+    assert (place / "cgroup.subtree_control").read_text() == ""
