@@ -14,7 +14,7 @@ from typing import NoReturn
 from ..app import App
 from ..errors import AppLoadError, ErrorInfo
 from ..job import JobProcess
-from ..system import lifeline, prctl, stackdump
+from ..system import lifeline, prctl, proc, stackdump
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
@@ -41,6 +41,7 @@ class Zygote:
         self._dump_fd = stackdump.install()
         self._live: dict[int, str] = {}  # pid -> launch_id
         self._launched: dict[str, int] = {}  # launch_id -> pid, also of some that are dead
+        self._preloaded: set[int] = set()  # what preload has started belongs to all sessions
         self._forgettable: deque[str] = deque()
         self._mourned: list[m.Reaped] = []
         self._mourning_since = 0.0
@@ -101,6 +102,7 @@ class Zygote:
             raise AppLoadError(refusal)
         signals.reset_all()  # the app may have put handlers of its own in the place of these
         self._install_signal_handlers()
+        self._preloaded = set(proc.children(os.getpid()))
         rehearse_in_zygote(self._config.child)
         sharing.settle()
         return m.Loaded(imported - begin, preloaded - imported, census.inherited_fd_warnings(before))
@@ -240,7 +242,7 @@ class Zygote:
 
     def _end_of_mourning(self) -> None:
         """Report a death as complete when nothing is left of what the dead child had started."""
-        orphans = undertaker.kill_orphans(set(self._live))
+        orphans = undertaker.kill_orphans(self._live.keys() | self._preloaded)
         self._orphans_killed |= orphans
         if orphans and time.monotonic() - self._mourning_since < undertaker.PATIENCE:
             return
