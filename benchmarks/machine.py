@@ -24,6 +24,7 @@ def facts() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
+    found["load"] = f"{os.getloadavg()[0]:.1f}"
     for package in _PACKAGES:
         found[package] = _version(package)
     found["node"] = _output("node", "--version")

@@ -26,7 +26,7 @@ _LOWEST_CPU = 0.1
 """Per cent of a core; the kernel's clock tells less than this apart from nothing."""
 _COLUMNS = (
     ("memory_mb", "memory of all processes", "MB"),
-    ("supervisor_cpu", "CPU of the supervisor", "% of a core"),
+    ("supervisor_cpu", "CPU: supervisor, all (dotted)", "% of a core"),
     ("launch_p50_ms", "launch latency, median", "ms"),
 )
 
@@ -58,7 +58,7 @@ def _panel(axes: Axes, peers: dict[str, Points], key: str) -> None:
         _line(axes, name, points, key)
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_locator(LogLocator(base=10))
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 3)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(True, which="major", color=_GRID, linewidth=0.9)
@@ -73,8 +73,10 @@ def _line(axes: Axes, name: str, points: Points, key: str) -> None:
     if not reached:
         return
     x = [point["sessions"] for point in reached]
-    y = [max(point[key], _LOWEST_CPU) if key == "supervisor_cpu" else point[key] for point in reached]
+    y = _heights(reached, key)
     zorder = 3 if name == "greenroom" else 2
+    if key == "supervisor_cpu":
+        axes.plot(x, _heights(reached, "total_cpu"), color=color, linestyle=":", linewidth=width, zorder=1)
     axes.plot(
         x,
         y,
@@ -87,6 +89,11 @@ def _line(axes: Axes, name: str, points: Points, key: str) -> None:
     )
     if len(reached) < len(points):  # stopped at the next size
         axes.plot(x[-1:], y[-1:], marker="x", markersize=13, markeredgewidth=1.8, color=color, zorder=zorder)
+
+
+def _heights(points: Points, key: str) -> list[float]:
+    lowest = _LOWEST_CPU if key.endswith("_cpu") else 0.0
+    return [max(point[key], lowest) for point in points]
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

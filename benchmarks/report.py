@@ -76,7 +76,7 @@ def _provenance(results: Results) -> str:
     return (
         f"Made by `{results['command']}` on {machine['date']}, in {results['minutes']:.0f} minutes: "
         f"{machine['cores']} cores ({machine['processor']}), {machine['memory']}, {machine['kernel']}, "
-        f"{machine['python']}; {versions}."
+        f"{machine['python']}, load {machine['load']} at the start; {versions}."
     )
 
 
@@ -117,7 +117,7 @@ def _thousand(scaling: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     last = points[-1]
     gib = last["memory_mb"] * 1e6 / 2**30
     return (
-        f"{last['sessions']:,} idle processes of Greenroom use {gib:.2f} GiB in all (target: 1,000 in ≤ 6 GiB), "
+        f"{last['sessions']:,} idle processes of Greenroom use {gib:.2f} GiB (target: 1,000 in ≤ 6 GiB), "
         f"its supervisor {last['supervisor_cpu']:.1f} % of a core (target: < 5 %)."
     )
 

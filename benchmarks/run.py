@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(keys: list[str], names: list[str], effort: Effort) -> report.Results:
-    started = time.monotonic()
+    started, facts = time.monotonic(), machine.facts()
     figures = {
         figure.key: harness.summary(figure, harness.measure(figure, effort, _of(figure, names, effort), _say))
         for figure in FIGURES
@@ -64,7 +64,7 @@ def _measure(keys: list[str], names: list[str], effort: Effort) -> report.Result
         for found in [scaling.run(effort, mode, followed, _say)]
     }
     return {
-        "machine": machine.facts(),
+        "machine": facts,
         "effort": effort.name,
         "minutes": (time.monotonic() - started) / 60,
         "figures": figures,

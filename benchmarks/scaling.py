@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from benchmarks.stats import median, percentile
 IMAGE = "livekit"
 _MEMORY_SHARE = 0.7  # of what the machine has free: a size that would need more is not tried
 _LANES = 8
-_LAUNCHES = 30
 _HOLD = 3600.0
 
 Mode = Literal["idle", "running"]
@@ -91,6 +91,9 @@ def _too_much(last: Point, size: int, effort: Effort) -> str | None:
     seconds = last.seconds * growth
     if seconds > effort.size_seconds:
         return f"would take about {seconds:.0f} s to start (bound: {effort.size_seconds:.0f} s)"
+    cpu, cores = last.total_cpu * growth, os.cpu_count() or 1
+    if cpu > 100 * cores:
+        return f"its waiting processes alone would use about {cpu / 100:.1f} cores of {cores}"
     memory = last.memory_mb * growth * 1e6
     if memory > machine.available_memory() * _MEMORY_SHARE:
         return f"would need about {memory / 2**30:.0f} GiB"
@@ -102,7 +105,7 @@ def _point(driver: Remote, size: int, mode: Mode, effort: Effort) -> Point:
     time.sleep(1.0)
     supervisor_cpu, total_cpu = _cpu_percent(driver.pid, effort.cpu_seconds)
     memory, supervisor = _memory(driver.pid)
-    latencies = driver.ask("launches", count=_LAUNCHES, seconds=effort.seconds, within=60.0)["ms"]
+    latencies = driver.ask("launches", count=effort.samples // 2, seconds=effort.seconds, within=60.0)["ms"]
     return Point(
         sessions=size,
         seconds=seconds,

@@ -30,7 +30,7 @@ class Image:
 _NO_MODELS = {"LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE": "0"}
 
 IMAGES = {
-    "trivial": Image("benchmarks.images.trivial_app", "an empty app"),
+    "trivial": Image("benchmarks.images.trivial_app", "an empty app", _NO_MODELS),
     "livekit": Image("benchmarks.images.livekit_app", "`livekit.agents` imported", _NO_MODELS),
     "livekit_rtc": Image(
         "benchmarks.images.livekit_rtc_app", "`livekit.agents`, LiveKit's native runtime started", _NO_MODELS

@@ -45,6 +45,7 @@ class Unavailable(Exception):
     """Why a peer cannot be run here."""
 
 
+_FRAMEWORK = "every process of it loads livekit.agents: see the row above"
 _FIXED = "its number of workers is fixed: it cannot grow from 4 idle to 20 running"
 
 
@@ -62,6 +63,7 @@ _PEERS = (
         ("livekit.agents",),
         "livekit:LiveKitPool",
         ("forkserver",),
+        {"start_trivial": _FRAMEWORK},
     ),
     Peer(
         "livekit-spawn",

@@ -55,5 +55,5 @@ class PebblePool:
 
 
 def _finish(pool: pebble.ProcessPool) -> None:
-    pool.stop()
+    pool.stop()  # type: ignore[no-untyped-call]
     pool.join()

@@ -74,11 +74,11 @@ class ErrorInfo:
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         try:
             message = str(error)
-        except Exception as failure:
+        except BaseException as failure:  # even a SystemExit: this is only a description of the other one
             message = f"<no message: its __str__ raised {type(failure).__name__}>"
         try:
             lines = "".join(traceback.format_exception(error))
-        except Exception as failure:
+        except BaseException as failure:
             lines = f"<no traceback: formatting it raised {type(failure).__name__}>"
         # The end of a traceback says where it happened; the start is the part to lose.
         return cls(_clean(name[:200]), _clean(message[:limit]), _clean(lines[-limit:]))

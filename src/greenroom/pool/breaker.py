@@ -43,6 +43,11 @@ class Breaker:
             exponent = min(self.failures - _FREE_FAILURES - 1, 16)
             self._retry_at = now + min(_FIRST_DELAY * 2**exponent, _LONGEST_DELAY)
 
+    def explained(self, cause: str) -> None:
+        """More is known now of the last failure that was counted."""
+        if self.failures:
+            self.cause = cause
+
     def succeeded(self) -> None:
         self.failures, self.cause, self._retry_at = 0, None, 0.0
 

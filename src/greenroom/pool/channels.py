@@ -6,7 +6,7 @@ import os
 import socket
 from contextlib import suppress
 
-__all__ = ["Channels", "close_unshared", "not_in_forks"]
+__all__ = ["Channels", "ZygoteChannels"]
 
 _unshared: set[int] = set()
 """Fds whose closing says that the supervisor is gone: no copy of it may keep them open."""
@@ -22,14 +22,72 @@ def close_unshared(fd: int) -> None:
     os.close(fd)
 
 
-class Channels:
+class _Ends:
+    """Fds, and whether they are open still."""
+
+    def __init__(self) -> None:
+        self._open: list[int] = []
+
+    def close(self) -> None:
+        """Close all that is still open."""
+        for fd in list(self._open):
+            self._close(fd)
+
+    def _socketpair(self, kind: int) -> tuple[int, int]:
+        near, far = socket.socketpair(socket.AF_UNIX, kind)
+        near.setblocking(False)
+        pair = near.detach(), far.detach()
+        self._open += pair
+        return pair
+
+    def _pipe(self) -> tuple[int, int]:
+        pair = os.pipe2(os.O_CLOEXEC)
+        self._open += pair
+        return pair
+
+    def _close(self, fd: int) -> None:
+        if fd in self._open:
+            self._open.remove(fd)
+            close_unshared(fd)
+
+
+class ZygoteChannels(_Ends):
+    """The channel, the lifeline and the output of a zygote. Raises ``OSError``, and keeps none then.
+
+    Popen's own pipes would not do: before Python 3.12 it leaks them when it runs out of fds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            self.channel, self.far_channel = self._socketpair(socket.SOCK_SEQPACKET)
+            self.far_lifeline, lifeline = self._pipe()
+            self.stdout, self.far_stdout = self._pipe()
+            self.stderr, self.far_stderr = self._pipe()
+        except OSError:
+            self.close()
+            raise
+        not_in_forks(self.channel)
+        not_in_forks(lifeline)
+        os.set_blocking(self.stdout, False)
+        os.set_blocking(self.stderr, False)
+
+    def close_far_ends(self) -> None:
+        for fd in (self.far_channel, self.far_lifeline, self.far_stdout, self.far_stderr):
+            self._close(fd)
+
+    def close_channel(self) -> None:
+        self._close(self.channel)
+
+
+class Channels(_Ends):
     """Control and log sockets, stdout and stderr pipes, and the lifeline of one child.
 
     Raises ``OSError`` if this process has no fds left for them; then none is kept.
     """
 
     def __init__(self) -> None:
-        self._open: list[int] = []
+        super().__init__()
         try:
             self.control, control = self._socketpair(socket.SOCK_STREAM)
             self.log, log = self._socketpair(socket.SOCK_SEQPACKET)
@@ -53,28 +111,6 @@ class Channels:
     def cut_lifeline(self) -> None:
         """Have the kernel kill whatever has armed, or will arm, the other end."""
         self._close(self._lifeline)
-
-    def close(self) -> None:
-        """Close all that is still open."""
-        for fd in list(self._open):
-            self._close(fd)
-
-    def _socketpair(self, kind: int) -> tuple[int, int]:
-        near, far = socket.socketpair(socket.AF_UNIX, kind)
-        near.setblocking(False)
-        pair = near.detach(), far.detach()
-        self._open += pair
-        return pair
-
-    def _pipe(self) -> tuple[int, int]:
-        pair = os.pipe2(os.O_CLOEXEC)
-        self._open += pair
-        return pair
-
-    def _close(self, fd: int) -> None:
-        if fd in self._open:
-            self._open.remove(fd)
-            close_unshared(fd)
 
 
 def _let_go_in_fork() -> None:

@@ -71,6 +71,8 @@ def _took_effect(evidence: Evidence) -> bool:
     """Whether the decision is what ended the process: it may have ended by itself just before."""
     decision, status = evidence.decision, evidence.status
     assert decision is not None
+    if evidence.state_at_death == "requested":
+        return True  # it was never forked, or killed as soon as it was
     if decision.reason in ("prewarm_failed", "shutdown_timeout"):
         return True
     if status.signal is not None:

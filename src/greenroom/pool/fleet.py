@@ -187,13 +187,14 @@ class Fleet:
         if self.launcher is None or self.is_closing:
             return
         now, generation = self.clock.now(), self.launcher.generation
-        warming, idle = len(self.warming), self.idle.count(generation)
-        bound = self.breaker.tries_allowed(now, warming, self.options.max_concurrent_prewarms)
+        warming = sum(process.generation == generation for process in self.warming)
+        bound = self.breaker.tries_allowed(now, len(self.warming), self.options.max_concurrent_prewarms)
         missing = forks_needed(
             idle_target=self.idle_target(),
-            idle=idle,
+            idle=self.idle.count(generation),
             waiting=len(self.waiting),
             warming=warming,
+            outgoing=len(self.warming) - warming,
             concurrent=bound,
         )
         for _ in range(missing):
@@ -248,13 +249,21 @@ class Fleet:
             self.empty.set()
 
     def _failed(self, cause: str) -> None:
-        """A process did not become warm."""
+        """A process did not become, or did not stay, warm."""
+        self._count_failure(cause)
+        self._explain_failure(cause)
+
+    def _count_failure(self, cause: str) -> None:
         was_open = self.breaker.is_open
-        now = self._last_failure = self.clock.now()
-        self.breaker.failed(now, cause)
-        _logger.warning("a process did not become warm (%d in a row): %s", self.breaker.failures, cause)
+        self._last_failure = self.clock.now()
+        self.breaker.failed(self._last_failure, cause)
         if self.breaker.is_open and not was_open:
             _logger.error("sessions are turned down until a process becomes warm again: %s", cause)
+
+    def _explain_failure(self, cause: str) -> None:
+        """Tell what is known now that the process is gone."""
+        self.breaker.explained(cause)
+        _logger.warning("a process did not become warm (%d in a row): %s", self.breaker.failures, cause)
         self._on_warm_failure(cause)
 
     def _keep_house(self) -> None:
@@ -288,6 +297,9 @@ class Fleet:
             self.idle.discard(process)
         if process.state not in _WARMING:
             self.warming.discard(process)
+            # Counted at once: it may take long to exit, and its place is free already.
+            if before in _WARMING and process.state is not State.IDLE and self._was_wanted(process):
+                self._count_failure(process.fate)
 
     def became_idle(self, process: Process) -> None:
         self.demand.refilled(process.refill_seconds)
@@ -337,17 +349,17 @@ class Fleet:
 
     def _account_for(self, process: Process, report: ExitReport) -> None:
         """Tell failures to become, or to stay, warm from ends that were wanted."""
-        if (
-            process.is_recalled
-            or process.launch is not None
-            or process.was_abandoned
-            or report.reason == "idle_expired"
-        ):
+        if not self._was_wanted(process) or process.launch is not None or report.reason == "idle_expired":
             return
         if not process.idle_since:
-            self._failed(report.detail)
+            self._explain_failure(report.detail)
         elif report.signal != 9 and self.clock.now() - process.idle_since < SETTLED:
             self._failed(f"it died as soon as it was idle: {report.detail}")
+
+    def _was_wanted(self, process: Process) -> bool:
+        """Whether its end says something about the app; what becomes of old code says nothing about the new."""
+        is_old = self.launcher is not None and process.generation != self.launcher.generation
+        return not (process.is_recalled or process.was_abandoned or is_old)
 
     def fork_overdue(self, process: Process) -> None:
         _logger.error("the zygote did not fork %s in time; it is replaced", process.label)

@@ -59,13 +59,16 @@ class Generations:
         """
         async with self._changing:
             old, new = self._fleet.launcher, await self._load()
+            self._fleet.breaker.succeeded()  # those failures were the old code's
             self._serve_from(new)
             try:
-                await self._prove(new)
+                await self._prove(new, old)
             except BaseException:
                 self._go_back_to(old, new)
                 raise
-            for launcher in self.launchers - {new}:
+            # A lost zygote may have left idle processes: they have the old code, too.
+            lost: set[Launcher] = {process.launcher for process in self._fleet.processes.values()}
+            for launcher in lost.union(self.launchers) - {new}:
                 self._retire(launcher, "its code was reloaded")
             self._fleet.balance()
 
@@ -118,11 +121,11 @@ class Generations:
         self._fleet.trouble = None
         self._fleet.balance()
 
-    async def _prove(self, launcher: Launcher) -> None:
+    async def _prove(self, launcher: Launcher, fallback: Launcher | None) -> None:
         """Wait until a process of a new generation is idle. Until then the old one's still serve."""
         if self._fleet.idle_target() == 0:
             return
-        self._trial = _Trial(launcher.generation)
+        self._trial = _Trial(launcher.generation, fallback)
         try:
             await self._trial.outcome
         finally:
@@ -147,7 +150,8 @@ class Generations:
             self._trial.fail(cause)
 
     def process_ended(self, process: Process) -> None:
-        if process.launcher is not self._fleet.launcher and process.launcher in self.launchers:
+        in_use = (self._fleet.launcher, self._trial and self._trial.fallback)
+        if process.launcher not in in_use and process.launcher in self.launchers:
             self._close_if_unused(process.launcher)
 
     # --- retiring and losing ---------------------------------------------------------------------
@@ -226,8 +230,10 @@ class Generations:
 class _Trial:
     """Whether a new generation becomes warm."""
 
-    def __init__(self, generation: int) -> None:
+    def __init__(self, generation: int, fallback: Launcher | None) -> None:
         self.generation = generation
+        self.fallback = fallback
+        """What to go back to, even if it has no process just now."""
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def became_idle(self, process: Process) -> None:

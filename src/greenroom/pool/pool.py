@@ -18,6 +18,7 @@ from ..job import Job
 from ..options import PoolOptions
 from ..report import ExitReport
 from ..system import prctl
+from ..system.cgroup import MemoryCgroups
 from ..system.heartbeat import HeartbeatFile
 from ..wire import payload
 from .clock import AwakeClock
@@ -112,10 +113,10 @@ class ProcessPool:
             raise GreenroomError(f"start() was called on a pool that is {self._state}; make a new one")
         if sys.platform != "linux":
             raise GreenroomError("Greenroom runs on Linux; it is supervised with pidfds, lifelines and a subreaper")
-        self._state = "open"
         prctl.set_child_subreaper()
         self._settled = asyncio.Event()
         self._build()
+        self._state = "open"
         try:
             await self._generations.start()
             await self._settle()
@@ -128,7 +129,9 @@ class ProcessPool:
         clock = AwakeClock()
         strays = StrayKiller(token, self._own_pids)
         log_budget = Budget(2000.0, 5000.0)
-        services = Services(self._options, clock, HeartbeatFile(), OomCounter(), strays, log_budget)
+        limit = self._options.memory_limit_mb
+        cgroups = None if limit is None else MemoryCgroups.where_delegated(limit)
+        services = Services(self._options, clock, HeartbeatFile(), OomCounter(), strays, log_budget, cgroups)
         self._fleet = Fleet(services, self._on_idle, self._on_report, self._on_warm_failure)
         self._generations = Generations(self._app, token, self._fleet)
         clock.start()
@@ -145,12 +148,16 @@ class ProcessPool:
         fleet = self._open_fleet()
         fleet.is_draining = True
         fleet.shed_idle(Decision("drained", "the pool is draining"))
-        if not await self._emptied(timeout):
-            _logger.warning(
-                "%d jobs are still there after %g s of draining; they are ended", len(fleet.launches), timeout
-            )
-            self._end_all(Decision("drained", f"the pool was drained, and the job did not end within {timeout:g} s"))
-            await self._emptied(None)
+        overdue = fleet.clock.call_later(timeout, self._drain_overdue, timeout)
+        try:
+            await fleet.empty.wait()
+        finally:
+            overdue.cancel()
+
+    def _drain_overdue(self, timeout: float) -> None:
+        count = len(self._fleet.launches)
+        _logger.warning("%d jobs are still there after %g s of draining; they are ended", count, timeout)
+        self._end_all(Decision("drained", f"the pool was drained, and the job did not end within {timeout:g} s"))
 
     async def aclose(self) -> None:
         """End every job and process, and wait until they are gone. Safe to call again, and at any time."""
@@ -166,7 +173,7 @@ class ProcessPool:
     async def _close(self) -> None:
         self._fleet.is_closing = True
         self._end_all(Decision("drained", "the pool was closed"))
-        await self._emptied(None)
+        await self._fleet.empty.wait()
         await self._generations.close()
         self._fleet.clock.stop()
         self._fleet.services.heartbeat.close()
@@ -177,15 +184,6 @@ class ProcessPool:
             self._fleet.cancel(launch, decision)
         for process in list(self._fleet.processes.values()):
             process.stop(decision)
-
-    async def _emptied(self, timeout: float | None) -> bool:
-        """Wait until no job and no process is left; false if that takes too long."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._fleet.empty.wait()
-        except TimeoutError:
-            return False
-        return True
 
     # --- jobs ------------------------------------------------------------------------------------
 

@@ -160,9 +160,10 @@ class Process:
         poll.register(self._pidfd, select.POLLIN)
         try:
             # In this order: while the pidfd says that it lives, or lies unburied, the pid is its own.
-            return proc.runs_on(self.live_pid) and not poll.poll(0)
-        except OSError:
-            return False
+            runs_on = proc.runs_on(self.live_pid)
+        except OSError as error:
+            runs_on = proc.is_out_of_fds(error)  # then there is only the pidfd to ask
+        return runs_on and not poll.poll(0)
 
     def claim(self, launch: Launch, timeout: float) -> None:
         """Hand it the one job; it has ``timeout`` seconds to acknowledge that."""

@@ -51,7 +51,10 @@ def _weighted(before: float, new: float) -> float:
     return new if before == 0 else 0.7 * before + 0.3 * new
 
 
-def forks_needed(*, idle_target: int, idle: int, waiting: int, warming: int, concurrent: int) -> int:
-    """How many forks to request now: for those who wait and for the idle target, within the bound."""
+def forks_needed(*, idle_target: int, idle: int, waiting: int, warming: int, outgoing: int, concurrent: int) -> int:
+    """How many forks to request now: for those who wait and for the idle target, within the bound.
+
+    ``outgoing`` are warming, too, but with code that is being replaced: they only count in the bound.
+    """
     missing = waiting + idle_target - idle - warming
-    return max(0, min(missing, concurrent - warming))
+    return max(0, min(missing, concurrent - warming - outgoing))

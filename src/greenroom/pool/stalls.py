@@ -44,7 +44,9 @@ def classify(last_beat: Sample, before: Sample, now: Sample, timeout: float) -> 
     if now.state in ("T", "t"):
         return Stall.STOPPED
     # A loop that gets some CPU, however late, beats as soon as it has had a little of it. One that
-    # has used up half a timeout of CPU time without a beat is busy with something else.
-    if now.waited - last_beat.waited > elapsed / 2 and now.cpu - last_beat.cpu < timeout / 2:
+    # has used up half a timeout of CPU time without a beat is busy with something else. A wait is put
+    # on its account when it is over; while it lasts, it shows in the state alone.
+    waits = now.state == "R" or now.waited - last_beat.waited > elapsed / 2
+    if waits and now.cpu - last_beat.cpu < timeout / 2:
         return Stall.STARVED
     return Stall.LOOP_BLOCKED if now.thread_beat != before.thread_beat else Stall.GIL_HELD

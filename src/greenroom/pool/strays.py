@@ -11,7 +11,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from ..system import proc
 
@@ -32,24 +31,35 @@ class StrayKiller:
     def sweep(self, then: Callable[[int], None], *, _until: float = 0.0, _count: int = 0) -> None:
         """Kill what there is; when it is gone, call ``then`` with how many there were."""
         until = _until or time.monotonic() + _PATIENCE
-        known = self._known()
-        found = [pid for pid in proc.children(os.getpid()) if pid not in known and self._is_stray(pid)]
+        try:
+            found = self._find()
+        except OSError:  # no fd to look with: in a moment, perhaps
+            found, is_seen = [], False
+        else:
+            is_seen = True
         _count += len(set(found) - self._killed)
         for pid in found:
             self._end(pid)
-        if self._killed and time.monotonic() < until:
+        if (self._killed or not is_seen) and time.monotonic() < until:
             # Dying strays pass on strays of their own, so look until a look finds none.
             again = lambda: self.sweep(then, _until=until, _count=_count)  # noqa: E731
             asyncio.get_running_loop().call_later(_INTERVAL, again)
         else:
             then(_count)
 
+    def _find(self) -> list[int]:
+        known = self._known()
+        return [pid for pid in proc.children(os.getpid()) if pid not in known and self._is_stray(pid)]
+
     def _is_stray(self, pid: int) -> bool:
         if pid in self._killed:
             return True
-        with suppress(OSError):  # gone by now
+        try:
             return proc.environ_has(pid, self._entry)
-        return False
+        except OSError as error:
+            if proc.is_out_of_fds(error):
+                raise
+            return False  # gone by now
 
     def _end(self, pid: int) -> None:
         """Kill it, or reap it if it is dead. It is a child of this process, so its pid is its own until then."""

@@ -120,6 +120,7 @@ class MemoryWatch:
 
     def _check(self) -> None:
         pid, now = self._process.live_pid, self._clock.now()
+        rss, verdict = 0.0, MemoryVerdict.FINE
         try:
             rss = proc.rss_mb(pid)
             verdict = self._policy.judge_rss(rss, now)
@@ -127,8 +128,9 @@ class MemoryWatch:
                 pss = proc.pss_mb(pid)
                 verdict = self._policy.judge_pss(rss, pss, now)
                 self._act(verdict, pss)
-        except OSError:
-            return  # gone; its pidfd will tell
+        except OSError as error:
+            if not proc.is_out_of_fds(error):
+                return  # gone; its pidfd will tell
         if verdict is not MemoryVerdict.KILL:
             delay = AT_REST if self._process.is_idle else self._policy.next_look(rss)
             self._timer = self._clock.call_later(delay, self._check)

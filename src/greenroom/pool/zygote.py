@@ -19,7 +19,8 @@ from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import FrameError
 from . import output
-from .channels import close_unshared, not_in_forks
+from .channels import ZygoteChannels
+from .clock import Timer
 from .contracts import Services
 from .exits import ExitStatus
 from .process import Process
@@ -38,6 +39,10 @@ DEFAULT_ENVIRONMENT = {
 """Set for the zygote and all its children where the supervisor's environment does not say otherwise."""
 
 _FROM_ZYGOTE = m.Loading | m.Loaded | m.LoadFailed | m.Forked | m.ForkFailed | m.Stopped | m.Exited | m.Reaped
+
+
+CLOSE_TIMEOUT = 3.0
+"""Seconds for a zygote to exit when it is not needed any more, and has no children left."""
 
 
 class ZygoteOwner(Protocol):
@@ -63,10 +68,12 @@ class Zygote:
         self._popen: subprocess.Popen[bytes]
         self._pidfd = -1
         self._loading: asyncio.Future[m.Loaded] = self._loop.create_future()
+        self._is_overdue = False
         self._dump_fd: int | None = None
         self._captures: list[output.StreamCapture] = []
         self._disowned: set[str] = set()
         self._outbox: deque[Process] = deque()
+        self._overdue: Timer | None = None
 
     @property
     def pid(self) -> int:
@@ -101,45 +108,37 @@ class Zygote:
         return self.loaded
 
     def _spawn(self, token: str) -> None:
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        lifeline, self._lifeline = os.pipe2(os.O_CLOEXEC)
+        ends = self._channels = ZygoteChannels()
         heartbeat = self._services.heartbeat.fd
-        arguments = [str(far.fileno()), str(heartbeat), str(lifeline)]
+        arguments = [str(ends.far_channel), str(heartbeat), str(ends.far_lifeline)]
         try:
             self._popen = subprocess.Popen(
                 [sys.executable, *interpreter_flags(), "-m", "greenroom.zygote", *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=(far.fileno(), heartbeat, lifeline),
+                stdout=ends.far_stdout,
+                stderr=ends.far_stderr,
+                pass_fds=(ends.far_channel, heartbeat, ends.far_lifeline),
                 env=child_environment(token),
                 # A session of its own: a terminal's Ctrl-C goes to the supervisor alone.
                 start_new_session=True,
             )
         except OSError:
-            near.close()
-            os.close(self._lifeline)
+            ends.close()
             raise
-        finally:
-            far.close()
-            os.close(lifeline)
-        near.setblocking(False)
-        not_in_forks(near.fileno())
-        not_in_forks(self._lifeline)
-        self._channel = near
+        ends.close_far_ends()
+        self._channel = socket.socket(fileno=ends.channel)
         self._pidfd = os.pidfd_open(self._popen.pid)
         self._loop.add_reader(self._pidfd, self._on_death)
-        self._loop.add_reader(near, self._on_readable)
-        self._capture_output()
-
-    def _capture_output(self) -> None:
+        self._loop.add_reader(self._channel, self._on_readable)
         budget = output.Budget(200.0, 1000.0, self._services.log_budget)
-        for stream, name in ((self._popen.stdout, "stdout"), (self._popen.stderr, "stderr")):
-            assert stream is not None
-            os.set_blocking(stream.fileno(), False)
-            self._captures.append(output.StreamCapture(stream.fileno(), name, self._emit, budget))
+        self._captures = [
+            output.StreamCapture(ends.stdout, "stdout", self._emit, budget),
+            output.StreamCapture(ends.stderr, "stderr", self._emit, budget),
+        ]
 
     def _load_overdue(self, timeout: float) -> None:
+        # Whatever it says from now on: the signal may have cut short what it was waiting for.
+        self._is_overdue = True
         # The dump is written by a handler in C, in no time; the answer waits for it, briefly.
         fd = self._open_dump()
         if fd is not None:
@@ -151,6 +150,7 @@ class Zygote:
         if fd is not None:
             stacks = f"; it was in:\n{stackdump.read(fd)}"
             os.close(fd)
+        self._is_overdue = False
         self._load_failed(AppLoadError(f"the app did not load within preload_timeout ({timeout:g} s){stacks}"))
         self.kill()
 
@@ -162,8 +162,12 @@ class Zygote:
         except OSError:
             return None
 
+    @property
+    def _awaits_load(self) -> bool:
+        return not self._loading.done() and not self._is_overdue
+
     def _load_failed(self, error: AppLoadError) -> None:
-        if not self._loading.done():
+        if self._awaits_load:
             self._loading.set_exception(error)
             self._loading.exception()  # marked as seen: whoever asked may have been cancelled
 
@@ -230,7 +234,7 @@ class Zygote:
         if isinstance(message, m.Loading):
             self._dump_fd = message.dump_fd
         elif isinstance(message, m.Loaded):
-            if not self._loading.done():
+            if self._awaits_load:
                 self._loading.set_result(message)
         elif isinstance(message, m.LoadFailed):
             self._load_failed(AppLoadError(f"the app did not load: {message.error}\n{message.error.traceback}"))
@@ -288,7 +292,9 @@ class Zygote:
                 fd_packets.send(self._channel, m.encode(m.Stop()))
         self._loop.remove_reader(self._channel)
         self._loop.remove_writer(self._channel)
-        close_unshared(self._channel.detach())
+        self._channel.detach()
+        self._channels.close_channel()
+        self._overdue = self._services.clock.call_later(CLOSE_TIMEOUT, self.kill)  # it may be stopped, or hang
 
     def kill(self) -> None:
         """End it by SIGKILL; its children live on, below this process."""
@@ -306,12 +312,11 @@ class Zygote:
             self.close()
         for capture in self._captures:
             capture.finish()
-        for stream in (self._popen.stdout, self._popen.stderr):
-            assert stream is not None
-            stream.close()
+        if self._overdue is not None:
+            self._overdue.cancel()
         os.close(self._pidfd)
         self._pidfd = -1
-        close_unshared(self._lifeline)
+        self._channels.close()
         self._load_failed(AppLoadError(f"the zygote ended while it loaded the app ({self.ending})"))
         self._owner.zygote_lost(self)
 

@@ -52,8 +52,12 @@ class HeartbeatFile:
 
     def __init__(self, slots: int = 32768) -> None:
         self.fd = os.memfd_create("greenroom-heartbeat")
-        os.ftruncate(self.fd, slots * _SIZE)
-        self._memory = mmap.mmap(self.fd, slots * _SIZE)
+        try:
+            os.ftruncate(self.fd, slots * _SIZE)
+            self._memory = mmap.mmap(self.fd, slots * _SIZE)
+        except OSError:
+            os.close(self.fd)
+            raise
         self._free: list[int] = []
         self._next = 0
         self._slots = slots

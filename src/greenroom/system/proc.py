@@ -1,15 +1,21 @@
-"""Reading ``/proc`` (proc(5)). Every function raises ``OSError`` when the process is gone."""
+"""Reading ``/proc`` (proc(5)). Every function raises ``OSError`` when the process is gone.
+
+And when there are no fds left to read with: see :func:`is_out_of_fds`.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+from contextlib import suppress
 from typing import NamedTuple
 
 __all__ = [
     "Stat",
     "children",
     "environ_has",
+    "is_out_of_fds",
     "oom_kills",
     "pss_mb",
     "rss_mb",
@@ -29,6 +35,11 @@ class Stat(NamedTuple):
     ppid: int
     session: int
     start_ticks: int
+
+
+def is_out_of_fds(error: OSError) -> bool:
+    """Whether this says nothing about the process: there was no fd left to look at it with."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def stat(pid: int) -> Stat:
@@ -72,7 +83,8 @@ def thread_names() -> dict[int, str]:
     """The native name of each thread of this process, by thread id."""
     names = {}
     for task in os.listdir("/proc/self/task"):
-        names[int(task)] = _read(f"/proc/self/task/{task}/comm").decode("utf-8", "replace").strip()
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+            names[int(task)] = _read(f"/proc/self/task/{task}/comm").decode("utf-8", "replace").strip()
     return names
 
 

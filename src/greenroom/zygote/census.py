@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterable
 
 from ..system import proc
@@ -17,12 +18,20 @@ _REMEDIES = {
 }
 
 
+_PATIENCE = 0.1
+"""Seconds: a thread that was joined has left Python, but takes a moment more to leave the process."""
+
+
 def refusal(allowed: Iterable[str]) -> str | None:
     """Why this process must not be forked now, naming each extra thread; ``None`` if it may be."""
     # The cheap question first: it is asked before every fork.
     if len(os.listdir("/proc/self/task")) == 1:
         return None
-    extra = [name for name in _extra_threads() if not set(name.split(" / ")) & set(allowed)]
+    extra = _not_allowed(allowed)
+    patience = time.monotonic() + _PATIENCE
+    while extra and time.monotonic() < patience:
+        time.sleep(0.001)
+        extra = _not_allowed(allowed)
     if not extra:
         return None
     return (
@@ -31,6 +40,10 @@ def refusal(allowed: Iterable[str]) -> str | None:
         f"instead, or keep the library from starting them at import ({'; '.join(_REMEDIES.values())}), or "
         f"name them in App(allow_threads=[...]) if you know that they are harmless"
     )
+
+
+def _not_allowed(allowed: Iterable[str]) -> list[str]:
+    return [name for name in _extra_threads() if not set(name.split(" / ")) & set(allowed)]
 
 
 def _extra_threads() -> list[str]:
@@ -46,7 +59,16 @@ def _extra_threads() -> list[str]:
 
 
 def open_fds() -> set[int]:
-    return {int(name) for name in os.listdir("/proc/self/fd")}
+    return {int(name) for name in os.listdir("/proc/self/fd") if _is_open(int(name))}
+
+
+def _is_open(fd: int) -> bool:
+    """Not the fd of the listing itself, which is closed by now, and whose number the next one gets."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def inherited_fd_warnings(before: set[int]) -> list[str]:

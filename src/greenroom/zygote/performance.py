@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import io
 import logging
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..app import App
@@ -19,6 +20,8 @@ from ..wire.messages import ChildSettings
 __all__ = ["End", "Performance", "exit_code_of"]
 
 _logger = logging.getLogger("greenroom")
+
+_AWAITING = ("cr", "gi", "ag")  # how the attributes of coroutines, generators, async generators begin
 
 
 class End(NamedTuple):
@@ -80,12 +83,10 @@ class Performance:
         self.told_to_end = True
         self._context.shutdown(reason)
 
-    def exit_requested(self, stop: BaseException) -> bool:
-        """A SystemExit came out of the loop; false if one did before."""
-        if self._exit.done():
-            return False
-        self._exit.set_result(stop)
-        return True
+    def exit_requested(self, stop: BaseException) -> None:
+        """A SystemExit came out of the loop; the first one counts."""
+        if not self._exit.done():
+            self._exit.set_result(stop)
 
     def _end_soon(self, entrypoint: asyncio.Task[Any]) -> None:
         """Cancel the entrypoint, at once or after the time in which it may return by itself."""
@@ -114,7 +115,8 @@ class Performance:
             pending = fn(self._reason()) if _takes_argument(fn) else fn()  # type: ignore[call-arg]
             if inspect.isawaitable(pending):
                 await pending
-        except Exception:
+        except (Exception, SystemExit, KeyboardInterrupt):
+            # By now an exit is on its way, and other callbacks run: to leave is not this one's to decide.
             _logger.exception("shutdown callback %r failed", fn)
 
     def _reason(self) -> str:
@@ -131,9 +133,17 @@ def _takes_argument(fn: Callable[..., Any]) -> bool:
 
 
 def _stack_of(task: asyncio.Task[Any]) -> str:
-    text = io.StringIO()
-    task.print_stack(file=text)
-    return text.getvalue()
+    """Where a task waits: every await of it, where :meth:`asyncio.Task.print_stack` has only the first."""
+    lines = [f"{task!r}, most recent call last:\n"]
+    awaited: Any = task.get_coro()
+    while awaited is not None:
+        kind = next((kind for kind in _AWAITING if hasattr(awaited, f"{kind}_frame")), None)
+        if kind is None:
+            break  # a future: what it waits for in turn is not known
+        frame = getattr(awaited, f"{kind}_frame")
+        lines += traceback.format_stack(frame) if frame is not None else []
+        awaited = getattr(awaited, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+    return "".join(lines)
 
 
 def exit_code_of(stop: BaseException) -> int:
@@ -143,5 +153,6 @@ def exit_code_of(stop: BaseException) -> int:
         return 0
     if isinstance(code, int):
         return code & 0xFF
-    print(code, file=sys.stderr)
+    with suppress(Exception):  # its __str__ is the user's, and stderr may be closed
+        print(code, file=sys.stderr)
     return 1

@@ -49,14 +49,22 @@ class Runner:
         asyncio.set_event_loop(self._loop)
         self._send(m.Hello(pid=os.getpid(), dump_fd=stackdump.install()))
         life = self._loop.create_task(self._live(), name="greenroom")
-        while True:
+        # Not among asyncio.all_tasks(): a user who cancels those must not end the supervision of the job.
+        asyncio.tasks._unregister_task(life)
+        while not life.done():
             try:
-                return self._loop.run_until_complete(life)
+                self._loop.run_until_complete(life)
             except (SystemExit, KeyboardInterrupt) as stop:
                 # Raised in some task or callback of the user's: asyncio lets it out of the loop, with
-                # everything still in place. It ends the job; then callbacks and clean-up go on.
-                if self._performance is None or not self._performance.exit_requested(stop):
+                # everything still in place. It ends the job; then callbacks and clean-up go on, also
+                # past a second one: what raised the first may do so in every turn of the loop.
+                if self._performance is None:
                     return exit_code_of(stop)
+                self._performance.exit_requested(stop)
+        try:
+            return life.result()
+        except (SystemExit, KeyboardInterrupt) as stop:
+            return exit_code_of(stop)
 
     async def _live(self) -> int:
         self._loop.add_reader(self._sock, self._on_readable)

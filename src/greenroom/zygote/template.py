@@ -115,6 +115,7 @@ class Zygote:
             in_order = self._serve()
         except (BrokenPipeError, ConnectionResetError):
             in_order = False
+        self._channel.close()  # of no use any more; and looking for children takes an fd, of which there may be none
         undertaker.end_all_children()
         if not in_order:
             undertaker.end_strays(self._token)
@@ -173,7 +174,7 @@ class Zygote:
         if known is not None:
             self._answer_again(request.launch_id, known)
             return
-        refusal = census.refusal(self._app.allow_threads)
+        refusal = self._refusal()
         if refusal is not None:
             self._send(m.ForkFailed(request.launch_id, refusal))
             return
@@ -185,8 +186,16 @@ class Zygote:
             return
         if pid == 0:
             self._become_child(request, fds)
+        while fds:
+            os.close(fds.pop())  # now, so that there is one for the pidfd
         self._remember(request.launch_id, pid)
         self._send_forked(request.launch_id, pid)
+
+    def _refusal(self) -> str | None:
+        try:
+            return census.refusal(self._app.allow_threads)
+        except OSError as error:  # out of fds
+            return f"the zygote cannot look at its threads: {error}"
 
     def _become_child(self, request: m.Fork, fds: list[int]) -> NoReturn:
         child.run(
@@ -242,9 +251,14 @@ class Zygote:
 
     def _end_of_mourning(self) -> None:
         """Report a death as complete when nothing is left of what the dead child had started."""
-        orphans = undertaker.kill_orphans(self._live.keys() | self._preloaded)
-        self._orphans_killed |= orphans
-        if orphans and time.monotonic() - self._mourning_since < undertaker.PATIENCE:
+        try:
+            orphans = undertaker.kill_orphans(self._live.keys() | self._preloaded)
+        except OSError:  # no fd to look with: in a while, perhaps
+            is_done = False
+        else:
+            self._orphans_killed |= orphans
+            is_done = not orphans
+        if not is_done and time.monotonic() - self._mourning_since < undertaker.PATIENCE:
             return
         for reaped in self._mourned:
             killed = len(self._orphans_killed) if reaped is self._mourned[-1] else 0

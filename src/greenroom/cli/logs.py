@@ -1,0 +1,92 @@
+"""The worker's log: one line for each event on stderr, for people or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from .log_writer import LogWriter
+
+__all__ = ["LogOptions", "logging_to_stderr"]
+
+_IDS = ("process_id", "job_pid", "job_id")
+_FIELDS = (*_IDS, "generation", "stream", "app_logger")
+_COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """What is logged, and how."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least level that is logged, of Greenroom and of the app."""
+    log_format: Literal["human", "json"] = "human"
+    """Lines for people, or one JSON object for each event."""
+
+
+class HumanFormatter(logging.Formatter):
+    """Time, level, the session's ids where the line is an app's own, and the text."""
+
+    def __init__(self, *, coloured: bool) -> None:
+        super().__init__()
+        self._coloured = coloured
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        level = f"{record.levelname:<7}"
+        if self._coloured and record.levelname in _COLOURS:
+            level = f"\x1b[{_COLOURS[record.levelname]}m{level}\x1b[0m"
+        return f"{clock}.{int(record.msecs):03d} {level} {_origin(record)}{_text(record)}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One object on one line; ids are left out where there are none."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        shown = {
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _text(record),
+        }
+        ids = {name: getattr(record, name, None) for name in _FIELDS}
+        return json.dumps(shown | {name: value for name, value in ids.items() if value not in (None, "")}, default=str)
+
+
+@contextmanager
+def logging_to_stderr(options: LogOptions) -> Iterator[None]:
+    """Have everything that is logged in this process written to stderr."""
+    coloured = sys.stderr.isatty()
+    handler = LogWriter(sys.stderr.fileno())
+    handler.setFormatter(JsonFormatter() if options.log_format == "json" else HumanFormatter(coloured=coloured))
+    logging.raiseExceptions = False  # it would write to the same stderr, which may be what fails
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)  # of libraries, what matters
+    logging.getLogger("greenroom").setLevel(options.log_level.upper())
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _text(record: logging.LogRecord) -> str:
+    text = record.getMessage()
+    if record.exc_info:
+        text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
+    return text.rstrip("\n")
+
+
+def _origin(record: logging.LogRecord) -> str:
+    if record.name != "greenroom.app":
+        return ""
+    ids = (getattr(record, name, None) for name in ("process_id", "job_id"))
+    return f"[{' '.join(str(one) for one in ids if one)}] "

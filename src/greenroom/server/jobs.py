@@ -1,0 +1,142 @@
+"""The jobs of a worker: those that live, and the latest that ended. Every job is accepted here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+from ..errors import GreenroomError, NoCapacity
+from ..job import Job
+from ..pool import JobHandle, ProcessPool
+from ..report import ExitReport
+
+__all__ = ["Closed", "DuplicateJob", "EndedJob", "JobBook"]
+
+_logger = logging.getLogger("greenroom")
+
+KEPT_JOBS = 1000
+KEPT_RESULT_BYTES = 128 * 1024 * 1024
+"""Results are dropped, oldest first, above this; their reports stay. The largest single one always fits."""
+
+
+class DuplicateJob(GreenroomError):
+    """A job id is in use, or was used by a job that ended not long ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Why a worker takes no jobs, whatever its pool would say."""
+
+    reason: str
+    message: str
+    retry_after: float
+
+    def error(self) -> NoCapacity:
+        return NoCapacity(self.message, reason=self.reason, retry_after=self.retry_after)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """The report of a job, as long as it is kept."""
+
+    report: ExitReport
+    result_dropped: bool = False
+
+    @property
+    def result_bytes(self) -> int:
+        return len(self.report.result_payload or b"")
+
+
+class JobBook:
+    """Accepts jobs, and remembers them by id."""
+
+    def __init__(
+        self, pool: ProcessPool, *, kept_jobs: int = KEPT_JOBS, kept_result_bytes: int = KEPT_RESULT_BYTES
+    ) -> None:
+        self.closed: Closed | None = None
+        self._pool = pool
+        self._kept_jobs = kept_jobs
+        self._kept_result_bytes = kept_result_bytes
+        self._live: dict[str, JobHandle] = {}
+        self._ended: OrderedDict[str, EndedJob] = OrderedDict()
+        self._result_bytes = 0
+        self._followers: set[asyncio.Task[None]] = set()
+
+    def start(self, metadata: bytes, *, job_id: str | None, timeout: float | None) -> JobHandle:
+        """Have the pool accept a job. Raises :class:`DuplicateJob`, and as :meth:`ProcessPool.submit` does."""
+        job_id = job_id or f"job-{secrets.token_hex(6)}"
+        if self._is_taken(job_id):
+            raise DuplicateJob(f"job id {job_id!r} is taken by a job that {self._whereabouts(job_id)}")
+        if self.closed is not None:
+            raise self.closed.error()
+        handle = self._pool.submit(Job.from_payload(job_id, metadata), timeout=timeout)
+        self._live[job_id] = handle
+        follower = asyncio.create_task(self._follow(handle), name=f"greenroom-follow-{job_id}")
+        self._followers.add(follower)
+        follower.add_done_callback(self._followers.discard)
+        return handle
+
+    def find(self, job_id: str) -> JobHandle | EndedJob | None:
+        return self._live.get(job_id) or self._ended.get(job_id)
+
+    def live(self) -> list[JobHandle]:
+        return list(self._live.values())
+
+    def ended(self) -> list[EndedJob]:
+        """Oldest first."""
+        return list(self._ended.values())
+
+    async def settled(self) -> None:
+        """Wait until no job lives."""
+        if self._followers:
+            await asyncio.wait(self._followers)
+
+    def _is_taken(self, job_id: str) -> bool:
+        # A job that never started can be asked for again under the same id: that is what Retry-After invites to.
+        ended = self._ended.get(job_id)
+        return job_id in self._live or (ended is not None and ended.report.timings.started is not None)
+
+    def _whereabouts(self, job_id: str) -> str:
+        return "has not ended" if job_id in self._live else "has ended"
+
+    async def _follow(self, handle: JobHandle) -> None:
+        try:
+            await handle.started()
+        except GreenroomError as error:
+            _logger.warning("job %s did not start: %s", handle.id, error, extra={"job_id": handle.id})
+        else:
+            self._log_start(handle)
+        report = await handle.wait()
+        del self._live[handle.id]
+        self._keep(handle.id, EndedJob(report))
+
+    def _log_start(self, handle: JobHandle) -> None:
+        ids = {"job_id": handle.id, "job_pid": handle.pid}
+        milliseconds = (handle.start_seconds or 0.0) * 1000
+        text = "job %s started in process %s (%s, %.1f ms)"
+        _logger.info(text, handle.id, handle.pid, handle.launch_type, milliseconds, extra=ids)
+
+    def _keep(self, job_id: str, ended: EndedJob) -> None:
+        self._forget(job_id)
+        self._ended[job_id] = ended
+        self._result_bytes += ended.result_bytes
+        while len(self._ended) > self._kept_jobs:
+            self._forget(next(iter(self._ended)))
+        for other in list(self._ended):
+            if self._result_bytes <= self._kept_result_bytes:
+                break
+            self._drop_result(other)
+
+    def _forget(self, job_id: str) -> None:
+        ended = self._ended.pop(job_id, None)
+        if ended is not None:
+            self._result_bytes -= ended.result_bytes
+
+    def _drop_result(self, job_id: str) -> None:
+        ended = self._ended[job_id]
+        if ended.result_bytes:
+            self._result_bytes -= ended.result_bytes
+            self._ended[job_id] = EndedJob(replace(ended.report, result_payload=None), result_dropped=True)

@@ -1,0 +1,44 @@
+"""The options of the worker: declared once, here, and passed on whole."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from ..errors import OptionError
+
+__all__ = ["ServerOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How a worker is reached, and how it ends."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Only a loopback address for now: the API knows no tokens yet."""
+    port: int = 8700
+    """Port to listen on; 0 picks a free one, which the log names."""
+    drain_timeout: float = 60.0
+    """After SIGTERM or Ctrl-C: how long accepted jobs may go on, in seconds."""
+    max_request_bytes: int = 1024 * 1024
+    """Largest request body that is read."""
+
+    def __post_init__(self) -> None:
+        if not _is_loopback(self.host):
+            raise OptionError(
+                f"host is {self.host!r}; whoever reaches the API can start processes, so it can only listen on a "
+                f"loopback address for now, such as 127.0.0.1, ::1 or localhost"
+            )
+        if not 0 <= self.port <= 65535:
+            raise OptionError(f"port is {self.port}; it must be between 0 and 65535")
+        if not 0 < self.drain_timeout < 10**9:
+            raise OptionError(f"drain_timeout is {self.drain_timeout!r}; it must be a number of seconds above 0")
+        if self.max_request_bytes < 1:
+            raise OptionError(f"max_request_bytes is {self.max_request_bytes}; it must be at least 1")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

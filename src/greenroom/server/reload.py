@@ -1,0 +1,74 @@
+"""Reloading: on request, one at a time, and when a source file changes."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.machinery
+import logging
+import os
+import sys
+from pathlib import Path
+
+from ..errors import AppLoadError, PoolClosed, PrewarmError
+from ..pool import ProcessPool
+
+__all__ = ["Reloader", "source_folder", "watch"]
+
+_logger = logging.getLogger("greenroom")
+
+
+class Reloader:
+    """Reloads the pool. Requests that come while one is under way are one request for another."""
+
+    def __init__(self, pool: ProcessPool) -> None:
+        self._pool = pool
+        self._cause: str | None = None
+        self._requested = asyncio.Event()
+
+    def request(self, cause: str) -> None:
+        self._cause = cause
+        self._requested.set()
+
+    async def run(self) -> None:
+        """Serve requests until cancelled."""
+        while True:
+            await self._requested.wait()
+            self._requested.clear()
+            await self._reload()
+
+    async def _reload(self) -> None:
+        _logger.info("reloading: %s", self._cause)
+        try:
+            await self._pool.reload()
+        except (AppLoadError, PrewarmError) as error:
+            _logger.error("the reload failed, and the old code goes on serving: %s", error)
+        except PoolClosed:
+            return
+        else:
+            _logger.info("reloaded: generation %s serves from now on", self._pool.stats().generation)
+
+
+async def watch(folder: Path, reloader: Reloader, stop: asyncio.Event) -> None:
+    """Ask for a reload whenever a Python source file in the folder changes; until ``stop`` is set."""
+    from watchfiles import PythonFilter, awatch  # only `dev` needs it
+
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    try:
+        async for changes in awatch(folder, watch_filter=PythonFilter(), stop_event=stop):
+            names = sorted({os.path.relpath(path, folder) for _, path in changes})
+            reloader.request(f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} changed")
+    except OSError as error:  # the limits on inotify, mostly
+        _logger.error("%s cannot be watched, so changes do not cause a reload: %s", folder, error)
+
+
+def source_folder(app: str) -> Path | None:
+    """The folder of the app's source: of its file, or of its top-level package. Imports nothing."""
+    place = app.rpartition(":")[0] or app
+    if place.endswith(".py") or os.sep in place:
+        return Path(place).resolve().parent
+    spec = importlib.machinery.PathFinder.find_spec(place.partition(".")[0], sys.path)
+    if spec is None:
+        return None
+    if spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations))).resolve()
+    return Path(spec.origin).resolve().parent if spec.origin else None

@@ -1,0 +1,171 @@
+"""The worker: a pool and its API, from the first signal handler to the last exit report."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import signal
+import socket
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import AppLoadError
+from ..options import PoolOptions
+from ..pool import ProcessPool
+from .api import Api
+from .http import HttpServer, listen
+from .jobs import Closed, JobBook
+from .limits import raise_fd_limit
+from .options import ServerOptions
+from .reload import Reloader, watch
+
+__all__ = ["EXIT_APP", "EXIT_LISTEN", "Worker"]
+
+_logger = logging.getLogger("greenroom")
+
+EXIT_APP = 3
+"""The app did not load."""
+EXIT_LISTEN = 4
+"""The address could not be listened on."""
+EXIT_SIGNALLED = 128
+"""Plus the number of the second signal, which ended jobs without a drain."""
+
+_LOADING = Closed("warming", "the app is still being loaded", retry_after=1.0)
+_STOPPING = Closed("draining", "the worker is stopping", retry_after=5.0)
+
+
+class Worker:
+    """Serves an app until a signal ends it.
+
+    SIGTERM and SIGINT drain: accepted jobs go on for up to ``drain_timeout``, and no others are taken. A second
+    one ends them at once. SIGHUP reloads; so do changed sources, if there is a folder to watch.
+    """
+
+    def __init__(
+        self, app: str, pool_options: PoolOptions, options: ServerOptions, *, watched: Path | None = None
+    ) -> None:
+        self._app = app
+        self._pool_options = pool_options
+        self._options = options
+        self._watched = watched
+        self._pool = ProcessPool(app, **dataclasses.asdict(pool_options))
+        self._book = JobBook(self._pool)
+        self._reloader = Reloader(self._pool)
+        self._stopping = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._exit_code = 0
+
+    async def run(self) -> int:
+        """Serve; returns the exit code. Nothing is left running then."""
+        raise_fd_limit(self._pool_options)
+        try:
+            sock = listen(self._options.host, self._options.port)
+        except OSError as error:
+            _logger.error("cannot listen on %s, port %d: %s", self._options.host, self._options.port, error.strerror)
+            return EXIT_LISTEN
+        with self._signals():
+            await self._serve(sock)
+        return self._exit_code
+
+    async def _serve(self, sock: socket.socket) -> None:
+        self._book.closed = _LOADING
+        api = Api(self._pool, self._book)
+        server = HttpServer(api, sock, max_request_bytes=self._options.max_request_bytes)
+        await server.start()
+        try:
+            if await self._load():
+                self._announce(str(server.url))
+                await self._steer()
+                await self._drain()
+        finally:
+            await self._pool.aclose()
+            await self._book.settled()
+            await server.close()
+        _logger.info("ended")
+
+    # --- phases ----------------------------------------------------------------------------------
+
+    async def _load(self) -> bool:
+        """Load the app and warm up; false if that failed, or is not wanted any more."""
+        _logger.info("loading %s", self._app)
+        try:
+            is_loaded = await _unless(self._stopping, self._pool.start())
+        except AppLoadError as error:
+            _logger.error("%s", error)
+            self._exit_code = EXIT_APP
+            return False
+        if is_loaded and not self._stopping.is_set():
+            self._book.closed = None
+        return is_loaded
+
+    def _announce(self, url: str) -> None:
+        stats = self._pool.stats()
+        _logger.info("serving %s on %s, with %d idle processes", self._app, url, stats.idle)
+        if stats.breaker_cause:
+            _logger.warning("processes do not become warm yet: %s", stats.breaker_cause)
+        _logger.info(
+            "to start a session: curl %s/v1/jobs -H 'Content-Type: application/json' -d '{\"metadata\": {}}'", url
+        )
+
+    async def _steer(self) -> None:
+        """Reload as asked, until it is time to stop."""
+        watching = watch(self._watched, self._reloader, self._stopping) if self._watched else _nothing()
+        await asyncio.gather(_unless(self._stopping, self._reloader.run()), watching)
+
+    async def _drain(self) -> None:
+        timeout, jobs = self._options.drain_timeout, self._pool.stats().jobs
+        _logger.info("draining: %d jobs may go on for %g s; a second signal ends them at once", jobs, timeout)
+        if not await _unless(self._ending, self._pool.drain(timeout)):
+            _logger.warning("ending %d jobs without waiting for them", self._pool.stats().jobs)
+
+    # --- signals ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._stop, signum)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        try:
+            yield
+        finally:
+            for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(signum)
+
+    def _stop(self, signum: signal.Signals) -> None:
+        if self._stopping.is_set():
+            self._exit_code = EXIT_SIGNALLED + signum
+            self._ending.set()
+            return
+        _logger.info("%s: stopping", signum.name)
+        # From this moment on, not from when the drain begins.
+        self._book.closed = _STOPPING
+        self._stopping.set()
+
+    def _hang_up(self) -> None:
+        if self._stopping.is_set():
+            _logger.warning("SIGHUP: not reloading, because the worker is stopping")
+        else:
+            self._reloader.request("SIGHUP")
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work, unless the event comes first: then it is cancelled. Returns whether it was done."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        working.cancel()
+        await asyncio.wait([working, waiting])
+    if working.cancelled():
+        return False
+    working.result()
+    return True
+
+
+async def _nothing() -> None:
+    """Stands where there is nothing to do."""

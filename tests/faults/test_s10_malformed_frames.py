@@ -1,0 +1,316 @@
+"""S10: malformed, truncated, oversized frames on any channel. That peer is dropped, with a report; the
+supervisor and the other sessions stay."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from stage import Stage, assert_recovered
+from support import eventually, is_gone, kill, zygote_pid
+
+from greenroom import AppLoadError, ProcessPool
+
+MakeApp = Callable[[str], str]
+
+# A channel is found as any code in the process could find it: a socket that somebody else has made.
+FIND_CHANNEL = """
+import socket, struct
+from greenroom.wire import fds, frames, messages as m
+
+def channel(kind):
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        if found.family == socket.AF_UNIX and found.type == kind:
+            maker, _, _ = struct.unpack("3i", found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            if maker != os.getpid():
+                found.setblocking(True)
+                return found
+
+def frame(version=frames.VERSION, kind=1, header=b"{}", body=b"", header_size=None, body_size=None):
+    header_size = len(header) if header_size is None else header_size
+    body_size = len(body) if body_size is None else body_size
+    return struct.pack(">BBxxII", version, kind, header_size, body_size) + header + body
+
+KIND = {kind.__name__: number for kind, number in m._KINDS.items()}
+"""
+
+APP = f"""{FIND_CHANNEL}
+@app.entrypoint
+async def entrypoint(ctx):
+    if ctx.job.metadata == "stay":
+        return await on_stage("job", ctx.job.id)
+    if ctx.job.metadata:
+        exec(ctx.job.metadata)
+        await on_stage("stuck")
+    return "done"
+"""
+
+TO_CONTROL = "channel(socket.SOCK_STREAM).sendall({})"
+GARBAGE = {
+    "random bytes": "os.urandom(1 << 16)",
+    "text": "b'GET / HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n'",
+    "another version": "frame(version=2)",
+    "an unknown kind": "frame(kind=200)",
+    "kind 0": "frame(kind=0)",
+    "a message of another channel": "m.encode(m.Exited('1-1', 0, None))",
+    "an order, the wrong way": "m.encode(m.Start('job-1'), b'jnull')",
+    "a header that is too large": "frame(header_size=1 << 30)",
+    "a body that is too large": "frame(kind=KIND['Ended'], body_size=(1 << 32) - 1)",
+    "a header that is not JSON": "frame(kind=KIND['Warm'], header=b'{')",
+    "a header that is not text": "frame(kind=KIND['Warm'], header=bytes(range(128, 256)))",
+    "a header that is nested too deeply": "frame(kind=KIND['Warm'], header=b'[' * 100_000)",
+    "a header that is a huge number": "frame(kind=KIND['Warm'], header=b'9' * 100_000)",
+    "a header that is a list": "frame(kind=KIND['Warm'], header=b'[]')",
+    "a field that is missing": "frame(kind=KIND['Warm'], header=b'{}')",
+    "a field too many": "frame(kind=KIND['Warm'], header=b'{\"prewarm_seconds\":1,\"x\":1}')",
+    "a field of another type": "frame(kind=KIND['Warm'], header=b'{\"prewarm_seconds\":\"1\"}')",
+    "a message at the wrong time": "m.encode(m.Warm(0.1))",
+    "an end of an unknown sort": "m.encode(m.Ended('vanished', False))",
+    "the second half of a frame": "m.encode(m.Ended('completed', False), bytes(100))[20:]",
+    "many wrong messages": "m.encode(m.Warm(0.1)) * 10_000",
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
+async def test_S10_a_job_sends_on_its_control_channel(make_app: MakeApp, garbage: str) -> None:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(APP), num_idle_processes=2) as pool:
+        other = await pool.launch("stay")
+        visit = await stage.next("job")
+        zygote = zygote_pid(pool)
+        bad = await pool.launch(TO_CONTROL.format(garbage))
+        report = await bad.wait()
+        assert (report.outcome, report.reason, report.signal) == ("killed", "protocol_error", signal.SIGKILL)
+        assert report.detail.startswith("it broke the protocol: ")
+        assert (await (await pool.launch()).wait()).result == "done"
+        visit.order("fine")
+        end = await other.wait()
+        assert (end.reason, end.result) == ("completed", "fine")
+        assert zygote_pid(pool) == zygote
+        await assert_recovered(pool, 2)
+
+
+async def test_S10_a_job_sends_a_frame_that_never_ends(make_app: MakeApp) -> None:
+    """Such a frame is no error until it ends; it must hold nobody up, and the job ends as it would."""
+    started = "frame(kind=KIND['Ended'], body_size=60 << 20)"
+    async with Stage(make_app) as stage, ProcessPool(stage.app(APP), num_idle_processes=1) as pool:
+        exits = await pool.launch(TO_CONTROL.format(started) + "; os._exit(7)")
+        report = await exits.wait()
+        assert (report.outcome, report.reason, report.exit_code) == ("failed", "exited", 7)
+        stays = await pool.launch(TO_CONTROL.format(started))
+        await stage.next("stuck")
+        assert (await (await pool.launch()).wait()).result == "done"
+        stays.cancel("enough")
+        assert (await stays.wait()).reason == "cancelled"
+        await assert_recovered(pool, 1)
+
+
+async def test_S10_a_job_closes_its_control_channel(make_app: MakeApp) -> None:
+    shut = "channel(socket.SOCK_STREAM).shutdown(socket.SHUT_WR)"
+    async with Stage(make_app) as stage, ProcessPool(stage.app(APP), num_idle_processes=1) as pool:
+        job = await pool.launch(shut + "; os._exit(7)")
+        report = await job.wait()
+        assert (report.outcome, report.reason, report.exit_code) == ("failed", "exited", 7)
+        await assert_recovered(pool, 1)
+
+
+async def test_S10_prewarm_sends_on_its_control_channel(make_app: MakeApp, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    flag.touch()
+    prewarm = f"""
+@app.prewarm
+async def prewarm(proc):
+    if os.path.exists({str(flag)!r}):
+        channel(socket.SOCK_STREAM).sendall(m.encode(m.Started("job-1")))
+        await asyncio.Event().wait()
+"""
+    async with Stage(make_app) as stage, ProcessPool(stage.app(APP + prewarm), num_idle_processes=1) as pool:
+        await eventually(lambda: len(list(pool.recent_reports)) >= 3, "reports")
+        assert {report.reason for report in pool.recent_reports} == {"protocol_error"}
+        assert "broke the protocol" in str(pool.stats().breaker_cause)
+        flag.unlink()
+        await assert_recovered(pool, 1)
+        assert (await (await pool.launch()).wait()).result == "done"
+
+
+LOG_GARBAGE = [
+    "os.urandom(1000)",
+    "b'{'",
+    "b'[]'",
+    "b'{}'",
+    "b'[' * 50_000",
+    "b'9' * 50_000",
+    *(
+        f'b\'{{"time":0,"level":{level},"logger":"x","message":{message},"error":null}}\''
+        for level, message in [
+            ("Infinity", '"x"'),
+            ("NaN", '"x"'),
+            ("null", '"x"'),
+            ('"high"', '"x"'),
+            ("1e300", '"x"'),
+            ("20", "[[[]]]"),
+            ("20", '"\\\\ud800 %s %d"'),
+        ]
+    ),
+]
+
+
+async def test_S10_a_job_sends_on_its_log_channel(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """A bad record costs that record; the channel stays in step, packet by packet."""
+    send = f"""
+log = channel(socket.SOCK_SEQPACKET)
+for garbage in [{", ".join(LOG_GARBAGE)}]:
+    log.send(garbage)
+import logging
+logging.getLogger("after").warning("still heard")
+"""
+    async with Stage(make_app) as stage, ProcessPool(stage.app(APP), num_idle_processes=1) as pool:
+        with caplog.at_level(logging.INFO, "greenroom.app"):
+            first = await pool.launch(send)
+            await stage.next("stuck")
+            job = await pool.launch(send + "os._exit(7)\n")  # and what is read after its death
+            report = await job.wait()
+            assert (report.reason, report.exit_code) == ("exited", 7)
+            assert report.log_records_dropped >= len(LOG_GARBAGE) - 2
+            first.cancel()
+            assert (await first.wait()).reason == "cancelled"
+        heard = [record for record in caplog.records if "still heard" in record.getMessage()]
+        assert len(heard) == 2
+        await assert_recovered(pool, 1)
+
+
+@pytest.mark.parametrize("trick", ["fifo", "closed", "device"])
+async def test_S10_a_job_puts_something_else_in_the_place_of_its_stack_dump(make_app: MakeApp, trick: str) -> None:
+    """Its fd is a message, too: opening whatever has that number now must not hold up the supervisor."""
+    tricks = {"fifo": "os.mkfifo(path); new = os.open(path, os.O_RDWR)", "closed": "new = None"}
+    tricks["device"] = "new = os.open('/dev/zero', os.O_RDWR)"
+    async with Stage(make_app) as stage, ProcessPool(stage.app(APP), num_idle_processes=1) as pool:
+        replace = f"""
+path = {str(stage.directory / "fifo")!r}
+{tricks[trick]}
+for name in os.listdir("/proc/self/fd"):
+    try:
+        target = os.readlink(f"/proc/self/fd/{{name}}")
+    except OSError:
+        continue
+    if "stackdump" in target:
+        os.close(int(name)) if new is None else os.dup2(new, int(name))
+if new is not None:
+    os.close(new)
+time.sleep(1000)
+"""
+        async with ProcessPool(stage.app(APP), num_idle_processes=1, stall_timeout=0.5) as watched:
+            report = await (await watched.launch(replace)).wait()
+            assert (report.outcome, report.reason) == ("killed", "stalled")
+        assert (await (await pool.launch()).wait()).result == "done"
+
+
+# --- the zygote ------------------------------------------------------------------------------------
+
+ZYGOTE_GARBAGE = {
+    "random bytes": "os.urandom(1000)",
+    "too short": "b'x'",
+    "too long": "bytes(150 * 1024)",
+    "another version": "frame(version=2)",
+    "an unknown kind": "frame(kind=200)",
+    "a message of another channel": "m.encode(m.Start('job-1'))",
+    "two frames in one packet": "m.encode(m.Loading(1)) * 2",
+    "a truncated frame": "m.encode(m.Loading(1))[:-1]",
+    "a header that is not JSON": "frame(kind=KIND['Loaded'], header=b'{')",
+    "a fork without a pidfd": "m.encode(m.Forked('1-1', 1))",
+    "an end of an unknown process": "m.encode(m.Exited('9-9', 0, None))",
+}
+
+
+@pytest.mark.parametrize("garbage", [*ZYGOTE_GARBAGE.values(), "b''"], ids=[*ZYGOTE_GARBAGE, "nothing"])
+async def test_S10_preload_sends_on_the_channel_of_the_zygote(make_app: MakeApp, garbage: str) -> None:
+    source = f"""{FIND_CHANNEL}
+@app.preload
+def preload():
+    if os.path.exists(BAD):
+        channel(socket.SOCK_SEQPACKET).send({garbage})
+        time.sleep(1000)
+
+@app.entrypoint
+async def entrypoint(ctx):
+    return await on_stage("job") if ctx.job.metadata else "done"
+"""
+    async with Stage(make_app) as stage:
+        bad = stage.directory / "bad"
+        app = stage.app(f"BAD = {str(bad)!r}\n{source}")
+        async with ProcessPool(app, num_idle_processes=1) as pool:
+            job = await pool.launch("stay")
+            visit = await stage.next("job")
+            zygote = zygote_pid(pool)
+            bad.touch()
+            with pytest.raises(AppLoadError, match="broke the protocol"):
+                await pool.reload()
+            with pytest.raises(AppLoadError, match="broke the protocol"):
+                await ProcessPool(app).start()
+            assert zygote_pid(pool) == zygote
+            visit.order("fine")
+            assert (await job.wait()).result == "fine"
+            await assert_recovered(pool, 1)
+
+
+LIES = {
+    **ZYGOTE_GARBAGE,
+    "nothing": "b''",
+    "a second answer": "m.encode(m.Forked(LAST, os.getpid())), (os.pidfd_open(os.getpid()),)",
+    "a refusal of what was forked": "m.encode(m.ForkFailed(LAST, 'no'))",
+    "a burial of the living": "m.encode(m.Reaped(LAST, 0.0, 0.0, 0))",
+    "a death of the living": "m.encode(m.Exited(LAST, 0, None)) + b'x'",
+    "too many fds": "m.encode(m.Exited(LAST, 0, None)), (0, 1, 2, 2, 2, 2)",
+}
+
+
+@pytest.mark.parametrize("garbage", LIES.values(), ids=LIES.keys())
+async def test_S10_a_zygote_at_work_sends_garbage(make_app: MakeApp, tmp_path: Path, garbage: str) -> None:
+    """It is killed and replaced; its jobs go on, and their ends are told exactly."""
+    # Sent before the next fork, and so after the answer to the one before.
+    source = f"""{FIND_CHANNEL}
+FLAG, LAST = {str(tmp_path / "flag")!r}, ""
+
+def send(packet, passed=()):
+    fds.send(channel(socket.SOCK_SEQPACKET), packet, passed)
+
+def lie():
+    global LAST
+    try:
+        LAST = open(FLAG).read()
+        os.unlink(FLAG)
+    except OSError:
+        return
+    send({garbage})
+
+os.register_at_fork(before=lie)
+
+@app.entrypoint
+async def entrypoint(ctx):
+    if ctx.job.metadata == "stay":
+        os._exit(int(await on_stage("job", ctx.job.id)))
+    return "done"
+"""
+    async with Stage(make_app) as stage:
+        async with ProcessPool(stage.app(source), num_idle_processes=1, idle_ttl=0.1) as pool:
+            job = await pool.launch("stay")
+            visit = await stage.next("job")
+            await eventually(lambda: pool.stats().idle == 1 and not pool.stats().warming)
+            lost = zygote_pid(pool)
+            idle = next(process for process in pool.processes if process.state == "idle")
+            (tmp_path / "told").write_text(idle.id)
+            (tmp_path / "told").rename(tmp_path / "flag")
+            kill(idle.pid or 0)  # so that another is asked for
+            await eventually(lambda: pool.stats().zygote_pid not in (None, lost), "replacement of the zygote")
+            await eventually(lambda: is_gone(lost))
+            assert (await (await pool.launch()).wait()).result == "done"
+            visit.order("7")
+            report = await job.wait()
+            assert (report.reason, report.exit_code) == ("exited", 7)
+            await assert_recovered(pool, 1)

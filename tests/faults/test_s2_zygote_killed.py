@@ -1,0 +1,315 @@
+"""S2: the zygote is killed, stopped, or hangs in a fork. Live jobs go on, their ends are told exactly,
+and launching resumes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stage import Stage, assert_recovered
+from support import eventually, is_gone, kill, wait_for_exit, wait_for_file, zygote_pid
+
+from greenroom import AppLoadError, ExitReport, ProcessPool
+from greenroom.system import proc
+
+MakeApp = Callable[[str], str]
+
+APP = """
+import subprocess
+
+@app.entrypoint
+async def entrypoint(ctx):
+    note("start", ctx.job.id)
+    if ctx.job.metadata == "quick":
+        return "done"
+    if ctx.job.metadata == "grandchildren":
+        for session in (False, True):
+            note("grandchild", subprocess.Popen(["sleep", "1000"], start_new_session=session).pid)
+    order = await on_stage("job", ctx.job.id)
+    if order == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if order.isdigit():
+        os._exit(int(order))
+    return order
+"""
+
+
+def pool_of(app: str, **options: Any) -> ProcessPool:
+    # What is left of the lost zygote's idle processes is surplus: let it go soon.
+    return ProcessPool(app, **{"num_idle_processes": 2, "idle_ttl": 0.1, **options})
+
+
+async def replaced(pool: ProcessPool, lost: int) -> None:
+    await eventually(lambda: pool.stats().zygote_pid not in (lost, None), "replacement of the zygote")
+    assert is_gone(lost)
+
+
+def ended(report: ExitReport) -> tuple[str, str, int | None, int | None]:
+    return report.outcome, report.reason, report.exit_code, report.signal
+
+
+async def test_S2_killed_while_idle_with_live_jobs(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage, pool_of(stage.app(APP)) as pool:
+        jobs = {order: await pool.launch() for order in ("7", "crash", "fine", "cancel", "kill")}
+        visits = {}
+        for _ in jobs:
+            visit = await stage.next("job")
+            visits[visit.name] = visit
+        kill(lost := zygote_pid(pool))
+        await replaced(pool, lost)
+        assert pool.stats().jobs == len(jobs)
+
+        for order in ("7", "crash", "fine"):
+            visits[jobs[order].id].order(order)
+        jobs["cancel"].cancel("enough")
+        kill(visits[jobs["kill"].id].pid)
+        reports = {order: await job.wait() for order, job in jobs.items()}
+        assert ended(reports["7"]) == ("failed", "exited", 7, None)
+        assert ended(reports["crash"]) == ("killed", "signaled", None, signal.SIGSEGV)
+        assert ended(reports["fine"]) == ("succeeded", "completed", 0, None)
+        assert reports["fine"].result == "fine"
+        assert ended(reports["cancel"]) == ("cancelled", "cancelled", 0, None)
+        assert ended(reports["kill"]) == ("killed", "signaled", None, signal.SIGKILL)
+        assert all(report.cpu_seconds and report.peak_memory_mb for report in reports.values())
+
+        assert (await (await pool.launch("quick")).wait()).result == "done"
+        assert pool.stats().zygote_restarts == 1
+        await assert_recovered(pool, 2)
+        assert set(stage.starts().values()) == {1}
+
+
+async def test_S2_killed_again_and_again(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage, pool_of(stage.app(APP)) as pool:
+        job = await pool.launch()
+        visit = await stage.next("job")
+        for _ in range(5):
+            kill(lost := zygote_pid(pool))
+            await replaced(pool, lost)
+        visit.order("7")
+        assert ended(await job.wait()) == ("failed", "exited", 7, None)
+        await assert_recovered(pool, 2)
+
+
+async def test_S2_killed_with_a_dead_child_that_it_had_not_buried(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage, pool_of(stage.app(APP)) as pool:
+        job = await pool.launch()
+        visit = await stage.next("job")
+        kill(lost := zygote_pid(pool), signal.SIGSTOP)
+        visit.order("7")
+        await wait_for_exit(os.pidfd_open(visit.pid))
+        assert proc.stat(visit.pid).state == "Z"
+        kill(lost)
+        assert ended(await job.wait()) == ("failed", "exited", 7, None)
+        await replaced(pool, lost)
+        await assert_recovered(pool, 2)
+
+
+async def test_S2_killed_then_what_a_job_leaves_behind_is_still_ended(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage, pool_of(stage.app(APP)) as pool:
+        job = await pool.launch("grandchildren")
+        visit = await stage.next("job")
+        grandchildren = [int(pid) for (pid,) in stage.noted("grandchild")]
+        assert len(grandchildren) == 2
+        kill(lost := zygote_pid(pool))
+        await replaced(pool, lost)
+        assert not any(map(is_gone, grandchildren))  # they are the live job's still
+        visit.order("7")
+        report = await job.wait()
+        assert ended(report) == ("failed", "exited", 7, None)
+        assert report.descendants_killed == 2
+        assert all(map(is_gone, grandchildren))
+        await assert_recovered(pool, 2)
+
+
+async def test_S2_killed_together_with_jobs_that_have_grandchildren(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage, pool_of(stage.app(APP)) as pool:
+        jobs = [await pool.launch("grandchildren") for _ in range(2)]
+        visits = [await stage.next("job") for _ in jobs]
+        for pid in [lost := zygote_pid(pool), *(visit.pid for visit in visits)]:
+            kill(pid)
+        for job in jobs:
+            assert ended(await job.wait()) == ("killed", "signaled", None, signal.SIGKILL)
+        await replaced(pool, lost)
+        assert all(is_gone(int(pid)) for (pid,) in stage.noted("grandchild"))
+        await assert_recovered(pool, 2)
+
+
+@pytest.mark.parametrize("after", [1, 4, 12])
+async def test_S2_killed_in_the_middle_of_a_burst_of_forks(make_app: MakeApp, after: int) -> None:
+    """Each accepted job runs once, whether its process was asked for, forked or warm by then."""
+    async with Stage(make_app) as stage, pool_of(stage.app(APP)) as pool:
+        live = await pool.launch()
+        visit = await stage.next("job")
+        lost = zygote_pid(pool)
+        jobs = [pool.submit("quick", timeout=20.0) for _ in range(20)]
+        await eventually(lambda: len(stage.noted("start")) > after, "part of the burst")
+        kill(lost)
+        for job in jobs:
+            assert ended(await job.wait()) == ("succeeded", "completed", 0, None)
+        await replaced(pool, lost)
+        visit.order("7")
+        assert ended(await live.wait()) == ("failed", "exited", 7, None)
+        await assert_recovered(pool, 2)
+        assert stage.starts() == {job.id: 1 for job in [live, *jobs]}
+
+
+HOLD = """
+def hold():
+    if os.path.exists(HOLD):
+        with open(HELD, "a") as held:
+            held.write(f"{os.getpid()} ")
+        while True:
+            signal.pause()
+
+@app.prewarm
+def prewarm(proc):
+    if os.path.exists(HOLD):
+        note("prewarmed", os.getpid())
+"""
+
+
+def held_app(stage: Stage, tmp_path: Path, where: str) -> tuple[str, Path, Path]:
+    """An app whose forks hang at that place, as long as the first file is there; they say so in the second."""
+    hold, held = tmp_path / "hold", tmp_path / "held"
+    names = f"HOLD, HELD = {str(hold)!r}, {str(held)!r}"
+    return stage.app(f"{names}\n{HOLD}\nos.register_at_fork({where}=hold)\n{APP}"), hold, held
+
+
+@pytest.mark.parametrize("where", ["before", "after_in_parent", "after_in_child"])
+async def test_S2_killed_while_a_fork_is_held(make_app: MakeApp, tmp_path: Path, where: str) -> None:
+    """Before the fork; after it, but before the answer; and with a child that has not armed its lifeline."""
+    async with Stage(make_app) as stage:
+        app, hold, held = held_app(stage, tmp_path, where)
+        async with pool_of(app, prewarm_timeout=3.0) as pool:
+            job = await pool.launch()
+            visit = await stage.next("job")
+            await eventually(lambda: pool.stats().idle == 2)
+            hold.touch()
+            waiting = [pool.submit("quick", timeout=20.0) for _ in range(4)]
+            await wait_for_file(held)
+            if where == "after_in_parent":  # the child is there by now, and unknown to the supervisor
+                await eventually(lambda: stage.noted("prewarmed"), "a child that nobody knows of")
+            hold.unlink()
+            kill(lost := zygote_pid(pool))
+            for each in waiting:
+                assert ended(await each.wait()) == ("succeeded", "completed", 0, None)
+            await replaced(pool, lost)
+            for (pid,) in stage.noted("prewarmed"):
+                await eventually(lambda pid=int(pid): is_gone(pid), "end of the unknown child")  # type: ignore[misc]
+            visit.order("7")
+            assert ended(await job.wait()) == ("failed", "exited", 7, None)
+            await assert_recovered(pool, 2)
+            assert stage.starts() == {each.id: 1 for each in [job, *waiting]}
+
+
+@pytest.mark.parametrize("where", ["before", "after_in_parent"])
+async def test_S2_a_fork_that_hangs_in_the_zygote(make_app: MakeApp, tmp_path: Path, where: str) -> None:
+    async with Stage(make_app) as stage:
+        app, hold, held = held_app(stage, tmp_path, where)
+        async with pool_of(app) as pool:
+            job = await pool.launch()
+            visit = await stage.next("job")
+            await eventually(lambda: pool.stats().idle == 2)
+            lost = zygote_pid(pool)
+            hold.touch()
+            waiting = [pool.submit("quick", timeout=20.0) for _ in range(3)]
+            await wait_for_file(held)
+            hold.unlink()
+            for each in waiting:
+                assert ended(await each.wait()) == ("succeeded", "completed", 0, None)
+            await replaced(pool, lost)
+            visit.order("7")
+            assert ended(await job.wait()) == ("failed", "exited", 7, None)
+            await assert_recovered(pool, 2)
+            assert stage.starts() == {each.id: 1 for each in [job, *waiting]}
+
+
+async def test_S2_a_fork_that_hangs_in_the_child(make_app: MakeApp, tmp_path: Path) -> None:
+    async with Stage(make_app) as stage:
+        app, hold, held = held_app(stage, tmp_path, "after_in_child")
+        async with pool_of(app, prewarm_timeout=1.5) as pool:
+            job = await pool.launch()
+            visit = await stage.next("job")
+            await eventually(lambda: pool.stats().idle == 2)
+            zygote = zygote_pid(pool)
+            hold.touch()
+            waiting = pool.submit("quick", timeout=20.0), pool.submit("quick", timeout=20.0)
+            await wait_for_file(held)
+            hold.unlink()
+            for each in waiting:
+                assert ended(await each.wait()) == ("succeeded", "completed", 0, None)
+            visit.order("7")
+            assert ended(await job.wait()) == ("failed", "exited", 7, None)
+            hung = {int(pid) for pid in held.read_text().split()}
+            await eventually(lambda: all(map(is_gone, hung)), "end of the child that hangs")
+            reports = [report for report in pool.recent_reports if report.pid in hung]
+            assert {report.reason for report in reports} == {"prewarm_timeout"}
+            assert zygote_pid(pool) == zygote  # it is not to blame
+            await assert_recovered(pool, 2)
+
+
+async def test_S2_stopped(make_app: MakeApp) -> None:
+    """It neither forks nor buries any more, and does not die of itself."""
+    async with Stage(make_app) as stage, pool_of(stage.app(APP), num_idle_processes=1) as pool:
+        first, second = await pool.launch(), await pool.launch()
+        visits = {visit.name: visit for visit in [await stage.next("job"), await stage.next("job")]}
+        await eventually(lambda: pool.stats().idle == 1)
+        kill(lost := zygote_pid(pool), signal.SIGSTOP)
+        visits[first.id].order("7")
+        quick = [pool.submit("quick", timeout=20.0) for _ in range(3)]
+        assert ended(await first.wait()) == ("failed", "exited", 7, None)
+        for each in quick:
+            assert ended(await each.wait()) == ("succeeded", "completed", 0, None)
+        await replaced(pool, lost)
+        visits[second.id].order("8")
+        assert ended(await second.wait()) == ("failed", "exited", 8, None)
+        await assert_recovered(pool, 1)
+        assert set(stage.starts().values()) == {1}
+
+
+LOADING = """
+if os.path.exists(HOLD):
+    with open(HELD, "a") as held:
+        held.write(f"{os.getpid()} ")
+    while os.path.exists(HOLD):
+        time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize("victim", ["old", "new", "both"])
+async def test_S2_killed_during_a_reload_with_live_jobs(make_app: MakeApp, tmp_path: Path, victim: str) -> None:
+    hold, held = tmp_path / "hold", tmp_path / "held"
+    async with Stage(make_app) as stage:
+        app = stage.app(f"HOLD, HELD = {str(hold)!r}, {str(held)!r}\n{LOADING}\n{APP}")
+        async with pool_of(app) as pool:
+            job = await pool.launch()
+            visit = await stage.next("job")
+            old = zygote_pid(pool)
+            hold.touch()
+            reloading = asyncio.create_task(pool.reload())
+            new = int(await wait_for_file(held))
+            if victim in ("old", "both"):
+                kill(old)
+                await eventually(lambda: is_gone(old))
+            if victim in ("new", "both"):
+                kill(new)
+            hold.unlink()
+            if victim == "old":
+                await reloading
+                assert zygote_pid(pool) == new
+            else:
+                with pytest.raises(AppLoadError, match="signal 9"):
+                    await reloading
+                await eventually(lambda: pool.stats().zygote_pid is not None, "a zygote")
+                assert (zygote_pid(pool) == old) == (victim == "new")
+            quick = await pool.launch("quick")
+            assert ended(await quick.wait()) == ("succeeded", "completed", 0, None)
+            visit.order("7")
+            assert ended(await job.wait()) == ("failed", "exited", 7, None)
+            await assert_recovered(pool, 2)
+            assert stage.starts() == {job.id: 1, quick.id: 1}

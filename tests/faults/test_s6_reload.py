@@ -1,0 +1,210 @@
+"""S6: a reload that fails changes nothing; one that succeeds changes everything but the jobs that run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from stage import Stage, assert_recovered
+from support import eventually, idle_pids, is_gone, kill, zygote_pid
+
+from greenroom import AppLoadError, NoCapacity, PrewarmError, ProcessPool
+
+MakeApp = Callable[[str], str]
+
+OLD = """
+VERSION = "old"
+
+@app.entrypoint
+async def entrypoint(ctx):
+    note("start", ctx.job.id)
+    if ctx.job.metadata == "stay":
+        await on_stage("job", ctx.job.id)
+    return VERSION
+"""
+
+
+def rewrite(app: str, old: str, new: str) -> None:
+    """Change the app's source; also in size, by which Python knows that what it has compiled is stale."""
+    path = Path(app.rpartition(":")[0])
+    source = path.read_text()
+    assert old in source
+    path.write_text(source.replace(old, new) + "\n" * 7)
+
+
+async def version_served(pool: ProcessPool) -> object:
+    return (await (await pool.launch()).wait()).result
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "message"),
+    [
+        ("VERSION =", "VERSION = = (", AppLoadError, "SyntaxError"),
+        ("@app.entrypoint", "", AppLoadError, "no entrypoint"),
+        ("app = greenroom.App()", "ap = greenroom.App()", AppLoadError, "name 'app' is not defined"),
+        ("VERSION =", "import no_such_module\nVERSION =", AppLoadError, "no_such_module"),
+        ("@app.entrypoint", "os._exit(3)\n@app.entrypoint", AppLoadError, "exit code 3"),
+        (
+            "@app.entrypoint",
+            "@app.prewarm\nasync def prewarm(proc):\n    raise ValueError('no database')\n\n@app.entrypoint",
+            PrewarmError,
+            "no database",
+        ),
+        ("@app.entrypoint", "@app.prewarm\ndef prewarm(proc):\n    os._exit(3)\n\n@app.entrypoint", PrewarmError, "3"),
+        (
+            "@app.entrypoint",
+            "@app.prewarm\nasync def prewarm(proc):\n    time.sleep(1000)\n\n@app.entrypoint",
+            PrewarmError,
+            "prewarm_timeout",
+        ),
+    ],
+)
+async def test_S6_new_code_that_does_not_load_or_warm(
+    make_app: MakeApp, old: str, new: str, error: type[Exception], message: str
+) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD)
+        async with ProcessPool(app, num_idle_processes=2, prewarm_timeout=2.0) as pool:
+            job = await pool.launch("stay")
+            visit = await stage.next("job")
+            await eventually(lambda: pool.stats().idle == 2)
+            before, zygote, generation = idle_pids(pool), zygote_pid(pool), pool.stats().generation
+            source = Path(app.rpartition(":")[0]).read_text()
+            rewrite(app, old, new)
+            with pytest.raises(error, match=message):
+                await pool.reload()
+            assert (zygote_pid(pool), pool.stats().generation) == (zygote, generation)
+            assert idle_pids(pool) == before
+            assert pool.stats().ready
+            assert await version_served(pool) == "old"
+            # What it forks from now on is the old code, too.
+            await eventually(lambda: pool.stats().idle == 2)
+            assert [await version_served(pool) for _ in range(3)] == ["old"] * 3
+            await eventually(lambda: not pool.stats().breaker_open)
+
+            Path(app.rpartition(":")[0]).write_text(source)
+            rewrite(app, '"old"', '"repaired"')
+            await pool.reload()
+            assert await version_served(pool) == "repaired"
+            visit.order("leave")
+            assert (await job.wait()).result == "old"
+            await assert_recovered(pool, 2)
+
+
+async def test_S6_live_jobs_end_on_the_old_code(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD)
+        async with ProcessPool(app, num_idle_processes=2) as pool:
+            jobs = [await pool.launch("stay") for _ in range(3)]
+            visits = [await stage.next("job") for _ in jobs]
+            await eventually(lambda: pool.stats().idle == 2)
+            zygote, old_idle = zygote_pid(pool), idle_pids(pool)
+            rewrite(app, '"old"', '"renewed"')
+            await pool.reload()
+            assert await asyncio.gather(*(version_served(pool) for _ in range(4))) == ["renewed"] * 4
+            await eventually(lambda: all(map(is_gone, old_idle)), "end of the old idle processes")
+            assert not is_gone(zygote)  # it is needed still, to bury the jobs that run
+            for visit in visits[:-1]:
+                visit.order("leave")
+            for job in jobs[:-1]:
+                assert (await job.wait()).result == "old"
+            assert not is_gone(zygote)
+            visits[-1].order("leave")
+            assert (await jobs[-1].wait()).result == "old"
+            await eventually(lambda: is_gone(zygote), "end of the old zygote")
+            assert zygote_pid(pool) != zygote
+            await assert_recovered(pool, 2)
+            assert pool.stats().zygote_restarts == 0
+            assert set(stage.starts().values()) == {1}
+
+
+async def test_S6_several_generations_at_a_time(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD)
+        async with ProcessPool(app, num_idle_processes=1) as pool:
+            jobs, visits, zygotes, version = [], [], [], "old"
+            for _ in range(4):
+                jobs.append(await pool.launch("stay"))
+                visits.append(await stage.next("job"))
+                zygotes.append(zygote_pid(pool))
+                rewrite(app, f'"{version}"', f'"{version}er"')
+                version += "er"
+                await pool.reload()
+            for visit in visits:
+                visit.order("leave")
+            assert [(await job.wait()).result for job in jobs] == ["old", "older", "olderer", "oldererer"]
+            await eventually(lambda: all(map(is_gone, zygotes)), "end of the old zygotes")
+            await assert_recovered(pool, 1)
+
+
+async def test_S6_a_reload_that_repairs_what_was_broken(make_app: MakeApp) -> None:
+    """What still fails of the old code while the new is tried says nothing about the new."""
+    prewarm = """
+@app.prewarm
+async def prewarm(proc):
+    order = await on_stage("prewarm")
+    if order == "fail":
+        raise ValueError("no database")
+"""
+    async with Stage(make_app) as stage:
+        app = stage.app(prewarm + OLD)
+        pool = ProcessPool(app, num_idle_processes=1)
+        starting = asyncio.create_task(pool.start())
+        (await stage.next("prewarm")).order("fail")
+        await starting
+        try:
+            assert not pool.stats().ready
+            broken = await stage.next("prewarm")
+            rewrite(app, "order = await on_stage", "order = await  on_stage")
+            reloading = asyncio.create_task(pool.reload())
+            repaired = await stage.next("prewarm")
+            broken.order("fail")
+            await eventually(lambda: sum(r.reason == "prewarm_failed" for r in pool.recent_reports) == 2)
+            assert not reloading.done()
+            repaired.order("serve")
+            await reloading
+            await assert_recovered(pool, 1)
+        finally:
+            await pool.aclose()
+
+
+async def test_S6_what_a_lost_zygote_has_left_is_reloaded_too(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD)
+        async with ProcessPool(app, num_idle_processes=3) as pool:
+            orphans = idle_pids(pool)
+            job = await pool.launch("stay")
+            visit = await stage.next("job")
+            kill(lost := zygote_pid(pool))
+            await eventually(lambda: pool.stats().zygote_pid not in (None, lost), "replacement of the zygote")
+            rewrite(app, '"old"', '"renewed"')
+            await pool.reload()
+            served = await asyncio.gather(*(version_served(pool) for _ in range(8)))
+            assert served == ["renewed"] * 8
+            orphans.remove(visit.pid)
+            await eventually(lambda: all(map(is_gone, orphans)), "end of the old idle processes")
+            visit.order("leave")
+            assert (await job.wait()).result == "old"
+            await assert_recovered(pool, 3)
+
+
+async def test_S6_no_session_is_turned_down_meanwhile(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD)
+        async with ProcessPool(app, num_idle_processes=2) as pool:
+            rewrite(app, '"old"', '"renewed"')
+            reloading = asyncio.create_task(pool.reload())
+            served = []
+            while not reloading.done():
+                try:
+                    served.append(await version_served(pool))
+                except NoCapacity as error:
+                    pytest.fail(f"a session was turned down: {error}")
+            await reloading
+            assert served.count("old") > 0
+            assert served == sorted(served)  # old, then renewed: never back
+            await assert_recovered(pool, 2)
+            assert os.path.exists(f"/proc/{zygote_pid(pool)}")

@@ -1,0 +1,464 @@
+"""Properties of the pure parts: what must hold for every input, not for some examples."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from itertools import product
+from typing import Any, get_args
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from greenroom.errors import ErrorInfo, PayloadError
+from greenroom.pool.breaker import Breaker
+from greenroom.pool.clock import LONGEST_SLEEP, TOLERANCE, AwakeClock
+from greenroom.pool.exits import Decision, Evidence, ExitStatus, judge
+from greenroom.pool.memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
+from greenroom.pool.sizing import Demand, forks_needed
+from greenroom.pool.stalls import Sample, Stall, classify
+from greenroom.pool.states import State
+from greenroom.report import Outcome, Reason
+from greenroom.wire import messages as m
+from greenroom.wire import payload
+from greenroom.wire.frames import MAX_HEADER, Frame, FrameDecoder, FrameError, decode_packet, encode_frame
+
+counts = st.integers(0, 1000)
+seconds = st.floats(0, 1e6)
+
+# --- sizing --------------------------------------------------------------------------------------
+
+
+@given(counts, counts, counts, counts, counts, st.integers(1, 1000))
+def test_forks_are_never_more_than_needed_nor_than_allowed(
+    target: int, idle: int, waiting: int, warming: int, outgoing: int, concurrent: int
+) -> None:
+    forks = forks_needed(
+        idle_target=target, idle=idle, waiting=waiting, warming=warming, outgoing=outgoing, concurrent=concurrent
+    )
+    assert forks >= 0
+    if forks:
+        assert warming + outgoing + forks <= concurrent
+        assert idle + warming + forks <= target + waiting
+    missing = waiting + target - idle - warming
+    if missing > 0 and warming + outgoing < concurrent:
+        assert forks > 0  # nobody waits while a fork could be made for him
+
+
+@given(st.lists(st.floats(0, 100)), st.floats(0.001, 10), st.integers(0, 50), st.integers(0, 50))
+def test_the_idle_target_stays_between_floor_and_ceiling(
+    pauses: list[float], refill: float, floor: int, extra: int
+) -> None:
+    demand, now = Demand(), 0.0
+    demand.refilled(refill)
+    for pause in pauses:
+        now += pause
+        demand.claimed(now)
+        assert floor <= demand.idle_target(now, floor, floor + extra) <= floor + extra
+    assert demand.idle_target(now + 3600, floor, floor + extra) == floor  # a burst is not remembered for ever
+
+
+@given(st.integers(1, 200))
+def test_more_claims_never_mean_a_smaller_target(claims: int) -> None:
+    quiet, busy = Demand(), Demand()
+    for demand, number in ((quiet, claims), (busy, claims + 1)):
+        demand.refilled(1.0)
+        for _ in range(number):
+            demand.claimed(0.0)
+    assert busy.idle_target(0.0, 1, 1000) >= quiet.idle_target(0.0, 1, 1000)
+
+
+# --- breaker -------------------------------------------------------------------------------------
+
+
+def tries_in(period: float, bound: int, spend: float) -> int:
+    """How often a pool would fork in this time if each try fails after ``spend`` seconds."""
+    breaker, now, tries = Breaker(), 0.0, 0
+    while now < period:
+        allowed = breaker.tries_allowed(now, 0, bound)
+        tries += allowed
+        now += spend
+        for _ in range(allowed):
+            breaker.failed(now, "broken")
+        now += breaker.wait(now)
+    return tries
+
+
+@given(st.integers(1, 32), st.floats(0.001, 5))
+def test_tries_a_minute_are_bounded_however_soon_they_fail(bound: int, spend: float) -> None:
+    assert tries_in(60.0, bound, spend) <= 3 + bound + 9
+    assert tries_in(3600.0, bound, spend) <= 3 + bound + 9 + 120
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(1, 8), st.integers(0, 8))
+def test_the_breaker_counts_failures_in_a_row_and_forgets_at_a_success(
+    successes: list[bool], bound: int, in_progress: int
+) -> None:
+    breaker, now, in_a_row = Breaker(), 100.0, 0
+    for number, success in enumerate(successes):
+        now += 0.01
+        if success:
+            breaker.succeeded()
+            in_a_row = 0
+            assert (breaker.is_open, breaker.cause, breaker.wait(now)) == (False, None, 0.0)
+        else:
+            breaker.failed(now, f"cause {number}")
+            in_a_row += 1
+            assert breaker.cause == f"cause {number}"
+        assert breaker.failures == in_a_row
+        assert 0 <= breaker.wait(now) <= 30
+        assert not breaker.is_open or breaker.is_cautious
+        allowed = breaker.tries_allowed(now, in_progress, bound)
+        assert allowed == bound if not breaker.is_cautious else allowed <= max(in_progress, 1)
+        # What is in progress already is not called back, and when the time has come there is a try.
+        later = now + breaker.wait(now)
+        assert breaker.tries_allowed(later + 1e-6, 0, bound) >= 1
+
+
+# --- stalls --------------------------------------------------------------------------------------
+
+samples = st.builds(
+    Sample,
+    at=st.floats(0, 1000),
+    loop_beat=st.integers(0, 5),
+    thread_beat=st.integers(0, 5),
+    state=st.sampled_from("RSDTtZ?"),
+    cpu=st.floats(0, 1000),
+    waited=st.floats(0, 1000),
+)
+
+
+@given(samples, samples, samples, st.floats(0.01, 100))
+def test_a_stall_is_only_what_fits_the_samples(last: Sample, before: Sample, now: Sample, timeout: float) -> None:
+    stall = classify(last, before, now, timeout)
+    elapsed = now.at - last.at
+    assert (stall is None) == (now.loop_beat != last.loop_beat or elapsed < timeout)
+    if stall is Stall.STOPPED:
+        assert now.state in "Tt"
+    elif stall is Stall.STARVED:
+        assert now.waited - last.waited > elapsed / 2
+        assert now.cpu - last.cpu < timeout / 2
+    elif stall is Stall.GIL_HELD:
+        assert now.thread_beat == before.thread_beat
+    elif stall is Stall.LOOP_BLOCKED:
+        assert now.thread_beat != before.thread_beat
+
+
+@given(samples, st.floats(0.01, 100), st.floats(1.01, 10))
+def test_a_process_that_got_no_cpu_is_never_called_stuck(last: Sample, timeout: float, factor: float) -> None:
+    assume(last.state not in "Tt")
+    elapsed = timeout * factor
+    now = last._replace(at=last.at + elapsed, waited=last.waited + elapsed * 0.9)
+    assume(now.at - last.at >= timeout)
+    assert classify(last, last, now, timeout) is Stall.STARVED
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+limits = st.none() | st.floats(1, 1e5)
+readings = st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1), st.floats(0.01, 2)), max_size=30)
+
+
+@given(limits, limits, readings)
+def test_memory_is_judged_by_its_proportional_size_and_warned_of_once(
+    warn: float | None, limit: float | None, readings: list[tuple[float, float, float]]
+) -> None:
+    policy, now, warnings = MemoryPolicy(warn, limit), 0.0, 0
+    for rss, private_share, pause in readings:
+        now += pause
+        pss = rss * private_share
+        verdict = policy.judge_rss(rss, now)
+        assert verdict in (MemoryVerdict.FINE, MemoryVerdict.CONFIRM)
+        if verdict is MemoryVerdict.CONFIRM:
+            assert (warn, limit) != (None, None)
+            verdict = policy.judge_pss(rss, pss, now)
+            if limit is not None and pss > limit:
+                assert verdict is MemoryVerdict.KILL
+            else:
+                assert verdict is not MemoryVerdict.KILL
+            warnings += verdict is MemoryVerdict.WARN
+        assert SHORTEST <= policy.next_look(rss) <= LONGEST
+    assert warnings <= (warn is not None)
+
+
+@given(st.floats(1, 1e5), st.floats(1.0, 10))
+def test_private_memory_over_the_limit_is_always_found(limit: float, factor: float) -> None:
+    policy = MemoryPolicy(None, limit)
+    rss = limit * factor + 1
+    assert policy.judge_rss(rss, 0.0) is MemoryVerdict.CONFIRM
+    assert policy.judge_pss(rss, rss, 0.0) is MemoryVerdict.KILL
+
+
+# --- exits ---------------------------------------------------------------------------------------
+
+REASONS: tuple[Reason, ...] = get_args(Reason)
+STATUSES = [
+    ExitStatus(None, None),
+    *(ExitStatus(code, None) for code in (0, 1, 4)),
+    *(ExitStatus(None, number) for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, 63)),
+]
+ENDED = [None, "completed", "raised", "exited", "cancelled"]
+ERROR = ErrorInfo("ValueError", "bad", "")
+
+
+def all_evidence() -> list[Evidence]:
+    decisions = [None, *(Decision(reason, f"decided: {reason}") for reason in REASONS)]
+    booleans = (False, True)
+    found = product(STATUSES, State, decisions, booleans, ENDED, booleans, booleans)
+    return [
+        Evidence(status, state.value, decision, sent, ended, told, ERROR if ended == "raised" else None, oom)
+        for status, state, decision, sent, ended, told, oom in found
+    ]
+
+
+def test_every_combination_of_evidence_yields_a_verdict_that_fits_it() -> None:
+    for evidence in all_evidence():
+        verdict = judge(evidence)
+        assert verdict.outcome in get_args(Outcome), evidence
+        assert verdict.reason in REASONS, evidence
+        assert verdict.detail, evidence
+        assert_consistent(evidence, verdict.outcome, verdict.reason)
+
+
+def assert_consistent(evidence: Evidence, outcome: str, reason: str) -> None:
+    status, decision = evidence.status, evidence.decision
+    about = f"{evidence} -> {outcome}, {reason}"
+    decided = decision is not None and reason == decision.reason
+    if decision is None:
+        assert not decided
+    if reason not in ("completed", "raised", "exited", "signaled", "oom_killed"):
+        assert decided, about  # nobody else can have come to this
+    if outcome == "succeeded":
+        assert evidence.ended == "completed" or (evidence.ended == "exited" and status.exit_code == 0), about
+    if outcome == "cancelled":
+        assert decided, about
+        assert reason in ("cancelled", "drained", "idle_expired"), about
+    if decided:
+        return
+    if reason == "signaled":
+        assert status.signal is not None, about
+    if reason == "exited":
+        assert status.signal is None, about
+    if reason == "oom_killed":
+        assert evidence.oom_killed, about
+        assert outcome in ("killed", "succeeded", "failed"), about
+    if reason in ("completed", "raised"):
+        assert evidence.ended == reason, about
+        assert status.signal is None, about
+
+
+def test_a_kill_that_nobody_here_has_sent_is_never_put_down_to_a_decision() -> None:
+    """It was asked to end, politely; and before it had, somebody else's SIGKILL ended it."""
+    for reason, state in product(("cancelled", "drained", "idle_expired", "job_timeout"), ("idle", "running")):
+        evidence = Evidence(ExitStatus(None, signal.SIGKILL), state, Decision(reason, "asked"))  # type: ignore[arg-type]
+        assert judge(evidence).reason == "signaled"
+        oom = Evidence(ExitStatus(None, signal.SIGKILL), state, Decision(reason, "asked"), oom_killed=True)  # type: ignore[arg-type]
+        assert judge(oom)[:2] == ("killed", "oom_killed")
+
+
+def test_who_was_asked_and_went_has_done_as_it_was_told_even_as_the_kill_was_on_its_way() -> None:
+    for signal_sent in (False, True):
+        verdict = judge(Evidence(ExitStatus(0, None), "idle", Decision("drained", "asked"), signal_sent))
+        assert verdict[:2] == ("cancelled", "drained")
+
+
+@pytest.mark.parametrize(("ended", "outcome"), [("completed", "succeeded"), ("raised", "failed")])
+def test_a_job_that_ended_before_it_was_told_to_has_ended_by_itself(ended: str, outcome: str) -> None:
+    evidence = Evidence(ExitStatus(0, None), "running", Decision("cancelled", "late"), ended=ended, error=ERROR)
+    assert judge(evidence)[:2] == (outcome, ended)
+
+
+# --- clock ---------------------------------------------------------------------------------------
+
+LONGEST_COUNTED = LONGEST_SLEEP + TOLERANCE
+
+
+class Real:
+    """The clock underneath: it goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@given(st.lists(st.floats(0, 0.2) | st.floats(0.51, 1e5), max_size=40))
+def test_pauses_never_count_and_everything_else_does(steps: list[float]) -> None:
+    real = Real()
+    clock = AwakeClock(real)
+    begin, counted = clock.now(), 0.0
+    for step in steps:
+        real.now += step
+        clock.advance()
+        counted += step if step <= LONGEST_COUNTED else 0.0
+        assert math.isclose(clock.now() - begin, counted, abs_tol=1e-6)
+        assert math.isclose(clock.now() - begin + clock.paused, real.now - 1000.0, abs_tol=1e-4)
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 2)), max_size=40))
+def test_no_timer_is_early_and_none_is_forgotten(steps: list[tuple[float, float]]) -> None:
+    real = Real()
+    clock = AwakeClock(real)
+    fired: list[tuple[float, float]] = []
+    for delay, step in steps:
+        clock.call_later(delay, lambda due: fired.append((due, clock.now())), clock.now() + delay)
+        real.now += step
+        clock.advance()
+    for _ in range(10):
+        real.now += 0.4
+        clock.advance()
+    assert len(fired) == len(steps)
+    assert all(at >= due for due, at in fired)
+
+
+def test_a_cancelled_timer_does_not_fire_and_one_that_fails_stops_no_other() -> None:
+    real = Real()
+    clock = AwakeClock(real)
+    fired: list[str] = []
+    clock.call_later(0.1, fired.append, "cancelled").cancel()
+    clock.call_later(0.1, lambda: 1 / 0)
+    clock.call_later(0.2, fired.append, "kept")
+    real.now += 0.3
+    clock.advance()
+    assert fired == ["kept"]
+
+
+# --- frames --------------------------------------------------------------------------------------
+
+frames = st.builds(Frame, st.integers(0, 255), st.binary(max_size=200), st.binary(max_size=500))
+
+
+def fed(decoder: FrameDecoder, data: bytes, cuts: list[int]) -> list[Frame]:
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    pieces = [data[begin:end] for begin, end in zip(places, places[1:], strict=False)]
+    return [frame for piece in pieces for frame in decoder.feed(piece)]
+
+
+@given(st.lists(frames, max_size=8), st.lists(st.integers(0, 10_000), max_size=30))
+def test_frames_survive_any_splitting_of_the_stream(sent: list[Frame], cuts: list[int]) -> None:
+    assert fed(FrameDecoder(), b"".join(encode_frame(*frame) for frame in sent), cuts) == sent
+
+
+@given(frames, st.data())
+def test_a_truncated_stream_yields_nothing_and_a_truncated_packet_is_an_error(frame: Frame, data: st.DataObject) -> None:
+    packet = encode_frame(*frame)
+    assert decode_packet(packet) == frame
+    part = packet[: data.draw(st.integers(0, len(packet) - 1))]
+    assert list(FrameDecoder().feed(part)) == []
+    for broken in (part, packet + b"\0"):
+        with pytest.raises(FrameError):
+            decode_packet(broken)
+
+
+@given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=10))
+@example(b"\x01\x01\0\0\xff\xff\xff\xff\0\0\0\0", [])
+@example(b"\x01\x01\0\0\0\0\0\0\xff\xff\xff\xff", [])
+@example(b"\x02" + bytes(11), [])
+def test_garbage_raises_nothing_but_frame_error(data: bytes, cuts: list[int]) -> None:
+    for read in (lambda: fed(FrameDecoder(), data, cuts), lambda: decode_packet(data)):
+        try:
+            read()
+        except FrameError:
+            continue
+
+
+@pytest.mark.parametrize(("header", "body"), [(MAX_HEADER + 1, 0), (0, payload.MAX_BYTES + 1), (2**32 - 1, 2**32 - 1)])
+def test_an_oversized_frame_is_refused_at_its_prefix(header: int, body: int) -> None:
+    prefix = b"\x01\x01\0\0" + header.to_bytes(4, "big") + body.to_bytes(4, "big")
+    with pytest.raises(FrameError, match="over the limit"):
+        list(FrameDecoder().feed(prefix))
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+plain_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
+    max_leaves=15,
+)
+MESSAGES: tuple[type[Any], ...] = get_args(m.Message)
+messages = st.one_of(*(st.from_type(kind) for kind in MESSAGES)).filter(lambda message: not _has_odd_float(message))
+
+
+def _has_odd_float(message: Any) -> bool:
+    return "nan" in repr(message)
+
+
+@given(messages, st.binary(max_size=100))
+def test_every_message_comes_back_as_it_was(message: m.Message, body: bytes) -> None:
+    frame = decode_packet(m.encode(message, body))
+    assert (m.decode(frame, type(message)), frame.body) == (message, body)
+
+
+@given(st.integers(0, 255), plain_json.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60))
+def test_a_strange_header_raises_nothing_but_frame_error(kind: int, header: bytes) -> None:
+    try:
+        m.decode(Frame(kind, header, b""), m.Message)
+    except FrameError:
+        return
+
+
+@given(st.sampled_from(MESSAGES), st.data())
+@example(m.Warm, None)
+def test_a_header_with_the_right_names_and_strange_values_raises_nothing_but_frame_error(
+    kind: type[Any], data: st.DataObject | None
+) -> None:
+    names = kind.__dataclass_fields__
+    values = st.one_of(plain_json, st.sampled_from([10**400, -(10**400), 2**63, "\ud800", [], {}]))
+    header = {name: 10**400 if data is None else data.draw(values) for name in names}
+    frame = Frame(MESSAGES.index(kind) + 1, json.dumps(header).encode(), b"")
+    try:
+        message = m.decode(frame, kind)
+    except FrameError:
+        return
+    assert isinstance(message, kind)
+
+
+# --- payloads ------------------------------------------------------------------------------------
+
+
+@given(plain_json | st.text(st.characters(categories=["Cs", "Lu"])))
+def test_plain_data_comes_back_as_it_was(value: Any) -> None:
+    encoded = payload.encode(value)
+    assert payload.decode(encoded) == value
+    text = payload.as_json(encoded)
+    assert text is not None
+    assert json.loads(text) == value
+    assert payload.from_json(text) == encoded
+
+
+@given(st.binary())
+def test_bytes_come_back_as_they_were(value: bytes) -> None:
+    for kind in (bytes, bytearray, memoryview):
+        encoded = payload.encode(kind(value))
+        assert payload.decode(encoded) == value
+        assert payload.as_json(encoded) is None
+
+
+@given(st.binary(max_size=200))
+@example(b"")
+@example(b"j" + b"[" * 100_000)
+@example(b"j\xff\xfe")
+def test_a_strange_payload_raises_nothing_but_payload_error(data: bytes) -> None:
+    try:
+        payload.decode(data)
+    except PayloadError:
+        return
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value", [object(), {1, 2}, {"key": b"bytes"}, {(1, 2): 3}, 1j, nested(100_000), 10**5000, lambda: None]
+)
+def test_what_is_not_plain_data_is_refused(value: object) -> None:
+    with pytest.raises(PayloadError):
+        payload.encode(value)
