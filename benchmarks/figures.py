@@ -36,7 +36,7 @@ class Effort:
 
 
 _SCALED = ("greenroom", "livekit-forkserver", "futures-forkserver", "livekit-spawn", "livekit-node")
-FULL = Effort("full", 3, 100, 8.0, (10, 100, 1000), _SCALED, 100.0, 6.0, True)
+FULL = Effort("full", 3, 100, 8.0, (10, 100, 1000), _SCALED, 130.0, 6.0, True)
 QUICK = Effort("quick", 1, 20, 1.5, (10, 100), _SCALED[:3], 20.0, 1.5, False)
 
 

@@ -88,7 +88,7 @@ def test_piped_demo_prints_plain_lines_and_every_report() -> None:
     for _, _, outcome, reason, talk, *_ in rows(run.printed).values():
         assert (outcome, reason) == ("succeeded", "completed")
         assert float(talk) > 5
-    assert "6 calls: 6 served, 0 killed from outside, 0 lost." in run.printed
+    assert "6 calls: 6 served, 0 killed from outside, 0 lost or failed." in run.printed
     assert {fields[0] for fields in rows(run.printed).values()} == {"warm", "cold"}
 
 
@@ -103,7 +103,7 @@ def test_demo_on_a_terminal(terminal: tuple[int, int]) -> None:
 
 
 def test_killed_call_is_reported_as_killed_and_the_others_complete() -> None:
-    with demo("--calls", 4, "--idle", 2, "--speed", 2) as run:
+    with demo("--calls", 4, "--idle", 2, "--speed", 4) as run:
         victim = int(run.read_until(r"kill -9 (\d+) \(a call\)")[1])
         os.kill(victim, signal.SIGKILL)
         assert run.finish() == 0, run.printed
@@ -111,7 +111,7 @@ def test_killed_call_is_reported_as_killed_and_the_others_complete() -> None:
     reports = rows(run.printed)
     assert reports.pop(caller)[2:4] == ["killed", "signaled"]
     assert [fields[2] for fields in reports.values()] == ["succeeded"] * 3
-    assert "4 calls: 3 served, 1 killed from outside, 0 lost." in run.printed
+    assert "4 calls: 3 served, 1 killed from outside, 0 lost or failed." in run.printed
 
 
 def test_demo_kills_a_call_an_idle_process_and_the_zygote() -> None:
@@ -120,7 +120,7 @@ def test_demo_kills_a_call_an_idle_process_and_the_zygote() -> None:
     for kind in ("a call", "an idle process", "the zygote"):
         assert f"--kill: killed {kind}, " in run.printed
     assert re.search(r"zygote \d+ has taken over", run.printed)
-    assert "4 calls: 3 served, 1 killed from outside, 0 lost." in run.printed
+    assert "4 calls: 3 served, 1 killed from outside, 0 lost or failed." in run.printed
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -131,7 +131,7 @@ def test_interrupted_demo_ends_its_worker(signum: int) -> None:
         run.process.send_signal(signum)
         assert run.finish() == 130, run.printed
     assert time.monotonic() - interrupted_at < 10, "it waited for its calls"
-    assert "Interrupted: 3 were ended with the worker." in run.printed
+    assert "Interrupted: 3 calls were ended with the worker." in run.printed
 
 
 def test_lost_worker_loses_the_calls_and_fails_the_demo() -> None:
@@ -140,7 +140,7 @@ def test_lost_worker_loses_the_calls_and_fails_the_demo() -> None:
         run.read_until(r"try, in another terminal")
         os.kill(worker, signal.SIGKILL)
         assert run.finish() == 1, run.printed
-    assert "3 calls: 0 served, 0 killed from outside, 3 lost." in run.printed
+    assert "3 calls: 0 served, 0 killed from outside, 3 lost or failed." in run.printed
     assert "The worker ended with exit code -9." in run.printed
 
 

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from support import DEADLINE, eventually, idle_pids
 
 from greenroom import ProcessPool
 
-__all__ = ["HELD_WHEN_CLAIMED", "PLAIN", "Stage", "Visit", "assert_recovered", "starting"]
+__all__ = ["HELD_WHEN_CLAIMED", "PLAIN", "Stage", "Visit", "assert_recovered", "starting", "steady"]
 
 PLAIN = """
 @app.entrypoint
@@ -143,6 +144,11 @@ class Stage:
         if line.endswith(b"\n"):  # else it died on its way in
             visit = Visit(line, reader, writer)
             self._queue(visit.phase).put_nowait(visit)
+
+
+def steady(idle: int) -> dict[str, Any]:
+    """Options for a pool that is back at this many idle processes, however busy it or the machine has been."""
+    return {"num_idle_processes": idle, "max_idle_processes": idle, "idle_ttl": 0.2}
 
 
 async def assert_recovered(pool: ProcessPool, idle: int) -> None:

@@ -24,12 +24,12 @@ def forked(live):
         os._exit(0)
 
 def rest():
-    note("descendant", os.getpid())
+    note("descendant", JOB, os.getpid())
     while True:
         signal.pause()
 
 def executed(*command, **how):
-    note("descendant", subprocess.Popen(command or FOR_EVER, **how).pid)
+    note("descendant", JOB, subprocess.Popen(command or FOR_EVER, **how).pid)
 
 def ignoring_signals():
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
@@ -53,7 +53,7 @@ def reaper_of_its_own():
     rest()
 
 def stopped():
-    note("descendant", os.getpid())
+    note("descendant", JOB, os.getpid())
     os.kill(os.getpid(), signal.SIGSTOP)
 
 def heir_of_all_fds():
@@ -62,7 +62,7 @@ def heir_of_all_fds():
             os.set_inheritable(fd, True)
         except OSError:
             pass
-    note("descendant", os.getpid())
+    note("descendant", JOB, os.getpid())
     os.execvp("sleep", FOR_EVER)
 
 MAKERS = {
@@ -81,19 +81,20 @@ MAKERS = {
 COUNTS = {"family": 5, "reaper": 2}
 
 def leave(kinds):
-    before = len(noted())
     for kind in kinds:
         MAKERS[kind]()
-    while len(noted()) < before + sum(COUNTS.get(kind, 1) for kind in kinds):
+    while len(noted()) < sum(COUNTS.get(kind, 1) for kind in kinds):
         time.sleep(0.001)
 
 def noted():
     with open(LEDGER) as file:
-        return [line for line in file if line.startswith("descendant")]
+        return [line for line in file if line.startswith(f"descendant {JOB}")]
 
 @app.entrypoint
 async def entrypoint(ctx):
-    note("start", ctx.job.id)
+    global JOB
+    JOB = ctx.job.id
+    note("start", JOB)
     kinds, end = ctx.job.metadata
     leave(kinds)
     if end == "stay":
@@ -121,7 +122,7 @@ KINDS = {
 
 
 def descendants(stage: Stage) -> list[int]:
-    return [int(pid) for (pid,) in stage.noted("descendant")]
+    return [int(pid) for _, pid in stage.noted("descendant")]
 
 
 @pytest.mark.parametrize("start_method", ["zygote", "spawn"])
@@ -189,7 +190,7 @@ async def test_J5_the_descendants_of_a_live_job_are_left_alone(make_app: MakeApp
 # A copy of the process that does not stay within the user's code, but goes on where the fork was.
 COPIES = """
 async def in_copy(kind):
-    note("descendant", os.getpid())
+    note("descendant", "copy", os.getpid())
     if kind == "return":
         return "the copy's"
     if kind == "raise":
@@ -238,5 +239,3 @@ async def test_J5_a_forked_copy_does_not_keep_a_stalled_job_alive(make_app: Make
             assert " in entrypoint\n" in (report.stack_dump or "")
             assert [pid for pid in descendants(stage) if not is_gone(pid)] == []
             await assert_recovered(pool, 1)
-
-

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 import pytest
-from stage import PLAIN, Stage, assert_recovered, starting
+from stage import PLAIN, Stage, assert_recovered, starting, steady
 from support import DEADLINE, eventually
 
 from greenroom import ExitReport, JobHandle, NoCapacity, ProcessPool
@@ -16,7 +16,7 @@ MakeApp = Callable[[str], str]
 
 
 async def test_P1_each_of_30_jobs_that_never_end_starts_while_all_before_it_run(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=3, max_jobs=30) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(3), max_jobs=30) as pool:
         handles, visits = [], []
         for _ in range(30):
             await eventually(lambda: pool.stats().idle > 0, "an idle process, whoever else is running")
@@ -32,7 +32,7 @@ async def test_P1_each_of_30_jobs_that_never_end_starts_while_all_before_it_run(
 
 
 async def test_P1_30_jobs_that_never_end_are_launched_at_once(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=3, max_jobs=30) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(3), max_jobs=30) as pool:
         handles = await asyncio.gather(*(pool.launch("stay", timeout=DEADLINE) for _ in range(30)))
         assert {handle.state for handle in handles} == {"running"}
         await leave_and_check(stage, handles, 30)
@@ -42,7 +42,7 @@ async def test_P1_a_launch_waits_for_nobody_elses_prewarm(make_app: MakeApp) -> 
     """One job runs for ever and its replacement warms up for ever; the next idle process serves all the same."""
     held_after_two = PLAIN + "\n@app.prewarm\nasync def prewarm(proc):\n    await on_stage('prewarm')\n"
     async with Stage(make_app) as stage:
-        pool = ProcessPool(stage.app(held_after_two), num_idle_processes=2, prewarm_timeout=50)
+        pool = ProcessPool(stage.app(held_after_two), **steady(2), prewarm_timeout=50)
         async with starting(pool):
             for _ in range(2):
                 (await stage.next("prewarm")).order("go on")
@@ -84,7 +84,7 @@ async def test_P7_no_launch_waits_past_its_deadline(make_app: MakeApp) -> None:
     """Four are served at once; nothing becomes warm for the others, each of which has a deadline of its own."""
     held = PLAIN + "\n@app.prewarm\nasync def prewarm(proc):\n    await on_stage('prewarm')\n"
     async with Stage(make_app) as stage:
-        pool = ProcessPool(stage.app(held), num_idle_processes=4, max_concurrent_prewarms=8, prewarm_timeout=50)
+        pool = ProcessPool(stage.app(held), **steady(4), max_concurrent_prewarms=8, prewarm_timeout=50)
         async with starting(pool):
             for _ in range(4):
                 (await stage.next("prewarm")).order("go on")
@@ -160,7 +160,7 @@ def expired(pool: ProcessPool) -> list[ExitReport]:
 
 
 async def test_P9_no_more_than_max_jobs_are_accepted_in_one_turn(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=2, max_jobs=5) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(2), max_jobs=5) as pool:
         for _ in range(2):  # the places are given back, each exactly once
             results = await asyncio.gather(
                 *(pool.launch("stay", timeout=DEADLINE) for _ in range(60)), return_exceptions=True
@@ -181,11 +181,11 @@ async def test_P9_no_more_than_max_jobs_are_accepted_in_one_turn(make_app: MakeA
 
 async def test_P9_a_place_is_taken_until_the_process_is_gone(make_app: MakeApp) -> None:
     """Waiting, cancelled, dying: all of them count; what was refused has left no trace."""
-    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=1, max_jobs=2) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(1), max_jobs=2) as pool:
         first = await pool.launch("stay")
         visit = await stage.next("job")
         second = pool.submit("stay", timeout=DEADLINE)
-        for moment in (lambda: None, lambda: first.cancel(), lambda: os.kill(visit.pid, 9)):
+        for moment in (lambda: None, first.cancel, lambda: os.kill(visit.pid, 9)):
             moment()
             with pytest.raises(NoCapacity, match="all 2 jobs are taken"):
                 pool.submit()
@@ -193,7 +193,7 @@ async def test_P9_a_place_is_taken_until_the_process_is_gone(make_app: MakeApp) 
         third = pool.submit("stay", timeout=DEADLINE)
         with pytest.raises(NoCapacity):
             pool.submit()
-        for handle in (second, third):
+        for _handle in (second, third):
             (await stage.next("job")).order("leave")
         assert [(await handle.wait()).reason for handle in (second, third)] == ["completed"] * 2
         await assert_recovered(pool, 1)

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from stage import HELD_WHEN_CLAIMED, PLAIN, Stage, assert_recovered, starting
+from stage import HELD_WHEN_CLAIMED, PLAIN, Stage, assert_recovered, starting, steady
 from support import eventually, kill
 
 from greenroom import JobHandle, LaunchError, ProcessPool
@@ -30,7 +30,7 @@ def cancel_twice(handle: JobHandle) -> None:
 
 
 async def assert_never_started(handle: JobHandle) -> None:
-    with pytest.raises(LaunchError, match="never started: the caller hung up|did not start: the caller hung up"):
+    with pytest.raises(LaunchError, match=r"never started: the caller hung up|did not start: the caller hung up"):
         await handle.started()
     report = await handle.wait()
     assert (report.outcome, report.reason, report.detail) == ("cancelled", "cancelled", "the caller hung up")
@@ -41,7 +41,7 @@ async def assert_never_started(handle: JobHandle) -> None:
 
 async def test_P8_cancelled_while_it_waits_for_a_process(make_app: MakeApp) -> None:
     async with Stage(make_app) as stage:
-        pool = ProcessPool(stage.app(HELD_IN_PREWARM), num_idle_processes=1, prewarm_timeout=50)
+        pool = ProcessPool(stage.app(HELD_IN_PREWARM), **steady(1), prewarm_timeout=50)
         async with starting(pool):
             visit = await stage.next("prewarm")
             cancelled, wanted = pool.submit(timeout=50), pool.submit(timeout=50)
@@ -58,7 +58,7 @@ async def test_P8_cancelled_while_it_waits_for_a_process(make_app: MakeApp) -> N
 
 async def test_P8_cancelled_in_the_turn_of_its_launch(make_app: MakeApp) -> None:
     """It has a process already, which may or may not have begun; what is reported is what happened."""
-    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=3) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(3)) as pool:
         for _ in range(10):
             handles = [pool.submit("stay") for _ in range(3)]
             for handle in handles:
@@ -71,7 +71,7 @@ async def test_P8_cancelled_in_the_turn_of_its_launch(make_app: MakeApp) -> None
 
 
 async def test_P8_cancelled_while_its_process_has_not_acknowledged_it(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(HELD_WHEN_CLAIMED), num_idle_processes=1) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(HELD_WHEN_CLAIMED), **steady(1)) as pool:
         handle = pool.submit()
         visit = await stage.next("claimed")
         assert handle.state == "starting"
@@ -84,7 +84,7 @@ async def test_P8_cancelled_while_its_process_has_not_acknowledged_it(make_app: 
 
 
 async def test_P8_cancelled_between_the_death_of_one_process_and_the_next(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(HELD_WHEN_CLAIMED), num_idle_processes=1) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(HELD_WHEN_CLAIMED), **steady(1)) as pool:
         handle = pool.submit(timeout=50)
         victim = await stage.next("claimed")
         kill(victim.pid)
@@ -97,7 +97,7 @@ async def test_P8_cancelled_between_the_death_of_one_process_and_the_next(make_a
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
 async def test_P8_cancelled_while_its_process_is_dying_unacknowledged(make_app: MakeApp, signum: int) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(HELD_WHEN_CLAIMED), num_idle_processes=2) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(HELD_WHEN_CLAIMED), **steady(2)) as pool:
         handle = pool.submit()
         visit = await stage.next("claimed")
         kill(visit.pid, signum)
@@ -111,7 +111,7 @@ async def test_P8_cancelled_while_its_process_is_dying_unacknowledged(make_app: 
 
 
 async def test_P8_cancelled_while_it_runs(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=1) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(1)) as pool:
         handle = await pool.launch("stay")
         await stage.next("job")
         cancel_twice(handle)
@@ -126,7 +126,7 @@ async def test_P8_cancelled_while_it_runs(make_app: MakeApp) -> None:
 
 
 async def test_P8_cancelled_while_it_ends_by_itself(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(HELD_AT_THE_END), num_idle_processes=1) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(HELD_AT_THE_END), **steady(1)) as pool:
         handle = await pool.launch()
         callback = await stage.next("callback")
         await eventually(lambda: handle.state == "draining")
@@ -146,9 +146,9 @@ async def entrypoint(ctx):
     await ctx.wait_for_shutdown()
     await on_stage("told")
 """
-    async with Stage(make_app) as stage, ProcessPool(stage.app(stubborn), num_idle_processes=1) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(stubborn), **steady(1)) as pool:
         handle = await pool.launch()
-        await eventually(lambda: stage.starts())
+        await eventually(stage.starts)
         cancel_twice(handle)
         visit = await stage.next("told")
         cancel_twice(handle)
@@ -160,7 +160,7 @@ async def entrypoint(ctx):
 
 async def test_P8_a_launch_whose_caller_gives_up_is_cancelled(make_app: MakeApp) -> None:
     async with Stage(make_app) as stage:
-        pool = ProcessPool(stage.app(HELD_IN_PREWARM), num_idle_processes=1, prewarm_timeout=50)
+        pool = ProcessPool(stage.app(HELD_IN_PREWARM), **steady(1), prewarm_timeout=50)
         async with starting(pool):
             visits = [await stage.next("prewarm")]
             launching = asyncio.create_task(pool.launch(timeout=50))

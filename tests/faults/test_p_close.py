@@ -8,7 +8,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 import pytest
-from stage import HELD_WHEN_CLAIMED, PLAIN, Stage, starting
+from stage import HELD_WHEN_CLAIMED, PLAIN, Stage, starting, steady
 from support import DEADLINE, eventually, idle_pids, is_gone, kill, zygote_pid
 
 from greenroom import ExitReport, LaunchError, NoCapacity, PoolClosed, ProcessPool
@@ -55,7 +55,7 @@ async def test_P3_while_processes_are_forked_or_warming_and_jobs_wait(
     make_app: MakeApp, end: End, phase: str, source: str
 ) -> None:
     async with Stage(make_app) as stage:
-        pool = ProcessPool(stage.app(source), num_idle_processes=2, max_concurrent_prewarms=3, prewarm_timeout=50)
+        pool = ProcessPool(stage.app(source), **steady(2), max_concurrent_prewarms=3, prewarm_timeout=50)
         async with starting(pool):
             visits = [await stage.next(phase) for _ in range(2)]
             waiting = pool.submit(timeout=50)
@@ -73,7 +73,7 @@ async def test_P3_while_processes_are_forked_or_warming_and_jobs_wait(
 
 @ENDS
 async def test_P3_while_a_fork_is_asked_for_and_the_zygote_does_not_answer(make_app: MakeApp, end: End) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=1) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(1)) as pool:
         running = await pool.launch("stay")  # taken, so that its replacement is asked for
         await eventually(lambda: pool.stats().idle == 1)
         kill(zygote_pid(pool), signal.SIGSTOP)
@@ -90,15 +90,29 @@ async def test_P3_while_a_fork_is_asked_for_and_the_zygote_does_not_answer(make_
 
 
 @ENDS
+async def test_P3_while_nothing_but_a_fork_is_asked_for_and_the_zygote_does_not_answer(
+    make_app: MakeApp, end: End
+) -> None:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(0)) as pool:
+        kill(zygote_pid(pool), signal.SIGSTOP)
+        waiting = pool.submit(timeout=50)
+        assert [process.state for process in pool.processes] == ["requested"]
+        (report,) = await bounded(end, pool)
+        assert (report.outcome, report.reason, report.pid) == ("cancelled", "drained", None)
+        assert (await waiting.wait()).reason == "drained"
+        assert stage.starts() == {}
+
+
+@ENDS
 async def test_P3_while_the_zygote_is_stopped_and_nothing_else_is_left(make_app: MakeApp, end: End) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=0) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(0)) as pool:
         kill(zygote_pid(pool), signal.SIGSTOP)
         assert await bounded(end, pool) == ()
 
 
 @ENDS
 async def test_P3_while_processes_are_idle_one_of_them_stopped_one_dying(make_app: MakeApp, end: End) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=3) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(3)) as pool:
         dying, stopped, healthy = idle_pids(pool)
         kill(dying)
         kill(stopped, signal.SIGSTOP)
@@ -114,7 +128,7 @@ async def test_P3_while_processes_are_idle_one_of_them_stopped_one_dying(make_ap
 
 @ENDS
 async def test_P3_while_a_process_is_claimed(make_app: MakeApp, end: End) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(HELD_WHEN_CLAIMED), num_idle_processes=2) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(HELD_WHEN_CLAIMED), **steady(2)) as pool:
         handle = pool.submit()
         visit = await stage.next("claimed")
         reports = await bounded(end, pool)
@@ -129,7 +143,7 @@ async def test_P3_while_a_process_is_claimed(make_app: MakeApp, end: End) -> Non
 
 @ENDS
 async def test_P3_while_jobs_run(make_app: MakeApp, end: End) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=2) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(2)) as pool:
         handles = [await pool.launch("stay") for _ in range(3)]
         for _ in handles:
             await stage.next("job")
@@ -141,7 +155,7 @@ async def test_P3_while_jobs_run(make_app: MakeApp, end: End) -> None:
 
 async def test_P3_drain_counts_jobs_from_acceptance_and_waits_for_each(make_app: MakeApp) -> None:
     """Running, claimed and waiting: all were accepted, so all of them come to their own end."""
-    async with Stage(make_app) as stage, ProcessPool(stage.app(HELD_WHEN_CLAIMED), num_idle_processes=2) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(HELD_WHEN_CLAIMED), **steady(2)) as pool:
         running = pool.submit("stay")
         (await stage.next("claimed")).order("go on")
         at_work = await stage.next("job")
@@ -182,8 +196,10 @@ async def test_P3_closing_a_pool_that_is_still_loading_its_app(make_app: MakeApp
 
 async def test_P3_closing_in_the_middle_of_one_reload_with_another_one_waiting(make_app: MakeApp) -> None:
     async with Stage(make_app) as stage:
-        source = PLAIN + "\nblock_on_stage('import')\n@app.prewarm\nasync def prewarm(p):\n    await on_stage('warming')\n"
-        pool = ProcessPool(stage.app(source), num_idle_processes=1, prewarm_timeout=50)
+        source = (
+            PLAIN + "\nblock_on_stage('import')\n@app.prewarm\nasync def prewarm(p):\n    await on_stage('warming')\n"
+        )
+        pool = ProcessPool(stage.app(source), **steady(1), prewarm_timeout=50)
         async with starting(pool) as start:
             (await stage.next("import")).order("go on")
             (await stage.next("warming")).order("go on")
@@ -202,7 +218,7 @@ async def test_P3_closing_in_the_middle_of_one_reload_with_another_one_waiting(m
 
 async def test_P3_the_caller_of_close_is_cancelled_and_it_goes_on(make_app: MakeApp) -> None:
     async with Stage(make_app) as stage:
-        pool = ProcessPool(stage.app(), num_idle_processes=2)
+        pool = ProcessPool(stage.app(), **steady(2))
         await pool.start()
         pids = idle_pids(pool)
         closing = asyncio.create_task(pool.aclose())

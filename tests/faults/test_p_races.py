@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stage import PLAIN, Stage, assert_recovered
+from stage import PLAIN, Stage, assert_recovered, steady
 from support import DEADLINE, eventually, idle_pids
 
 from greenroom import JobHandle, PrewarmError, ProcessPool
@@ -24,7 +24,7 @@ async def assert_each_ran_once(stage: Stage, handles: list[JobHandle]) -> None:
 
 @pytest.mark.parametrize("order", ["launch first", "resize first", "around"])
 async def test_P10_claim_and_resize_in_one_turn(make_app: MakeApp, order: str) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=4) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(4)) as pool:
         before = idle_pids(pool)
         handles = []
         if order != "resize first":
@@ -42,7 +42,7 @@ async def test_P10_claim_and_resize_in_one_turn(make_app: MakeApp, order: str) -
 
 
 async def test_P10_claims_while_the_pool_is_resized_all_the_time(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=4) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(4)) as pool:
         handles = []
         for turn in range(60):
             pool.resize(turn % 5, max_idle_processes=4)
@@ -51,7 +51,7 @@ async def test_P10_claims_while_the_pool_is_resized_all_the_time(make_app: MakeA
             if turn % 4 == 0:
                 await handles[-1].started()
         await assert_each_ran_once(stage, handles)
-        pool.resize(3)
+        pool.resize(3, max_idle_processes=3)
         await assert_recovered(pool, 3)
 
 
@@ -68,7 +68,7 @@ async def test_P10_claims_while_idle_processes_expire(make_app: MakeApp) -> None
         await assert_each_ran_once(stage, handles)
         expired = {report.pid for report in pool.recent_reports if report.reason == "idle_expired"}
         assert expired.isdisjoint(handle.pid for handle in handles)
-        pool.resize(1)
+        pool.resize(1, max_idle_processes=1)
         await assert_recovered(pool, 1)
 
 
@@ -86,7 +86,7 @@ def new_version(reference: str, old: str, new: str) -> None:
 async def test_P10_claims_while_the_code_is_reloaded(make_app: MakeApp) -> None:
     async with Stage(make_app) as stage:
         reference = stage.app(VERSION + PLAIN.replace("os.getpid()", "VERSION"))
-        async with ProcessPool(reference, num_idle_processes=3, max_jobs=10_000) as pool:
+        async with ProcessPool(reference, **steady(3), max_jobs=10_000) as pool:
             old = await pool.launch("stay")
             visit = await stage.next("job")
             new_version(reference, "VERSION = 1", "VERSION = 2")
@@ -109,7 +109,7 @@ async def test_P10_claims_while_the_code_is_reloaded(make_app: MakeApp) -> None:
 
 
 async def test_P10_claim_in_the_turn_in_which_a_reload_retires_the_idle(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=2) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(2)) as pool:
         handles = []
 
         def launch(reload: asyncio.Task[None]) -> None:
@@ -131,7 +131,7 @@ async def test_P10_a_reload_that_fails_goes_back_to_code_without_a_process(make_
     source += "        await on_stage('trial')\n        raise RuntimeError('bad release')\n"
     async with Stage(make_app) as stage:
         reference = stage.app(source)
-        async with ProcessPool(reference, num_idle_processes=2, max_concurrent_prewarms=2) as pool:
+        async with ProcessPool(reference, **steady(2), max_concurrent_prewarms=2) as pool:
             new_version(reference, "VERSION = 1", "VERSION = 2")
             reload = asyncio.create_task(pool.reload())
             trials = [await stage.next("trial"), await stage.next("trial")]

@@ -116,18 +116,17 @@ def _remarkable(calls: Iterable[Call]) -> Iterable[Text]:
 
 
 def _balance(ending: Ending) -> Iterable[str]:
-    calls, scene = ending.scene.calls, ending.scene
+    scene, count = ending.scene, len(ending.scene.calls)
     served, killed, lost = (len(scene.of_fate(fate)) for fate in ("served", "killed from outside", "lost"))
-    text = f"{len(calls)} calls: {served} served, {killed} killed from outside, {lost} lost."
+    yield f"{count} calls: {served} served, {killed} killed from outside, {lost} lost or failed."
     if without_call := sum(light.state == "killed" and light.job_id is None for light in scene.lights.values()):
-        text += f" Killed before they had a call: {without_call}, and replaced."
+        yield f"Processes killed before they had a call, and replaced: {without_call}."
     if restarts := scene.pool.get("zygote_restarts"):
-        text += f" The zygote was lost {'once' if restarts == 1 else f'{restarts} times'}, and replaced."
+        yield f"Times that the zygote was lost, and replaced: {restarts}."
     if ending.interrupted:
-        text += f" Interrupted: {len(calls) - served - killed - lost} were ended with the worker."
-    if ending.worker_exit_code != 0:
-        text += f" The worker ended with exit code {ending.worker_exit_code}."
-    yield text
+        yield f"Interrupted: {count - served - killed - lost} calls were ended with the worker."
+    elif ending.worker_exit_code != 0:
+        yield f"The worker ended with exit code {ending.worker_exit_code}."
 
 
 def _next(options: DemoOptions) -> Iterable[str]:

@@ -113,7 +113,7 @@ def _command(options: DemoOptions) -> list[str]:
     settings = {
         "port": 0,  # a free one, which the log tells
         "num-idle-processes": options.idle,
-        "max-jobs": options.calls,
+        "max-jobs": max(100, options.calls),
         "launch-timeout": 60,  # a burst of many calls on a small machine takes its time
     }
     flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]

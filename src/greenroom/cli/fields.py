@@ -27,19 +27,21 @@ def with_fields(command: Callable[..., int]) -> Callable[..., int]:
     instance again. ``ValueError``, which such a type raises for a value that makes no sense, comes through.
     """
     signature = inspect.signature(command, eval_str=True)
-    groups = {name: p.default for name, p in signature.parameters.items() if dataclasses.is_dataclass(p.default)}
+    defaults: dict[str, Any] = {name: parameter.default for name, parameter in signature.parameters.items()}
+    groups: dict[str, Any] = {name: value for name, value in defaults.items() if dataclasses.is_dataclass(value)}
     kept = [p for name, p in signature.parameters.items() if name not in groups]
     options = [option for default in groups.values() for option in _options_of(default)]
 
     @functools.wraps(command)
     def run(**values: Any) -> int:
-        built = {name: type(default)(**_taken(values, default)) for name, default in groups.items()}
+        built = {name: dataclasses.replace(default, **_taken(values, default)) for name, default in groups.items()}
         return command(**values, **built)
 
     # All of it for typer, which reads a function's signature.
-    run.__signature__ = inspect.Signature([*kept, *options])  # type: ignore[attr-defined]
-    run.__annotations__ = {}
-    del run.__wrapped__  # type: ignore[attr-defined]
+    seen: Any = run
+    seen.__signature__ = inspect.Signature([*kept, *options])
+    seen.__annotations__ = {}
+    del seen.__wrapped__
     return run
 
 
@@ -58,33 +60,35 @@ def _options_of(default: Any) -> list[inspect.Parameter]:
 
 
 def _option(name: str, hint: Any, default: Any, doc: str, panel: str) -> inspect.Parameter:
-    parser, metavar = _parser(hint)
+    parser, metavar = _parser(hint, "MIB" if name.endswith("_mb") else "SECONDS")
+    shown = "default:" not in doc
     option = typer.Option(
         f"--{name.replace('_', '-')}",
         help=doc.replace("``", ""),
         parser=parser,
         metavar=metavar,
-        show_default="off" if default is None and hint is not int else True,
+        show_default="off" if default is None and shown else shown,
         rich_help_panel=panel,
     )
     keyword = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, keyword, default=default, annotation=Annotated[str, option])
 
 
-def _parser(hint: Any) -> tuple[Callable[[Any], Any], str]:
+def _parser(hint: Any, unit: str) -> tuple[Callable[[Any], Any], str]:
     """How to read a value of this type, and what to call it in the help."""
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         return functools.partial(_choice, choices), "|".join(choices)
     if isinstance(hint, types.UnionType):
         (inner,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
-        parser, metavar = _parser(inner)
+        parser, metavar = _parser(inner, unit)
         return functools.partial(_or_off, parser), f"{metavar}|off"
-    return {
+    known: dict[type, tuple[Callable[[Any], Any], str]] = {
         int: (functools.partial(_number, int, "a whole number"), "N"),
-        float: (functools.partial(_number, float, "a number"), "X"),
+        float: (functools.partial(_number, float, "a number"), unit),
         str: (str, "TEXT"),
-    }[hint]
+    }
+    return known[hint]
 
 
 def _choice(choices: tuple[str, ...], value: str) -> str:

@@ -42,7 +42,9 @@ class HumanFormatter(logging.Formatter):
         level = f"{record.levelname:<7}"
         if self._coloured and record.levelname in _COLOURS:
             level = f"\x1b[{_COLOURS[record.levelname]}m{level}\x1b[0m"
-        return f"{clock}.{int(record.msecs):03d} {level} {_origin(record)}{_text(record)}"
+        # Indented, so that no text can pass for a line of another origin.
+        text = _text(record).replace("\n", "\n    ")
+        return f"{clock}.{int(record.msecs):03d} {level} {_origin(record)}{text}"
 
 
 class JsonFormatter(logging.Formatter):

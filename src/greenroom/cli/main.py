@@ -58,6 +58,8 @@ def dev(
     logs: LogOptions = _DEFAULT_LOGS,
 ) -> int:
     """Serve an app while working on it: it is reloaded whenever a source file in its folder changes."""
+    # Compiled files are told from stale ones by size and whole seconds: too coarse for two changes in a row.
+    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     return _serve(app, pool, server, logs, is_dev=True)
 
 
@@ -73,7 +75,7 @@ def main() -> None:
     try:
         code = cli(sys.argv[1:] or ["--help"], prog_name="greenroom", standalone_mode=False)
     except OptionError as error:
-        code = _complain("greenroom", str(error))
+        code = _complain(f"greenroom {sys.argv[1]}", str(error))
     except _UsageError as error:
         context = getattr(error, "ctx", None)
         code = _complain(context.command_path if context else "greenroom", _message_of(error))

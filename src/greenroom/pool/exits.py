@@ -82,6 +82,8 @@ def _took_effect(evidence: Evidence) -> bool:
     # which nothing but a SIGKILL was on its way.
     if evidence.ended is not None:
         return evidence.told
+    if status.exit_code is None:
+        return True  # there never was a process, or nobody could read how it ended
     return not evidence.signal_sent or _was_asked(decision.reason, evidence.state_at_death)
 
 

@@ -86,13 +86,14 @@ class Fleet:
         self._admit(job_id)
         process = self._take_idle()
         launch = Launch(job_id, metadata, self.clock.now() + timeout)
+        if process is not None:
+            launch.launch_type = "warm"
+            self._assign(process, launch)  # before all bookkeeping: the session starts while that is done
         launch.expiry = self.clock.call_later(timeout, self._expire, launch)
         self.launches[job_id] = launch
         self.empty.clear()
         self.demand.claimed(self.clock.now())
         if process is not None:
-            launch.launch_type = "warm"
-            self._assign(process, launch)
             self._balance_soon()
         else:
             self.waiting.append(launch)

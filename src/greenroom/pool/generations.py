@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from ..errors import AppLoadError, PrewarmError
+from ..errors import AppLoadError, PoolClosed, PrewarmError
 from ..options import PoolOptions
 from ..wire import messages as m
 from .breaker import Breaker
@@ -58,6 +58,8 @@ class Generations:
         Raises :class:`AppLoadError` or :class:`PrewarmError`. Jobs that run go on with the code they have.
         """
         async with self._changing:
+            if self._fleet.is_closing:  # while this waited for the reload before it
+                raise PoolClosed("the pool was closed before the app was reloaded")
             old, new = self._fleet.launcher, await self._load()
             self._fleet.breaker.succeeded()  # those failures were the old code's
             self._serve_from(new)

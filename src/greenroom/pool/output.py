@@ -148,7 +148,7 @@ class LogCapture(_Capture):
     def _take(self, data: bytes) -> None:
         try:
             self._pass_on(_parse(json.loads(data)))
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             self.dropped += 1  # not a record; the channel itself is still in step, packet by packet
 
 

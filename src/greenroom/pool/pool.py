@@ -8,7 +8,7 @@ import secrets
 import sys
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -240,7 +240,10 @@ class ProcessPool:
 
     @property
     def recent_reports(self) -> Iterable[ExitReport]:
-        """The latest thousand exit reports, oldest first: also of processes that never had a job."""
+        """The latest thousand exit reports, oldest first: also of processes that never had a job.
+
+        They are without results, of which a thousand could be more than the memory holds.
+        """
         return tuple(self._reports)
 
     def stats(self) -> PoolStats:
@@ -269,9 +272,12 @@ class ProcessPool:
             self._settled.set()
 
     def _on_report(self, process: Process, report: ExitReport) -> None:
-        self._reports.append(report)
+        self._reports.append(replace(report, result_payload=None))
         level = logging.INFO if report.outcome in ("succeeded", "cancelled") else logging.WARNING
-        _logger.log(level, "%s %s: %s (%s)", process.label, report.outcome, report.reason, report.detail)
+        ids = {name: getattr(report, name) for name in ("process_id", "job_id", "generation")}
+        text = "%s %s: %s (%s)"
+        extra = {**ids, "job_pid": report.pid}
+        _logger.log(level, text, process.label, report.outcome, report.reason, report.detail, extra=extra)
         self._generations.process_ended(process)
 
     def _on_warm_failure(self, cause: str) -> None:

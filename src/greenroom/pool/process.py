@@ -112,8 +112,8 @@ class Process:
 
     def fork_answered(self, pid: int, pidfd: int) -> None:
         """The process exists. Takes the pidfd."""
+        self._step(Event.FORK_ANSWERED)  # first: a second answer must not take the place of the true one
         self.pid, self._pidfd = pid, pidfd
-        self._step(Event.FORK_ANSWERED)
         asyncio.get_running_loop().add_reader(pidfd, self.found_dead)
         self._captures = [
             output.StreamCapture(self._channels.stdout, "stdout", self._emit, self._budget),
@@ -142,8 +142,8 @@ class Process:
 
     def fork_failed(self, cause: str) -> None:
         """There will be no process."""
-        self._record.state_at_end = self.state
         if self._record.decision is None:
+            self._record.state_at_end = self.state
             self._record.decision = Decision("prewarm_failed", f"it could not be forked: {cause}")
         self._step(Event.FORK_FAILED)
         self._finish()
@@ -168,9 +168,9 @@ class Process:
     def claim(self, launch: Launch, timeout: float) -> None:
         """Hand it the one job; it has ``timeout`` seconds to acknowledge that."""
         self._step(Event.CLAIM)
-        self._memory_watch.hurry()
         self.launch = launch
         self._control.send(m.Start(job_id=launch.job_id), launch.metadata)
+        self._memory_watch.hurry()
         detail = f"it did not acknowledge the job within {timeout:.3g} s"
         self._set_deadline(timeout, self.kill, Decision("start_timeout", detail))
 
@@ -238,11 +238,12 @@ class Process:
         self._end_now(_DUMP_SECONDS)
 
     def _end_now(self, dump_seconds: float) -> None:
-        self._set_deadline(None)
         self._record.signal_sent = True
         if self._killer is None:
-            self._channels.cut_lifeline()  # not forked yet: it is killed when it is
-        elif self._dump_fd is not None and dump_seconds > 0:
+            self._channels.cut_lifeline()  # not forked yet: it is killed when it is, for which there is a deadline
+            return
+        self._set_deadline(None)
+        if self._dump_fd is not None and dump_seconds > 0:
             self._killer.dump_and_kill(self._dump_fd, dump_seconds)
         else:
             self._killer.kill()
@@ -387,7 +388,7 @@ class Process:
         pid may be another's by now, even that of a child of somebody else in this process.
         """
         try:
-            found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
+            found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         except ChildProcessError:
             self._finish()
             return

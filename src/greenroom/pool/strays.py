@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from ..system import proc
+from ..system import mark, proc
 
 __all__ = ["StrayKiller"]
 
@@ -24,7 +24,7 @@ class StrayKiller:
     """Kills and reaps the strays of one pool. ``known`` gives the pids of its own direct children."""
 
     def __init__(self, token: str, known: Callable[[], set[int]]) -> None:
-        self._entry = f"GREENROOM_POOL={token}".encode()
+        self._token = token
         self._known = known
         self._killed: set[int] = set()
 
@@ -37,10 +37,10 @@ class StrayKiller:
             found, is_seen = [], False
         else:
             is_seen = True
-        _count += len(set(found) - self._killed)
+        _count += sum(1 for pid in set(found) - self._killed if _is_living(pid))
         for pid in found:
             self._end(pid)
-        if (self._killed or not is_seen) and time.monotonic() < until:
+        if (found or not is_seen) and time.monotonic() < until:
             # Dying strays pass on strays of their own, so look until a look finds none.
             again = lambda: self.sweep(then, _until=until, _count=_count)  # noqa: E731
             asyncio.get_running_loop().call_later(_INTERVAL, again)
@@ -55,7 +55,7 @@ class StrayKiller:
         if pid in self._killed:
             return True
         try:
-            return proc.environ_has(pid, self._entry)
+            return mark.is_on(pid, self._token)
         except OSError as error:
             if proc.is_out_of_fds(error):
                 raise
@@ -70,3 +70,11 @@ class StrayKiller:
                 self._killed.discard(pid)
         except (ChildProcessError, ProcessLookupError):
             self._killed.discard(pid)
+
+
+def _is_living(pid: int) -> bool:
+    """Rather than a zombie, which is only to be reaped."""
+    try:
+        return proc.stat(pid).state != "Z"
+    except OSError:
+        return False

@@ -13,8 +13,8 @@ from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
-from ..errors import AppLoadError
-from ..system import stackdump
+from ..errors import AppLoadError, ErrorInfo
+from ..system import mark, stackdump
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import FrameError
@@ -24,7 +24,7 @@ from .clock import Timer
 from .contracts import Services
 from .exits import ExitStatus
 from .process import Process
-from .states import IllegalTransition
+from .states import IllegalTransition, State
 
 __all__ = ["DEFAULT_ENVIRONMENT", "Zygote", "ZygoteOwner", "child_environment", "interpreter_flags"]
 
@@ -43,6 +43,10 @@ _FROM_ZYGOTE = m.Loading | m.Loaded | m.LoadFailed | m.Forked | m.ForkFailed | m
 
 CLOSE_TIMEOUT = 3.0
 """Seconds for a zygote to exit when it is not needed any more, and has no children left."""
+
+
+HANG_UP_TIMEOUT = 1.0
+"""Seconds from the end of its channel to the death of a zygote; one that lives on is of no use."""
 
 
 class ZygoteOwner(Protocol):
@@ -219,6 +223,7 @@ class Zygote:
         if received is None:
             # Its death is told by its pidfd, and only then have its children been passed on.
             self._loop.remove_reader(self._channel)
+            self._loop.call_later(HANG_UP_TIMEOUT, self._drop_if_alive, "it has hung up")
             return False
         frame, fds = received
         try:
@@ -237,7 +242,7 @@ class Zygote:
             if self._awaits_load:
                 self._loading.set_result(message)
         elif isinstance(message, m.LoadFailed):
-            self._load_failed(AppLoadError(f"the app did not load: {message.error}\n{message.error.traceback}"))
+            self._load_failed(AppLoadError(f"the app did not load: {_explained(message.error)}"))
         else:
             self._handle_of_process(message, fds)
 
@@ -253,25 +258,38 @@ class Zygote:
         if isinstance(message, m.Forked):
             if len(fds) != 1:
                 raise FrameError(f"Forked with {len(fds)} fds instead of a pidfd")
-            process.fork_answered(message.pid, fds.pop())
+            process.fork_answered(message.pid, fds[0])
+            fds.clear()  # its own now
         elif isinstance(message, m.ForkFailed):
-            del self.processes[process.id]
             process.fork_failed(message.message)
+            self.processes.pop(process.id, None)
         elif isinstance(message, m.Stopped):
             process.stopped(message.signal)
         elif isinstance(message, m.Exited):
+            if process.pid is None:
+                raise FrameError(f"Exited for process {process.id}, which it has not said to have forked")
             process.exited(ExitStatus(message.exit_code, message.signal))
         else:
+            if process.state is not State.EXITED:
+                raise FrameError(f"Reaped for process {process.id}, which is {process.state.value}")
             del self.processes[process.id]
             process.reaped(message)
 
     def _disown(self, error: fd_packets.FdsLost) -> None:
         """A child whose pidfd could not be taken cannot be supervised: its lifeline is cut at once."""
-        message = m.decode(error.frame, m.Forked)
+        try:
+            message = m.decode(error.frame, m.Forked)
+        except FrameError as nonsense:
+            self._drop(str(nonsense))
+            return
         process = self.processes.pop(message.launch_id, None)
         if process is not None:
             self._disowned.add(message.launch_id)
             process.disown(f"this process: {error}")
+
+    def _drop_if_alive(self, complaint: str) -> None:
+        if self._pidfd != -1 and not self.is_closed:
+            self._drop(complaint)
 
     def _drop(self, complaint: str) -> None:
         _logger.error("zygote %d broke the protocol and is killed: %s", self.pid, complaint)
@@ -324,9 +342,15 @@ class Zygote:
         output.emit(line, {"process_id": f"zygote-{self.generation}", "job_pid": self.pid, "job_id": None})
 
 
+def _explained(error: ErrorInfo) -> str:
+    """With the traceback, where it leads into the user's code; a complaint of Greenroom's says it all."""
+    is_own = error.type == f"{AppLoadError.__module__}.{AppLoadError.__qualname__}"
+    return error.message if is_own else f"{error}\n{error.traceback}"
+
+
 def child_environment(token: str) -> dict[str, str]:
     """The environment of everything that a pool starts."""
-    return {**DEFAULT_ENVIRONMENT, **os.environ, "GREENROOM_POOL": token}
+    return {**DEFAULT_ENVIRONMENT, **os.environ, mark.VARIABLE: token}
 
 
 def interpreter_flags() -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -19,6 +21,7 @@ from .schema import ApiError, JobBrief, JobStarted, JobView, StartJob, encode, p
 __all__ = ["Api"]
 
 LONGEST_WAIT = 600.0
+LARGE_RESULT = 256 * 1024
 
 T = TypeVar("T")
 
@@ -67,11 +70,12 @@ class Api:
         """A job's state or report; with ``?wait=``, after its end or so many seconds."""
         job, wait = self._find(request), _wait(request)
         if isinstance(job, JobHandle):
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(job.wait(), wait)
-            except TimeoutError:
-                return json_response(_view(job))
-        return json_response(_view(job))
+            if job.report is None:
+                return json_response(JobView(**msgspec.structs.asdict(JobBrief.of_live(job))))
+            job = EndedJob(job.report)
+        return json_response(await _view(job))
 
     async def cancel_job(self, request: web.Request) -> web.Response:
         job = self._find(request)
@@ -167,11 +171,8 @@ def _wait(request: web.Request) -> float:
     return seconds
 
 
-def _view(job: JobHandle | EndedJob) -> JobView:
-    if isinstance(job, EndedJob):
-        brief, report = JobBrief.of_ended(job.report), report_view(job.report, result_dropped=job.result_dropped)
-    elif job.report is not None:
-        brief, report = JobBrief.of_ended(job.report), report_view(job.report)
-    else:
-        return JobView(**msgspec.structs.asdict(JobBrief.of_live(job)))
-    return JobView(**msgspec.structs.asdict(brief), report=report)
+async def _view(job: EndedJob) -> JobView:
+    show = partial(report_view, job.report, result_dropped=job.result_dropped)
+    # A large result that needs repair takes seconds: in a thread, other sessions go on meanwhile.
+    report = await asyncio.to_thread(show) if job.result_bytes > LARGE_RESULT else show()
+    return JobView(**msgspec.structs.asdict(JobBrief.of_ended(job.report)), report=report)

@@ -19,7 +19,7 @@ ResultEncoding = Literal["json", "base64"]
 _SUSPICIOUS = (b"NaN", b"Infinity", b"\\ud")
 _STRING_OR_CONSTANT = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-?Infinity|NaN')
 _PAIR_OR_ESCAPE = re.compile(rb"\\ud[89ab]..\\ud[c-f]..|\\ud[89a-f]..|\\.")
-_LONGEST_LONE_ESCAPE = 6
+_HALF_A_PAIR = 6
 
 
 def json_of(report: ExitReport) -> tuple[bytes, ResultEncoding | None]:
@@ -36,11 +36,16 @@ def strict_json(text: bytes) -> bytes:
     """Make NaN and infinities ``null``, as JavaScript does, and half a surrogate pair the replacement character."""
     if not any(mark in text for mark in _SUSPICIOUS):
         return text
-    return _STRING_OR_CONSTANT.sub(_strict_token, text)
+    strict, end = bytearray(), 0
+    # Match by match and not by sub(), which would keep every other thread from running until all is done.
+    for match in _STRING_OR_CONSTANT.finditer(text):
+        strict += text[end : match.start()]
+        strict += _strict_token(match[0])
+        end = match.end()
+    return bytes(strict + text[end:])
 
 
-def _strict_token(match: re.Match[bytes]) -> bytes:
-    token = match[0]
+def _strict_token(token: bytes) -> bytes:
     if not token.startswith(b'"'):
         return b"null"
     return _PAIR_OR_ESCAPE.sub(_strict_escape, token) if b"\\ud" in token else token
@@ -48,4 +53,4 @@ def _strict_token(match: re.Match[bytes]) -> bytes:
 
 def _strict_escape(match: re.Match[bytes]) -> bytes:
     # Half a pair is six bytes long; a pair has twelve, any other escape begins with two.
-    return rb"\ufffd" if len(match[0]) == _LONGEST_LONE_ESCAPE else match[0]
+    return rb"\ufffd" if len(match[0]) == _HALF_A_PAIR else match[0]

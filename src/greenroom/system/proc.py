@@ -18,6 +18,7 @@ __all__ = [
     "is_out_of_fds",
     "oom_kills",
     "pss_mb",
+    "realtime_limit",
     "rss_mb",
     "runs_on",
     "schedule",
@@ -112,6 +113,15 @@ def schedule(pid: int) -> tuple[float, float]:
 def environ_has(pid: int, entry: bytes) -> bool:
     """Whether a process was started with this ``NAME=value`` in its environment."""
     return entry in _read(f"/proc/{pid}/environ").split(b"\0")
+
+
+def realtime_limit(pid: int) -> int | None:
+    """The soft RLIMIT_RTTIME of a process, dead ones that are not yet reaped included; ``None`` if it has none."""
+    for line in _read(f"/proc/{pid}/limits").splitlines():
+        if line.startswith(b"Max realtime timeout"):
+            value = line.split()[3]
+            return int(value) if value.isdigit() else None
+    return None
 
 
 def oom_kills() -> int:

@@ -15,19 +15,24 @@ import signal
 __all__ = ["SIGNAL", "install", "open_of", "read"]
 
 SIGNAL = signal.SIGRTMIN + 7
+_NAME = "greenroom-stackdump"
 _MAX_BYTES = 64 * 1024
 
 
 def install() -> int:
     """Make this process dump its stacks at :data:`SIGNAL`; returns the fd they are written to."""
-    fd = os.memfd_create("greenroom-stackdump")
+    fd = os.memfd_create(_NAME)
     faulthandler.register(SIGNAL, file=fd, all_threads=True, chain=False)
     return fd
 
 
 def open_of(pid: int, fd: int) -> int:
     """Open another process's dump for reading. Raises ``OSError`` if it is gone, or not ours to read."""
-    return os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    path = f"/proc/{pid}/fd/{fd}"
+    if not os.readlink(path).startswith(f"/memfd:{_NAME}"):
+        # It has closed its fds, and the number is another's: a pipe, say, that cannot be read like a file.
+        raise FileNotFoundError(f"{path} is not a stack dump")
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def read(fd: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -217,14 +216,14 @@ def decode(frame: Frame, expected: Any) -> Any:
 
 def _as_dict(message: Any) -> dict[str, Any]:
     # Not dataclasses.asdict, which copies deeply, and so touches many more pages of a fresh fork.
-    values = {name: getattr(message, name) for name in _hints(message.__class__)}
+    values = {name: getattr(message, name) for name in _HINTS[type(message)]}
     return {name: _as_dict(value) if is_dataclass(value) else value for name, value in values.items()}
 
 
 def _build(kind: Any, values: object) -> Any:
     if not isinstance(values, dict):
         raise FrameError(f"{kind.__name__} is a {type(values).__name__} instead of an object")
-    hints = _hints(kind)
+    hints = _HINTS[kind]
     if values.keys() != hints.keys():
         raise FrameError(f"{kind.__name__} has the fields {sorted(values)} instead of {sorted(hints)}")
     return kind(**{name: _checked(kind, name, hints[name], value) for name, value in values.items()})
@@ -238,7 +237,10 @@ def _checked(kind: type[Any], name: str, hint: Any, value: object) -> Any:
     if hint in (ErrorInfo, ChildSettings):
         return _build(hint, value)
     if hint is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise FrameError(f"{kind.__name__}.{name} is too large a number") from None
     if hint == list[str]:
         fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
     else:
@@ -248,7 +250,10 @@ def _checked(kind: type[Any], name: str, hint: Any, value: object) -> Any:
     return value
 
 
-@cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def _hints_of(kind: type[Any]) -> dict[str, Any]:
     names = {field.name for field in fields(kind)}
     return {name: hint for name, hint in get_type_hints(kind).items() if name in names}
+
+
+# Worked out here, in the zygote, so that no child has to.
+_HINTS = {kind: _hints_of(kind) for kind in (*_TYPES, ErrorInfo, ChildSettings)}

@@ -19,10 +19,8 @@ from ..wire.messages import ChildSettings
 from . import logs, signals
 from .runner import Runner
 
-__all__ = ["POOL_VARIABLE", "PROCESS_VARIABLE", "Inheritance", "flush_stdio", "run", "set_line_buffering"]
+__all__ = ["PROCESS_VARIABLE", "Inheritance", "flush_stdio", "run", "set_line_buffering"]
 
-POOL_VARIABLE = "GREENROOM_POOL"
-"""In the environment of everything that a pool starts, so that what is left of it can be told."""
 PROCESS_VARIABLE = "GREENROOM_PROCESS"
 
 _OOM_SCORE = 300  # of 1000: when memory is short the kernel should end a session, not the supervisor

@@ -11,7 +11,7 @@ from ..system.heartbeat import HeartbeatPage
 
 __all__ = ["FrameHandler", "install"]
 
-_MAX_TEXT = 16 * 1024
+_MAX_TEXT = 16 * 1024  # bytes, of which a packet holds two: the reader takes 64 KiB at a time
 
 
 class FrameHandler(logging.Handler):
@@ -23,11 +23,10 @@ class FrameHandler(logging.Handler):
         self._page = page
 
     def emit(self, record: logging.LogRecord) -> None:
-        packet = json.dumps(_plain(record)).encode("ascii")
         try:
-            self._sock.send(packet)
-        except OSError:
-            # Full: the job must not wait for its log. Or the supervisor has gone.
+            self._sock.send(json.dumps(_plain(record), ensure_ascii=False).encode("utf-8"))
+        except Exception:
+            # Full: the job must not wait for its log. Or the supervisor has gone; or this cannot be told.
             self._page.count_dropped()
 
 
@@ -50,7 +49,7 @@ def _plain(record: logging.LogRecord) -> dict[str, object]:
     return {
         "time": record.created,
         "level": record.levelno,
-        "logger": record.name,
+        "logger": _cut(record.name),
         "message": _message(record),
         "error": _error(record),
     }
@@ -58,12 +57,22 @@ def _plain(record: logging.LogRecord) -> dict[str, object]:
 
 def _message(record: logging.LogRecord) -> str:
     try:
-        return record.getMessage()[:_MAX_TEXT]
+        return _cut(record.getMessage())
     except Exception as error:  # a format string that does not fit, or an argument whose __str__ raises
-        return f"{str(record.msg)[:_MAX_TEXT]} (not formatted: {type(error).__name__})"
+        return f"{_unformatted(record.msg)} (not formatted: {type(error).__name__})"
+
+
+def _unformatted(message: object) -> str:
+    return _cut(message) if isinstance(message, str) else f"<{type(message).__name__}>"
 
 
 def _error(record: logging.LogRecord) -> str | None:
     if record.exc_info and record.exc_info[1] is not None:
-        return ErrorInfo.of(record.exc_info[1], limit=_MAX_TEXT).traceback
+        text = ErrorInfo.of(record.exc_info[1], limit=_MAX_TEXT).traceback
+        return text.encode("utf-8")[-_MAX_TEXT:].decode("utf-8", "ignore")
     return None
+
+
+def _cut(text: str) -> str:
+    """No more of it than fits into a packet; and a lone surrogate has no UTF-8 form."""
+    return text[:_MAX_TEXT].encode("utf-8", "backslashreplace")[:_MAX_TEXT].decode("utf-8", "ignore")

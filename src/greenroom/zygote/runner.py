@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import inspect
 import os
@@ -13,7 +14,7 @@ import time
 from ..app import App
 from ..errors import ErrorInfo
 from ..job import Job, JobContext, JobProcess
-from ..system import stackdump
+from ..system import prctl, stackdump
 from ..system.heartbeat import HeartbeatPage
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
@@ -42,6 +43,7 @@ class Runner:
         self._loop = asyncio.new_event_loop()
         self._order: asyncio.Future[tuple[m.Start, bytes] | None] = self._loop.create_future()
         self._performance: Performance | None = None
+        self._pid = os.getpid()
         self._heart = threading.Event()
 
     def run(self) -> int:
@@ -71,6 +73,8 @@ class Runner:
         begin = time.monotonic()
         if not await self._prewarm():
             return 1
+        if self._is_copy:
+            return 0
         self._start_heartbeat_thread()
         await rehearse(self._proc, self._settings)
         self._send(m.Warm(prewarm_seconds=time.monotonic() - begin))
@@ -99,15 +103,27 @@ class Runner:
         self._heart.set()
         self._beat_in_loop()
         ended, result = await self._performance.run()
+        if self._is_copy:
+            return ended.exit_code
         await self._send_large(m.Ended(ended.how, self._performance.told_to_end, ended.error), result)
         overrun = await self._performance.run_callbacks()
         self._send(m.CleaningUp(overrun))
         await self._clean_up()
         return ended.exit_code
 
+    @property
+    def _is_copy(self) -> bool:
+        """Whether the user's code has forked, and the copy came back here instead of exiting.
+
+        It has the job's channel and heartbeat page, and must not speak, listen or beat for the job.
+        """
+        return os.getpid() != self._pid
+
     # --- control channel -------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
+        if self._is_copy:
+            return
         data = self._sock.recv(_CHUNK)
         if not data:
             # Only a supervisor that has died closes this. Where no lifeline has seen to it, leave.
@@ -125,6 +141,8 @@ class Runner:
 
     def _send(self, message: m.Message) -> None:
         """Send a small message now. Waits only if the supervisor has not read for a long time."""
+        if self._is_copy:
+            return
         data = m.encode(message)
         while data:
             try:
@@ -140,15 +158,20 @@ class Runner:
     def _start_heartbeat_thread(self) -> None:
         """Have a thread ready that beats during the job: if it beats on while the loop does not, the
         loop is blocked but the GIL is not held. Idle, it sleeps, and costs no CPU."""
-        threading.Thread(target=self._beat_in_thread, name="greenroom-heartbeat", daemon=True).start()
+        # Not threading.Thread, whose start() waits for the thread to run: that is a millisecond of this
+        # process's way to idle, and nothing needs the object.
+        _thread.start_new_thread(self._beat_in_thread, ())
 
     def _beat_in_thread(self) -> None:
+        prctl.set_name("gr:heartbeat")
         self._heart.wait()
         while True:
             self._page.beat_thread()
             time.sleep(self._settings.heartbeat_interval)
 
     def _beat_in_loop(self) -> None:
+        if self._is_copy:
+            return
         self._page.beat_loop()
         self._loop.call_later(self._settings.heartbeat_interval, self._beat_in_loop)
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 from ..app import App
 from ..errors import AppLoadError, ErrorInfo
 from ..job import JobProcess
-from ..system import lifeline, prctl, proc, stackdump
+from ..system import lifeline, mark, prctl, proc, stackdump
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
@@ -67,10 +67,6 @@ class Zygote:
         self._wakeup.install()
         signals.ignore_group_signals()
 
-    @property
-    def _token(self) -> bytes:
-        return f"{child.POOL_VARIABLE}={self._config.pool_token}".encode()
-
     # --- loading ---------------------------------------------------------------------------------
 
     def _load(self) -> bool:
@@ -78,6 +74,7 @@ class Zygote:
         if received is None:
             return False
         self._config = m.decode(received[0], m.Configure)
+        mark.put(self._config.pool_token)
         self._send(m.Loading(dump_fd=self._dump_fd))
         try:
             loaded = self._load_app()
@@ -118,7 +115,7 @@ class Zygote:
         self._channel.close()  # of no use any more; and looking for children takes an fd, of which there may be none
         undertaker.end_all_children()
         if not in_order:
-            undertaker.end_strays(self._token)
+            undertaker.end_strays(self._config.pool_token)
         return in_order
 
     def _serve(self) -> bool:
@@ -245,9 +242,10 @@ class Zygote:
         usage = undertaker.bury(death.pid)
         if launch_id is not None:
             self._forgettable.append(launch_id)
+            if not self._mourned:  # else another death is being mourned, whose orphans still count
+                self._mourning_since = time.monotonic()
+                self._orphans_killed.clear()
             self._mourned.append(m.Reaped(launch_id, usage.cpu_seconds, usage.peak_memory_mb, 0))
-            self._mourning_since = time.monotonic()
-            self._orphans_killed.clear()
 
     def _end_of_mourning(self) -> None:
         """Report a death as complete when nothing is left of what the dead child had started."""

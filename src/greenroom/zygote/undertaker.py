@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..system import proc
+from ..system import mark, proc
 
 __all__ = [
     "PATIENCE",
@@ -90,8 +90,8 @@ def end_all_children() -> None:
     _kill_until_none(lambda: proc.children(os.getpid()))
 
 
-def end_strays(token: bytes) -> None:
-    """Kill whatever carries the pool's token, wherever it is: nobody is left to own it.
+def end_strays(token: str) -> None:
+    """Kill whatever carries the pool's mark, wherever it is: nobody is left to own it.
 
     These are what a child of an earlier zygote has left behind, after that zygote had been killed.
     """
@@ -110,11 +110,11 @@ def _kill_until_none(find: Callable[[], list[int]]) -> None:
         time.sleep(0.001)
 
 
-def _strays(token: bytes) -> list[int]:
+def _strays(token: str) -> list[int]:
     found = []
     for pid in proc.pids():
         with suppress(OSError):  # gone by now, or not ours to read
-            if pid != os.getpid() and proc.environ_has(pid, token):
+            if pid != os.getpid() and mark.is_on(pid, token):
                 found.append(pid)
     return found
 

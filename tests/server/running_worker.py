@@ -1,0 +1,163 @@
+"""The real command in a process of its own: what it logs, its API, and the signals it gets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import aiohttp
+from support import DEADLINE, eventually
+
+from greenroom.system import prctl, proc
+
+__all__ = ["GREENROOM", "Answer", "RunningWorker", "orphans"]
+
+GREENROOM = str(Path(sys.executable).with_name("greenroom"))
+
+
+class Answer(NamedTuple):
+    status: int
+    body: Any
+    headers: Any
+
+    @property
+    def error(self) -> dict[str, Any]:
+        error: dict[str, Any] = self.body["error"]
+        return error
+
+
+class RunningWorker:
+    """``greenroom start APP --port 0 ...``; ended by SIGKILL, if the test did not end it."""
+
+    def __init__(self, app: str, *options: str, command: str = "start", stdin: int | None = None, **spawn: Any) -> None:
+        self._command = [GREENROOM, command, app, "--port", "0", *options]
+        self._stdin = asyncio.subprocess.DEVNULL if stdin is None else stdin
+        self._spawn: dict[str, Any] = spawn
+        self._process: asyncio.subprocess.Process
+        self._session: aiohttp.ClientSession
+        self._reading: asyncio.Task[None]
+        self._changed = asyncio.Condition()
+        self.lines: list[str] = []
+
+    async def __aenter__(self) -> RunningWorker:
+        # What it leaves behind comes to this process, so that none of it can be overlooked.
+        prctl.set_child_subreaper()
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command, stdin=self._stdin, stderr=asyncio.subprocess.PIPE, limit=1 << 20, **self._spawn
+        )
+        self._reading = asyncio.create_task(self._read())
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE * 2))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            print("\n".join(self.lines), file=sys.stderr)
+        await self._session.close()
+        if self._process.returncode is None:
+            self.signal(signal.SIGKILL)
+        await self._process.wait()
+        await self._reading
+        await eventually(lambda: not orphans(), "end of what the worker had left running")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def signal(self, signum: int) -> None:
+        os.kill(self.pid, signum)
+
+    # --- the log ---------------------------------------------------------------------------------
+
+    async def logs(self, pattern: str, *, count: int = 1) -> re.Match[str]:
+        """Wait until ``count`` lines of its log match, and return the last of these matches."""
+        found: list[re.Match[str]] = []
+
+        def is_there() -> bool:
+            found[:] = [match for line in self.lines if (match := re.search(pattern, line))]
+            return len(found) >= count or self._reading.done()
+
+        async with asyncio.timeout(DEADLINE), self._changed:
+            await self._changed.wait_for(is_there)
+        assert len(found) >= count, f"it ended without {pattern!r} in its log"
+        return found[count - 1]
+
+    async def _read(self) -> None:
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            await self._note(line.decode().rstrip())
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _note(self, line: str) -> None:
+        async with self._changed:
+            self.lines.append(line)
+            self._changed.notify_all()
+
+    async def ends(self) -> int:
+        """Wait for its end; returns its exit code. When it has ended, nothing is left running."""
+        async with asyncio.timeout(DEADLINE):
+            code = await self._process.wait()
+            await self._reading
+        left = [pid for pid in proc.children(os.getpid()) if pid != self.pid]
+        assert not left, f"left running: {left}"
+        return code
+
+    # --- the API ---------------------------------------------------------------------------------
+
+    async def url(self) -> str:
+        """Where it listens, once it has said so."""
+        return (await self.logs(r"(http://[\d.]+:\d+), with"))[1]
+
+    async def port(self) -> int:
+        return int((await self.url()).rpartition(":")[2])
+
+    async def ask(self, method: str, path: str, **request: Any) -> Answer:
+        async with self._session.request(method, f"{await self.url()}{path}", **request) as response:
+            text = await response.text()
+            return Answer(response.status, json.loads(text) if text else None, response.headers)
+
+    async def get(self, path: str) -> Answer:
+        return await self.ask("GET", path)
+
+    async def post(self, metadata: Any = None, **order: Any) -> Answer:
+        return await self.ask("POST", "/v1/jobs", json={"metadata": metadata, **order})
+
+    async def start(self, metadata: Any = None, **order: Any) -> dict[str, Any]:
+        """Start a job that must start."""
+        answer = await self.post(metadata, **order)
+        assert answer.status == 201, answer
+        job: dict[str, Any] = answer.body
+        return job
+
+    async def report(self, job_id: str) -> dict[str, Any]:
+        """Wait for a job's end."""
+        answer = await self.get(f"/v1/jobs/{job_id}?wait={DEADLINE:g}")
+        assert answer.status == 200, answer
+        report: dict[str, Any] = answer.body["report"]
+        return report
+
+    async def until(self, path: str, condition: Callable[[Answer], object]) -> Answer:
+        """Ask until the answer is as it should be."""
+        async with asyncio.timeout(DEADLINE):
+            while not condition(answer := await self.get(path)):
+                await asyncio.sleep(0.01)
+        return answer
+
+
+def orphans() -> list[int]:
+    """The processes that came to this one when a worker died; the dead are reaped."""
+    for pid in proc.children(os.getpid()):
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    return list(proc.children(os.getpid()))

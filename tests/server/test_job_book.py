@@ -1,0 +1,75 @@
+"""What a worker remembers of its jobs, and how a result becomes strict JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greenroom import ProcessPool
+from greenroom.server.jobs import DuplicateJob, EndedJob, JobBook
+from greenroom.server.results import strict_json
+
+ECHO = """
+@app.entrypoint
+async def entrypoint(ctx):
+    return ctx.job.metadata
+"""
+
+texts = st.text(st.characters(exclude_categories=()), max_size=8) | st.sampled_from(
+    ["NaN", "\\ud800", "Infinity", '"NaN', "\ud800", "\U0001f600", "\ud83d", "\\"]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def _strict(value: Any) -> Any:
+    """What it should become: no half characters, no numbers that JSON has not."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_strict(item) for item in value]
+    return value
+
+
+@given(st.lists(values.filter(lambda value: not isinstance(value, dict)), max_size=4))
+def test_results_become_strict_json(value: list[Any]) -> None:
+    text = strict_json(json.dumps(value).encode())
+    decoded = msgspec.json.decode(text)  # refuses NaN and half surrogate pairs
+    assert json.dumps(decoded) == json.dumps(json.loads(text))
+
+
+@given(st.lists(texts | st.floats(), max_size=6))
+def test_strict_json_changes_nothing_else(value: list[Any]) -> None:
+    assert json.loads(strict_json(json.dumps(value).encode())) == _strict(value)
+
+
+async def test_the_latest_jobs_are_kept_and_the_latest_results(make_app: Callable[[str], str]) -> None:
+    async with ProcessPool(make_app(ECHO), num_idle_processes=1) as pool:
+        book = JobBook(pool, kept_jobs=3, kept_result_bytes=250)
+        for number in range(5):
+            handle = book.start(b"j" + json.dumps("x" * 98).encode(), job_id=f"call-{number}", timeout=None)
+            assert book.live() == [handle]
+            await book.settled()
+        ended = book.ended()
+        assert [job.report.job_id for job in ended] == ["call-2", "call-3", "call-4"]
+        assert [job.result_dropped for job in ended] == [True, False, False]
+        assert ended[0].report.result is None
+        assert ended[0].report.outcome == "succeeded"
+        assert book.find("call-1") is None
+        assert isinstance(book.find("call-4"), EndedJob)
+        with pytest.raises(DuplicateJob, match="has ended"):
+            book.start(b"jnull", job_id="call-4", timeout=None)
+        book.start(b"jnull", job_id="call-1", timeout=None)
+        await book.settled()
