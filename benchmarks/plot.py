@@ -23,7 +23,7 @@ _STYLES = {
     "futures-forkserver": ("#2f6fb3", "v", 1.6),
 }
 _LOWEST_CPU = 0.1
-"""Per cent of a core; the kernel's clock tells less than this apart from nothing."""
+"""Per cent of a core; anything less is drawn here, since a logarithmic axis has no zero."""
 _COLUMNS = (
     ("memory_mb", "memory of all processes", "MB"),
     ("supervisor_cpu", "CPU: supervisor, all (dotted)", "% of a core"),

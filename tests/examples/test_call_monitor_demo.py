@@ -94,7 +94,7 @@ def test_piped_demo_prints_plain_lines_and_every_report() -> None:
 
 @pytest.mark.parametrize("terminal", [(120, 40), (80, 24), (30, 10)])
 def test_demo_on_a_terminal(terminal: tuple[int, int]) -> None:
-    with demo("--calls", 4, "--idle", 2, "--speed", 10, terminal=terminal) as run:
+    with demo("--calls", 4, "--idle", 2, "--seconds", 6, "--speed", 2, terminal=terminal) as run:
         assert run.finish() == 0, run.printed
     drawn, _, closing = run.printed.rpartition("\x1b[2K")
     assert "● running" in drawn

@@ -198,21 +198,23 @@ ENDS: dict[str, tuple[Ending, str | None, str, bool]] = {
 
 @pytest.mark.parametrize("start_method", ["zygote", "spawn"])
 async def test_J1_every_way_to_end_has_its_own_true_report(make_app: MakeApp, start_method: str) -> None:
-    async with Stage(make_app) as stage:
-        async with ProcessPool(stage.app(APP), num_idle_processes=2, start_method=start_method) as pool:
-            kinds = {pool.submit(kind, timeout=50): kind for kind in ENDS}
-            for handle, kind in kinds.items():
-                report = await handle.wait()
-                ending, error, said, calls_back = ENDS[kind]
-                assert ending_of(report) == ending, kind
-                assert (report.job_id, report.pid) == (handle.id, handle.pid)
-                assert report.timings.started is not None
-                assert (report.error is None) if error is None else report.error.type.endswith(error), kind
-                assert said in f"{report.detail} {report.error and report.error.message}", kind
-                assert report.result == ("a result" if ending == COMPLETED else None), kind
-                assert ([handle.id] in stage.noted("callback")) == calls_back, kind
-            assert stage.starts() == {handle.id: 1 for handle in kinds}
-            await assert_recovered(pool, 2)
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(APP), num_idle_processes=2, max_idle_processes=2, start_method=start_method) as pool,
+    ):
+        kinds = {pool.submit(kind, timeout=50): kind for kind in ENDS}
+        for handle, kind in kinds.items():
+            report = await handle.wait()
+            ending, error, said, calls_back = ENDS[kind]
+            assert ending_of(report) == ending, kind
+            assert (report.job_id, report.pid) == (handle.id, handle.pid)
+            assert report.timings.started is not None
+            assert (report.error is None) if error is None else report.error.type.endswith(error), kind
+            assert said in f"{report.detail} {report.error and report.error.message}", kind
+            assert report.result == ("a result" if ending == COMPLETED else None), kind
+            assert ([handle.id] in stage.noted("callback")) == calls_back, kind
+        assert stage.starts() == {handle.id: 1 for handle in kinds}
+        await assert_recovered(pool, 2)
 
 
 async def test_J1_a_traceback_tells_where_it_was_raised(make_app: MakeApp) -> None:
@@ -238,7 +240,10 @@ async def test_J1_killed_from_outside(make_app: MakeApp, signum: signal.Signals)
 
 
 async def test_J1_six_different_ends_have_six_different_reports(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(APP), num_idle_processes=2) as pool:
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(APP), num_idle_processes=2, max_idle_processes=2) as pool,
+    ):
         reports = [
             await (await pool.launch(kind)).wait() for kind in ("returns", "raises", "sys_exit", "os_exit", "segv")
         ]

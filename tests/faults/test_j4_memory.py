@@ -68,12 +68,14 @@ def assert_over_the_limit(report: ExitReport, limit: int) -> None:
 
 
 async def test_J4_fast_allocation_in_the_job_is_stopped_before_twice_the_limit(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage:
-        async with ProcessPool(memory_app(stage), num_idle_processes=1, memory_limit_mb=400) as pool:
-            handle = await pool.launch(GIGABYTE_PER_SECOND)
-            assert_over_the_limit(await handle.wait(), 400)
-            assert stage.starts() == {handle.id: 1}
-            await assert_recovered(pool, 1)
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(memory_app(stage), num_idle_processes=1, memory_limit_mb=400) as pool,
+    ):
+        handle = await pool.launch(GIGABYTE_PER_SECOND)
+        assert_over_the_limit(await handle.wait(), 400)
+        assert stage.starts() == {handle.id: 1}
+        await assert_recovered(pool, 1)
 
 
 async def test_J4_fast_allocation_in_prewarm_is_stopped_before_twice_the_limit(make_app: MakeApp) -> None:

@@ -128,16 +128,18 @@ def descendants(stage: Stage) -> list[int]:
 @pytest.mark.parametrize("start_method", ["zygote", "spawn"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_J5_none_is_left_when_the_end_is_reported(make_app: MakeApp, kind: str, start_method: str) -> None:
-    async with Stage(make_app) as stage:
-        async with ProcessPool(stage.app(APP), num_idle_processes=1, start_method=start_method) as pool:
-            handle = await pool.launch([[kind], "return"])
-            report = await handle.wait()
-            pids = descendants(stage)
-            assert [pid for pid in pids if not is_gone(pid)] == []
-            assert report.descendants_killed == len(pids) == KINDS[kind]
-            assert (report.outcome, report.reason, report.result) == ("succeeded", "completed", "a result")
-            assert stage.starts() == {handle.id: 1}
-            await assert_recovered(pool, 1)
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(APP), num_idle_processes=1, start_method=start_method) as pool,
+    ):
+        handle = await pool.launch([[kind], "return"])
+        report = await handle.wait()
+        pids = descendants(stage)
+        assert [pid for pid in pids if not is_gone(pid)] == []
+        assert report.descendants_killed == len(pids) == KINDS[kind]
+        assert (report.outcome, report.reason, report.result) == ("succeeded", "completed", "a result")
+        assert stage.starts() == {handle.id: 1}
+        await assert_recovered(pool, 1)
 
 
 @pytest.mark.parametrize(("end", "reason"), [("return", "completed"), ("crash", "signaled"), ("exit", "exited")])
@@ -168,23 +170,25 @@ async def test_J5_none_is_left_of_a_job_that_is_killed(make_app: MakeApp, signum
 async def test_J5_the_descendants_of_a_live_job_are_left_alone(make_app: MakeApp, case: str) -> None:
     start_method = "spawn" if case == "spawn" else "zygote"
     kinds = ["daemon", "session", "family"]
-    async with Stage(make_app) as stage:
-        async with ProcessPool(stage.app(APP), num_idle_processes=1, start_method=start_method) as pool:
-            live = await pool.launch([kinds, "stay"])
-            visit = await stage.next("job")
-            its_own = descendants(stage)
-            if case == "zygote lost":
-                kill(lost := zygote_pid(pool))
-                await eventually(lambda: pool.stats().zygote_pid not in (lost, None), "another zygote")
-            for end in ("return", "crash"):  # others end meanwhile, and what they leave is killed
-                other = await (await pool.launch([["daemon"], end])).wait()
-                assert other.descendants_killed == 1
-            assert [pid for pid in its_own if is_gone(pid)] == []
-            visit.order("leave")
-            report = await live.wait()
-            assert [pid for pid in descendants(stage) if not is_gone(pid)] == []
-            assert (report.reason, report.descendants_killed) == ("completed", len(its_own))
-            await assert_recovered(pool, 1)
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(APP), num_idle_processes=1, start_method=start_method) as pool,
+    ):
+        live = await pool.launch([kinds, "stay"])
+        visit = await stage.next("job")
+        its_own = descendants(stage)
+        if case == "zygote lost":
+            kill(lost := zygote_pid(pool))
+            await eventually(lambda: pool.stats().zygote_pid not in (lost, None), "another zygote")
+        for end in ("return", "crash"):  # others end meanwhile, and what they leave is killed
+            other = await (await pool.launch([["daemon"], end])).wait()
+            assert other.descendants_killed == 1
+        assert [pid for pid in its_own if is_gone(pid)] == []
+        visit.order("leave")
+        report = await live.wait()
+        assert [pid for pid in descendants(stage) if not is_gone(pid)] == []
+        assert (report.reason, report.descendants_killed) == ("completed", len(its_own))
+        await assert_recovered(pool, 1)
 
 
 # A copy of the process that does not stay within the user's code, but goes on where the fork was.
@@ -232,10 +236,12 @@ async def test_J5_a_forked_copy_does_not_speak_for_the_job(make_app: MakeApp, ki
 
 
 async def test_J5_a_forked_copy_does_not_keep_a_stalled_job_alive(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage:
-        async with ProcessPool(stage.app(COPIES), num_idle_processes=1, stall_timeout=0.6) as pool:
-            report = await (await pool.launch(["beat", "stall"])).wait()
-            assert (report.outcome, report.reason) == ("killed", "stalled")
-            assert " in entrypoint\n" in (report.stack_dump or "")
-            assert [pid for pid in descendants(stage) if not is_gone(pid)] == []
-            await assert_recovered(pool, 1)
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(COPIES), num_idle_processes=1, stall_timeout=0.6) as pool,
+    ):
+        report = await (await pool.launch(["beat", "stall"])).wait()
+        assert (report.outcome, report.reason) == ("killed", "stalled")
+        assert " in entrypoint\n" in (report.stack_dump or "")
+        assert [pid for pid in descendants(stage) if not is_gone(pid)] == []
+        await assert_recovered(pool, 1)

@@ -105,17 +105,19 @@ SMALL: list[Any] = [
 
 @pytest.mark.parametrize("start_method", ["zygote", "spawn"])
 async def test_J7_small_payloads_arrive_as_they_were(make_app: MakeApp, start_method: str) -> None:
-    async with Stage(make_app) as stage:
-        async with ProcessPool(stage.app(APP), num_idle_processes=2, start_method=start_method) as pool:
-            handles = [pool.submit(value, timeout=50) for value in SMALL]
-            for handle, value in zip(handles, SMALL, strict=True):
-                report = await handle.wait()
-                assert (report.outcome, report.reason) == ("succeeded", "completed")
-                assert report.result == value
-                assert type(report.result) is type(value)
-                assert (report.result_json is None) == isinstance(value, bytes)
-            assert stage.starts() == {handle.id: 1 for handle in handles}
-            await assert_recovered(pool, 2)
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(APP), num_idle_processes=2, max_idle_processes=2, start_method=start_method) as pool,
+    ):
+        handles = [pool.submit(value, timeout=50) for value in SMALL]
+        for handle, value in zip(handles, SMALL, strict=True):
+            report = await handle.wait()
+            assert (report.outcome, report.reason) == ("succeeded", "completed")
+            assert report.result == value
+            assert type(report.result) is type(value)
+            assert (report.result_json is None) == isinstance(value, bytes)
+        assert stage.starts() == {handle.id: 1 for handle in handles}
+        await assert_recovered(pool, 2)
 
 
 async def test_J7_a_number_that_is_none(make_app: MakeApp) -> None:
@@ -147,15 +149,17 @@ async def test_J7_large_results(make_app: MakeApp, size: int) -> None:
 
 
 async def test_J7_large_payloads_stand_in_nobody_s_way(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage:
-        async with ProcessPool(stage.app(APP), num_idle_processes=3, max_idle_processes=3) as pool:
-            large = [pool.submit({"result of": 50 * MEGABYTE}), pool.submit(bytes(50 * MEGABYTE), timeout=50)]
-            for number in range(10):
-                assert (await (await pool.launch(number)).wait()).result == number
-            first, second = [await handle.wait() for handle in large]
-            assert len(first.result) == 50 * MEGABYTE
-            assert second.result == ["bytes", 50 * MEGABYTE, True]
-            await assert_recovered(pool, 3)
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(APP), num_idle_processes=3, max_idle_processes=3) as pool,
+    ):
+        large = [pool.submit({"result of": 50 * MEGABYTE}), pool.submit(bytes(50 * MEGABYTE), timeout=50)]
+        for number in range(10):
+            assert (await (await pool.launch(number)).wait()).result == number
+        first, second = [await handle.wait() for handle in large]
+        assert len(first.result) == 50 * MEGABYTE
+        assert second.result == ["bytes", 50 * MEGABYTE, True]
+        await assert_recovered(pool, 3)
 
 
 REFUSED = {
@@ -174,7 +178,10 @@ REFUSED = {
 
 
 async def test_J7_a_result_that_cannot_be_passed_is_told(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(APP), num_idle_processes=2) as pool:
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(APP), num_idle_processes=2, max_idle_processes=2) as pool,
+    ):
         handles = {kind: pool.submit({"make": kind}, timeout=50) for kind in REFUSED}
         for kind, handle in handles.items():
             report = await handle.wait()

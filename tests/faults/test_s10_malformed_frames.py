@@ -56,7 +56,7 @@ TO_CONTROL = "channel(socket.SOCK_STREAM).sendall({})"
 GARBAGE = {
     "random bytes": "os.urandom(1 << 16)",
     "text": "b'GET / HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n'",
-    "another version": "frame(version=2)",
+    "another version": 'frame(2, KIND[\'Ended\'], b\'{"how":"completed","told":false,"error":null}\', b\'jnull\')',
     "an unknown kind": "frame(kind=200)",
     "kind 0": "frame(kind=0)",
     "a message of another channel": "m.encode(m.Exited('1-1', 0, None))",
@@ -217,7 +217,7 @@ ZYGOTE_GARBAGE = {
     "random bytes": "os.urandom(1000)",
     "too short": "b'x'",
     "too long": "bytes(150 * 1024)",
-    "another version": "frame(version=2)",
+    "another version": "frame(2, KIND['Loading'], b'{\"dump_fd\":1}')",
     "an unknown kind": "frame(kind=200)",
     "a message of another channel": "m.encode(m.Start('job-1'))",
     "two frames in one packet": "m.encode(m.Loading(1)) * 2",

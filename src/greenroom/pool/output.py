@@ -63,6 +63,9 @@ class Budget:
 class _Capture:
     """Reads an fd on the event loop until its end."""
 
+    _most_reads = 64
+    """More than a pipe holds, to be read when its writer is dead."""
+
     def __init__(self, fd: int, emit: Callable[[OutputLine], object], budget: Budget) -> None:
         self._fd = fd
         self._emit = emit
@@ -74,7 +77,7 @@ class _Capture:
     def finish(self) -> None:
         """Read what is there, and stop. The writer is dead; the fd is its owner's to close."""
         # Bounded: a grandchild that survived for now may go on writing.
-        for _ in range(64):
+        for _ in range(self._most_reads):
             if self._loop is None or not self._on_readable():
                 break
         self._stop()
@@ -144,6 +147,8 @@ class StreamCapture(_Capture):
 
 class LogCapture(_Capture):
     """Log records, one packet each."""
+
+    _most_reads = 4096  # each brings one record, and hundreds fit into a socket's buffer
 
     def _take(self, data: bytes) -> None:
         try:

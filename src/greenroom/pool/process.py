@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-import select
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..report import ExitReport
-from ..system import proc
 from ..system.heartbeat import Beats
 from ..wire import messages as m
 from . import output
-from .channels import Channels
 from .clock import Timer
 from .contracts import Launcher, ProcessOwner, Services
-from .control import Control
 from .exits import Decision, ExitStatus
-from .killer import Killer
+from .handle import Handle
 from .launch import Launch
 from .record import Record
 from .stalls import Stall
 from .states import Event, IllegalTransition, State, next_state
 from .watch import MemoryWatch, StallWatch
+from .wires import Wires
 
 __all__ = ["Process"]
 
@@ -37,7 +33,7 @@ REAP_TIMEOUT = 8.0
 """Seconds from the death until the status is known and everything that the process left behind is gone."""
 MARGIN = 1.0
 """Seconds that a child has, beyond its own deadline, to report that it missed it."""
-_DUMP_SECONDS = 0.3
+_DUMP_SECONDS = 1.0  # a process that can write its stacks does so in milliseconds, if it gets the CPU
 
 
 class Process:
@@ -62,20 +58,16 @@ class Process:
         self._options = services.options
         self._clock = services.clock
         self._owner = owner
-        self._channels = Channels()
+        self._wires = Wires(self._on_message, self._on_nonsense)
         try:
             self.slot = services.heartbeat.acquire()
         except OSError:
-            self._channels.close()
+            self._wires.close()
             raise
-        self._control = Control(self._channels.control, self._on_message, self._on_nonsense)
-        self._captures: list[output.StreamCapture | output.LogCapture] = []
-        self._budget = output.Budget(200.0, 1000.0, services.log_budget)
-        self._pidfd = -1
+        self._handle: Handle | None = None
         self._dump_fd: int | None = None
         self._memory_watch: MemoryWatch
         self._watches: list[StallWatch | MemoryWatch] = []
-        self._killer: Killer | None = None
         self._record = Record(requested_at=time.monotonic())
         self._deadline: Timer | None = self._clock.call_later(FORK_TIMEOUT, owner.fork_overdue, self)
 
@@ -104,26 +96,20 @@ class Process:
     @property
     def fork_fds(self) -> tuple[int, ...]:
         """The ends that go to the child, in the order of the wire."""
-        return self._channels.child_ends
+        return self._wires.child_ends
 
     def fork_sent(self) -> None:
         """The fork request is on its way, and the child's ends with it."""
-        self._channels.close_child_ends()
+        self._wires.close_child_ends()
 
     def fork_answered(self, pid: int, pidfd: int) -> None:
         """The process exists. Takes the pidfd."""
         self._step(Event.FORK_ANSWERED)  # first: a second answer must not take the place of the true one
-        self.pid, self._pidfd = pid, pidfd
-        asyncio.get_running_loop().add_reader(pidfd, self.found_dead)
-        self._captures = [
-            output.StreamCapture(self._channels.stdout, "stdout", self._emit, self._budget),
-            output.StreamCapture(self._channels.stderr, "stderr", self._emit, self._budget),
-            output.LogCapture(self._channels.log, self._emit, self._budget),
-        ]
-        self._control.start()
-        self._killer = Killer(pid, pidfd, self._clock, self._on_dump)
+        self.pid = pid
+        self._handle = Handle(pid, pidfd, self._clock, self.found_dead)
+        self._wires.open(self._emit, self._services.log_budget)
         if self.state is State.KILLING:
-            self._killer.kill()
+            self._handle.kill()
             return
         self._enclose(pid)
         self._memory_watch = MemoryWatch(self, self._options, self._clock)
@@ -150,26 +136,19 @@ class Process:
 
     def configure(self, configuration: m.Configure) -> None:
         """Tell a spawned process what a forked one has inherited."""
-        self._control.send(configuration)
+        self._wires.send(configuration)
 
     # --- the job ---------------------------------------------------------------------------------
 
     def is_alive(self) -> bool:
-        """Ask the kernel, now: it is there, and nothing is on its way that will keep it from a job."""
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        try:
-            # In this order: while the pidfd says that it lives, or lies unburied, the pid is its own.
-            runs_on = proc.runs_on(self.live_pid)
-        except OSError as error:
-            runs_on = proc.is_out_of_fds(error)  # then there is only the pidfd to ask
-        return runs_on and not poll.poll(0)
+        """Ask the kernel, now."""
+        return self._handle is not None and self._handle.is_alive()
 
     def claim(self, launch: Launch, timeout: float) -> None:
         """Hand it the one job; it has ``timeout`` seconds to acknowledge that."""
         self._step(Event.CLAIM)
         self.launch = launch
-        self._control.send(m.Start(job_id=launch.job_id), launch.metadata)
+        self._wires.send(m.Start(job_id=launch.job_id), launch.metadata)
         self._memory_watch.hurry()
         detail = f"it did not acknowledge the job within {timeout:.3g} s"
         self._set_deadline(timeout, self.kill, Decision("start_timeout", detail))
@@ -195,21 +174,21 @@ class Process:
         if not self._decide(decision):
             return
         if before is State.IDLE:
-            self._control.send(m.Retire())
+            self._wires.send(m.Retire())
             self._set_deadline(self._options.cleanup_timeout, self._escalate)
         else:
-            self._control.send(m.Shutdown(reason=self._told(decision)))
+            self._wires.send(m.Shutdown(reason=self._told(decision)))
             self._set_deadline(self._options.shutdown_timeout, self._escalate)
 
     def abandon(self, cause: str) -> None:
         """The zygote was lost before it answered: if it had forked, the cut lifeline ends the child."""
         self.was_abandoned = True
-        self._channels.cut_lifeline()
+        self._wires.cut_lifeline()
         self.fork_failed(cause)
 
     def disown(self, cause: str) -> None:
         """It exists, but cannot be supervised: have the kernel end it, and count it as not forked."""
-        self._channels.cut_lifeline()
+        self._wires.cut_lifeline()
         self.fork_failed(cause)
 
     @property
@@ -239,14 +218,14 @@ class Process:
 
     def _end_now(self, dump_seconds: float) -> None:
         self._record.signal_sent = True
-        if self._killer is None:
-            self._channels.cut_lifeline()  # not forked yet: it is killed when it is, for which there is a deadline
+        if self._handle is None:
+            self._wires.cut_lifeline()  # not forked yet: it is killed when it is, for which there is a deadline
             return
         self._set_deadline(None)
         if self._dump_fd is not None and dump_seconds > 0:
-            self._killer.dump_and_kill(self._dump_fd, dump_seconds)
+            self._handle.dump_and_kill(self._dump_fd, dump_seconds, self._on_dump)
         else:
-            self._killer.kill()
+            self._handle.kill()
 
     def _on_dump(self, stacks: str) -> None:
         self._record.stack_dump = stacks or None
@@ -364,15 +343,12 @@ class Process:
             return
         if self._record.decision is None:
             self._record.state_at_end = self.state
-        asyncio.get_running_loop().remove_reader(self._pidfd)
+        assert self._handle is not None
+        self._handle.has_died()
         for watch in self._watches:
             watch.stop()
-        if self._killer is not None:
-            self._killer.is_dead()
         self._step(Event.DEATH)
-        self._control.finish()  # what it had sent before still counts
-        for capture in self._captures:
-            capture.finish()
+        self._wires.finish()
         self._record.has_died()
         self._set_deadline(REAP_TIMEOUT, self._owner.reap_overdue, self)
         self._owner.died(self)
@@ -382,23 +358,17 @@ class Process:
             self._finish_if_known()
 
     def _read_status(self) -> None:
-        """Reap it as its parent by adoption.
-
-        By its pidfd and not by its pid: the lost zygote may have reaped it as its last act, and the
-        pid may be another's by now, even that of a child of somebody else in this process.
-        """
+        assert self._handle is not None
         try:
-            found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        except ChildProcessError:
+            burial = self._handle.bury()
+        except ChildProcessError:  # somebody else has reaped it: the lost zygote, in its last moment
             self._finish()
             return
-        if found is None:
+        if burial is None:
             return
-        _, _, usage = os.wait4(self.live_pid, 0)  # still its zombie, so still its pid
-        exited = found.si_code == os.CLD_EXITED
-        self._record.status = ExitStatus(found.si_status, None) if exited else ExitStatus(None, found.si_status)
-        cpu_seconds, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-        self._services.strays.sweep(lambda killed: self.reaped(m.Reaped(self.id, cpu_seconds, peak, killed)))
+        self._record.status = burial.status
+        usage = m.Reaped(self.id, burial.cpu_seconds, burial.peak_memory_mb, 0)
+        self._services.strays.sweep(lambda killed: self.reaped(replace(usage, descendants_killed=killed)))
 
     def give_up(self) -> None:
         """Report its end without what cannot be found out."""
@@ -411,14 +381,13 @@ class Process:
 
     def _finish(self) -> None:
         """Write the report, and let go of everything."""
-        if self._record.usage is not None or self._pidfd != -1:
+        if self._handle is not None:
             self._step(Event.REAP)
         self._set_deadline(None)
         report = self._report()
-        self._control.close()
-        if self._pidfd != -1:
-            os.close(self._pidfd)
-        self._channels.close()
+        self._wires.close()
+        if self._handle is not None:
+            self._handle.close()
         self._services.heartbeat.release(self.slot)
         self._owner.ended(self, report)
 
@@ -436,7 +405,7 @@ class Process:
         self._look_into_cgroup()
         if record.status == ExitStatus(None, signal.SIGKILL) and not record.signal_sent:
             record.oom_killed = self._services.oom.has_struck()
-        record.dropped = self.beats().dropped + sum(capture.dropped for capture in self._captures)
+        record.dropped = self.beats().dropped + self._wires.dropped
         return record.report(self.id, self.pid, self.generation, self.launch)
 
     # --- odds and ends ---------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class StallWatch:
         detail = (
             f"its event loop stood still for {standing:.1f} s ({stall.value}); stall_timeout is {self._timeout:g} s"
         )
-        self._process.kill(Decision("stalled", detail), dump_seconds=0.3)
+        self._process.kill(Decision("stalled", detail), dump_seconds=1.0)
 
     def _sample(self) -> Sample:
         beats = self._process.beats()

@@ -24,7 +24,11 @@ def raise_fd_limit(options: PoolOptions) -> None:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:  # a hard limit above fs.nr_open, for one
+            _logger.warning("the limit on open files stays at %d: %s", soft, error)
+            hard = soft
     needed = FDS_PER_PROCESS * (options.max_jobs + options.idle_ceiling + options.max_concurrent_prewarms) + _FDS_BESIDE
     if hard != resource.RLIM_INFINITY and hard < needed:
         _logger.warning(

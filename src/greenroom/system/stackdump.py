@@ -12,7 +12,7 @@ import faulthandler
 import os
 import signal
 
-__all__ = ["SIGNAL", "install", "open_of", "read"]
+__all__ = ["SIGNAL", "install", "is_complete", "open_of", "read"]
 
 SIGNAL = signal.SIGRTMIN + 7
 _NAME = "greenroom-stackdump"
@@ -37,3 +37,11 @@ def open_of(pid: int, fd: int) -> int:
 
 def read(fd: int) -> str:
     return os.pread(fd, _MAX_BYTES, 0).decode("utf-8", "replace")
+
+
+def is_complete(dump: str) -> bool:
+    """Whether it was written to its end: the main thread comes last, and its outermost frame at the very end.
+
+    Nothing else marks the end, and a busy machine may interrupt the writing anywhere.
+    """
+    return dump.endswith((" in _run_module_as_main\n", "  ...\n"))
