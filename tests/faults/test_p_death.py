@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from stage import HELD_WHEN_CLAIMED, PLAIN, Stage, assert_recovered, steady
+from stage import HELD_WHEN_CLAIMED, PLAIN, Stage, assert_recovered, starting, steady
 from support import eventually, idle_pids, kill
 
 from greenroom import ExitReport, LaunchError, ProcessPool
@@ -88,17 +88,25 @@ async def test_P5_hit_between_start_and_acknowledgement_is_relaunched_once(
 
 
 async def test_P5_relaunched_jobs_keep_their_order(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(HELD_WHEN_CLAIMED), **steady(3)) as pool:
-        handles = [pool.submit(timeout=30) for _ in range(6)]
-        victims = [await stage.next("claimed") for _ in range(3)]
-        for victim in sorted(victims, key=lambda visit: visit.name == handles[0].id):  # the first job's last
-            kill(victim.pid, signal.SIGKILL)
-        for _ in handles:
-            (await stage.next("claimed")).order("go on")
-        claimed = [(await handle.wait()).timings.claimed for handle in handles]
-        assert claimed == sorted(claimed)
-        assert stage.starts() == {handle.id: 1 for handle in handles}
-        await assert_recovered(pool, 3)
+    held = "@app.prewarm\nasync def prewarm(proc):\n    await on_stage('warming')\n"
+    async with Stage(make_app) as stage:
+        pool = ProcessPool(stage.app(HELD_WHEN_CLAIMED + held), **steady(3))
+        async with starting(pool) as start:
+            for _ in range(3):
+                (await stage.next("warming")).order("go on")
+            await start
+            handles = [pool.submit(timeout=30) for _ in range(6)]
+            victims = [await stage.next("claimed") for _ in range(3)]
+            for victim in sorted(victims, key=lambda visit: visit.name == handles[0].id):  # the first job's last
+                kill(victim.pid, signal.SIGKILL)
+            # All are back in the queue before there is another process: else the first would come too late.
+            await eventually(lambda: {handle.state for handle in handles} == {"waiting"})
+            for _ in handles:
+                (await stage.next("warming")).order("go on")
+                (await stage.next("claimed")).order("go on")
+            claimed = [(await handle.wait()).timings.claimed for handle in handles]
+            assert claimed == sorted(claimed)
+            assert stage.starts() == {handle.id: 1 for handle in handles}
 
 
 # The child's own main is broken here, in the first process only or in all of them: it exits in the

@@ -169,16 +169,21 @@ async def test_a_log_that_nobody_reads_holds_nothing_up(make_app: MakeApp) -> No
     reading, writing = os.pipe()
     process = await asyncio.create_subprocess_exec(GREENROOM, "start", make_app(source), "--port", "0", stderr=writing)
     os.close(writing)
-    with open(reading) as log:
-        async with ClientSession(await asyncio.to_thread(_url_in, log)) as session:
-            for number in range(4):
-                async with session.post("/v1/jobs", json={"id": f"call-{number}"}) as answer:
-                    assert answer.status == 201
-                async with session.get(f"/v1/jobs/call-{number}", params={"wait": "20"}) as answer:
-                    assert (await answer.json())["report"]["outcome"] == "succeeded"
-        process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(DEADLINE):
-            assert await process.wait() == 0
+    try:
+        with open(reading) as log:
+            async with ClientSession(await asyncio.to_thread(_url_in, log)) as session:
+                for number in range(4):
+                    async with session.post("/v1/jobs", json={"id": f"call-{number}"}) as answer:
+                        assert answer.status == 201
+                    async with session.get(f"/v1/jobs/call-{number}", params={"wait": "20"}) as answer:
+                        assert (await answer.json())["report"]["outcome"] == "succeeded"
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(DEADLINE):
+                assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def _url_in(log: TextIO) -> str:

@@ -7,7 +7,7 @@ import base64
 import json
 from collections.abc import Callable
 
-from faults.stage import HELD_WHEN_CLAIMED, PLAIN, Stage
+from faults.stage import HELD_WHEN_CLAIMED, PLAIN, Stage, Visit
 from running_worker import RunningWorker
 
 MakeApp = Callable[[str], str]
@@ -82,8 +82,9 @@ async def test_long_poll_and_cancel(make_app: MakeApp) -> None:
 
 async def test_a_client_that_goes_while_its_job_waits_leaves_no_job(make_app: MakeApp) -> None:
     async with Stage(make_app) as stage, RunningWorker(stage.app(SLOW_TO_WARM), "--num-idle-processes", "0") as worker:
-        await _post_and_go(await worker.port(), stage, "prewarm")
+        visit = await _post_and_go(await worker.port(), stage, "prewarm")
         await worker.until("/v1/jobs", lambda answer: answer.body["jobs"][0]["state"] == "ended")
+        visit.order("warm")
         report = await worker.report("gone")
         assert (report["outcome"], report["reason"]) == ("cancelled", "cancelled")
         assert "client" in report["detail"]
@@ -95,14 +96,16 @@ async def test_a_client_that_goes_while_its_job_starts_leaves_no_job(make_app: M
         Stage(make_app) as stage,
         RunningWorker(stage.app(HELD_WHEN_CLAIMED), "--num-idle-processes", "1") as worker,
     ):
-        await _post_and_go(await worker.port(), stage, "claimed")
+        visit = await _post_and_go(await worker.port(), stage, "claimed")
+        # The worker sees the hang-up in its own time; a job that starts before is cancelled all the same.
+        visit.order("go on")
         report = await worker.report("gone")
         assert (report["outcome"], report["reason"]) == ("cancelled", "cancelled")
         assert "client" in report["detail"]
 
 
-async def _post_and_go(port: int, stage: Stage, phase: str) -> None:
-    """Ask for a job, wait until it has come to a phase, hang up, and let it go on."""
+async def _post_and_go(port: int, stage: Stage, phase: str) -> Visit:
+    """Ask for a job, wait until it has come to a phase, and hang up."""
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     body = json.dumps({"id": "gone", "metadata": "stay"})
     head = f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
@@ -110,8 +113,7 @@ async def _post_and_go(port: int, stage: Stage, phase: str) -> None:
     visit = await stage.next(phase)
     writer.close()
     await writer.wait_closed()
-    # The worker sees the hang-up in its own time; a job that starts before is cancelled all the same.
-    visit.order("go on")
+    return visit
 
 
 async def test_an_id_is_taken_once(make_app: MakeApp) -> None:

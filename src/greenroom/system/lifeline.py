@@ -12,7 +12,7 @@ import os
 import select
 import signal
 
-__all__ = ["arm", "disarm"]
+__all__ = ["arm", "only_wake"]
 
 
 def arm(fd: int) -> None:
@@ -27,6 +27,6 @@ def arm(fd: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def disarm(fd: int) -> None:
-    """Let this process outlive the other end, for as long as it takes to clean up."""
-    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_ASYNC)
+def only_wake(fd: int) -> None:
+    """Let this process outlive the other end, to clean up after it; and have it continued for that, if it is stopped."""
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGCONT)

@@ -58,7 +58,7 @@ class Zygote:
         lifeline.arm(self._lifeline_fd)
         code = 1
         if self._load():
-            lifeline.disarm(self._lifeline_fd)
+            lifeline.only_wake(self._lifeline_fd)
             code = 0 if self._serve_until_the_end() else 1
         child.flush_stdio()
         os._exit(code)
