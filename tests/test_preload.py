@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from greenroom import ProcessPool
 from support import is_gone
+
+from greenroom import ProcessPool
 
 HELPER = """
 import subprocess

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import select
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from stage import Stage, assert_recovered
+from support import DEADLINE
 
 from greenroom import ProcessPool
 
@@ -154,6 +157,35 @@ async def entrypoint(ctx):
     async with ProcessPool(make_app(source), num_idle_processes=1) as pool:
         report = await (await pool.launch()).wait()
         assert (report.outcome, report.reason, report.result) == ("succeeded", "completed", "a result")
+        await assert_recovered(pool, 1)
+
+
+LAST_WORDS = """
+import logging
+
+@app.entrypoint
+async def entrypoint(ctx):
+    await on_stage("job")
+    for number in range(150):
+        logging.error("last words %d", number)
+    print("and a line without an end", end="", flush=True)
+    os._exit(4)
+"""
+
+
+async def test_J6_the_last_words_of_a_job_are_all_passed_on(make_app: MakeApp, passed: Passed) -> None:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(LAST_WORDS), num_idle_processes=1) as pool:
+        handle = await pool.launch()
+        visit = await stage.next("job")
+        dead = select.poll()
+        dead.register(pidfd := os.pidfd_open(visit.pid), select.POLLIN)
+        visit.order("speak")
+        assert dead.poll(DEADLINE * 1000)  # this blocks the supervisor's loop: it reads when all is written
+        os.close(pidfd)
+        report = await handle.wait()
+        assert (report.reason, report.exit_code, report.log_records_dropped) == ("exited", 4, 0)
+        expected = {f"last words {number}" for number in range(150)} | {"and a line without an end"}
+        assert {record.getMessage() for record in passed.records} == expected
         await assert_recovered(pool, 1)
 
 

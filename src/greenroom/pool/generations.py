@@ -9,6 +9,7 @@ import sys
 
 from ..errors import AppLoadError, PoolClosed, PrewarmError
 from ..options import PoolOptions
+from ..system import open_files
 from ..wire import messages as m
 from .breaker import Breaker
 from .contracts import Launcher
@@ -111,6 +112,7 @@ class Generations:
             sys_path=[path or os.getcwd() for path in sys.path],
             generation=self._number,
             pool_token=self._token,
+            open_files=open_files.original_soft_limit(),
             child=m.ChildSettings(
                 shutdown_timeout=options.shutdown_timeout,
                 cleanup_timeout=options.cleanup_timeout,

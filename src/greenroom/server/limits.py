@@ -6,6 +6,7 @@ import logging
 import resource
 
 from ..options import PoolOptions
+from ..system import open_files
 
 __all__ = ["raise_fd_limit"]
 
@@ -22,13 +23,11 @@ def raise_fd_limit(options: PoolOptions) -> None:
     The supervisor holds about seven for each process, so that the usual soft limit of 1,024 ends at some
     140 processes. It is that low for programs that use select(2), which this one does not.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError) as error:  # a hard limit above fs.nr_open, for one
-            _logger.warning("the limit on open files stays at %d: %s", soft, error)
-            hard = soft
+    try:
+        _, hard = open_files.raise_soft_limit()
+    except (OSError, ValueError) as error:  # a hard limit above fs.nr_open, for one
+        hard, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        _logger.warning("the limit on open files stays at %d: %s", hard, error)
     needed = FDS_PER_PROCESS * (options.max_jobs + options.idle_ceiling + options.max_concurrent_prewarms) + _FDS_BESIDE
     if hard != resource.RLIM_INFINITY and hard < needed:
         _logger.warning(

@@ -28,5 +28,5 @@ def arm(fd: int) -> None:
 
 
 def only_wake(fd: int) -> None:
-    """Let this process outlive the other end, to clean up after it; and have it continued for that, if it is stopped."""
+    """Let this process outlive the other end, to clean up after it; stopped, it is continued for that."""
     fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGCONT)

@@ -34,6 +34,7 @@ class Configure:
     sys_path: list[str]
     generation: int
     pool_token: str
+    open_files: int | None  # the soft limit to go back to, if the supervisor has raised its own
     child: ChildSettings
 
 

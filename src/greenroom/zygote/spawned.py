@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from ..errors import ErrorInfo
 from ..job import JobProcess
-from ..system import lifeline, mark, prctl, stackdump
+from ..system import lifeline, mark, open_files, prctl, stackdump
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
 from . import child, signals
@@ -29,6 +29,7 @@ def main() -> NoReturn:
         os.set_inheritable(fd, False)  # they were passed through exec, and must not go any further
     configuration = _receive_configuration(inheritance.control)
     mark.put(configuration.pool_token)
+    open_files.restore(configuration.open_files)
     sys.path[:] = configuration.sys_path
     child.set_line_buffering()
     try:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from ..app import App
 from ..errors import AppLoadError, ErrorInfo
 from ..job import JobProcess
-from ..system import lifeline, mark, prctl, proc, stackdump
+from ..system import lifeline, mark, open_files, prctl, proc, stackdump
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
@@ -75,6 +75,7 @@ class Zygote:
             return False
         self._config = m.decode(received[0], m.Configure)
         mark.put(self._config.pool_token)
+        open_files.restore(self._config.open_files)
         self._send(m.Loading(dump_fd=self._dump_fd))
         try:
             loaded = self._load_app()
