@@ -404,7 +404,7 @@ class Process:
         record = self._record
         self._look_into_cgroup()
         if record.status == ExitStatus(None, signal.SIGKILL) and not record.signal_sent:
-            record.oom_killed = self._services.oom.has_struck()
+            record.oom_killed = self._services.oom.has_struck(self.live_pid)
         record.dropped = self.beats().dropped + self._wires.dropped
         return record.report(self.id, self.pid, self.generation, self.launch)
 

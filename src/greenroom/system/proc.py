@@ -16,7 +16,6 @@ __all__ = [
     "children",
     "environ_has",
     "is_out_of_fds",
-    "oom_kills",
     "pss_mb",
     "realtime_limit",
     "rss_mb",
@@ -122,14 +121,6 @@ def realtime_limit(pid: int) -> int | None:
             value = line.split()[3]
             return int(value) if value.isdigit() else None
     return None
-
-
-def oom_kills() -> int:
-    """How many processes the kernel's OOM killer has ended, on this machine, since boot."""
-    for line in _read("/proc/vmstat").splitlines():
-        if line.startswith(b"oom_kill "):
-            return int(line.split()[1])
-    return 0
 
 
 def _smaps_kb(pid: int, key: bytes) -> int:
