@@ -117,7 +117,10 @@ async def test_J3_a_job_that_is_stopped_and_continued_in_time_goes_on(make_app: 
 
 
 async def test_J3_a_stalled_job_keeps_no_other_from_its_work(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(APP), num_idle_processes=2, stall_timeout=0.6) as pool:
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(APP), num_idle_processes=2, max_idle_processes=2, stall_timeout=0.6) as pool,
+    ):
         stalled = [await pool.launch(kind) for kind in ("gil_held_asleep", "deadlocked", "stopped")]
         healthy = await pool.launch("stay")
         visit = await stage.next("job")

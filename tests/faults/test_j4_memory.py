@@ -169,7 +169,7 @@ async def test_J4_the_kernel_and_the_limit_and_somebody_else_are_told_apart(
 ) -> None:
     async with Stage(make_app) as stage:
         limits = {"memory_limit_mb": 400, "memory_warn_mb": None}
-        async with ProcessPool(memory_app(stage), num_idle_processes=2, **limits) as pool:
+        async with ProcessPool(memory_app(stage), num_idle_processes=2, max_idle_processes=2, **limits) as pool:
             by_limit = await pool.launch(GIGABYTE_PER_SECOND)
             by_kernel = await pool.launch(too_much_for(small_cgroup))
             by_others = await pool.launch("stay")
@@ -186,7 +186,10 @@ async def test_J4_the_kernel_and_the_limit_and_somebody_else_are_told_apart(
 
 
 async def test_J4_every_victim_of_the_kernel_has_its_report(make_app: MakeApp, small_cgroup: Path) -> None:
-    async with Stage(make_app) as stage, ProcessPool(memory_app(stage), num_idle_processes=3) as pool:
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(memory_app(stage), num_idle_processes=3, max_idle_processes=3) as pool,
+    ):
         handles = [await pool.launch(too_much_for(small_cgroup)) for _ in range(3)]
         reports = [await handle.wait() for handle in handles]
         assert [report.reason for report in reports] == ["oom_killed"] * 3
