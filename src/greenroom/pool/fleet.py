@@ -107,7 +107,7 @@ class Fleet:
             launch.process.stop(decision)
         elif launch in self.waiting:
             self.waiting.remove(launch)
-            self._end_unstarted(launch, decision, _not_started(launch, decision.detail))
+            self._end_unstarted(launch, decision, _never_started(launch, decision.detail))
 
     def capacity_problem(self) -> str | None:
         """Why a job would be turned down now; ``None`` if it would not."""
@@ -276,6 +276,12 @@ class Fleet:
         _logger.warning("a process did not become warm (%d in a row): %s", self.breaker.failures, cause)
         self._on_warm_failure()
 
+    def use_launcher(self, launcher: Launcher) -> None:
+        """Fork from this one from now on; what is idle of it may serve."""
+        self.launcher, self.trouble = launcher, None
+        self._serve_waiting()
+        self.balance()
+
     def lose_launcher(self) -> None:
         """What was forked from is gone; another one is under way."""
         self.launcher = None
@@ -307,7 +313,7 @@ class Fleet:
         if max_idle is None and self.options.max_idle_processes is not None:
             max_idle = max(self.options.max_idle_processes, num_idle)
         self.services.options = replace(self.options, num_idle_processes=num_idle, max_idle_processes=max_idle)
-        for process in self.idle.oldest(len(self.idle) - self.options.idle_ceiling):
+        for process in self.idle.oldest(len(self.idle) - self.idle_target()):
             process.stop(Decision("idle_expired", "the pool was made smaller"))
         self.balance()
 
@@ -351,10 +357,10 @@ class Fleet:
         if launch is None or process.acknowledged:
             return
         if process.is_recalled:
-            launch.will_not_start(_not_started(launch, process.fate))
+            launch.will_not_start(_never_started(launch, process.fate))
         elif launch.cancelled is not None:
             launch.process = None
-            self._end_unstarted(launch, launch.cancelled, _not_started(launch, launch.cancelled.detail))
+            self._end_unstarted(launch, launch.cancelled, _never_started(launch, launch.cancelled.detail))
         elif launch.attempts < MAX_ATTEMPTS and self.clock.now() < launch.expires_at and not self.is_closing:
             launch.process = None
             self._put_back(launch)
@@ -407,3 +413,7 @@ class Fleet:
 
 def _not_started(launch: Launch, cause: str) -> LaunchError:
     return LaunchError(f"job {launch.job_id} did not start: {cause}")
+
+
+def _never_started(launch: Launch, cause: str) -> LaunchError:
+    return LaunchError(f"job {launch.job_id} never started: {cause}")

@@ -124,9 +124,7 @@ class Generations:
         )
 
     def _serve_from(self, launcher: Launcher) -> None:
-        self._fleet.launcher = launcher
-        self._fleet.trouble = None
-        self._fleet.balance()
+        self._fleet.use_launcher(launcher)
 
     async def _prove(self, launcher: Launcher) -> None:
         """Wait until as many processes of new code have become idle as are to wait. All the while the old

@@ -42,9 +42,12 @@ class IdleQueue:
         return list(islice(self._processes, max(number, 0)))
 
     def in_order(self, generation: int | None) -> Iterator[Process]:
-        """Those of that generation first, then any; each group in the order in which it became idle."""
-        if generation is None or self._per_generation[generation] in (0, len(self)):
+        """Those of that generation first, then older ones; each in the order in which they became idle.
+
+        Newer ones are on trial: a session gets new code when all do. ``None``: any.
+        """
+        if generation is None or self._per_generation[generation] == len(self):
             return iter(self._processes)
         present = (process for process in self._processes if process.generation == generation)
-        others = (process for process in self._processes if process.generation != generation)
-        return chain(present, others)
+        older = (process for process in self._processes if process.generation < generation)
+        return chain(present, older)
