@@ -47,7 +47,7 @@ class PoolClosed(GreenroomError):
 
 
 class NoCapacity(GreenroomError):
-    """A session was turned down at once, because none could be started for it.
+    """A session was turned down: at once, or when the deadline had passed that it could wait for a process.
 
     ``reason`` is one of ``full``, ``warming``, ``draining`` and ``breaker_open``; ``retry_after``
     is an estimate in seconds of when trying again makes sense.

@@ -22,6 +22,8 @@ class Job:
     __slots__ = ("_decoded", "id", "payload")
 
     def __init__(self, job_id: str, metadata: Any = None) -> None:
+        if not isinstance(job_id, str) or not job_id:
+            raise TypeError(f"a job's id is a text that is not empty, not {job_id!r}")
         self.id = job_id
         self.payload = payload.encode(metadata)
         self._decoded: Any = _NOT_YET

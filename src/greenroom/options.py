@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from .errors import OptionError
 
-__all__ = ["PoolOptions"]
+__all__ = ["PoolOptions", "checked_seconds"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,8 @@ class PoolOptions:
     idle_ttl: float = 60.0
     """How long an idle process above the idle target is kept."""
     start_method: Literal["zygote", "spawn"] = "zygote"
-    """``zygote``: fork from a preloaded image. ``spawn``: a new interpreter for each process."""
+    """``zygote``: fork from a preloaded image. ``spawn``: a new interpreter for each process, which loads the
+    app within ``prewarm_timeout``; whether it loads shows in the first of them."""
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -94,14 +95,20 @@ class PoolOptions:
             value = getattr(self, name)
             if value is None and name in optional:
                 continue
-            if not _is_number(value) or not 0 < value < 10**9:
-                raise OptionError(f"{name} is {value!r}; it must be a number of seconds above 0")
+            checked_seconds(name, value)
 
     def _check_memory(self) -> None:
         for name in ("memory_warn_mb", "memory_limit_mb"):
             value = getattr(self, name)
             if value is not None and (not _is_number(value) or value <= 0):
                 raise OptionError(f"{name} is {value!r}; it must be a number of MiB above 0, or None")
+
+
+def checked_seconds(name: str, value: object) -> float:
+    """A number of seconds that a deadline can be made of (NaN, which nothing exceeds, cannot)."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 10**9:
+        raise OptionError(f"{name} is {value!r}; it must be a number of seconds above 0")
+    return float(value)
 
 
 def _is_number(value: object) -> bool:

@@ -74,7 +74,8 @@ class ExitReport:
     log_records_dropped: int = 0
     """Log records and output lines that were dropped because the job wrote faster than they are read."""
     descendants_killed: int = 0
-    """Processes that the job left behind, and that were killed after its end."""
+    """Processes that the job left behind, and that were killed after its end. Of sessions that end in the
+    same moment the leftovers are counted together, with the last of them."""
     result_payload: bytes | None = field(default=None, repr=False)
     """The job's result as it came over the wire; :attr:`result` is the same, decoded."""
 

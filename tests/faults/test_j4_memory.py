@@ -194,3 +194,30 @@ async def test_J4_every_victim_of_the_kernel_has_its_report(make_app: MakeApp, s
         reports = [await handle.wait() for handle in handles]
         assert [report.reason for report in reports] == ["oom_killed"] * 3
         await assert_recovered(pool, 3)
+
+
+GREEDY_END = """
+@app.entrypoint
+async def entrypoint(ctx):
+    ctx.add_shutdown_callback(grow)
+    await on_stage("job")
+
+async def grow():
+    held = []
+    while True:
+        held.append(b"x" * (4 << 20))
+        await asyncio.sleep(0.002)
+"""
+
+
+async def test_J4_the_limit_holds_while_a_job_that_was_cancelled_ends(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        options = {"num_idle_processes": 1, "memory_limit_mb": 150, "shutdown_timeout": 50}
+        async with ProcessPool(stage.app(GREEDY_END), **options) as pool:
+            handle = await pool.launch()
+            await stage.next("job")
+            handle.cancel("enough")
+            report = await handle.wait()
+            assert (report.outcome, report.reason, report.signal) == ("killed", "cancelled", signal.SIGKILL)
+            assert report.peak_memory_mb is not None
+            assert report.peak_memory_mb < 300

@@ -184,3 +184,16 @@ async def test_P5_death_right_after_the_acknowledgement_every_time(make_app: Mak
         await assert_recovered(pool, 4)
         assert len(stage.noted("exit")) == len(handles)  # each was tried on one process
         assert [report.pid for report in reports] == [handle.pid for handle in handles]
+
+
+async def test_P4_stopped_while_idle_with_no_zygote_to_tell(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), **steady(2), start_method="spawn") as pool:
+        victims = idle_pids(pool)
+        for pid in victims:
+            kill(pid, signal.SIGSTOP)
+        await eventually(lambda: len(list(pool.recent_reports)) >= 2)
+        await assert_recovered(pool, 2)
+        assert set(idle_pids(pool)).isdisjoint(victims)
+        assert {report.reason for pid in victims for report in reports_of(pool, pid)} == {"stalled"}
+        handle = await pool.launch()
+        assert (handle.launch_type, (await handle.wait()).reason) == ("warm", "completed")

@@ -72,6 +72,8 @@ GARBAGE = {
     "a field too many": "frame(kind=KIND['Warm'], header=b'{\"prewarm_seconds\":1,\"x\":1}')",
     "a field of another type": "frame(kind=KIND['Warm'], header=b'{\"prewarm_seconds\":\"1\"}')",
     "a message at the wrong time": "m.encode(m.Warm(0.1))",
+    "a failure at the wrong time": "m.encode(m.PrewarmFailed(m.ErrorInfo('E', 'no')))",
+    "an acknowledgement of another job": "m.encode(m.Started('job-1'))",
     "an end of an unknown sort": "m.encode(m.Ended('vanished', False))",
     "the second half of a frame": "m.encode(m.Ended('completed', False), bytes(100))[20:]",
     "many wrong messages": "m.encode(m.Warm(0.1)) * 10_000",

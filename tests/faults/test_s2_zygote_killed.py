@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from stage import Stage, assert_recovered
 from support import eventually, is_gone, kill, wait_for_exit, wait_for_file, zygote_pid
 
-from greenroom import AppLoadError, ExitReport, ProcessPool
+from greenroom import AppLoadError, ExitReport, PoolClosed, ProcessPool
 from greenroom.system import proc
 
 MakeApp = Callable[[str], str]
@@ -313,3 +314,46 @@ async def test_S2_killed_during_a_reload_with_live_jobs(make_app: MakeApp, tmp_p
             assert ended(await job.wait()) == ("failed", "exited", 7, None)
             await assert_recovered(pool, 2)
             assert stage.starts() == {job.id: 1, quick.id: 1}
+
+
+def is_open(pool: ProcessPool) -> bool:
+    try:
+        pool.stats()
+    except PoolClosed:
+        return False
+    return True
+
+
+async def test_S2_lost_as_soon_as_it_has_loaded_the_app(make_app: MakeApp, tmp_path: Path) -> None:
+    """However often that is: start() returns, the pool says what is wrong, and serves when it is right again."""
+    flag = tmp_path / "broken"
+    flag.touch()
+    source = f"""
+from greenroom.zygote.template import Zygote
+serve = Zygote._serve_until_the_end
+
+def serve_or_die(self):
+    if os.path.exists({str(flag)!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return serve(self)
+
+Zygote._serve_until_the_end = serve_or_die
+
+@app.entrypoint
+async def entrypoint(ctx):
+    return "served"
+"""
+    pool = ProcessPool(make_app(source), num_idle_processes=1)
+    try:
+        with suppress(AppLoadError):  # if its death was seen in the same event as its success
+            await pool.start()
+        if not is_open(pool):
+            return
+        assert not pool.stats().ready
+        await eventually(lambda: pool.stats().breaker_open)
+        assert "lost" in (pool.stats().breaker_cause or "")
+        flag.unlink()
+        await eventually(lambda: pool.stats().ready)
+        assert (await (await pool.launch()).wait()).result == "served"
+    finally:
+        await pool.aclose()

@@ -208,3 +208,41 @@ async def test_S6_no_session_is_turned_down_meanwhile(make_app: MakeApp) -> None
             assert served == sorted(served)  # old, then renewed: never back
             await assert_recovered(pool, 2)
             assert os.path.exists(f"/proc/{zygote_pid(pool)}")
+
+
+HELD = """@app.prewarm
+async def prewarm(proc):
+    await on_stage("prewarm")
+
+@app.entrypoint"""
+
+
+async def test_S6_old_code_is_forked_from_while_new_code_does_not_become_warm(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD)
+        async with ProcessPool(app, num_idle_processes=1, max_idle_processes=1, prewarm_timeout=50) as pool:
+            rewrite(app, "@app.entrypoint", HELD)
+            rewrite(app, '"old"', '"new"')
+            reload = asyncio.create_task(pool.reload())
+            visit = await stage.next("prewarm")  # the new code is loaded, and stays there
+            for _ in range(4):  # more than were idle
+                assert await version_served(pool) == "old"
+            visit.order("go on")
+            await reload
+            launch = asyncio.create_task(version_served(pool))
+            assert await launch == "new"
+            while pool.stats().idle < 1:
+                (await stage.next("prewarm")).order("go on")
+                await eventually(lambda: pool.stats().idle == 1)
+
+
+async def test_S6_all_idle_processes_are_of_the_new_code_when_a_reload_returns(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD)
+        async with ProcessPool(app, num_idle_processes=3, max_idle_processes=3, idle_ttl=0.2) as pool:
+            before = set(idle_pids(pool))
+            rewrite(app, '"old"', '"new"')
+            await pool.reload()
+            assert len(idle_pids(pool)) >= 3
+            assert before.isdisjoint(idle_pids(pool))
+            await assert_recovered(pool, 3)

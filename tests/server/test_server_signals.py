@@ -103,7 +103,7 @@ async def test_S5_a_second_signal_ends_jobs_at_once(make_app: MakeApp, signum: i
         assert await worker.ends() == FORCED + signum
         await visit.left()
         report = await waiting
-        assert (report["outcome"], report["reason"]) == ("cancelled", "drained")
+        assert (report["outcome"], report["reason"]) == ("killed", "drained")
 
 
 async def test_S5_a_drain_that_takes_too_long_ends_jobs(make_app: MakeApp) -> None:

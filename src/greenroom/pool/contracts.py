@@ -37,7 +37,7 @@ class Services:
 
 
 class ProcessOwner(Protocol):
-    """What the pool is told. Each call is made at most once for a process, but ``changed``."""
+    """What the pool is told. Each call is made at most once for a process, but ``changed`` and ``stalled``."""
 
     def changed(self, process: Process, before: State) -> None: ...
     def became_idle(self, process: Process) -> None: ...

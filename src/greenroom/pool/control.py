@@ -61,6 +61,7 @@ class Control:
         try:
             while self._unsent:
                 self._unsent = self._unsent[self._sock.send(self._unsent) :]
+            self._unsent = memoryview(b"")  # an empty slice would still hold all that it was cut from
         except BlockingIOError:
             self._wait_to_write(True)
             return

@@ -99,7 +99,7 @@ def _decided(evidence: Evidence, decision: Decision) -> Verdict:
     detail = decision.detail
     if decision.reason in _POLITE:
         if evidence.signal_sent and evidence.status.signal and evidence.state_at_death in ("running", "draining"):
-            detail += "; it did not stop in time and was killed"
+            detail += "; it had not ended by itself, and was killed"
         else:
             outcome = _POLITE[decision.reason]
     return Verdict(outcome, decision.reason, detail)

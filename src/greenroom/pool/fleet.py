@@ -41,14 +41,14 @@ _WARMING = (State.REQUESTED, State.FORKED, State.WARMING)
 
 
 class Fleet:
-    """Implements :class:`~greenroom.pool.process.ProcessOwner`."""
+    """Implements :class:`~greenroom.pool.contracts.ProcessOwner`."""
 
     def __init__(
         self,
         services: Services,
         on_idle: Callable[[Process], object],
         on_report: Callable[[Process, ExitReport], object],
-        on_warm_failure: Callable[[str], object],
+        on_warm_failure: Callable[[], object],
     ) -> None:
         self.services = services
         self.clock = services.clock
@@ -107,7 +107,7 @@ class Fleet:
             launch.process.stop(decision)
         elif launch in self.waiting:
             self.waiting.remove(launch)
-            self._end_unstarted(launch, decision, _never_started(launch))
+            self._end_unstarted(launch, decision, _never_started(launch, decision.detail))
 
     def capacity_problem(self) -> str | None:
         """Why a job would be turned down now; ``None`` if it would not."""
@@ -139,7 +139,15 @@ class Fleet:
 
     def _take_idle(self) -> Process | None:
         """The next idle process that is alive at this moment; those of the present generation first."""
-        return self.idle.alive(self.launcher.generation if self.launcher else None)
+        found, unfit = None, []
+        for process in self.idle.in_order(self.launcher.generation if self.launcher else None):
+            if process.is_alive():
+                found = process
+                break
+            unfit.append(process)
+        for process in unfit:
+            process.found_unfit()
+        return found
 
     def _assign(self, process: Process, launch: Launch) -> None:
         remaining = launch.expires_at - self.clock.now()
@@ -199,7 +207,7 @@ class Fleet:
             concurrent=bound,
         )
         for _ in range(missing):
-            if self.launcher is None or not self._fork(self.launcher):
+            if self.launcher is None or not self.fork_from(self.launcher):
                 break
         if self.breaker.wait(now) > 0 and self._retry is None:
             self._retry = self.clock.call_later(self.breaker.wait(now), self._try_again)
@@ -228,7 +236,8 @@ class Fleet:
     def processes_of(self, launcher: Launcher) -> list[Process]:
         return [process for process in self.processes.values() if process.launcher is launcher]
 
-    def _fork(self, launcher: Launcher) -> bool:
+    def fork_from(self, launcher: Launcher) -> bool:
+        """Request one process; false if there is nothing to make it with."""
         self._count += 1
         try:
             process = Process(f"{launcher.generation}-{self._count}", launcher, self.services, self)
@@ -265,12 +274,31 @@ class Fleet:
         """Tell what is known now that the process is gone."""
         self.breaker.explained(cause)
         _logger.warning("a process did not become warm (%d in a row): %s", self.breaker.failures, cause)
-        self._on_warm_failure(cause)
+        self._on_warm_failure()
+
+    def use_launcher(self, launcher: Launcher) -> None:
+        """Fork from this one from now on; what is idle of it may serve."""
+        self.launcher, self.trouble = launcher, None
+        self._serve_waiting()
+        self.balance()
+
+    def lose_launcher(self) -> None:
+        """What was forked from is gone; another one is under way."""
+        self.launcher = None
+        self._on_warm_failure()
+
+    def has_no_launcher(self, cause: str) -> None:
+        """There is nothing to fork from, and that lasts."""
+        self.trouble = f"there is no zygote to fork from: {cause}"
+        self._on_warm_failure()
 
     def _keep_house(self) -> None:
         """Let surplus idle processes go when their time has come; note successes; count OOM kills."""
+        self._housekeeping = self.clock.call_later(HOUSEKEEPING, self._keep_house)
         now = self.clock.now()
         self.services.oom.look()
+        for process in [process for process in self.idle if process.is_adopted and not process.is_alive()]:
+            process.found_unfit()  # there is no zygote to tell that it was stopped
         settled = (process for process in self.idle if now - process.idle_since >= SETTLED)
         if self.breaker.failures and any(process.idle_since > self._last_failure for process in settled):
             self.breaker.succeeded()
@@ -280,11 +308,12 @@ class Fleet:
             if now - process.idle_since >= ttl:
                 process.stop(Decision("idle_expired", f"it was idle for idle_ttl ({ttl:g} s), and not needed"))
         self.balance()
-        self._housekeeping = self.clock.call_later(HOUSEKEEPING, self._keep_house)
 
     def resize(self, num_idle: int, max_idle: int | None) -> None:
+        if max_idle is None and self.options.max_idle_processes is not None:
+            max_idle = max(self.options.max_idle_processes, num_idle)
         self.services.options = replace(self.options, num_idle_processes=num_idle, max_idle_processes=max_idle)
-        for process in self.idle.oldest(len(self.idle) - self.options.idle_ceiling):
+        for process in self.idle.oldest(len(self.idle) - self.idle_target()):
             process.stop(Decision("idle_expired", "the pool was made smaller"))
         self.balance()
 
@@ -317,21 +346,28 @@ class Fleet:
             process.launch.has_started()
 
     def stalled(self, process: Process, stall: Stall) -> None:
-        _logger.warning("%s stalled: %s", process.label, stall.value)
+        if stall is Stall.STARVED:
+            _logger.warning("%s is starved of CPU; it is left alone", process.label)
+        else:
+            _logger.warning("%s stalled: %s", process.label, stall.value)
 
     def died(self, process: Process) -> None:
         """If it had a job but never acknowledged it, the job goes to another process: this one is dead."""
         launch = process.launch
-        if launch is None or process.acknowledged or process.is_recalled:
+        if launch is None or process.acknowledged:
             return
-        if launch.cancelled is not None:
+        if process.is_recalled:
+            launch.will_not_start(_never_started(launch, process.fate))
+        elif launch.cancelled is not None:
             launch.process = None
-            self._end_unstarted(launch, launch.cancelled, _never_started(launch))
+            self._end_unstarted(launch, launch.cancelled, _never_started(launch, launch.cancelled.detail))
         elif launch.attempts < MAX_ATTEMPTS and self.clock.now() < launch.expires_at and not self.is_closing:
             launch.process = None
             self._put_back(launch)
             self._serve_waiting()
             self.balance()
+        elif process.is_doomed:
+            launch.will_not_start(_not_started(launch, process.fate))  # now; its report takes a moment more
 
     def ended(self, process: Process, report: ExitReport) -> None:
         del self.processes[process.id]
@@ -342,7 +378,7 @@ class Fleet:
                 self.demand.session_ended((report.timings.ended or 0.0) - (report.timings.started or 0.0))
                 launch.end(report)
             else:
-                launch.end(report, LaunchError(f"job {launch.job_id} did not start: {report.detail}"))
+                launch.end(report, _not_started(launch, report.detail))
         self._account_for(process, report)
         self._on_report(process, report)
         self.balance()
@@ -375,6 +411,9 @@ class Fleet:
             process.launcher.kill()
 
 
-def _never_started(launch: Launch) -> LaunchError:
-    assert launch.cancelled is not None
-    return LaunchError(f"job {launch.job_id} never started: {launch.cancelled.detail}")
+def _not_started(launch: Launch, cause: str) -> LaunchError:
+    return LaunchError(f"job {launch.job_id} did not start: {cause}")
+
+
+def _never_started(launch: Launch, cause: str) -> LaunchError:
+    return LaunchError(f"job {launch.job_id} never started: {cause}")

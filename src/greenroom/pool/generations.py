@@ -9,6 +9,7 @@ import sys
 
 from ..errors import AppLoadError, PoolClosed, PrewarmError
 from ..options import PoolOptions
+from ..report import ExitReport
 from ..system import open_files
 from ..wire import messages as m
 from .breaker import Breaker
@@ -61,14 +62,14 @@ class Generations:
         async with self._changing:
             if self._fleet.is_closing:  # while this waited for the reload before it
                 raise PoolClosed("the pool was closed before the app was reloaded")
-            old, new = self._fleet.launcher, await self._load()
+            new = await self._load()
+            try:
+                await self._prove(new)
+            except BaseException:
+                self._retire(new, "the new code did not become warm")
+                raise
             self._fleet.breaker.succeeded()  # those failures were the old code's
             self._serve_from(new)
-            try:
-                await self._prove(new, old)
-            except BaseException:
-                self._go_back_to(old, new)
-                raise
             # A lost zygote may have left idle processes: they have the old code, too.
             lost: set[Launcher] = {process.launcher for process in self._fleet.processes.values()}
             for launcher in lost.union(self.launchers) - {new}:
@@ -102,6 +103,8 @@ class Generations:
         except OSError as error:
             self.launchers.discard(launcher)  # there is no process whose end would do that
             raise AppLoadError(f"a zygote could not be started: {error}") from error
+        if launcher not in self.launchers:
+            raise AppLoadError("the zygote was lost as soon as it had loaded the app")
         return launcher
 
     def _configuration(self, options: PoolOptions) -> m.Configure:
@@ -121,40 +124,29 @@ class Generations:
         )
 
     def _serve_from(self, launcher: Launcher) -> None:
-        self._fleet.launcher = launcher
-        self._fleet.trouble = None
-        self._fleet.balance()
+        self._fleet.use_launcher(launcher)
 
-    async def _prove(self, launcher: Launcher, fallback: Launcher | None) -> None:
-        """Wait until a process of a new generation is idle. Until then the old one's still serve."""
-        if self._fleet.idle_target() == 0:
+    async def _prove(self, launcher: Launcher) -> None:
+        """Wait until as many processes of new code have become idle as are to wait. All the while the old
+        code serves, and is forked from, as if nothing were."""
+        wanted = self._fleet.idle_target()
+        if wanted == 0:
             return
-        self._trial = _Trial(launcher.generation, fallback)
+        self._trial = _Trial(launcher, wanted, self._fleet)
         try:
+            self._trial.begin()
             await self._trial.outcome
         finally:
             self._trial = None
-
-    def _go_back_to(self, old: Launcher | None, new: Zygote | Spawner) -> None:
-        self._fleet.breaker.succeeded()  # those failures were the new code's
-        self._fleet.launcher = None
-        self._retire(new, "the new code did not become warm")
-        if old in self.launchers:
-            assert old is not None
-            self._serve_from(old)
-        else:
-            self._restart_soon()
 
     def process_became_idle(self, process: Process) -> None:
         if self._trial is not None:
             self._trial.became_idle(process)
 
-    def warming_failed(self, cause: str) -> None:
+    def process_ended(self, process: Process, report: ExitReport) -> None:
         if self._trial is not None:
-            self._trial.fail(cause)
-
-    def process_ended(self, process: Process) -> None:
-        in_use = (self._fleet.launcher, self._trial and self._trial.fallback)
+            self._trial.ended(process, report)
+        in_use = (self._fleet.launcher, self._trial and self._trial.launcher)
         if process.launcher not in in_use and process.launcher in self.launchers:
             self._close_if_unused(process.launcher)
 
@@ -181,9 +173,9 @@ class Generations:
         self.launchers.discard(zygote)
         was_serving = self._fleet.launcher is zygote
         if was_serving:
-            self._fleet.launcher = None  # first of all: what follows must not ask it for forks
+            self._fleet.lose_launcher()  # first of all: what follows must not ask it for forks
         self._pass_on_children(zygote)
-        if self._trial is not None and self._trial.generation == zygote.generation:
+        if self._trial is not None and self._trial.launcher is zygote:
             self._trial.fail("its zygote was lost")
         if was_serving and not self._fleet.is_closing:
             self._note_loss(zygote)
@@ -206,6 +198,8 @@ class Generations:
         if now - zygote.loaded_at > SETTLED:
             self._breaker.succeeded()
         self._breaker.failed(now, f"zygote {zygote.pid} was lost")
+        if self._breaker.is_open:
+            self._fleet.has_no_launcher(f"it was lost {self._breaker.failures} times in a row")
         live = len(self._fleet.processes_of(zygote))
         _logger.error("zygote %d was lost (%s); its %d processes go on", zygote.pid, zygote.ending, live)
 
@@ -224,7 +218,7 @@ class Generations:
                     launcher = await self._load()
                 except AppLoadError as error:
                     self._breaker.failed(self._clock.now(), str(error))
-                    self._fleet.trouble = f"there is no zygote to fork from: {error}"
+                    self._fleet.has_no_launcher(str(error))
                     _logger.error("the zygote could not be replaced; trying again: %s", error)
                 else:
                     self.zygote_restarts += 1
@@ -232,18 +226,37 @@ class Generations:
 
 
 class _Trial:
-    """Whether a new generation becomes warm."""
+    """Whether new code becomes warm: some processes of it, forked beside those of the old."""
 
-    def __init__(self, generation: int, fallback: Launcher | None) -> None:
-        self.generation = generation
-        self.fallback = fallback
-        """What to go back to, even if it has no process just now."""
+    def __init__(self, launcher: Launcher, wanted: int, fleet: Fleet) -> None:
+        self.launcher = launcher
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._fleet = fleet
+        self._to_fork = self._missing = wanted
+
+    def begin(self) -> None:
+        for _ in range(min(self._to_fork, self._fleet.options.max_concurrent_prewarms)):
+            self._fork_one()
 
     def became_idle(self, process: Process) -> None:
-        if process.generation == self.generation and not self.outcome.done():
+        if process.launcher is not self.launcher:
+            return
+        self._missing -= 1
+        if self._missing > 0:
+            self._fork_one()
+        elif not self.outcome.done():
             self.outcome.set_result(None)
+
+    def ended(self, process: Process, report: ExitReport) -> None:
+        if process.launcher is self.launcher and not process.idle_since:
+            self.fail(report.detail)
 
     def fail(self, cause: str) -> None:
         if not self.outcome.done():
             self.outcome.set_exception(PrewarmError(f"the new code did not become warm: {cause}"))
+
+    def _fork_one(self) -> None:
+        if self._to_fork > 0:
+            self._to_fork -= 1
+            if not self._fleet.fork_from(self.launcher):
+                self.fail("there are no resources for another process")

@@ -41,10 +41,13 @@ class IdleQueue:
     def oldest(self, number: int) -> list[Process]:
         return list(islice(self._processes, max(number, 0)))
 
-    def alive(self, generation: int | None) -> Process | None:
-        """The first that is alive at this moment: of that generation, or else of any."""
-        candidates: Iterator[Process] = iter(self._processes)
-        if generation is not None and self._per_generation[generation] > 0:
-            present = (process for process in self._processes if process.generation == generation)
-            candidates = chain(present, candidates)
-        return next(filter(lambda process: process.is_alive(), candidates), None)
+    def in_order(self, generation: int | None) -> Iterator[Process]:
+        """Those of that generation first, then older ones; each in the order in which they became idle.
+
+        Newer ones are on trial: a session gets new code when all do. ``None``: any.
+        """
+        if generation is None or self._per_generation[generation] == len(self):
+            return iter(self._processes)
+        present = (process for process in self._processes if process.generation == generation)
+        older = (process for process in self._processes if process.generation < generation)
+        return chain(present, older)

@@ -63,17 +63,22 @@ class Launch:
             self.started_at = time.monotonic()
         if not self.started.done():
             self.started.set_result(None)
+        self.metadata = b""  # of no more use, and perhaps large
+
+    def will_not_start(self, error: Exception) -> None:
+        """Whoever waits for its start learns so."""
+        if not self.started.done():
+            self.started.set_exception(error)
+            self.started.exception()  # marked as seen: nobody need be waiting
 
     def end(self, report: ExitReport, error: Exception | None = None) -> None:
         """It is over; whoever waits for its start learns why there was none."""
         if self.expiry is not None:
             self.expiry.cancel()
-        if not self.started.done():
-            if error is None:
-                self.started.set_result(None)
-            else:
-                self.started.set_exception(error)
-                self.started.exception()  # marked as seen: nobody need be waiting
+        if error is not None:
+            self.will_not_start(error)
+        elif not self.started.done():
+            self.started.set_result(None)
         self.report.set_result(report)
 
 
@@ -89,6 +94,7 @@ class JobHandle:
 
     @property
     def id(self) -> str:
+        """The job's id: the one it was given, or one made for it."""
         return self._launch.job_id
 
     @property

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ..app import App
 from ..errors import GreenroomError, PoolClosed
 from ..job import Job
-from ..options import PoolOptions
+from ..options import PoolOptions, checked_seconds
 from ..report import ExitReport
 from ..system import prctl
 from ..system.cgroup import MemoryCgroups
@@ -130,9 +130,9 @@ class ProcessPool:
         strays = StrayKiller(token, self._own_pids)
         log_budget = Budget(2000.0, 5000.0)
         limit = self._options.memory_limit_mb
-        cgroups = None if limit is None else MemoryCgroups.where_delegated(limit)
+        cgroups = None if limit is None else MemoryCgroups.where_delegated(limit, token)
         services = Services(self._options, clock, HeartbeatFile(), OomCounter(), strays, log_budget, cgroups)
-        self._fleet = Fleet(services, self._on_idle, self._on_report, self._on_warm_failure)
+        self._fleet = Fleet(services, self._on_idle, self._on_report, self._settled.set)
         self._generations = Generations(self._app, token, self._fleet)
         clock.start()
 
@@ -143,9 +143,10 @@ class ProcessPool:
     async def drain(self, timeout: float) -> None:
         """Take no more jobs, and wait for those accepted; after ``timeout`` seconds end what still runs.
 
-        Raises :class:`PoolClosed`. The pool is left empty, and is closed with :meth:`aclose`.
+        Raises :class:`PoolClosed` on a pool that is not open. The pool is left empty, to be closed with
+        :meth:`aclose`.
         """
-        fleet = self._open_fleet()
+        fleet, timeout = self._open_fleet(), checked_seconds("timeout", timeout)
         fleet.is_draining = True
         fleet.shed_idle(Decision("drained", "the pool is draining"))
         overdue = fleet.clock.call_later(timeout, self._drain_overdue, timeout)
@@ -159,13 +160,20 @@ class ProcessPool:
         _logger.warning("%d jobs are still there after %g s of draining; they are ended", count, timeout)
         self._end_all(Decision("drained", f"the pool was drained, and the job did not end within {timeout:g} s"))
 
-    async def aclose(self) -> None:
-        """End every job and process, and wait until they are gone. Safe to call again, and at any time."""
+    async def aclose(self, *, kill: bool = False) -> None:
+        """End every job and process, and wait until they are gone. Safe to call again, and at any time.
+
+        Jobs are asked to end, and have their time for that; with ``kill``, also in a call after another
+        one, nobody is waited for.
+        """
         if self._state == "new":
             self._state = "closed"
         if self._state == "open":
             self._state = "closed"
             self._closing = asyncio.create_task(self._close(), name="greenroom-close")
+        if kill and self._closing is not None and not self._closing.done():
+            for process in list(self._fleet.processes.values()):
+                process.kill(Decision("drained", "the pool was closed at once"), dump_seconds=0.0)
         if self._closing is not None:
             # Half a clean-up would leave processes behind: it goes on even if the caller is cancelled.
             await asyncio.shield(self._closing)
@@ -206,11 +214,12 @@ class ProcessPool:
     def submit(self, job_or_metadata: Any = None, *, timeout: float | None = None) -> JobHandle:
         """Accept a job, without waiting for its start: see :meth:`JobHandle.started`. Raises as :meth:`launch`."""
         fleet = self._open_fleet()
+        timeout = self._options.launch_timeout if timeout is None else checked_seconds("timeout", timeout)
         if isinstance(job_or_metadata, Job):
             job_id, metadata = job_or_metadata.id, job_or_metadata.payload
         else:
             job_id, metadata = f"job-{secrets.token_hex(6)}", payload.encode(job_or_metadata)
-        launch = fleet.accept(job_id, metadata, self._options.launch_timeout if timeout is None else timeout)
+        launch = fleet.accept(job_id, metadata, timeout)
         return JobHandle(launch, self._cancel)
 
     def _cancel(self, launch: Launch, reason: str) -> None:
@@ -219,7 +228,11 @@ class ProcessPool:
     # --- steering --------------------------------------------------------------------------------
 
     def resize(self, n: int, *, max_idle_processes: int | None = None) -> None:
-        """Hold ``n`` idle processes from now on. Raises :class:`OptionError`, and changes nothing then."""
+        """Hold ``n`` idle processes from now on, and at the most ``max_idle_processes``.
+
+        ``None`` keeps that as it is, raised to ``n`` if need be. Raises :class:`PoolClosed`, or
+        :class:`OptionError`; then nothing changes.
+        """
         self._open_fleet().resize(n, max_idle_processes)
 
     async def reload(self) -> None:
@@ -235,7 +248,7 @@ class ProcessPool:
 
     @property
     def processes(self) -> tuple[ProcessInfo, ...]:
-        """Every process there is, oldest first."""
+        """Every process there is, oldest first. Raises :class:`PoolClosed`."""
         return tuple(map(_info, self._open_fleet().processes.values()))
 
     @property
@@ -247,6 +260,7 @@ class ProcessPool:
         return tuple(self._reports)
 
     def stats(self) -> PoolStats:
+        """Figures of this moment, and whether a session could start in it. Raises :class:`PoolClosed`."""
         fleet, launcher = self._open_fleet(), self._fleet.launcher
         problem = fleet.capacity_problem() or (None if fleet.idle else "warming")
         return PoolStats(
@@ -278,11 +292,7 @@ class ProcessPool:
         text = "%s %s: %s (%s)"
         extra = {**ids, "job_pid": report.pid}
         _logger.log(level, text, process.label, report.outcome, report.reason, report.detail, extra=extra)
-        self._generations.process_ended(process)
-
-    def _on_warm_failure(self, cause: str) -> None:
-        self._settled.set()
-        self._generations.warming_failed(cause)
+        self._generations.process_ended(process, report)
 
     def _own_pids(self) -> set[int]:
         return self._fleet.live_pids() | self._generations.pids

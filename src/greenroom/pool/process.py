@@ -6,9 +6,11 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from ..report import ExitReport
+from ..system import proc
 from ..system.heartbeat import Beats
 from ..wire import messages as m
 from . import output
@@ -144,6 +146,12 @@ class Process:
         """Ask the kernel, now."""
         return self._handle is not None and self._handle.is_alive()
 
+    def found_unfit(self) -> None:
+        """It is idle, and not alive. Its death is told by the pidfd; that it is stopped, perhaps by nobody."""
+        with suppress(OSError):  # gone by now
+            if proc.stat(self.live_pid).state in ("T", "t"):
+                self.stopped(signal.SIGSTOP)
+
     def claim(self, launch: Launch, timeout: float) -> None:
         """Hand it the one job; it has ``timeout`` seconds to acknowledge that."""
         self._step(Event.CLAIM)
@@ -156,10 +164,12 @@ class Process:
     # --- the end ---------------------------------------------------------------------------------
 
     def kill(self, decision: Decision, *, dump_seconds: float = _DUMP_SECONDS) -> None:
-        """End it now: its stacks are dumped if there is time, then SIGKILL. The first reason stands."""
-        if not self._decide(decision):
-            return
-        self._end_now(dump_seconds)
+        """End it now: its stacks are dumped if there is time, then SIGKILL. The first reason stands.
+
+        If it was asked to end before, there is no more waiting for that.
+        """
+        if self._decide(decision) or (self.state is State.KILLING and not self._record.signal_sent):
+            self._end_now(dump_seconds)
 
     def stop(self, decision: Decision) -> None:
         """Ask it to end: the job by its shutdown, an idle process by exiting. Who does not is killed.
@@ -167,9 +177,10 @@ class Process:
         A process between two states is killed at once, so that no job starts in it.
         """
         before = self.state
+        if before in (State.DRAINING, State.KILLING):
+            return  # it is about to end, and has a deadline for that
         if before not in (State.IDLE, State.RUNNING):
-            if before is not State.DRAINING:  # its job has ended, and its end has a deadline
-                self.kill(decision, dump_seconds=0.0)
+            self.kill(decision, dump_seconds=0.0)
             return
         if not self._decide(decision):
             return
@@ -190,6 +201,11 @@ class Process:
         """It exists, but cannot be supervised: have the kernel end it, and count it as not forked."""
         self._wires.cut_lifeline()
         self.fork_failed(cause)
+
+    @property
+    def is_doomed(self) -> bool:
+        """Its end was decided here, so the cause is known before its status is."""
+        return self._record.decision is not None
 
     @property
     def fate(self) -> str:
@@ -252,15 +268,19 @@ class Process:
             self._owner.became_idle(self)
 
     def _on_prewarm_failed(self, message: m.PrewarmFailed, body: bytes) -> None:
+        before = self.state
+        next_state(before, Event.PREWARM_FAILED)  # or it is nonsense, and must not stand as the cause of its end
         self._record.error = message.error
         if self._record.decision is None:
-            self._record.state_at_end = self.state
+            self._record.state_at_end = before
             self._record.decision = Decision("prewarm_failed", f"prewarm raised {message.error}")
         self._step(Event.PREWARM_FAILED)
         self._set_deadline(self._options.cleanup_timeout, self._escalate)
 
     def _on_started(self, message: m.Started, body: bytes) -> None:
         self._step(Event.STARTED)
+        if self.launch is not None and message.job_id != self.launch.job_id:
+            raise IllegalTransition(f"it acknowledged a job {message.job_id!r} that it was not given")
         self.acknowledged = True
         if self.state is State.RUNNING:
             self._watch_job()
@@ -398,6 +418,7 @@ class Process:
             return
         if self._record.decision is None and cgroups.limit_was_hit(self.id):
             self._record.decision = Decision("memory_limit", "the kernel ended it at the memory limit of its cgroup")
+            self._record.signal_sent = True  # on our behalf
         cgroups.remove(self.id)
 
     def _report(self) -> ExitReport:

@@ -1,23 +1,22 @@
 """``start_method="spawn"``: a new interpreter for each process, and no zygote.
 
-Nothing is shared and nothing is inherited: for apps whose libraries do not survive a fork.
+Nothing is shared and nothing is inherited: for apps whose libraries do not survive a fork. There is no
+zygote to bury either: when the supervisor is killed, the processes go by their lifelines, but what they
+have started themselves goes on.
 """
 
 from __future__ import annotations
 
-import logging
-import os
+import asyncio
 import subprocess
 import sys
 
 from ..wire import messages as m
 from .contracts import Services
 from .process import Process
-from .zygote import child_environment, interpreter_flags
+from .zygote import child_environment, interpreter_flags, pidfd_of
 
 __all__ = ["Spawner"]
-
-_logger = logging.getLogger("greenroom")
 
 
 class Spawner:
@@ -26,7 +25,6 @@ class Spawner:
     def __init__(self, generation: int, services: Services) -> None:
         self.generation = generation
         self.processes: dict[str, Process] = {}
-        self.is_closed = False
         self._services = services
         self._configuration: m.Configure
 
@@ -49,17 +47,19 @@ class Spawner:
                 env=child_environment(self._configuration.pool_token),
                 start_new_session=True,
             )
+            pidfd = pidfd_of(popen)
         except OSError as error:
-            process.fork_failed(str(error))
+            # Not now: what follows from it may be the next request.
+            asyncio.get_running_loop().call_soon(process.fork_failed, str(error))
             return
         process.fork_sent()
         process.adopt()  # this process is its parent, and its reaper
-        process.fork_answered(popen.pid, os.pidfd_open(popen.pid))
+        process.fork_answered(popen.pid, pidfd)
         process.configure(self._configuration)
         popen.returncode = 0  # not Popen's to wait for: its finalizer must not try
 
     def close(self) -> None:
-        self.is_closed = True
+        """There is nothing to close."""
 
     def kill(self) -> None:
         """There is nothing to kill: a spawned process that does not answer has its own deadlines."""

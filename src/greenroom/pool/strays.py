@@ -1,7 +1,7 @@
 """What children left behind when no zygote was there to bury it.
 
 Orphans below a lost zygote, or below a spawned process, come to this process, among the children
-that it may have for reasons of its own. Ours carry the pool's token in their environment.
+that it may have for reasons of its own. Ours carry the pool's mark (:mod:`greenroom.system.mark`).
 """
 
 from __future__ import annotations

@@ -81,8 +81,7 @@ class StallWatch:
         self._on_stall(stall)
         standing = now.at - self._last_beat.at
         if stall is Stall.STARVED:
-            _logger.warning("%s is starved of CPU for %.1f s; it is left alone", self._process.label, standing)
-            return
+            return  # it is left alone
         detail = (
             f"its event loop stood still for {standing:.1f} s ({stall.value}); stall_timeout is {self._timeout:g} s"
         )
@@ -125,7 +124,7 @@ class MemoryWatch:
             rss = proc.rss_mb(pid)
             verdict = self._policy.judge_rss(rss, now)
             if verdict is MemoryVerdict.CONFIRM:
-                pss = proc.pss_mb(pid)
+                pss = self._pss(pid, rss)
                 verdict = self._policy.judge_pss(rss, pss, now)
                 self._act(verdict, pss)
         except OSError as error:
@@ -134,6 +133,12 @@ class MemoryWatch:
         if verdict is not MemoryVerdict.KILL:
             delay = AT_REST if self._process.is_idle else self._policy.next_look(rss)
             self._timer = self._clock.call_later(delay, self._check)
+
+    def _pss(self, pid: int, rss: float) -> float:
+        try:
+            return proc.pss_mb(pid)
+        except PermissionError:
+            return rss  # it runs as another user now: its shared pages count in full then
 
     def _act(self, verdict: MemoryVerdict, pss: float) -> None:
         if verdict is MemoryVerdict.WARN:

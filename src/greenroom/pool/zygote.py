@@ -26,7 +26,7 @@ from .exits import ExitStatus
 from .process import Process
 from .states import IllegalTransition, State
 
-__all__ = ["DEFAULT_ENVIRONMENT", "Zygote", "ZygoteOwner", "child_environment", "interpreter_flags"]
+__all__ = ["DEFAULT_ENVIRONMENT", "Zygote", "ZygoteOwner", "child_environment", "interpreter_flags", "pidfd_of"]
 
 _logger = logging.getLogger("greenroom")
 
@@ -107,6 +107,12 @@ class Zygote:
         finally:
             overdue.cancel()
         self.loaded_at = self._services.clock.now()
+        _logger.info(
+            "zygote %d has loaded the app: %.2f s for imports, %.2f s for preload",
+            self.pid,
+            self.loaded.import_seconds,
+            self.loaded.preload_seconds,
+        )
         for warning in self.loaded.warnings:
             _logger.warning("zygote %d: %s", self.pid, warning)
         return self.loaded
@@ -126,12 +132,12 @@ class Zygote:
                 # A session of its own: a terminal's Ctrl-C goes to the supervisor alone.
                 start_new_session=True,
             )
+            self._pidfd = pidfd_of(self._popen)
         except OSError:
             ends.close()
             raise
         ends.close_far_ends()
         self._channel = socket.socket(fileno=ends.channel)
-        self._pidfd = os.pidfd_open(self._popen.pid)
         self._loop.add_reader(self._pidfd, self._on_death)
         self._loop.add_reader(self._channel, self._on_readable)
         budget = output.Budget(200.0, 1000.0, self._services.log_budget)
@@ -356,3 +362,13 @@ def child_environment(token: str) -> dict[str, str]:
 def interpreter_flags() -> list[str]:
     """The -X, -W, -O … that this interpreter runs under, as multiprocessing passes them on, too."""
     return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]
+
+
+def pidfd_of(popen: subprocess.Popen[bytes]) -> int:
+    """A process that cannot be watched is not kept. Raises ``OSError``, and it is gone then."""
+    try:
+        return os.pidfd_open(popen.pid)
+    except OSError:
+        popen.kill()
+        popen.wait()
+        raise

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from ..errors import LaunchError, NoCapacity, PoolClosed
+from ..errors import LaunchError, NoCapacity, PayloadError, PoolClosed
 from ..pool import JobHandle, ProcessPool
 from ..wire import payload
 from .jobs import DuplicateJob, EndedJob, JobBook
@@ -87,6 +87,9 @@ class Api:
     def _accept(self, order: StartJob) -> JobHandle:
         try:
             metadata = payload.from_json(bytes(order.metadata))
+        except PayloadError as error:
+            raise ApiError(413, "too_large", str(error)) from error
+        try:
             return self._book.start(metadata, job_id=order.id, timeout=order.timeout)
         except DuplicateJob as error:
             raise ApiError(409, "duplicate_job", str(error)) from error

@@ -81,7 +81,8 @@ class Worker:
                 await self._steer()
                 await self._drain()
         finally:
-            await self._pool.aclose()
+            await _unless(self._ending, self._pool.aclose())
+            await self._pool.aclose(kill=True)
             await self._book.settled()
             await server.close()
         _logger.info("ended")

@@ -20,22 +20,23 @@ _MOUNT = Path("/sys/fs/cgroup")
 class MemoryCgroups:
     """One cgroup a process, below ``base``."""
 
-    def __init__(self, base: Path, limit_mb: float) -> None:
+    def __init__(self, base: Path, limit_mb: float, prefix: str) -> None:
         self._base = base
+        self._prefix = prefix  # of the folders' names: others may have theirs in the same place
         self._limit = int(limit_mb * 2**20)
 
     @classmethod
-    def where_delegated(cls, limit_mb: float, mount: Path = _MOUNT) -> MemoryCgroups | None:
+    def where_delegated(cls, limit_mb: float, prefix: str, mount: Path = _MOUNT) -> MemoryCgroups | None:
         """The delegated subtree, if there is one whose memory this process may bound."""
         own = _own_cgroup(mount)
         candidates = [] if own is None else [own, own.parent]
         delegated = (path for path in candidates if _is_delegated(path, mount))
         base = next(filter(_passes_on_memory, delegated), None)
-        return None if base is None else cls(base, limit_mb)
+        return None if base is None else cls(base, limit_mb, prefix)
 
     def enclose(self, name: str, pid: int) -> None:
         """Put a process, and all that it will start, under the limit. Raises ``OSError``."""
-        folder = self._base / name
+        folder = self._folder(name)
         folder.mkdir()
         (folder / "memory.max").write_text(str(self._limit))
         # All of the session goes, not just the process that happened to be the largest.
@@ -45,14 +46,17 @@ class MemoryCgroups:
     def limit_was_hit(self, name: str) -> bool:
         """Whether the kernel has killed in this cgroup."""
         with suppress(OSError):
-            events = (self._base / name / "memory.events").read_text()
+            events = (self._folder(name) / "memory.events").read_text()
             return any(line.startswith("oom_kill ") and line != "oom_kill 0" for line in events.splitlines())
         return False
 
     def remove(self, name: str) -> None:
         """After the last process in it has gone."""
         with suppress(OSError):  # it was never made; or a process of it is still on its way out
-            (self._base / name).rmdir()
+            self._folder(name).rmdir()
+
+    def _folder(self, name: str) -> Path:
+        return self._base / f"greenroom-{self._prefix}-{name}"
 
 
 def _own_cgroup(mount: Path) -> Path | None:

@@ -16,6 +16,7 @@ __all__ = [
     "children",
     "environ_has",
     "is_out_of_fds",
+    "pids",
     "pss_mb",
     "realtime_limit",
     "rss_mb",
@@ -33,8 +34,6 @@ class Stat(NamedTuple):
     state: str
     """One letter: R running, S sleeping, D in the kernel, T stopped, t traced, Z zombie."""
     ppid: int
-    session: int
-    start_ticks: int
 
 
 def is_out_of_fds(error: OSError) -> bool:
@@ -45,7 +44,7 @@ def is_out_of_fds(error: OSError) -> bool:
 def stat(pid: int) -> Stat:
     # The name may hold spaces and brackets, so the fields are counted from its last bracket.
     fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    return Stat(fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]))
+    return Stat(fields[0].decode(), int(fields[1]))
 
 
 def runs_on(pid: int) -> bool:
@@ -96,11 +95,6 @@ def rss_mb(pid: int) -> float:
 def pss_mb(pid: int) -> float:
     """Proportional memory: a page shared by n processes counts 1/n. Walks the page tables."""
     return _smaps_kb(pid, b"Pss:") / 1024
-
-
-def private_mb(pid: int) -> float:
-    """Memory that would be free if this process alone were gone (USS)."""
-    return (_smaps_kb(pid, b"Private_Clean:") + _smaps_kb(pid, b"Private_Dirty:")) / 1024
 
 
 def schedule(pid: int) -> tuple[float, float]:

@@ -8,7 +8,6 @@ import inspect
 import os
 import select
 import socket
-import threading
 import time
 
 from ..app import App
@@ -44,7 +43,7 @@ class Runner:
         self._order: asyncio.Future[tuple[m.Start, bytes] | None] = self._loop.create_future()
         self._performance: Performance | None = None
         self._pid = os.getpid()
-        self._heart = threading.Event()
+        self._is_on = False
 
     def run(self) -> int:
         """Live from prewarm to the end of the clean-up; returns the exit code."""
@@ -100,7 +99,7 @@ class Runner:
         self._performance = Performance(self._app, context, self._settings)
         # The acknowledgement goes first: from here on, this job is never started anywhere else.
         self._send(m.Started(start.job_id))
-        self._heart.set()
+        self._is_on = True
         self._beat_in_loop()
         ended, result = await self._performance.run()
         if self._is_copy:
@@ -156,18 +155,22 @@ class Runner:
     # --- heartbeat and clean-up ------------------------------------------------------------------
 
     def _start_heartbeat_thread(self) -> None:
-        """Have a thread ready that beats during the job: if it beats on while the loop does not, the
-        loop is blocked but the GIL is not held. Idle, it sleeps, and costs no CPU."""
+        """Have a thread that beats during the job: if it beats on while the loop does not, the loop is
+        blocked but the GIL is not held."""
         # Not threading.Thread, whose start() waits for the thread to run: that is a millisecond of this
         # process's way to idle, and nothing needs the object.
         _thread.start_new_thread(self._beat_in_thread, ())
 
     def _beat_in_thread(self) -> None:
         prctl.set_name("gr:heartbeat")
-        self._heart.wait()
+        interval = self._settings.heartbeat_interval
+        while not self._is_on:
+            # It looks now and then instead of being woken: a wake-up would cost the start of the session
+            # a tenth of a millisecond, and there is time until a stall can be found.
+            time.sleep(4 * interval)
         while True:
             self._page.beat_thread()
-            time.sleep(self._settings.heartbeat_interval)
+            time.sleep(interval)
 
     def _beat_in_loop(self) -> None:
         if self._is_copy:

@@ -42,6 +42,7 @@ class Zygote:
         self._live: dict[int, str] = {}  # pid -> launch_id
         self._launched: dict[str, int] = {}  # launch_id -> pid, also of some that are dead
         self._preloaded: set[int] = set()  # what preload has started belongs to all sessions
+        self._given_up: set[int] = set()  # leftovers that do not die, or may not be killed
         self._forgettable: deque[str] = deque()
         self._mourned: list[m.Reaped] = []
         self._mourning_since = 0.0
@@ -250,8 +251,9 @@ class Zygote:
 
     def _end_of_mourning(self) -> None:
         """Report a death as complete when nothing is left of what the dead child had started."""
+        orphans = set[int]()
         try:
-            orphans = undertaker.kill_orphans(self._live.keys() | self._preloaded)
+            orphans = undertaker.kill_orphans(self._live.keys() | self._preloaded | self._given_up)
         except OSError:  # no fd to look with: in a while, perhaps
             is_done = False
         else:
@@ -259,6 +261,10 @@ class Zygote:
             is_done = not orphans
         if not is_done and time.monotonic() - self._mourning_since < undertaker.PATIENCE:
             return
+        if orphans:
+            # Told once, and then left: they must not hold up every later session's report.
+            print(f"greenroom: processes {sorted(orphans)}, left behind by a session, do not die", file=sys.stderr)
+            self._given_up |= orphans
         for reaped in self._mourned:
             killed = len(self._orphans_killed) if reaped is self._mourned[-1] else 0
             self._send(m.Reaped(reaped.launch_id, reaped.cpu_seconds, reaped.peak_memory_mb, killed))

@@ -1,0 +1,60 @@
+"""Input that makes no sense gets a clear error, and changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from greenroom import Job, OptionError, ProcessPool
+
+PLAIN = """
+@app.entrypoint
+async def entrypoint(ctx):
+    return ctx.job.id
+"""
+
+
+@pytest.mark.parametrize("timeout", [math.nan, math.inf, 0, -1, True, "1"])
+async def test_a_deadline_must_be_a_number_of_seconds(make_app: Callable[[str], str], timeout: float) -> None:
+    async with ProcessPool(make_app(PLAIN), num_idle_processes=1) as pool:
+        with pytest.raises(OptionError, match="timeout"):
+            await pool.launch(timeout=timeout)
+        with pytest.raises(OptionError, match="timeout"):
+            await pool.drain(timeout)
+        assert (await (await pool.launch()).wait()).reason == "completed"
+
+
+@pytest.mark.parametrize("job_id", ["", 5, None, b"x"])
+def test_a_job_id_is_a_text(job_id: str) -> None:
+    with pytest.raises(TypeError, match="id"):
+        Job(job_id)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_idle_proceses": 3}, "did you mean num_idle_processes"),
+        ({"num_idle_processes": -1}, "at least 0"),
+        ({"num_idle_processes": 5, "max_idle_processes": 4}, "at least num_idle_processes"),
+        ({"prewarm_timeout": math.nan}, "prewarm_timeout"),
+        ({"stall_timeout": 0}, "stall_timeout"),
+        ({"memory_limit_mb": -5}, "memory_limit_mb"),
+        ({"start_method": "fork"}, "'zygote' or 'spawn'"),
+    ],
+)
+def test_options_are_checked_before_anything_starts(options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        ProcessPool("app.py", **options)
+
+
+async def test_resize_keeps_the_ceiling_that_was_configured(make_app: Callable[[str], str]) -> None:
+    async with ProcessPool(make_app(PLAIN), num_idle_processes=1, max_idle_processes=1) as pool:
+        pool.resize(2)
+        with pytest.raises(OptionError):
+            pool.resize(3, max_idle_processes=2)
+        assert pool.stats().idle_target == 2
+        for _ in range(50):  # demand that would raise the target, were there room below the ceiling
+            await (await pool.launch()).wait()
+        assert pool.stats().idle_target == 2
