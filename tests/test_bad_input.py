@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +59,15 @@ async def test_resize_keeps_the_ceiling_that_was_configured(make_app: Callable[[
         for _ in range(50):  # demand that would raise the target, were there room below the ceiling
             await (await pool.launch()).wait()
         assert pool.stats().idle_target == 2
+
+
+async def test_a_reload_within_a_second_of_an_edit_that_keeps_the_size_serves_the_edit(
+    make_app: Callable[[str], str],
+) -> None:
+    app = make_app("VERSION = 1\n" + PLAIN.replace("ctx.job.id", "VERSION"))
+    path = Path(app.rpartition(":")[0])
+    async with ProcessPool(app, num_idle_processes=1) as pool:
+        for version in (1, 2, 3):
+            path.write_text(path.read_text().replace(f"VERSION = {version - 1}", f"VERSION = {version}"))
+            await pool.reload()
+            assert (await (await pool.launch()).wait()).result == version

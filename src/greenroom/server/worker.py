@@ -81,8 +81,9 @@ class Worker:
                 await self._steer()
                 await self._drain()
         finally:
-            await _unless(self._ending, self._pool.aclose())
-            await self._pool.aclose(kill=True)
+            if not self._ending.is_set():
+                await _unless(self._ending, self._pool.aclose())
+            await self._pool.aclose(kill=True)  # after a second signal; else there is nothing left to kill
             await self._book.settled()
             await server.close()
         _logger.info("ended")

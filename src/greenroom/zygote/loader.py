@@ -6,7 +6,9 @@ import importlib
 import importlib.util
 import os
 import sys
+from importlib.machinery import SourceFileLoader
 from types import ModuleType
+from typing import NoReturn
 
 from ..app import App
 from ..errors import AppLoadError
@@ -46,10 +48,21 @@ def _from_file(path: str) -> ModuleType:
         raise AppLoadError(f"there is no file {path}")
     # As Python does for a script: its neighbours can be imported.
     sys.path.insert(0, os.path.dirname(path))
-    spec = importlib.util.spec_from_file_location(MAIN_NAME, path)
-    if spec is None or spec.loader is None:
-        raise AppLoadError(f"{path} is not a Python source file")
+    loader = _ScriptLoader(MAIN_NAME, path)
+    spec = importlib.util.spec_from_file_location(MAIN_NAME, path, loader=loader)
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[MAIN_NAME] = module
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     return module
+
+
+class _ScriptLoader(SourceFileLoader):
+    """Compiles the file anew each time, as Python does for a script.
+
+    What Python has compiled and kept is told to be stale by the file's size and its time in whole
+    seconds: an edit of one digit, reloaded within the second, would go on as it was.
+    """
+
+    def path_stats(self, path: str) -> NoReturn:
+        raise OSError("not kept")
