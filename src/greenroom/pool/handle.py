@@ -89,7 +89,7 @@ class Handle:
         except OSError:  # gone; or it has changed its user, and is not ours to look into any more
             self.kill()
             return
-        self._signal(stackdump.SIGNAL)
+        stackdump.request(self.pid)
         # A stopped process handles the signal only when it is continued, and before anything else.
         self._signal(signal.SIGCONT)
         self._await_dump(fd, time.monotonic() + patience, on_dump)

@@ -8,15 +8,17 @@ a dump is wanted. The signal is a real-time one, which applications hardly ever 
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import os
 import signal
 
-__all__ = ["SIGNAL", "install", "is_complete", "open_of", "read"]
+__all__ = ["SIGNAL", "install", "is_complete", "open_of", "read", "request"]
 
 SIGNAL = signal.SIGRTMIN + 7
 _NAME = "greenroom-stackdump"
 _MAX_BYTES = 64 * 1024
+_libc = ctypes.CDLL(None)
 
 
 def install() -> int:
@@ -24,6 +26,15 @@ def install() -> int:
     fd = os.memfd_create(_NAME)
     faulthandler.register(SIGNAL, file=fd, all_threads=True, chain=False)
     return fd
+
+
+def request(pid: int) -> None:
+    """Have a child, which has not been reaped, dump its stacks. Does nothing if it is dead.
+
+    The signal goes to its main thread. Sent to the process, any thread might take it, and the main one,
+    once it is continued, could stop the process again in the midst of the dump.
+    """
+    _libc.tgkill(pid, pid, int(SIGNAL))
 
 
 def open_of(pid: int, fd: int) -> int:
