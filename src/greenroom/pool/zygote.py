@@ -152,7 +152,7 @@ class Zygote:
         # The dump is written by a handler in C, in no time; the answer waits for it, briefly.
         fd = self._open_dump()
         if fd is not None:
-            signal.pidfd_send_signal(self._pidfd, stackdump.SIGNAL)
+            stackdump.request(self.pid)
         self._loop.call_later(0.2, self._end_overdue_load, timeout, fd)
 
     def _end_overdue_load(self, timeout: float, fd: int | None) -> None:
