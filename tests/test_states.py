@@ -14,8 +14,8 @@ S, E = State, Event
 
 LINE = [S.REQUESTED, S.FORKED, S.WARMING, S.IDLE, S.CLAIMED, S.RUNNING, S.DRAINING, S.EXITED, S.REAPED]
 STEPS = [E.FORK_ANSWERED, E.HELLO, E.WARM, E.CLAIM, E.STARTED, E.ENDED, E.DEATH, E.REAP]
-SAID_BY_THE_CHILD = {E.HELLO, E.WARM, E.PREWARM_FAILED, E.STARTED, E.ENDED, E.CLEANING_UP}
-BEFORE_THE_END = [S.FORKED, S.WARMING, S.IDLE, S.CLAIMED, S.RUNNING, S.DRAINING]
+SAID_BY_THE_CHILD = {E.HELLO, E.WARM, E.PREWARM_FAILED, E.ANSWERED, E.STARTED, E.ENDED, E.CLEANING_UP}
+BEFORE_THE_END = [S.FORKED, S.WARMING, S.IDLE, S.RESERVED, S.CLAIMED, S.RUNNING, S.DRAINING]
 
 
 def documented() -> dict[tuple[State, Event], State]:
@@ -25,6 +25,9 @@ def documented() -> dict[tuple[State, Event], State]:
     found |= {(state, E.KILL): S.KILLING for state in [S.REQUESTED, *BEFORE_THE_END, S.KILLING]}
     found |= {(S.REQUESTED, E.FORK_FAILED): S.REAPED, (S.KILLING, E.FORK_FAILED): S.REAPED}
     found |= {(S.WARMING, E.PREWARM_FAILED): S.KILLING, (S.DRAINING, E.CLEANING_UP): S.DRAINING}
+    # A session that is offered before it is ordered holds its process; asking it changes nothing.
+    found |= {(S.IDLE, E.RESERVE): S.RESERVED, (S.RESERVED, E.ANSWERED): S.RESERVED}
+    found |= {(S.RESERVED, E.RELEASE): S.IDLE, (S.RESERVED, E.CLAIM): S.CLAIMED}
     # What was sent before the signal hit, or before the death was known, changes nothing any more.
     found |= {(S.KILLING, event): S.KILLING for event in {E.FORK_ANSWERED, *SAID_BY_THE_CHILD}}
     found |= {(S.EXITED, event): S.EXITED for event in {E.KILL, E.DEATH, *SAID_BY_THE_CHILD}}
@@ -83,7 +86,7 @@ def test_a_process_that_is_ending_takes_no_job(state: State) -> None:
 
 def test_a_job_runs_only_by_the_acknowledgement_of_a_claimed_process() -> None:
     assert ways_into(S.RUNNING) == {(S.CLAIMED, E.STARTED)}
-    assert ways_into(S.CLAIMED) == {(S.IDLE, E.CLAIM)}
+    assert ways_into(S.CLAIMED) == {(S.IDLE, E.CLAIM), (S.RESERVED, E.CLAIM)}
 
 
 def ways_into(wanted: State) -> set[tuple[State, Event]]:

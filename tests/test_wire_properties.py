@@ -70,6 +70,10 @@ plain_json = st.recursive(
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
     max_leaves=15,
 )
+# What a manifest holds: the types alone would say that anything can be in it.
+st.register_type_strategy(
+    m.AppFacts, st.builds(m.AppFacts, st.booleans(), st.dictionaries(st.text(), plain_json, max_size=4))
+)
 MESSAGES: tuple[type[Any], ...] = get_args(m.Message)
 messages = st.one_of(*(st.from_type(kind) for kind in MESSAGES)).filter(lambda message: not _has_odd_float(message))
 

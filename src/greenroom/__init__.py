@@ -20,16 +20,17 @@ from .errors import (
     PoolClosed,
     PrewarmError,
 )
-from .job import Job, JobContext, JobProcess
+from .job import Accept, Job, JobContext, JobProcess, JobRequest, Reject
 
 if TYPE_CHECKING:
     from .options import PoolOptions
-    from .pool import JobHandle, PoolStats, ProcessInfo, ProcessPool
+    from .pool import JobHandle, PoolStats, ProcessInfo, ProcessPool, Reservation
     from .report import ExitReport, Timings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Accept",
     "App",
     "AppLoadError",
     "ErrorInfo",
@@ -39,6 +40,7 @@ __all__ = [
     "JobContext",
     "JobHandle",
     "JobProcess",
+    "JobRequest",
     "LaunchError",
     "NoCapacity",
     "OptionError",
@@ -49,6 +51,8 @@ __all__ = [
     "PrewarmError",
     "ProcessInfo",
     "ProcessPool",
+    "Reject",
+    "Reservation",
     "Timings",
 ]
 
@@ -59,6 +63,7 @@ _SUPERVISOR_SIDE = {
     "PoolStats": "pool",
     "ProcessInfo": "pool",
     "ProcessPool": "pool",
+    "Reservation": "pool",
     "Timings": "report",
 }
 

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .errors import AppLoadError, GreenroomError
 
 if TYPE_CHECKING:
-    from .job import JobContext, JobProcess
+    from .job import Accept, JobContext, JobProcess, JobRequest, Reject
 
 __all__ = ["App"]
 
 Preload = Callable[[], object]
 Prewarm = Callable[["JobProcess"], object | Awaitable[object]]
 Entrypoint = Callable[["JobContext"], object | Awaitable[object]]
+RequestFn = Callable[["JobRequest"], "bool | Accept | Reject | Awaitable[bool | Accept | Reject]"]
 
 P = TypeVar("P", bound=Preload)
 W = TypeVar("W", bound=Prewarm)
 E = TypeVar("E", bound=Entrypoint)
+R = TypeVar("R", bound=RequestFn)
 
 
 class App:
@@ -29,15 +31,20 @@ class App:
     ``allow_threads`` names threads that may be alive in the zygote when it forks (by their Python
     or native name). A fork copies only the calling thread: whatever lock another one holds at that
     moment stays locked in every child for ever. So a thread is refused unless it is named here.
+
+    ``manifest`` is plain data for the supervisor, which never imports the app: what an integration
+    there has to know of it. It is read when the app has loaded, after ``preload``.
     """
 
     def __init__(self, *, allow_threads: Iterable[str] = ()) -> None:
         if isinstance(allow_threads, str):
             raise GreenroomError("allow_threads takes a list of names, not one string")
         self.allow_threads = frozenset(allow_threads)
+        self.manifest: dict[str, Any] = {}
         self.preload_fn: Preload | None = None
         self.prewarm_fn: Prewarm | None = None
         self.entrypoint_fn: Entrypoint | None = None
+        self.request_fn: RequestFn | None = None
         self._module = sys._getframe(1).f_globals.get("__name__", "")
 
     def preload(self, fn: P) -> P:
@@ -58,6 +65,17 @@ class App:
         """The job; its return value is the job's result. Async; a sync function runs in a thread."""
         self._once("entrypoint", self.entrypoint_fn, fn)
         self.entrypoint_fn = fn
+        return fn
+
+    def request(self, fn: R) -> R:
+        """Accept or turn down a session that is offered: return ``True``, ``False``, :class:`~greenroom.Accept`
+        or :class:`~greenroom.Reject`. Sync or async.
+
+        It runs in the warm process that the session would get, and has ``request_timeout`` seconds. If it
+        raises or returns anything else, the session is turned down; if it is late, that process is ended.
+        """
+        self._once("request", self.request_fn, fn)
+        self.request_fn = fn
         return fn
 
     def import_string(self) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from .wire import payload
 
-__all__ = ["Job", "JobContext", "JobProcess"]
+__all__ = ["Accept", "Job", "JobContext", "JobProcess", "JobRequest", "Reject"]
 
 ShutdownCallback = Callable[[], object | Awaitable[object]] | Callable[[str], object | Awaitable[object]]
 
@@ -58,6 +58,36 @@ class JobProcess:
     @property
     def pid(self) -> int:
         return os.getpid()
+
+
+class JobRequest:
+    """A session that is offered to the app's ``request`` function. ``source`` names where it comes from."""
+
+    __slots__ = ("job", "proc", "source")
+
+    def __init__(self, job: Job, proc: JobProcess, source: str) -> None:
+        self.job = job
+        self.proc = proc
+        self.source = source
+
+
+class Accept:
+    """Take the session. ``answer`` is plain data for its source, where that can be told something."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, answer: Mapping[str, Any] | None = None) -> None:
+        self.answer = dict(answer or {})
+
+
+class Reject:
+    """Turn the session down. ``final``: no other worker need be asked either, where the source can tell them."""
+
+    __slots__ = ("final", "reason")
+
+    def __init__(self, reason: str = "", *, final: bool = False) -> None:
+        self.reason = reason
+        self.final = final
 
 
 class JobContext:

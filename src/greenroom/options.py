@@ -28,6 +28,10 @@ class PoolOptions:
     """For importing the app and running ``preload`` in the zygote."""
     prewarm_timeout: float = 10.0
     """From the fork until the process is idle."""
+    request_timeout: float = 1.0
+    """For the app's ``request`` function to accept or turn down a session that is offered."""
+    reservation_timeout: float = 10.0
+    """How long a process is kept for a session that was accepted, until the order to start it comes."""
     start_timeout: float = 5.0
     """From handing a job to a process until the process acknowledges it; then another one is tried."""
     launch_timeout: float = 10.0

@@ -22,6 +22,7 @@ Reason = Literal[
     "stalled",
     "job_timeout",
     "shutdown_timeout",
+    "request_timeout",
     "start_timeout",
     "prewarm_failed",
     "prewarm_timeout",

@@ -2,5 +2,6 @@
 
 from .launch import JobHandle
 from .pool import PoolStats, ProcessInfo, ProcessPool
+from .reservation import Reservation
 
-__all__ = ["JobHandle", "PoolStats", "ProcessInfo", "ProcessPool"]
+__all__ = ["JobHandle", "PoolStats", "ProcessInfo", "ProcessPool", "Reservation"]

@@ -9,7 +9,9 @@ from ..options import PoolOptions
 from ..report import ExitReport
 from ..system.cgroup import MemoryCgroups
 from ..system.heartbeat import HeartbeatFile
+from ..wire.messages import Answer, AppFacts
 from .clock import AwakeClock
+from .events import EventBus
 from .oom import OomCounter
 from .output import Budget
 from .stalls import Stall
@@ -32,15 +34,22 @@ class Services:
     oom: OomCounter
     strays: StrayKiller
     log_budget: Budget
+    events: EventBus
     cgroups: MemoryCgroups | None = None
     """Where the kernel itself keeps ``memory_limit_mb``, if it has been delegated to."""
 
 
 class ProcessOwner(Protocol):
-    """What the pool is told. Each call is made at most once for a process, but ``changed`` and ``stalled``."""
+    """What the pool is told. Each call is made at most once for a process, but ``changed``, ``stalled`` and
+    those about reservations."""
 
     def changed(self, process: Process, before: State) -> None: ...
     def became_idle(self, process: Process) -> None: ...
+    def answered(self, process: Process, answer: Answer, body: bytes) -> None: ...
+    def released(self, process: Process) -> None:
+        """What it was reserved for did not come; it is idle again."""
+
+    def reservation_overdue(self, process: Process) -> None: ...
     def started(self, process: Process) -> None: ...
     def died(self, process: Process) -> None:
         """It is dead for certain, and all that it had sent was read."""
@@ -59,6 +68,8 @@ class Launcher(Protocol):
 
     @property
     def pids(self) -> set[int]: ...
+    @property
+    def facts(self) -> AppFacts | None: ...
     def fork(self, process: Process) -> None: ...
     def kill(self) -> None: ...
     def close(self) -> None: ...

@@ -12,7 +12,7 @@ from ..wire.frames import FrameDecoder, FrameError
 __all__ = ["Control"]
 
 _CHUNK = 64 * 1024
-FROM_CHILD = m.Hello | m.Warm | m.PrewarmFailed | m.Started | m.Ended | m.CleaningUp
+FROM_CHILD = m.Hello | m.Warm | m.PrewarmFailed | m.Answer | m.Started | m.Ended | m.CleaningUp
 
 
 class Control:

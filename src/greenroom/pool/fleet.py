@@ -1,27 +1,22 @@
-"""All processes and all accepted jobs of a pool, and how they find each other.
-
-Nothing here waits: every method runs within one turn of the event loop, so a process that is claimed
-is claimed by one job, and no job's life delays another's.
-"""
+"""All processes of a pool: how many there are to be, which of them are idle, and what becomes of each."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..errors import GreenroomError, LaunchError, NoCapacity
 from ..options import PoolOptions
-from ..report import ExitReport, Timings
+from ..report import ExitReport
+from ..wire.messages import Answer, AppFacts
 from .breaker import Breaker
-from .clock import Timer, wall_time
+from .clock import Timer
 from .contracts import Launcher, Services
+from .events import BreakerChanged, ProcessChanged, ProcessEnded, ProcessWarmed, Resized, Stalled
 from .exits import Decision
 from .idle import IdleQueue
-from .launch import Launch
+from .jobs import Jobs
 from .process import Process
 from .sizing import Demand, forks_needed
 from .stalls import Stall
@@ -31,8 +26,6 @@ __all__ = ["Fleet"]
 
 _logger = logging.getLogger("greenroom")
 
-MAX_ATTEMPTS = 3
-"""How many processes a job is tried on, one after the other, if none acknowledges it."""
 SETTLED = 1.0
 """Seconds idle after which a process counts as a success: one that dies sooner was not really warm."""
 HOUSEKEEPING = 0.5
@@ -54,8 +47,6 @@ class Fleet:
         self.clock = services.clock
         self.launcher: Launcher | None = None
         self.processes: dict[str, Process] = {}
-        self.launches: dict[str, Launch] = {}
-        self.waiting: deque[Launch] = deque()
         self.idle = IdleQueue()
         self.warming: set[Process] = set()
         self.breaker = Breaker()
@@ -65,7 +56,10 @@ class Fleet:
         self.trouble: str | None = None
         """Why there is nothing to fork from, if that lasts."""
         self.empty = asyncio.Event()
+        """Set while there is neither a process nor a job."""
         self.empty.set()
+        self.jobs = Jobs(self)
+        self._spawned_facts: AppFacts | None = None
         self._on_idle = on_idle
         self._on_report = on_report
         self._on_warm_failure = on_warm_failure
@@ -79,65 +73,15 @@ class Fleet:
     def options(self) -> PoolOptions:
         return self.services.options
 
-    # --- jobs ------------------------------------------------------------------------------------
+    @property
+    def facts(self) -> AppFacts:
+        """What is known of the app that is served."""
+        known = self.launcher.facts if self.launcher is not None else None
+        return known or self._spawned_facts or AppFacts(False, {})
 
-    def accept(self, job_id: str, metadata: bytes, timeout: float) -> Launch:
-        """Take a job on: with an idle process if there is one, else in the queue. Or turn it down."""
-        self._admit(job_id)
-        process = self._take_idle()
-        launch = Launch(job_id, metadata, self.clock.now() + timeout)
-        if process is not None:
-            launch.launch_type = "warm"
-            self._assign(process, launch)  # before all bookkeeping: the session starts while that is done
-        launch.expiry = self.clock.call_later(timeout, self._expire, launch)
-        self.launches[job_id] = launch
-        self.empty.clear()
-        self.demand.claimed(self.clock.now())
-        if process is not None:
-            self._balance_soon()
-        else:
-            self.waiting.append(launch)
-            self.balance()
-        return launch
+    # --- idle processes --------------------------------------------------------------------------
 
-    def cancel(self, launch: Launch, decision: Decision) -> None:
-        """End a job wherever it is. One that has not started will not."""
-        launch.cancelled = launch.cancelled or decision
-        if launch.process is not None:
-            launch.process.stop(decision)
-        elif launch in self.waiting:
-            self.waiting.remove(launch)
-            self._end_unstarted(launch, decision, _never_started(launch, decision.detail))
-
-    def capacity_problem(self) -> str | None:
-        """Why a job would be turned down now; ``None`` if it would not."""
-        if self.is_draining or self.is_closing:
-            return "draining"
-        if len(self.launches) >= self.options.max_jobs:
-            return "full"
-        if not self.idle and (self.breaker.is_open or self.trouble is not None):
-            return "breaker_open"
-        return None
-
-    def _admit(self, job_id: str) -> None:
-        options, problem = self.options, self.capacity_problem()
-        if problem == "draining":
-            raise NoCapacity("the pool is draining and takes no more jobs", reason="draining", retry_after=5.0)
-        if problem == "full":
-            retry_after = min(max(self.demand.session_seconds / options.max_jobs, 1.0), 30.0)
-            raise NoCapacity(f"all {options.max_jobs} jobs are taken", reason="full", retry_after=retry_after)
-        if problem == "breaker_open":
-            raise self._breaker_open()
-        if job_id in self.launches:
-            raise LaunchError(f"job id {job_id!r} is in use by a job that has not ended")
-
-    def _breaker_open(self) -> NoCapacity:
-        retry_after = max(self.breaker.wait(self.clock.now()), 1.0)
-        failures = f"no process becomes warm ({self.breaker.failures} failures in a row): {self.breaker.cause}"
-        message = self.trouble or failures
-        return NoCapacity(message, reason="breaker_open", retry_after=retry_after)
-
-    def _take_idle(self) -> Process | None:
+    def take_idle(self) -> Process | None:
         """The next idle process that is alive at this moment; those of the present generation first."""
         found, unfit = None, []
         for process in self.idle.in_order(self.launcher.generation if self.launcher else None):
@@ -148,46 +92,6 @@ class Fleet:
         for process in unfit:
             process.found_unfit()
         return found
-
-    def _assign(self, process: Process, launch: Launch) -> None:
-        remaining = launch.expires_at - self.clock.now()
-        launch.process = process
-        launch.attempts += 1
-        launch.claimed_at = time.monotonic()
-        process.claim(launch, min(self.options.start_timeout, max(remaining, 0.05)))
-
-    def _serve_waiting(self) -> None:
-        """First come, first served."""
-        while self.waiting and (process := self._take_idle()) is not None:
-            self._assign(process, self.waiting.popleft())
-
-    def _put_back(self, launch: Launch) -> None:
-        """Into its old place: those that came before it may have lost their processes, too."""
-        before = sum(1 for other in self.waiting if other.requested_at < launch.requested_at)
-        self.waiting.insert(before, launch)
-
-    def _expire(self, launch: Launch) -> None:
-        if launch not in self.waiting:
-            return  # with a process, which has a deadline of its own, no later than this
-        self.waiting.remove(launch)
-        retry_after = max(self.demand.refill_seconds, 1.0)
-        message = f"no process became warm in time for job {launch.job_id}"
-        error = NoCapacity(message, reason="warming", retry_after=retry_after)
-        self._end_unstarted(launch, Decision("start_timeout", message), error)
-
-    def _end_unstarted(self, launch: Launch, decision: Decision, error: GreenroomError) -> None:
-        """End a job that no process has, or will have."""
-        report = ExitReport(
-            outcome="cancelled" if decision.reason in ("cancelled", "drained") else "failed",
-            reason=decision.reason,
-            detail=decision.detail,
-            timings=Timings(requested=wall_time(launch.requested_at), ended=wall_time(time.monotonic())),
-            job_id=launch.job_id,
-            launch_type=launch.launch_type,
-        )
-        del self.launches[launch.job_id]
-        launch.end(report, error)
-        self._note_if_empty()
 
     # --- processes -------------------------------------------------------------------------------
 
@@ -201,7 +105,7 @@ class Fleet:
         missing = forks_needed(
             idle_target=self.idle_target(),
             idle=self.idle.count(generation),
-            waiting=len(self.waiting),
+            waiting=len(self.jobs.waiting),
             warming=warming,
             outgoing=len(self.warming) - warming,
             concurrent=bound,
@@ -212,7 +116,7 @@ class Fleet:
         if self.breaker.wait(now) > 0 and self._retry is None:
             self._retry = self.clock.call_later(self.breaker.wait(now), self._try_again)
 
-    def _balance_soon(self) -> None:
+    def balance_soon(self) -> None:
         """Replace a claimed process in a moment: for that moment the CPUs belong to the start of the session."""
         if self._refill is None:
             self._refill = asyncio.get_running_loop().call_later(REFILL_DELAY, self._balance_now)
@@ -229,7 +133,7 @@ class Fleet:
 
     def shed_idle(self, decision: Decision) -> None:
         """Have the idle processes exit that nobody waits for."""
-        if not self.waiting:
+        if not self.jobs.waiting:
             for process in list(self.idle):
                 process.stop(decision)  # and leaves the queue of the idle, as it changes its state
 
@@ -247,6 +151,7 @@ class Fleet:
         self.processes[process.id] = process
         self.warming.add(process)
         self.empty.clear()
+        self._tell_change(process, "")
         launcher.fork(process)
         return True
 
@@ -254,8 +159,8 @@ class Fleet:
         self._retry = None
         self.balance()
 
-    def _note_if_empty(self) -> None:
-        if not self.processes and not self.launches:
+    def note_if_empty(self) -> None:
+        if not self.processes and not self.jobs.live:
             self.empty.set()
 
     def _failed(self, cause: str) -> None:
@@ -268,6 +173,7 @@ class Fleet:
         self._last_failure = self.clock.now()
         self.breaker.failed(self._last_failure, cause)
         if self.breaker.is_open and not was_open:
+            self.services.events.publish(BreakerChanged(True, cause))
             _logger.error("sessions are turned down until a process becomes warm again: %s", cause)
 
     def _explain_failure(self, cause: str) -> None:
@@ -279,7 +185,7 @@ class Fleet:
     def use_launcher(self, launcher: Launcher) -> None:
         """Fork from this one from now on; what is idle of it may serve."""
         self.launcher, self.trouble = launcher, None
-        self._serve_waiting()
+        self.jobs.serve_waiting()
         self.balance()
 
     def lose_launcher(self) -> None:
@@ -301,7 +207,7 @@ class Fleet:
             process.found_unfit()  # there is no zygote to tell that it was stopped
         settled = (process for process in self.idle if now - process.idle_since >= SETTLED)
         if self.breaker.failures and any(process.idle_since > self._last_failure for process in settled):
-            self.breaker.succeeded()
+            self._note_success()
         surplus = len(self.idle) - self.idle_target()
         ttl = self.options.idle_ttl
         for process in self.idle.oldest(surplus):
@@ -313,6 +219,7 @@ class Fleet:
         if max_idle is None and self.options.max_idle_processes is not None:
             max_idle = max(self.options.max_idle_processes, num_idle)
         self.services.options = replace(self.options, num_idle_processes=num_idle, max_idle_processes=max_idle)
+        self.services.events.publish(Resized(num_idle, max_idle))
         for process in self.idle.oldest(len(self.idle) - self.idle_target()):
             process.stop(Decision("idle_expired", "the pool was made smaller"))
         self.balance()
@@ -322,9 +229,18 @@ class Fleet:
 
     # --- what processes tell ---------------------------------------------------------------------
 
+    def _tell_change(self, process: Process, before: str) -> None:
+        if self.services.events.has_subscribers:
+            job_id = process.launch.job_id if process.launch else None
+            ids = (process.id, process.pid, process.generation)
+            self.services.events.publish(ProcessChanged(*ids, before, process.state.value, job_id))
+
     def changed(self, process: Process, before: State) -> None:
+        self._tell_change(process, before.value)
         if before is State.IDLE:
             self.idle.discard(process)
+        if before is State.RESERVED and process.state is State.KILLING and process.launch is not None:
+            self.jobs.answer_lost(process, process.launch)
         if process.state not in _WARMING:
             self.warming.discard(process)
             # Counted at once: it may take long to exit, and its place is free already.
@@ -333,56 +249,66 @@ class Fleet:
 
     def became_idle(self, process: Process) -> None:
         self.demand.refilled(process.refill_seconds)
+        self._spawned_facts = process.facts or self._spawned_facts
+        seconds = (process.fork_seconds, process.prewarm_seconds, process.refill_seconds)
+        self.services.events.publish(ProcessWarmed(process.id, process.pid, process.generation, *seconds))
         self.idle.add(process)
         self._on_idle(process)
-        self._serve_waiting()
+        self._offer_idle()
+
+    def released(self, process: Process) -> None:
+        if self.launcher is not None and process.generation < self.launcher.generation:
+            process.stop(Decision("drained", "its code was reloaded"))
+        else:
+            self.idle.add(process)
+            self._offer_idle()
+
+    def _offer_idle(self) -> None:
+        self.jobs.serve_waiting()
         if self.is_draining:
             self.shed_idle(Decision("drained", "the pool is draining"))
         self.balance()
 
-    def started(self, process: Process) -> None:
-        self.breaker.succeeded()
+    def answered(self, process: Process, answer: Answer, body: bytes) -> None:
         if process.launch is not None:
-            process.launch.has_started()
+            process.launch.answered(answer, body)
+
+    def reservation_overdue(self, process: Process) -> None:
+        if process.launch is not None:
+            self.jobs.reservation_overdue(process.launch)
+
+    def started(self, process: Process) -> None:
+        self._note_success()
+        if process.launch is not None:
+            self.jobs.started(process, process.launch)
+
+    def _note_success(self) -> None:
+        if self.breaker.is_open:
+            self.services.events.publish(BreakerChanged(False, None))
+        self.breaker.succeeded()
 
     def stalled(self, process: Process, stall: Stall) -> None:
+        job_id = process.launch.job_id if process.launch else None
+        self.services.events.publish(Stalled(process.id, process.pid, job_id, stall.value))
         if stall is Stall.STARVED:
             _logger.warning("%s is starved of CPU; it is left alone", process.label)
         else:
             _logger.warning("%s stalled: %s", process.label, stall.value)
 
     def died(self, process: Process) -> None:
-        """If it had a job but never acknowledged it, the job goes to another process: this one is dead."""
-        launch = process.launch
-        if launch is None or process.acknowledged:
-            return
-        if process.is_recalled:
-            launch.will_not_start(_never_started(launch, process.fate))
-        elif launch.cancelled is not None:
-            launch.process = None
-            self._end_unstarted(launch, launch.cancelled, _never_started(launch, launch.cancelled.detail))
-        elif launch.attempts < MAX_ATTEMPTS and self.clock.now() < launch.expires_at and not self.is_closing:
-            launch.process = None
-            self._put_back(launch)
-            self._serve_waiting()
-            self.balance()
-        elif process.is_doomed:
-            launch.will_not_start(_not_started(launch, process.fate))  # now; its report takes a moment more
+        if process.launch is not None and not process.acknowledged:
+            self.jobs.lost_process(process, process.launch)
 
     def ended(self, process: Process, report: ExitReport) -> None:
         del self.processes[process.id]
+        self.services.events.publish(ProcessEnded(report))
         launch = process.launch
         if launch is not None and launch.process is process:
-            del self.launches[launch.job_id]
-            if process.acknowledged:
-                self.demand.session_ended((report.timings.ended or 0.0) - (report.timings.started or 0.0))
-                launch.end(report)
-            else:
-                launch.end(report, _not_started(launch, report.detail))
+            self.jobs.ended(process, launch, report)
         self._account_for(process, report)
         self._on_report(process, report)
         self.balance()
-        self._note_if_empty()
+        self.note_if_empty()
 
     def _account_for(self, process: Process, report: ExitReport) -> None:
         """Tell failures to become, or to stay, warm from ends that were wanted."""
@@ -409,11 +335,3 @@ class Fleet:
             process.give_up()
         else:
             process.launcher.kill()
-
-
-def _not_started(launch: Launch, cause: str) -> LaunchError:
-    return LaunchError(f"job {launch.job_id} did not start: {cause}")
-
-
-def _never_started(launch: Launch, cause: str) -> LaunchError:
-    return LaunchError(f"job {launch.job_id} never started: {cause}")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+import time
 
 from ..errors import AppLoadError, PoolClosed, PrewarmError
 from ..options import PoolOptions
@@ -14,6 +15,7 @@ from ..system import open_files
 from ..wire import messages as m
 from .breaker import Breaker
 from .contracts import Launcher
+from .events import Reloaded, ReloadFailed, ZygoteLost, ZygoteStarted
 from .exits import Decision
 from .fleet import Fleet
 from .process import Process
@@ -39,6 +41,7 @@ class Generations:
         self._token = token
         self._fleet = fleet
         self._clock = fleet.clock
+        self._events = fleet.services.events
         self._number = 0
         self._changing = asyncio.Lock()  # held while an app loads, never while a session lives
         self._breaker = Breaker()
@@ -62,19 +65,29 @@ class Generations:
         async with self._changing:
             if self._fleet.is_closing:  # while this waited for the reload before it
                 raise PoolClosed("the pool was closed before the app was reloaded")
+            begin = time.monotonic()
+            new = await self._load_and_prove()
+            self._fleet.breaker.succeeded()  # those failures were the old code's
+            self._serve_from(new)
+            self._events.publish(Reloaded(new.generation, time.monotonic() - begin))
+            # A lost zygote may have left idle processes: they have the old code, too.
+            lost: set[Launcher] = {process.launcher for process in self._fleet.processes.values()}
+            for launcher in lost.union(self.launchers) - {new}:
+                self._retire(launcher, "its code was reloaded")
+            self._fleet.balance()
+
+    async def _load_and_prove(self) -> Zygote | Spawner:
+        try:
             new = await self._load()
             try:
                 await self._prove(new)
             except BaseException:
                 self._retire(new, "the new code did not become warm")
                 raise
-            self._fleet.breaker.succeeded()  # those failures were the old code's
-            self._serve_from(new)
-            # A lost zygote may have left idle processes: they have the old code, too.
-            lost: set[Launcher] = {process.launcher for process in self._fleet.processes.values()}
-            for launcher in lost.union(self.launchers) - {new}:
-                self._retire(launcher, "its code was reloaded")
-            self._fleet.balance()
+        except (AppLoadError, PrewarmError) as error:
+            self._events.publish(ReloadFailed(str(error)))
+            raise
+        return new
 
     async def close(self) -> None:
         """End all zygotes. All processes have ended before."""
@@ -125,6 +138,10 @@ class Generations:
 
     def _serve_from(self, launcher: Launcher) -> None:
         self._fleet.use_launcher(launcher)
+        pid = next(iter(launcher.pids), None)
+        loaded = launcher.loaded if isinstance(launcher, Zygote) else None
+        seconds = (loaded.import_seconds, loaded.preload_seconds) if loaded else (0.0, 0.0)
+        self._events.publish(ZygoteStarted(launcher.generation, pid, *seconds))
 
     async def _prove(self, launcher: Launcher) -> None:
         """Wait until as many processes of new code have become idle as are to wait. All the while the old
@@ -201,6 +218,7 @@ class Generations:
         if self._breaker.is_open:
             self._fleet.has_no_launcher(f"it was lost {self._breaker.failures} times in a row")
         live = len(self._fleet.processes_of(zygote))
+        self._events.publish(ZygoteLost(zygote.generation, zygote.pid, zygote.ending))
         _logger.error("zygote %d was lost (%s); its %d processes go on", zygote.pid, zygote.ending, live)
 
     def _restart_soon(self) -> None:

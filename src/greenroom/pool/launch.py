@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from ..report import ExitReport
+from ..wire.messages import Answer
 from .clock import Timer
 from .exits import Decision
 from .states import State
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["JobHandle", "JobState", "Launch"]
 
-JobState = Literal["waiting", "starting", "running", "draining", "ending", "ended"]
+JobState = Literal["waiting", "reserved", "starting", "running", "draining", "ending", "ended"]
 
 _STATES: dict[State, JobState] = {
+    State.RESERVED: "reserved",
     State.CLAIMED: "starting",
     State.RUNNING: "running",
     State.DRAINING: "draining",
@@ -30,19 +32,26 @@ _STATES: dict[State, JobState] = {
 
 
 class Launch:
-    """What the pool knows of a job it has accepted."""
+    """What the pool knows of a job it has accepted, or holds a process for."""
 
-    def __init__(self, job_id: str, metadata: bytes, expires_at: float) -> None:
+    def __init__(self, job_id: str, metadata: bytes, expires_at: float, source: str) -> None:
         loop = asyncio.get_running_loop()
         self.job_id = job_id
         self.metadata = metadata
         self.expires_at = expires_at
         """On the pool's clock: by then it has started, or it is given up."""
+        self.source = source
+        """Where the session comes from."""
+        self.is_held = False
+        """A process is kept for it, and the order to start it is still to come."""
+        self.reserved: asyncio.Future[None] = loop.create_future()
+        self.answer: asyncio.Future[tuple[Answer, bytes]] | None = None
+        """What the app's request function says, while it is asked."""
         self.launch_type: Literal["warm", "cold"] = "cold"
         self.attempts = 0
         self.process: Process | None = None
         self.expiry: Timer | None = None
-        self.requested_at = time.monotonic()
+        self.requested_at = self.queued_at = time.monotonic()
         self.claimed_at: float | None = None
         self.started_at: float | None = None
         self.cancelled: Decision | None = None
@@ -56,6 +65,10 @@ class Launch:
             return "ended"
         return "waiting" if self.process is None else _STATES.get(self.process.state, "starting")
 
+    def answered(self, answer: Answer, body: bytes) -> None:
+        if self.answer is not None and not self.answer.done():
+            self.answer.set_result((answer, body))
+
     def has_started(self) -> None:
         if self.expiry is not None:
             self.expiry.cancel()
@@ -67,9 +80,10 @@ class Launch:
 
     def will_not_start(self, error: Exception) -> None:
         """Whoever waits for its start learns so."""
-        if not self.started.done():
-            self.started.set_exception(error)
-            self.started.exception()  # marked as seen: nobody need be waiting
+        for future in (self.reserved, self.started):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # marked as seen: nobody need be waiting
 
     def end(self, report: ExitReport, error: Exception | None = None) -> None:
         """It is over; whoever waits for its start learns why there was none."""
@@ -80,6 +94,13 @@ class Launch:
         elif not self.started.done():
             self.started.set_result(None)
         self.report.set_result(report)
+
+    def give_up(self, error: Exception) -> None:
+        """What it was held for did not come: there is no job, and no report."""
+        if self.expiry is not None:
+            self.expiry.cancel()
+        self.is_held = False
+        self.will_not_start(error)
 
 
 class JobHandle:

@@ -7,7 +7,7 @@ import logging
 import secrets
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from ..system.heartbeat import HeartbeatFile
 from ..wire import payload
 from .clock import AwakeClock
 from .contracts import Services
+from .events import Draining, Event, EventBus
 from .exits import Decision
 from .fleet import Fleet
 from .generations import Generations
@@ -30,6 +31,7 @@ from .launch import JobHandle, Launch
 from .oom import OomCounter
 from .output import Budget
 from .process import Process
+from .reservation import Reservation
 from .strays import StrayKiller
 
 __all__ = ["PoolStats", "ProcessInfo", "ProcessPool"]
@@ -88,6 +90,7 @@ class ProcessPool:
         self._closing: asyncio.Task[None] | None = None
         self._settled: asyncio.Event
         self._reports: deque[ExitReport] = deque(maxlen=1000)
+        self._events = EventBus()
         self._fleet: Fleet
         self._generations: Generations
 
@@ -131,7 +134,9 @@ class ProcessPool:
         log_budget = Budget(2000.0, 5000.0)
         limit = self._options.memory_limit_mb
         cgroups = None if limit is None else MemoryCgroups.where_delegated(limit, token)
-        services = Services(self._options, clock, HeartbeatFile(), OomCounter(), strays, log_budget, cgroups)
+        services = Services(
+            self._options, clock, HeartbeatFile(), OomCounter(), strays, log_budget, self._events, cgroups
+        )
         self._fleet = Fleet(services, self._on_idle, self._on_report, self._settled.set)
         self._generations = Generations(self._app, token, self._fleet)
         clock.start()
@@ -148,6 +153,7 @@ class ProcessPool:
         """
         fleet, timeout = self._open_fleet(), checked_seconds("timeout", timeout)
         fleet.is_draining = True
+        self._events.publish(Draining(timeout))
         fleet.shed_idle(Decision("drained", "the pool is draining"))
         overdue = fleet.clock.call_later(timeout, self._drain_overdue, timeout)
         try:
@@ -156,7 +162,7 @@ class ProcessPool:
             overdue.cancel()
 
     def _drain_overdue(self, timeout: float) -> None:
-        count = len(self._fleet.launches)
+        count = len(self._fleet.jobs)
         _logger.warning("%d jobs are still there after %g s of draining; they are ended", count, timeout)
         self._end_all(Decision("drained", f"the pool was drained, and the job did not end within {timeout:g} s"))
 
@@ -186,24 +192,26 @@ class ProcessPool:
         self._fleet.clock.stop()
         self._fleet.services.heartbeat.close()
         self._settled.set()
+        self._events.flush()
 
     def _end_all(self, decision: Decision) -> None:
-        for launch in list(self._fleet.launches.values()):
-            self._fleet.cancel(launch, decision)
+        for launch in list(self._fleet.jobs.live.values()):
+            self._fleet.jobs.cancel(launch, decision)
         for process in list(self._fleet.processes.values()):
             process.stop(decision)
 
     # --- jobs ------------------------------------------------------------------------------------
 
-    async def launch(self, job_or_metadata: Any = None, *, timeout: float | None = None) -> JobHandle:
+    async def launch(self, job_or_metadata: Any = None, *, timeout: float | None = None, source: str = "") -> JobHandle:
         """Start a job; returns when its process has acknowledged it.
 
         ``job_or_metadata`` is a :class:`Job`, or metadata: plain data (what JSON can hold, or bytes).
         ``timeout`` is in seconds, by default ``launch_timeout``. Raises :class:`NoCapacity` if the job
         is turned down or no process was there in time, :class:`LaunchError` if it could not be
         started, :class:`PayloadError` and :class:`PoolClosed`; then the job does not run, and will not.
+        ``source`` says where the session comes from, for those who watch the pool.
         """
-        handle = self.submit(job_or_metadata, timeout=timeout)
+        handle = self.submit(job_or_metadata, timeout=timeout, source=source)
         try:
             await handle.started()
         except asyncio.CancelledError:
@@ -211,19 +219,34 @@ class ProcessPool:
             raise
         return handle
 
-    def submit(self, job_or_metadata: Any = None, *, timeout: float | None = None) -> JobHandle:
+    def submit(self, job_or_metadata: Any = None, *, timeout: float | None = None, source: str = "") -> JobHandle:
         """Accept a job, without waiting for its start: see :meth:`JobHandle.started`. Raises as :meth:`launch`."""
         fleet = self._open_fleet()
         timeout = self._options.launch_timeout if timeout is None else checked_seconds("timeout", timeout)
-        if isinstance(job_or_metadata, Job):
-            job_id, metadata = job_or_metadata.id, job_or_metadata.payload
-        else:
-            job_id, metadata = f"job-{secrets.token_hex(6)}", payload.encode(job_or_metadata)
-        launch = fleet.accept(job_id, metadata, timeout)
+        launch = fleet.jobs.accept(*_order(job_or_metadata), timeout, source)
         return JobHandle(launch, self._cancel)
 
+    async def reserve(self, job_or_metadata: Any = None, *, timeout: float = 0.0, source: str = "") -> Reservation:
+        """Keep a warm process for a job that is offered, and whose order to start is still to come.
+
+        If none is idle, one that is on its way is waited for, for ``timeout`` seconds at most; not at all, if
+        by what processes have taken so far it cannot be there in time. The process is kept for
+        ``reservation_timeout`` seconds. Raises :class:`NoCapacity`, :class:`PayloadError` and
+        :class:`PoolClosed`.
+        """
+        fleet = self._open_fleet()
+        timeout = checked_seconds("timeout", timeout) if timeout else 0.0
+        launch = fleet.jobs.reserve(*_order(job_or_metadata), timeout, source)
+        reservation = Reservation(launch, fleet, self._cancel)
+        try:
+            await asyncio.shield(launch.reserved)
+        except asyncio.CancelledError:
+            reservation.release("reserve() was cancelled")
+            raise
+        return reservation
+
     def _cancel(self, launch: Launch, reason: str) -> None:
-        self._fleet.cancel(launch, Decision("cancelled", reason or "it was cancelled"))
+        self._fleet.jobs.cancel(launch, Decision("cancelled", reason or "it was cancelled"))
 
     # --- steering --------------------------------------------------------------------------------
 
@@ -246,6 +269,32 @@ class ProcessPool:
 
     # --- looking ---------------------------------------------------------------------------------
 
+    def subscribe(self, fn: Callable[[Event], object]) -> Callable[[], None]:
+        """Call ``fn`` with each :class:`~greenroom.pool.events.Event` from now on; returns what ends that.
+
+        It is called on the event loop, in the order in which things happened. May be called before :meth:`start`.
+        """
+        return self._events.subscribe(fn)
+
+    def publish(self, event: Event) -> None:
+        """Tell the subscribers of something that was decided around the pool, such as a session turned down."""
+        self._events.publish(event)
+
+    @property
+    def options(self) -> PoolOptions:
+        """What it was made with, and resized to since."""
+        return self._fleet.options if self._state == "open" else self._options
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the app has told of itself: see :class:`App`. Raises :class:`PoolClosed`."""
+        return self._open_fleet().facts.manifest
+
+    @property
+    def has_request(self) -> bool:
+        """Whether the app has a ``request`` function: see :meth:`Reservation.ask`. Raises :class:`PoolClosed`."""
+        return self._open_fleet().facts.has_request
+
     @property
     def processes(self) -> tuple[ProcessInfo, ...]:
         """Every process there is, oldest first. Raises :class:`PoolClosed`."""
@@ -262,14 +311,14 @@ class ProcessPool:
     def stats(self) -> PoolStats:
         """Figures of this moment, and whether a session could start in it. Raises :class:`PoolClosed`."""
         fleet, launcher = self._open_fleet(), self._fleet.launcher
-        problem = fleet.capacity_problem() or (None if fleet.idle else "warming")
+        problem = fleet.jobs.capacity_problem() or (None if fleet.idle else "warming")
         return PoolStats(
             ready=problem is None,
             not_ready_reason=problem,
             idle=len(fleet.idle),
             warming=len(fleet.warming),
-            jobs=len(fleet.launches),
-            waiting=len(fleet.waiting),
+            jobs=len(fleet.jobs),
+            waiting=len(fleet.jobs.waiting),
             idle_target=fleet.idle_target(),
             generation=launcher.generation if launcher else None,
             zygote_pid=next(iter(launcher.pids), None) if launcher else None,
@@ -302,6 +351,13 @@ class ProcessPool:
             hint = "it has not been started" if self._state == "new" else "it was closed"
             raise PoolClosed(f"the pool is not open: {hint}")
         return self._fleet
+
+
+def _order(job_or_metadata: Any) -> tuple[str, bytes]:
+    """A job's id and its metadata as a payload."""
+    if isinstance(job_or_metadata, Job):
+        return job_or_metadata.id, job_or_metadata.payload
+    return f"job-{secrets.token_hex(6)}", payload.encode(job_or_metadata)
 
 
 def _info(process: Process) -> ProcessInfo:

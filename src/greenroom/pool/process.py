@@ -55,7 +55,9 @@ class Process:
         self.idle_since = 0.0
         self.is_adopted = False
         self.was_abandoned = False
-        self.refill_seconds = 0.0
+        self.facts: m.AppFacts | None = None
+        """What it has told of the app, if there is no zygote to do so."""
+        self.fork_seconds = self.prewarm_seconds = self.refill_seconds = 0.0
         self._services = services
         self._options = services.options
         self._clock = services.clock
@@ -108,6 +110,7 @@ class Process:
         """The process exists. Takes the pidfd."""
         self._step(Event.FORK_ANSWERED)  # first: a second answer must not take the place of the true one
         self.pid = pid
+        self.fork_seconds = time.monotonic() - self._record.requested_at
         self._handle = Handle(pid, pidfd, self._clock, self.found_dead)
         self._wires.open(self._emit, self._services.log_budget)
         if self.state is State.KILLING:
@@ -151,6 +154,25 @@ class Process:
         with suppress(OSError):  # gone by now
             if proc.stat(self.live_pid).state in ("T", "t"):
                 self.stopped(signal.SIGSTOP)
+
+    def reserve(self, launch: Launch, timeout: float) -> None:
+        """Keep it for a job that is offered; it is idle again if the order does not come in ``timeout`` seconds."""
+        self._step(Event.RESERVE)
+        self.launch = launch
+        self._set_deadline(timeout, self._owner.reservation_overdue, self)
+
+    def ask(self, launch: Launch, timeout: float) -> None:
+        """Have the app's request function answer within ``timeout`` seconds; the answer goes to the owner."""
+        self._wires.send(m.Ask(launch.job_id, launch.source), launch.metadata)
+        detail = f"the app's request function did not answer within request_timeout ({timeout:g} s)"
+        self._set_deadline(timeout, self.kill, Decision("request_timeout", detail))
+
+    def release(self) -> None:
+        """The job it was reserved for does not come."""
+        self._step(Event.RELEASE)
+        self.launch = None
+        self._set_deadline(None)
+        self._owner.released(self)
 
     def claim(self, launch: Launch, timeout: float) -> None:
         """Hand it the one job; it has ``timeout`` seconds to acknowledge that."""
@@ -261,6 +283,9 @@ class Process:
 
     def _on_warm(self, message: m.Warm, body: bytes) -> None:
         self._step(Event.WARM)
+        self.prewarm_seconds = message.prewarm_seconds
+        if message.app is not None:
+            self.facts = message.app
         if self.state is State.IDLE:
             self._set_deadline(None)
             self.idle_since = self._clock.now()
@@ -276,6 +301,12 @@ class Process:
             self._record.decision = Decision("prewarm_failed", f"prewarm raised {message.error}")
         self._step(Event.PREWARM_FAILED)
         self._set_deadline(self._options.cleanup_timeout, self._escalate)
+
+    def _on_answer(self, message: m.Answer, body: bytes) -> None:
+        self._step(Event.ANSWERED)
+        if self.state is State.RESERVED:
+            self._set_deadline(self._options.reservation_timeout, self._owner.reservation_overdue, self)
+            self._owner.answered(self, message, body)
 
     def _on_started(self, message: m.Started, body: bytes) -> None:
         self._step(Event.STARTED)
@@ -335,7 +366,7 @@ class Process:
 
     def stopped(self, signum: int) -> None:
         """The zygote saw it stopped. Warm or starting, it is of no use; at work it may be continued."""
-        if self.state in (State.IDLE, State.CLAIMED):
+        if self.state in (State.IDLE, State.RESERVED, State.CLAIMED):
             detail = f"it was stopped by signal {signum} before its job had started"
             self.kill(Decision("stalled", detail), dump_seconds=0.0)
         elif self.state is State.KILLING and self._record.state_at_end is State.IDLE:
@@ -452,6 +483,7 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     m.Hello: Process._on_hello,
     m.Warm: Process._on_warm,
     m.PrewarmFailed: Process._on_prewarm_failed,
+    m.Answer: Process._on_answer,
     m.Started: Process._on_started,
     m.Ended: Process._on_ended,
     m.CleaningUp: Process._on_cleaning_up,

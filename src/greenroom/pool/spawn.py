@@ -25,6 +25,8 @@ class Spawner:
     def __init__(self, generation: int, services: Services) -> None:
         self.generation = generation
         self.processes: dict[str, Process] = {}
+        self.facts: m.AppFacts | None = None
+        """What the first of its processes has told of the app."""
         self._services = services
         self._configuration: m.Configure
 

@@ -1,7 +1,8 @@
 """The whole life of a process, in one table. Pure.
 
 ``REQUESTED → FORKED → WARMING → IDLE → CLAIMED → RUNNING → DRAINING → EXITED → REAPED``, and from
-any live state ``KILLING``.
+any live state ``KILLING``. A session that is offered before it is ordered holds its process in
+``RESERVED`` meanwhile: ``IDLE → RESERVED → CLAIMED``, or back to ``IDLE`` if nothing comes of it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ class State(Enum):
     """It has armed its lifeline and runs ``prewarm``."""
     IDLE = "idle"
     """It waits, warm, for its one job. The only state without a deadline."""
+    RESERVED = "reserved"
+    """It is kept for a session that was offered, and whose order is still to come."""
     CLAIMED = "claimed"
     """A job was sent to it."""
     RUNNING = "running"
@@ -40,6 +43,9 @@ class Event(Enum):
     HELLO = "hello"
     WARM = "warm"
     PREWARM_FAILED = "prewarm failed"
+    RESERVE = "reserve"
+    ANSWERED = "answered"
+    RELEASE = "release"
     CLAIM = "claim"
     STARTED = "started"
     ENDED = "ended"
@@ -74,6 +80,14 @@ TABLE: dict[State, dict[Event, State]] = {
         _E.DEATH: _S.EXITED,
     },
     _S.IDLE: {
+        _E.RESERVE: _S.RESERVED,
+        _E.CLAIM: _S.CLAIMED,
+        _E.KILL: _S.KILLING,
+        _E.DEATH: _S.EXITED,
+    },
+    _S.RESERVED: {
+        _E.ANSWERED: _S.RESERVED,  # the app's request hook, which runs in the process that the session would get
+        _E.RELEASE: _S.IDLE,
         _E.CLAIM: _S.CLAIMED,
         _E.KILL: _S.KILLING,
         _E.DEATH: _S.EXITED,
@@ -101,6 +115,7 @@ TABLE: dict[State, dict[Event, State]] = {
         _E.HELLO: _S.KILLING,
         _E.WARM: _S.KILLING,
         _E.PREWARM_FAILED: _S.KILLING,
+        _E.ANSWERED: _S.KILLING,
         _E.STARTED: _S.KILLING,
         _E.ENDED: _S.KILLING,
         _E.CLEANING_UP: _S.KILLING,
@@ -112,6 +127,7 @@ TABLE: dict[State, dict[Event, State]] = {
         _E.HELLO: _S.EXITED,
         _E.WARM: _S.EXITED,
         _E.PREWARM_FAILED: _S.EXITED,
+        _E.ANSWERED: _S.EXITED,
         _E.STARTED: _S.EXITED,
         _E.ENDED: _S.EXITED,
         _E.CLEANING_UP: _S.EXITED,
@@ -122,7 +138,7 @@ TABLE: dict[State, dict[Event, State]] = {
     _S.REAPED: {_E.KILL: _S.REAPED},
 }
 
-LIVE = frozenset({_S.FORKED, _S.WARMING, _S.IDLE, _S.CLAIMED, _S.RUNNING, _S.DRAINING, _S.KILLING})
+LIVE = frozenset({_S.FORKED, _S.WARMING, _S.IDLE, _S.RESERVED, _S.CLAIMED, _S.RUNNING, _S.DRAINING, _S.KILLING})
 """The states in which there is a process."""
 
 # What bounds each state: the name of an option, or of a constant of the pool's.
@@ -131,6 +147,7 @@ DEADLINES: dict[State, str | None] = {
     _S.FORKED: "prewarm_timeout",
     _S.WARMING: "prewarm_timeout",
     _S.IDLE: None,
+    _S.RESERVED: "reservation_timeout",
     _S.CLAIMED: "start_timeout",
     _S.RUNNING: "job_timeout",
     _S.DRAINING: "shutdown_timeout",

@@ -88,6 +88,11 @@ class Zygote:
         """The pids below this process that are no session's: to be spared when strays are killed."""
         return {self.pid}
 
+    @property
+    def facts(self) -> m.AppFacts | None:
+        """What it has told of the app; ``None`` before it has loaded it."""
+        return self.loaded.app if self.loaded is not None else None
+
     # --- start -----------------------------------------------------------------------------------
 
     async def load(self, configuration: m.Configure) -> m.Loaded:

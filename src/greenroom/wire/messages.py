@@ -27,6 +27,14 @@ class ChildSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AppFacts:
+    """What the supervisor, which never imports it, has to know of the app."""
+
+    has_request: bool
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
     """The first message to a zygote, or to a spawned process: load this app."""
 
@@ -70,6 +78,7 @@ class Loaded:
     import_seconds: float
     preload_seconds: float
     warnings: list[str]
+    app: AppFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +133,14 @@ class Reaped:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """Would the app take this job? The body is its metadata. Any number of them, one at a time, before Start."""
+
+    job_id: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """The one job; the frame's body is its metadata."""
 
@@ -156,11 +173,23 @@ class Hello:
 @dataclass(frozen=True, slots=True)
 class Warm:
     prewarm_seconds: float
+    app: AppFacts | None = None
+    """From a spawned process, which has no zygote to tell it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrewarmFailed:
     error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """To :class:`Ask`; the body holds what the source of the session is to be told."""
+
+    job_id: str
+    accepted: bool
+    reason: str
+    final: bool  # no other worker need be asked either
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +218,8 @@ class CleaningUp:
 Message = (
     Configure | Fork | Stop
     | Loading | Loaded | LoadFailed | Forked | ForkFailed | Stopped | Exited | Reaped
-    | Start | Shutdown | Retire
-    | Hello | Warm | PrewarmFailed | Started | Ended | CleaningUp
+    | Ask | Start | Shutdown | Retire
+    | Hello | Warm | PrewarmFailed | Answer | Started | Ended | CleaningUp
 )  # fmt: skip
 
 _TYPES: tuple[type[Any], ...] = get_args(Message)
@@ -235,7 +264,7 @@ def _checked(kind: type[Any], name: str, hint: Any, value: object) -> Any:
         if value is None:
             return None
         hint = next(option for option in get_args(hint) if option is not type(None))
-    if hint in (ErrorInfo, ChildSettings):
+    if hint in _NESTED:
         return _build(hint, value)
     if hint is float and type(value) is int:
         try:
@@ -244,6 +273,8 @@ def _checked(kind: type[Any], name: str, hint: Any, value: object) -> Any:
             raise FrameError(f"{kind.__name__}.{name} is too large a number") from None
     if hint == list[str]:
         fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    elif hint == dict[str, Any]:
+        fits = isinstance(value, dict)
     else:
         fits = type(value) is hint
     if not fits:
@@ -257,4 +288,5 @@ def _hints_of(kind: type[Any]) -> dict[str, Any]:
 
 
 # Worked out here, in the zygote, so that no child has to.
-_HINTS = {kind: _hints_of(kind) for kind in (*_TYPES, ErrorInfo, ChildSettings)}
+_NESTED = (ErrorInfo, ChildSettings, AppFacts)
+_HINTS = {kind: _hints_of(kind) for kind in (*_TYPES, *_NESTED)}

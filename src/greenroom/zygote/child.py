@@ -15,7 +15,7 @@ from ..app import App
 from ..job import JobProcess
 from ..system import lifeline, prctl
 from ..system.heartbeat import HeartbeatPage
-from ..wire.messages import ChildSettings
+from ..wire.messages import AppFacts, ChildSettings
 from . import logs, signals
 from .runner import Runner
 
@@ -46,12 +46,13 @@ def run(
     launch_id: str,
     slot: int,
     close: list[int],
+    facts: AppFacts | None = None,
 ) -> NoReturn:
     """Live this process's whole life. Called right after the fork."""
     code = 70  # EX_SOFTWARE, if not even the error can be told
     try:
         page = _settle(inheritance, launch_id, slot, close)
-        code = Runner(app, settings, proc, inheritance.control, page).run()
+        code = Runner(app, settings, proc, inheritance.control, page, facts).run()
     except BaseException:
         traceback.print_exc()
     finally:

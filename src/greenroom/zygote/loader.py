@@ -11,10 +11,13 @@ from types import ModuleType
 from typing import NoReturn
 
 from ..app import App
-from ..errors import AppLoadError
+from ..errors import AppLoadError, PayloadError
+from ..wire import payload
+from ..wire.messages import AppFacts
 
-__all__ = ["MAIN_NAME", "load_app"]
+__all__ = ["MAIN_NAME", "facts_of", "load_app"]
 
+LARGEST_MANIFEST = 16 * 1024
 MAIN_NAME = "__greenroom_app__"
 """The module name of an app that is loaded from a file: not ``__main__``, so its guard stays shut."""
 
@@ -29,6 +32,17 @@ def load_app(reference: str) -> App:
     if app.entrypoint_fn is None:
         raise AppLoadError(f"the app {reference!r} has no entrypoint; mark one function with @app.entrypoint")
     return app
+
+
+def facts_of(app: App) -> AppFacts:
+    """What the supervisor is told of the app. Raises :class:`AppLoadError` for a manifest that cannot be sent."""
+    try:
+        size = len(payload.encode(app.manifest))
+    except PayloadError as error:
+        raise AppLoadError(f"the app's manifest cannot be sent to the supervisor: {error}") from error
+    if size > LARGEST_MANIFEST:
+        raise AppLoadError(f"the app's manifest has {size} bytes; at most {LARGEST_MANIFEST} can be sent")
+    return AppFacts(app.request_fn is not None, app.manifest)
 
 
 def _find(module: ModuleType, attribute: str, reference: str) -> App:

@@ -12,36 +12,45 @@ import time
 
 from ..app import App
 from ..errors import ErrorInfo
-from ..job import Job, JobContext, JobProcess
+from ..job import Job, JobContext, JobProcess, JobRequest
 from ..system import prctl, stackdump
 from ..system.heartbeat import HeartbeatPage
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
 from .performance import Performance, exit_code_of
 from .rehearsal import rehearse
+from .request import decide
 
 __all__ = ["Runner"]
 
 _CHUNK = 32 * 1024  # a larger buffer would be mapped, and its pages faulted in, for each read
-_TO_CHILD = m.Start | m.Shutdown | m.Retire
+_TO_CHILD = m.Ask | m.Start | m.Shutdown | m.Retire
 
 
 class Runner:
     """Owns the event loop and the control channel of a child."""
 
     def __init__(
-        self, app: App, settings: m.ChildSettings, proc: JobProcess, control_fd: int, page: HeartbeatPage
+        self,
+        app: App,
+        settings: m.ChildSettings,
+        proc: JobProcess,
+        control_fd: int,
+        page: HeartbeatPage,
+        facts: m.AppFacts | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
         self._proc = proc
         self._page = page
+        self._facts = facts
         self._sock = socket.socket(fileno=control_fd)
         self._sock.setblocking(False)
         self._decoder = FrameDecoder()
         self._loop = asyncio.new_event_loop()
         self._order: asyncio.Future[tuple[m.Start, bytes] | None] = self._loop.create_future()
         self._performance: Performance | None = None
+        self._asked: asyncio.Task[None] | None = None
         self._pid = os.getpid()
         self._is_on = False
 
@@ -76,7 +85,7 @@ class Runner:
             return 0
         self._start_heartbeat_thread()
         await rehearse(self._proc, self._settings)
-        self._send(m.Warm(prewarm_seconds=time.monotonic() - begin))
+        self._send(m.Warm(prewarm_seconds=time.monotonic() - begin, app=self._facts))
         order = await self._order
         if order is None:
             await self._clean_up()
@@ -93,6 +102,11 @@ class Runner:
             self._send(m.PrewarmFailed(ErrorInfo.of(error)))
             return False
         return True
+
+    async def _answer(self, ask: m.Ask, metadata: bytes) -> None:
+        request = JobRequest(Job.from_payload(ask.job_id, metadata), self._proc, ask.source)
+        verdict, answer = await decide(self._app, request)
+        await self._send_large(m.Answer(ask.job_id, *verdict), answer)
 
     async def _perform(self, start: m.Start, metadata: bytes) -> int:
         context = JobContext(Job.from_payload(start.job_id, metadata), self._proc)
@@ -134,6 +148,9 @@ class Runner:
         if isinstance(message, m.Shutdown):
             if self._performance is not None:
                 self._performance.shut_down(message.reason)
+            return
+        if isinstance(message, m.Ask):
+            self._asked = self._loop.create_task(self._answer(message, body), name="request")
             return
         # A second job is an error of the supervisor's, and InvalidStateError says so.
         self._order.set_result((message, body) if isinstance(message, m.Start) else None)

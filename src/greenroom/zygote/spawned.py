@@ -16,7 +16,7 @@ from ..system import lifeline, mark, open_files, prctl, stackdump
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
 from . import child, signals
-from .loader import load_app
+from .loader import facts_of, load_app
 
 
 def main() -> NoReturn:
@@ -41,7 +41,8 @@ def main() -> NoReturn:
     signals.reset_all()
     signals.ignore_group_signals()
     proc = JobProcess(configuration.generation)
-    child.run(app, configuration.child, proc, inheritance, launch_id=launch_id, slot=int(slot), close=[])
+    facts = facts_of(app)
+    child.run(app, configuration.child, proc, inheritance, launch_id=launch_id, slot=int(slot), close=[], facts=facts)
 
 
 def _receive_configuration(control: int) -> m.Configure:

@@ -19,7 +19,7 @@ from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
 from . import census, child, sharing, signals, undertaker
-from .loader import load_app
+from .loader import facts_of, load_app
 from .rehearsal import rehearse_in_zygote
 
 __all__ = ["FORK_ALARM", "Zygote"]
@@ -104,7 +104,8 @@ class Zygote:
         self._preloaded = set(proc.children(os.getpid()))
         rehearse_in_zygote(self._config.child)
         sharing.settle()
-        return m.Loaded(imported - begin, preloaded - imported, census.inherited_fd_warnings(before))
+        warnings = census.inherited_fd_warnings(before)
+        return m.Loaded(imported - begin, preloaded - imported, warnings, facts_of(self._app))
 
     # --- serving ---------------------------------------------------------------------------------
 

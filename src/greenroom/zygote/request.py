@@ -1,0 +1,60 @@
+"""The app's word on a session that is offered to it."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import NamedTuple
+
+from ..app import App
+from ..errors import ErrorInfo, PayloadError
+from ..job import Accept, JobRequest, Reject
+from ..wire import payload
+
+__all__ = ["Verdict", "decide"]
+
+_logger = logging.getLogger("greenroom")
+
+_LONGEST_REASON = 2000
+
+
+class Verdict(NamedTuple):
+    """In the order in which :class:`~greenroom.wire.messages.Answer` has it."""
+
+    accepted: bool
+    reason: str = ""
+    final: bool = False
+
+
+async def decide(app: App, request: JobRequest) -> tuple[Verdict, bytes]:
+    """Ask the app's request function; whatever it does, there is a verdict, and an answer for the source."""
+    try:
+        # A process of older code may have none, where the present code has.
+        said = True if app.request_fn is None else app.request_fn(request)
+        if inspect.isawaitable(said):
+            said = await said
+        return _verdict(said)
+    except Exception as error:
+        _logger.exception("the request function failed for job %s", request.job.id)
+        return _rejected(f"the app's request function raised {ErrorInfo.of(error, limit=_LONGEST_REASON)}")
+
+
+def _verdict(said: object) -> tuple[Verdict, bytes]:
+    if said is True:
+        said = Accept()
+    elif said is False:
+        said = Reject()
+    if isinstance(said, Accept):
+        try:
+            return Verdict(True), payload.encode(said.answer)
+        except PayloadError as error:
+            return _rejected(f"the app's request function gave an answer that cannot be sent: {error}")
+    if isinstance(said, Reject):
+        return _rejected(str(said.reason) or "the app turned it down", bool(said.final))
+    kind = type(said).__name__
+    return _rejected(f"the app's request function returned a {kind} instead of True, False, Accept or Reject")
+
+
+def _rejected(reason: str, final: bool = False) -> tuple[Verdict, bytes]:
+    text = reason[:_LONGEST_REASON].encode("utf-8", "backslashreplace").decode()
+    return Verdict(False, text, final), payload.encode(None)

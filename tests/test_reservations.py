@@ -1,0 +1,313 @@
+"""A process that is kept between the offer of a session and its order; and the app's word on the offer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from faults.stage import PLAIN, Stage, assert_recovered, steady
+from support import eventually, idle_pids, kill, wait_for_file
+
+from greenroom import Accept, GreenroomError, Job, LaunchError, NoCapacity, OptionError, ProcessPool, Reject
+
+MakeApp = Callable[[str], str]
+
+ECHO = """
+@app.entrypoint
+async def entrypoint(ctx):
+    return [os.getpid(), ctx.job.metadata]
+"""
+ASKED = (
+    ECHO
+    + """
+async def answer(request):
+    wanted = request.job.metadata
+    if wanted == "raise":
+        raise RuntimeError("not today")
+    if wanted == "hang":
+        await asyncio.Event().wait()
+    if wanted == "block":
+        time.sleep(3600)
+    if wanted == "exit":
+        sys.exit(3)
+    if wanted == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if wanted == "final":
+        return greenroom.Reject("closed for good", final=True)
+    if wanted == "unsendable":
+        return greenroom.Accept({"value": object()})
+    if wanted == "answer":
+        return greenroom.Accept({"name": "Ada", "source": request.source})
+    return wanted
+
+@app.request
+async def request(request):
+    return await answer(request)
+"""
+)
+
+
+async def test_a_reserved_process_serves_the_job_that_it_was_kept_for(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ECHO), **steady(2)) as pool:
+        reservation = await pool.reserve(Job("a", "offered"))
+        kept = reservation.pid
+        assert reservation.state == "reserved"
+        assert kept not in idle_pids(pool)
+        assert [p.job_id for p in pool.processes if p.state == "reserved"] == ["a"]
+        handle = reservation.launch()
+        report = await handle.wait()
+        assert (report.result, report.launch_type, report.pid) == ([kept, "offered"], "warm", kept)
+        await assert_recovered(pool, 2)
+
+
+async def test_the_order_may_bring_other_metadata_than_the_offer(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ECHO), num_idle_processes=1) as pool:
+        handle = (await pool.reserve("offered")).launch("ordered")
+        assert (await handle.wait()).result[1] == "ordered"
+
+
+async def test_a_released_process_is_idle_again(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ECHO), **steady(1)) as pool:
+        reservation = await pool.reserve()
+        kept = reservation.pid
+        reservation.release("changed my mind")
+        reservation.release("again")
+        assert kept in idle_pids(pool)
+        with pytest.raises(LaunchError, match="not reserved any more"):
+            reservation.launch()
+        await assert_recovered(pool, 1)
+
+
+async def test_nothing_idle_is_turned_down_at_once_unless_it_may_wait(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ECHO), num_idle_processes=0) as pool:
+        with pytest.raises(NoCapacity) as turned_down:
+            await pool.reserve()
+        assert turned_down.value.reason == "warming"
+        reservation = await pool.reserve(timeout=20)
+        report = await reservation.launch().wait()
+        assert (report.outcome, report.launch_type) == ("succeeded", "cold")
+
+
+async def test_what_cannot_be_warm_in_time_is_turned_down_at_once(make_app: MakeApp) -> None:
+    app = make_app(ECHO + "\n@app.prewarm\ndef prewarm(proc):\n    time.sleep(0.5)\n")
+    async with ProcessPool(app, num_idle_processes=1, max_idle_processes=1) as pool:
+        await pool.reserve()
+        with pytest.raises(NoCapacity, match="the next one takes") as turned_down:
+            await pool.reserve(timeout=0.2)
+        assert turned_down.value.reason == "warming"
+
+
+async def test_P9_reserved_processes_count_as_jobs(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ECHO), num_idle_processes=3, max_jobs=2) as pool:
+        first, second = await asyncio.gather(pool.reserve(), pool.reserve())
+        with pytest.raises(NoCapacity) as turned_down:
+            await pool.reserve()
+        assert turned_down.value.reason == "full"
+        first.release()
+        third = await pool.reserve()
+        assert pool.stats().jobs == 2
+        for reservation in (second, third):
+            assert (await reservation.launch().wait()).outcome == "succeeded"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+async def test_P4_a_reserved_process_that_dies_is_replaced(make_app: MakeApp, how: int) -> None:
+    async with ProcessPool(make_app(ECHO), **steady(2)) as pool:
+        reservation = await pool.reserve()
+        first = reservation.pid
+        assert first is not None
+        kill(first, how)
+        if how == signal.SIGKILL:
+            await eventually(lambda: reservation.pid not in (None, first), "another process in its place")
+        report = await reservation.launch().wait()
+        assert report.outcome == "succeeded"
+        assert report.pid != first
+        await assert_recovered(pool, 2)
+
+
+async def test_a_reservation_that_is_not_ordered_in_time_is_over(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ECHO), **steady(1), reservation_timeout=0.1) as pool:
+        reservation = await pool.reserve(Job("late"))
+        await assert_recovered(pool, 1)
+        with pytest.raises(LaunchError, match="late"):
+            reservation.launch()
+
+
+async def test_P10_a_process_that_was_reserved_over_a_reload_serves_or_goes(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ECHO), **steady(2)) as pool:
+        used, unused = await pool.reserve(), await pool.reserve()
+        await pool.reload()
+        report = await used.launch().wait()
+        assert (report.outcome, report.generation) == ("succeeded", 1)
+        unused.release()
+        await assert_recovered(pool, 2)
+        assert {process.generation for process in pool.processes} == {2}
+
+
+@pytest.mark.parametrize("kill_it", [False, True])
+async def test_P3_closing_while_processes_are_reserved(make_app: MakeApp, kill_it: bool) -> None:
+    pool = ProcessPool(make_app(ECHO), num_idle_processes=2)
+    await pool.start()
+    reservation = await pool.reserve()
+    waiting = asyncio.create_task(pool.reserve(timeout=20))
+    await pool.aclose(kill=kill_it)
+    with pytest.raises(LaunchError):
+        reservation.launch()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_S5_a_drain_waits_for_what_is_reserved(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ECHO), num_idle_processes=1) as pool:
+        reservation = await pool.reserve()
+        draining = asyncio.create_task(pool.drain(20))
+        await eventually(lambda: pool.stats().not_ready_reason == "draining")
+        with pytest.raises(NoCapacity):
+            await pool.reserve()
+        report = await reservation.launch().wait()
+        assert report.outcome == "succeeded"
+        await draining
+
+
+# --- the app's word ------------------------------------------------------------------------------
+
+
+async def test_an_app_without_a_request_function_takes_everything(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ECHO), num_idle_processes=1) as pool:
+        assert not pool.has_request
+        assert isinstance(await (await pool.reserve()).ask(), Accept)
+
+
+async def test_the_app_accepts_in_the_process_that_the_job_gets(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ASKED), num_idle_processes=1) as pool:
+        reservation = await pool.reserve("answer", source="test")
+        verdict = await reservation.ask()
+        assert isinstance(verdict, Accept)
+        assert verdict.answer == {"name": "Ada", "source": "test"}
+        kept = reservation.pid
+        with pytest.raises(GreenroomError, match="asked"):
+            await reservation.ask()
+        assert (await reservation.launch(True).wait()).result == [kept, True]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason", "survives"),
+    [
+        (False, "the app turned it down", True),
+        ("raise", "RuntimeError: not today", True),
+        (None, "returned a NoneType", True),
+        (1, "returned a int", True),
+        ("unsendable", "cannot be sent", True),
+        ("exit", "died", False),
+        ("crash", "died", False),
+    ],
+)
+async def test_W4_a_request_that_is_turned_down_costs_nothing_else(
+    make_app: MakeApp, metadata: object, reason: str, survives: bool
+) -> None:
+    async with ProcessPool(make_app(ASKED), **steady(1)) as pool:
+        reservation = await pool.reserve(metadata)
+        kept = reservation.pid
+        verdict = await reservation.ask()
+        assert isinstance(verdict, Reject)
+        assert reason in verdict.reason
+        await assert_recovered(pool, 1)
+        # It is idle again, or has gone as surplus; or it did not survive.
+        ends = [report.reason for report in pool.recent_reports if report.pid == kept]
+        assert (kept in idle_pids(pool) or ends == ["idle_expired"]) is survives
+        assert (await pool.launch("fine", timeout=20)).launch_type == "warm"
+
+
+@pytest.mark.parametrize("how", ["hang", "block"])
+async def test_W4_a_request_function_that_hangs_loses_its_process(make_app: MakeApp, how: str) -> None:
+    async with ProcessPool(make_app(ASKED), **steady(1), request_timeout=0.2) as pool:
+        reservation = await pool.reserve(how)
+        verdict = await reservation.ask()
+        assert isinstance(verdict, Reject)
+        assert "did not answer within request_timeout (0.2 s)" in verdict.reason
+        await assert_recovered(pool, 1)
+        (report,) = pool.recent_reports
+        assert (report.outcome, report.reason) == ("killed", "request_timeout")
+        if how == "block":
+            assert "in answer" in (report.stack_dump or "")
+
+
+async def test_W4_whoever_asks_and_goes_leaves_no_process_with_a_stranger_in_it(make_app: MakeApp) -> None:
+    hangs = PLAIN + '\n@app.request\nasync def request(request):\n    await on_stage("asked")\n'
+    async with Stage(make_app) as stage, ProcessPool(stage.app(hangs), **steady(1), request_timeout=20) as pool:
+        reservation = await pool.reserve("hang")
+        kept = reservation.pid
+        asking = asyncio.create_task(reservation.ask())
+        await stage.next("asked")
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await assert_recovered(pool, 1)
+        assert kept not in idle_pids(pool)
+
+
+async def test_a_final_rejection_says_so(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ASKED), num_idle_processes=1) as pool:
+        verdict = await (await pool.reserve("final")).ask()
+        assert isinstance(verdict, Reject)
+        assert (verdict.reason, verdict.final) == ("closed for good", True)
+
+
+async def test_with_spawn_the_first_process_tells_of_the_request_function(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ASKED), num_idle_processes=1, start_method="spawn") as pool:
+        assert pool.has_request
+        assert isinstance(await (await pool.reserve(False)).ask(), Reject)
+
+
+async def test_the_manifest_comes_from_the_zygote(make_app: MakeApp) -> None:
+    source = PLAIN.replace('note("start", ctx.job.id)', "pass")
+    app = make_app(source + "\n@app.preload\ndef preload():\n    app.manifest['plugin'] = {'names': ['a', 'b']}\n")
+    async with ProcessPool(app, num_idle_processes=1) as pool:
+        assert pool.manifest == {"plugin": {"names": ["a", "b"]}}
+
+
+async def test_times_that_make_no_sense_change_nothing(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ECHO), **steady(1)) as pool:
+        for timeout in (-1, float("nan"), "soon"):
+            with pytest.raises(OptionError):
+                await pool.reserve(timeout=timeout)  # type: ignore[arg-type]
+        await assert_recovered(pool, 1)
+
+
+async def test_a_job_that_cannot_be_acknowledged_after_its_order_is_tried_again_once(make_app: MakeApp) -> None:
+    """P5: the process dies between the order and its acknowledgement."""
+    async with Stage(make_app) as stage:
+        from faults.stage import HELD_WHEN_CLAIMED
+
+        async with ProcessPool(stage.app(HELD_WHEN_CLAIMED), **steady(2)) as pool:
+            handle = (await pool.reserve(Job("once"))).launch()
+            first = await stage.next("claimed")
+            kill(first.pid)
+            second = await stage.next("claimed")
+            second.order("go on")
+            report = await handle.wait()
+            assert report.outcome == "succeeded"
+            assert stage.starts() == {"once": 1}
+            await assert_recovered(pool, 2)
+
+
+async def test_what_the_request_function_logs_names_its_process(make_app: MakeApp, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    app = make_app(
+        ECHO
+        + f"""
+@app.request
+def request(request):
+    with open({str(told)!r}, "w") as file:
+        file.write(str(os.getpid()))
+    return True
+"""
+    )
+    async with ProcessPool(app, num_idle_processes=1) as pool:
+        reservation = await pool.reserve()
+        await reservation.ask()
+        assert int(await wait_for_file(told)) == reservation.pid
+        assert int(told.read_text()) != os.getpid()
