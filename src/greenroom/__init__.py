@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .options import PoolOptions
     from .pool import JobHandle, PoolStats, ProcessInfo, ProcessPool
     from .report import ExitReport, Timings
+    from .settings import Settings
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ __all__ = [
     "PrewarmError",
     "ProcessInfo",
     "ProcessPool",
+    "Settings",
     "Timings",
 ]
 
@@ -59,6 +61,7 @@ _SUPERVISOR_SIDE = {
     "PoolStats": "pool",
     "ProcessInfo": "pool",
     "ProcessPool": "pool",
+    "Settings": "settings",
     "Timings": "report",
 }
 
