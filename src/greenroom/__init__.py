@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .options import PoolOptions
     from .pool import JobHandle, PoolStats, ProcessInfo, ProcessPool, Reservation
     from .report import ExitReport, Timings
+    from .settings import Settings
 
 __version__ = "0.1.0"
 
@@ -53,6 +54,7 @@ __all__ = [
     "ProcessPool",
     "Reject",
     "Reservation",
+    "Settings",
     "Timings",
 ]
 
@@ -64,6 +66,7 @@ _SUPERVISOR_SIDE = {
     "ProcessInfo": "pool",
     "ProcessPool": "pool",
     "Reservation": "pool",
+    "Settings": "settings",
     "Timings": "report",
 }
 

@@ -20,8 +20,7 @@ from running_worker import GREENROOM, RunningWorker
 from support import DEADLINE
 
 from greenroom import PoolOptions, __version__
-from greenroom.cli.logs import LogOptions
-from greenroom.server import ServerOptions
+from greenroom.settings import LogOptions, ServerOptions
 
 MakeApp = Callable[[str], str]
 

@@ -8,26 +8,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
+from ..settings import LogOptions
 from .log_writer import LogWriter
 
-__all__ = ["LogOptions", "logging_to_stderr"]
+__all__ = ["logging_to_stderr"]
 
 _IDS = ("process_id", "job_pid", "job_id")
 _FIELDS = (*_IDS, "generation", "stream", "app_logger")
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogOptions:
-    """What is logged, and how."""
-
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least level that is logged, of Greenroom and of the app."""
-    log_format: Literal["human", "json"] = "human"
-    """Lines for people, or one JSON object for each event."""
 
 
 class HumanFormatter(logging.Formatter):

@@ -1,6 +1,5 @@
 """The worker: a pool, and what it needs to be run by an operator and used by programs."""
 
-from .options import ServerOptions
 from .worker import Worker
 
-__all__ = ["ServerOptions", "Worker"]
+__all__ = ["Worker"]

@@ -13,25 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AppLoadError
+from ..exit_codes import ExitCode
 from ..options import PoolOptions
 from ..pool import ProcessPool
+from ..settings import ServerOptions
 from .api import Api
 from .http import HttpServer, listen
 from .jobs import Closed, JobBook
 from .limits import raise_fd_limit
-from .options import ServerOptions
 from .reload import Reloader, watch
 
-__all__ = ["EXIT_APP", "EXIT_LISTEN", "Worker"]
+__all__ = ["Worker"]
 
 _logger = logging.getLogger("greenroom")
-
-EXIT_APP = 3
-"""The app did not load."""
-EXIT_LISTEN = 4
-"""The address could not be listened on."""
-EXIT_SIGNALLED = 128
-"""Plus the number of the second signal, which ended jobs without a drain."""
 
 _LOADING = Closed("warming", "the app is still being loaded", retry_after=1.0)
 _STOPPING = Closed("draining", "the worker is stopping", retry_after=5.0)
@@ -56,7 +50,7 @@ class Worker:
         self._reloader = Reloader(self._pool)
         self._stopping = asyncio.Event()
         self._ending = asyncio.Event()
-        self._exit_code = 0
+        self._exit_code: int = ExitCode.OK
 
     async def run(self) -> int:
         """Serve; returns the exit code. Nothing is left running then."""
@@ -65,7 +59,7 @@ class Worker:
             sock = listen(self._options.host, self._options.port)
         except OSError as error:
             _logger.error("cannot listen on %s, port %d: %s", self._options.host, self._options.port, error.strerror)
-            return EXIT_LISTEN
+            return ExitCode.LISTEN
         with self._signals():
             await self._serve(sock)
         return self._exit_code
@@ -97,7 +91,7 @@ class Worker:
             is_loaded = await _unless(self._stopping, self._pool.start())
         except AppLoadError as error:
             _logger.error("%s", error)
-            self._exit_code = EXIT_APP
+            self._exit_code = ExitCode.APP
             return False
         if is_loaded and not self._stopping.is_set():
             self._book.closed = None
@@ -139,7 +133,7 @@ class Worker:
 
     def _stop(self, signum: signal.Signals) -> None:
         if self._stopping.is_set():
-            self._exit_code = EXIT_SIGNALLED + signum
+            self._exit_code = ExitCode.SIGNALLED + signum
             self._ending.set()
             return
         _logger.info("%s: stopping", signum.name)

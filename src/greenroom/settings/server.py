@@ -1,4 +1,4 @@
-"""The options of the worker: declared once, here, and passed on whole."""
+"""The settings of the worker: declared once, here, and passed on whole."""
 
 from __future__ import annotations
 
