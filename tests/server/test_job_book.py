@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom import ProcessPool
-from greenroom.server.jobs import DuplicateJob, EndedJob, JobBook
+from greenroom.server.admission import Admission, DuplicateJob, Offer
+from greenroom.server.jobs import EndedJob, JobBook
+from greenroom.server.memory import MemoryRoom
 from greenroom.server.results import strict_json
 
 ECHO = """
@@ -57,9 +59,11 @@ def test_strict_json_changes_nothing_else(value: list[Any]) -> None:
 
 async def test_the_latest_jobs_are_kept_and_the_latest_results(make_app: Callable[[str], str]) -> None:
     async with ProcessPool(make_app(ECHO), num_idle_processes=1) as pool:
-        book = JobBook(pool, kept_jobs=3, kept_result_bytes=250)
+        book = JobBook(kept_jobs=3, kept_result_bytes=250)
+        admission = Admission(pool, book, MemoryRoom(None), offer_timeout=20)
         for number in range(5):
-            handle = book.start(b"j" + json.dumps("x" * 98).encode(), job_id=f"call-{number}", timeout=None)
+            offer = Offer("test", b"j" + json.dumps("x" * 98).encode(), f"call-{number}")
+            handle = (await admission.offer(offer)).start()
             assert book.live() == [handle]
             await book.settled()
         ended = book.ended()
@@ -70,6 +74,6 @@ async def test_the_latest_jobs_are_kept_and_the_latest_results(make_app: Callabl
         assert book.find("call-1") is None
         assert isinstance(book.find("call-4"), EndedJob)
         with pytest.raises(DuplicateJob, match="has ended"):
-            book.start(b"jnull", job_id="call-4", timeout=None)
-        book.start(b"jnull", job_id="call-1", timeout=None)
+            await admission.offer(Offer("test", b"jnull", "call-4"))
+        (await admission.offer(Offer("test", b"jnull", "call-1"))).start()
         await book.settled()

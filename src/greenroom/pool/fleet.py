@@ -18,6 +18,7 @@ from .exits import Decision
 from .idle import IdleQueue
 from .jobs import Jobs
 from .process import Process
+from .sampler import MemorySampler
 from .sizing import Demand, forks_needed
 from .stalls import Stall
 from .states import State
@@ -59,6 +60,7 @@ class Fleet:
         """Set while there is neither a process nor a job."""
         self.empty.set()
         self.jobs = Jobs(self)
+        self.sampler = MemorySampler(services.events)
         self._spawned_facts: AppFacts | None = None
         self._on_idle = on_idle
         self._on_report = on_report
@@ -203,6 +205,7 @@ class Fleet:
         self._housekeeping = self.clock.call_later(HOUSEKEEPING, self._keep_house)
         now = self.clock.now()
         self.services.oom.look()
+        self.sampler.look(self._in_state)
         for process in [process for process in self.idle if process.is_adopted and not process.is_alive()]:
             process.found_unfit()  # there is no zygote to tell that it was stopped
         settled = (process for process in self.idle if now - process.idle_since >= SETTLED)
@@ -223,6 +226,9 @@ class Fleet:
         for process in self.idle.oldest(len(self.idle) - self.idle_target()):
             process.stop(Decision("idle_expired", "the pool was made smaller"))
         self.balance()
+
+    def _in_state(self, state: State) -> list[Process]:
+        return [process for process in self.processes.values() if process.state is state]
 
     def live_pids(self) -> set[int]:
         return {process.pid for process in self.processes.values() if process.pid is not None}
@@ -301,6 +307,7 @@ class Fleet:
 
     def ended(self, process: Process, report: ExitReport) -> None:
         del self.processes[process.id]
+        self.sampler.cost.ended(process.id)
         self.services.events.publish(ProcessEnded(report))
         launch = process.launch
         if launch is not None and launch.process is process:

@@ -70,6 +70,10 @@ class PoolStats:
     zygote_restarts: int
     breaker_open: bool
     breaker_cause: str | None
+    session_mb: float | None
+    """What a session costs in memory of its own (MiB), by those that were looked at; ``None`` if none was yet."""
+    expected_growth_mb: float
+    """What the sessions that run will still take, by that cost."""
 
 
 class ProcessPool:
@@ -311,6 +315,7 @@ class ProcessPool:
     def stats(self) -> PoolStats:
         """Figures of this moment, and whether a session could start in it. Raises :class:`PoolClosed`."""
         fleet, launcher = self._open_fleet(), self._fleet.launcher
+        cost = fleet.sampler.cost
         problem = fleet.jobs.capacity_problem() or (None if fleet.idle else "warming")
         return PoolStats(
             ready=problem is None,
@@ -325,6 +330,8 @@ class ProcessPool:
             zygote_restarts=self._generations.zygote_restarts,
             breaker_open=fleet.breaker.is_open or fleet.trouble is not None,
             breaker_cause=fleet.trouble or fleet.breaker.cause,
+            session_mb=cost.session_mb,
+            expected_growth_mb=cost.expected_growth_mb(len(fleet.jobs) - cost.sampled),
         )
 
     # --- what the fleet tells --------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GreenroomError, LaunchError
-from ..job import Accept, Reject
+from ..job import Accept, Job, Reject
 from ..options import checked_seconds
 from ..wire import payload
 from .launch import JobHandle, JobState, Launch
@@ -54,7 +55,8 @@ class Reservation:
         if not self._launch.is_held or self._launch.answer is not None:
             raise GreenroomError(f"the app was asked about job {self.id} before, or its reservation is over")
         try:
-            answer, body = await self._fleet.jobs.ask(self._launch, self._fleet.options.request_timeout)
+            asked = self._fleet.jobs.ask(self._launch, self._fleet.options.request_timeout)
+            answer, body = await asyncio.shield(asked)
         except BaseException:
             self.release("the one who asked has gone")
             raise
@@ -66,12 +68,13 @@ class Reservation:
     def launch(self, metadata: Any = None, *, timeout: float | None = None) -> JobHandle:
         """Order the job to start; see :meth:`JobHandle.started`.
 
-        ``metadata`` replaces what was offered, unless it is ``None``; ``timeout`` is in seconds, by default
-        ``launch_timeout``. Raises :class:`LaunchError` when the reservation is over.
+        ``metadata`` (or that of a :class:`Job`) replaces what was offered, unless it is ``None``; ``timeout`` is in
+        seconds, by default ``launch_timeout``. Raises :class:`LaunchError` when the reservation is over.
         """
         fleet = self._fleet
         timeout = fleet.options.launch_timeout if timeout is None else checked_seconds("timeout", timeout)
-        fleet.jobs.order(self._launch, None if metadata is None else payload.encode(metadata), timeout)
+        encoded = metadata.payload if isinstance(metadata, Job) else payload.encode(metadata)
+        fleet.jobs.order(self._launch, None if metadata is None else encoded, timeout)
         return JobHandle(self._launch, self._cancel)
 
     def release(self, reason: str = "") -> None:

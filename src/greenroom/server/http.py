@@ -6,13 +6,14 @@ import asyncio
 import logging
 import math
 import socket
+from collections.abc import Iterable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from yarl import URL
 
 from ..errors import PoolClosed
-from .api import Api, json_response
+from .requests import json_response
 from .schema import ApiError
 
 __all__ = ["HttpServer", "listen"]
@@ -34,11 +35,11 @@ def listen(host: str, port: int) -> socket.socket:
 class HttpServer:
     """Serves the API on a socket, until it is closed."""
 
-    def __init__(self, api: Api, sock: socket.socket, *, max_request_bytes: int) -> None:
+    def __init__(self, routes: Iterable[web.RouteDef], sock: socket.socket, *, max_request_bytes: int) -> None:
         self._sock = sock
         self._host = str(sock.getsockname()[0])
         app = web.Application(middlewares=[answer_errors, self._only_local_names], client_max_size=max_request_bytes)
-        app.add_routes(api.routes())
+        app.add_routes(routes)
         # A handler is cancelled when its client goes: a job that nobody would learn of must not start.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=LAST_ANSWERS)
 

@@ -1,41 +1,23 @@
-"""The jobs of a worker: those that live, and the latest that ended. Every job is accepted here."""
+"""The jobs of a worker, by id: those that live, and the latest that ended."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from ..errors import GreenroomError, NoCapacity
-from ..job import Job
-from ..pool import JobHandle, ProcessPool
+from ..errors import GreenroomError
+from ..pool import JobHandle
 from ..report import ExitReport
 
-__all__ = ["Closed", "DuplicateJob", "EndedJob", "JobBook"]
+__all__ = ["EndedJob", "JobBook"]
 
 _logger = logging.getLogger("greenroom")
 
 KEPT_JOBS = 1000
 KEPT_RESULT_BYTES = 128 * 1024 * 1024
 """Results are dropped, oldest first, above this; their reports stay. The largest single one always fits."""
-
-
-class DuplicateJob(GreenroomError):
-    """A job id is in use, or was used by a job that ended not long ago."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Why a worker takes no jobs, whatever its pool would say."""
-
-    reason: str
-    message: str
-    retry_after: float
-
-    def error(self) -> NoCapacity:
-        return NoCapacity(self.message, reason=self.reason, retry_after=self.retry_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +33,9 @@ class EndedJob:
 
 
 class JobBook:
-    """Accepts jobs, and remembers them by id."""
+    """Remembers jobs, whatever source they come from."""
 
-    def __init__(
-        self, pool: ProcessPool, *, kept_jobs: int = KEPT_JOBS, kept_result_bytes: int = KEPT_RESULT_BYTES
-    ) -> None:
-        self.closed: Closed | None = None
-        self._pool = pool
+    def __init__(self, *, kept_jobs: int = KEPT_JOBS, kept_result_bytes: int = KEPT_RESULT_BYTES) -> None:
         self._kept_jobs = kept_jobs
         self._kept_result_bytes = kept_result_bytes
         self._live: dict[str, JobHandle] = {}
@@ -65,19 +43,12 @@ class JobBook:
         self._result_bytes = 0
         self._followers: set[asyncio.Task[None]] = set()
 
-    def start(self, metadata: bytes, *, job_id: str | None, timeout: float | None) -> JobHandle:
-        """Have the pool accept a job. Raises :class:`DuplicateJob`, and as :meth:`ProcessPool.submit` does."""
-        job_id = job_id or f"job-{secrets.token_hex(6)}"
-        if self._is_taken(job_id):
-            raise DuplicateJob(f"job id {job_id!r} is taken by a job that {self._whereabouts(job_id)}")
-        if self.closed is not None:
-            raise self.closed.error()
-        handle = self._pool.submit(Job.from_payload(job_id, metadata), timeout=timeout)
-        self._live[job_id] = handle
-        follower = asyncio.create_task(self._follow(handle), name=f"greenroom-follow-{job_id}")
+    def add(self, handle: JobHandle) -> None:
+        """Take note of a job from its start on."""
+        self._live[handle.id] = handle
+        follower = asyncio.create_task(self._follow(handle), name=f"greenroom-follow-{handle.id}")
         self._followers.add(follower)
         follower.add_done_callback(self._followers.discard)
-        return handle
 
     def find(self, job_id: str) -> JobHandle | EndedJob | None:
         return self._live.get(job_id) or self._ended.get(job_id)
@@ -94,13 +65,13 @@ class JobBook:
         if self._followers:
             await asyncio.wait(self._followers)
 
-    def _is_taken(self, job_id: str) -> bool:
+    def whereabouts(self, job_id: str) -> str | None:
+        """What became of the job that has this id; ``None`` if the id is free."""
+        if job_id in self._live:
+            return "has not ended"
         # A job that never started can be asked for again under the same id: that is what Retry-After invites to.
         ended = self._ended.get(job_id)
-        return job_id in self._live or (ended is not None and ended.report.timings.started is not None)
-
-    def _whereabouts(self, job_id: str) -> str:
-        return "has not ended" if job_id in self._live else "has ended"
+        return "has ended" if ended is not None and ended.report.timings.started is not None else None
 
     async def _follow(self, handle: JobHandle) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..pool import PoolStats
-from .jobs import Closed
+from .admission import Closed
 
 __all__ = ["not_ready"]
 

@@ -17,11 +17,14 @@ from ..exit_codes import ExitCode
 from ..options import PoolOptions
 from ..pool import ProcessPool
 from ..settings import ServerOptions
+from .admission import Admission, Closed
 from .api import Api
 from .http import HttpServer, listen
-from .jobs import Closed, JobBook
+from .jobs import JobBook
 from .limits import raise_fd_limit
+from .memory import MemoryRoom
 from .reload import Reloader, watch
+from .sources import HttpSource, Source
 
 __all__ = ["Worker"]
 
@@ -46,7 +49,11 @@ class Worker:
         self._options = options
         self._watched = watched
         self._pool = ProcessPool(app, **dataclasses.asdict(pool_options))
-        self._book = JobBook(self._pool)
+        self._book = JobBook()
+        memory = MemoryRoom(options.min_free_memory_mb)
+        self._admission = Admission(self._pool, self._book, memory, options.offer_timeout)
+        self._http = HttpSource()
+        self._sources: list[Source] = [self._http]
         self._reloader = Reloader(self._pool)
         self._stopping = asyncio.Event()
         self._ending = asyncio.Event()
@@ -65,9 +72,9 @@ class Worker:
         return self._exit_code
 
     async def _serve(self, sock: socket.socket) -> None:
-        self._book.closed = _LOADING
-        api = Api(self._pool, self._book)
-        server = HttpServer(api, sock, max_request_bytes=self._options.max_request_bytes)
+        self._admission.closed = _LOADING
+        routes = [*Api(self._pool, self._book, self._admission).routes(), *self._http.routes()]
+        server = HttpServer(routes, sock, max_request_bytes=self._options.max_request_bytes)
         await server.start()
         try:
             if await self._load():
@@ -79,6 +86,8 @@ class Worker:
                 await _unless(self._ending, self._pool.aclose())
             await self._pool.aclose(kill=True)  # after a second signal; else there is nothing left to kill
             await self._book.settled()
+            for source in self._sources:
+                await source.close()
             await server.close()
         _logger.info("ended")
 
@@ -94,7 +103,9 @@ class Worker:
             self._exit_code = ExitCode.APP
             return False
         if is_loaded and not self._stopping.is_set():
-            self._book.closed = None
+            self._admission.closed = None
+            for source in self._sources:
+                await source.open(self._admission)
         return is_loaded
 
     def _announce(self, url: str) -> None:
@@ -138,7 +149,9 @@ class Worker:
             return
         _logger.info("%s: stopping", signum.name)
         # From this moment on, not from when the drain begins.
-        self._book.closed = _STOPPING
+        self._admission.closed = _STOPPING
+        for source in self._sources:
+            source.pause()
         self._stopping.set()
 
     def _hang_up(self) -> None:

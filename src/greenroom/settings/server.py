@@ -18,6 +18,11 @@ class ServerOptions:
     """Address to listen on. Only a loopback address for now: the API knows no tokens yet."""
     port: int = 8700
     """Port to listen on; 0 picks a free one, which the log names."""
+    offer_timeout: float = 1.0
+    """How long a session that is offered may wait for a process that is on its way, if none is idle. It is turned
+    down at once if none can be there in time; 0: whenever none is idle."""
+    min_free_memory_mb: float | None = 128.0
+    """No session is taken that would leave the machine less free memory than this, by what sessions cost so far."""
     drain_timeout: float = 60.0
     """After SIGTERM or Ctrl-C: how long accepted jobs may go on, in seconds."""
     max_request_bytes: int = 1024 * 1024
@@ -33,6 +38,10 @@ class ServerOptions:
             raise OptionError(f"port is {self.port}; it must be between 0 and 65535")
         if not 0 < self.drain_timeout < 10**9:
             raise OptionError(f"drain_timeout is {self.drain_timeout!r}; it must be a number of seconds above 0")
+        if not 0 <= self.offer_timeout < 10**9:
+            raise OptionError(f"offer_timeout is {self.offer_timeout!r}; it must be a number of seconds, or 0")
+        if self.min_free_memory_mb is not None and not 0 <= self.min_free_memory_mb < 10**9:
+            raise OptionError(f"min_free_memory_mb is {self.min_free_memory_mb!r}; it must be a number of MiB, or off")
         if self.max_request_bytes < 1:
             raise OptionError(f"max_request_bytes is {self.max_request_bytes}; it must be at least 1")
 

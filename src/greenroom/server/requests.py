@@ -1,0 +1,38 @@
+"""What all handlers do with a request's body and an answer's."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from .schema import ApiError, encode
+
+__all__ = ["json_response", "read_body"]
+
+T = TypeVar("T")
+
+
+def json_response(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(body=encode(body), status=status, headers=headers, content_type="application/json")
+
+
+async def read_body(request: web.Request, kind: type[T]) -> T:
+    """The body, checked. The media type is checked, too: a web page of another site cannot send this one unasked."""
+    if request.content_type != "application/json":
+        message = f"the body is {request.content_type}; send JSON, with the header Content-Type: application/json"
+        raise ApiError(415, "not_json", message)
+    body = await request.read()
+    try:
+        body.decode()
+        return msgspec.json.decode(body, type=kind)
+    except UnicodeDecodeError as error:
+        raise ApiError(400, "bad_json", f"the body is not UTF-8: {error}") from error
+    except msgspec.ValidationError as error:
+        raise ApiError(400, "wrong_type", f"the body does not fit: {error}") from error
+    except msgspec.DecodeError as error:
+        hint = "" if body else "; it is empty, and the least that can be sent is {}"
+        raise ApiError(400, "bad_json", f"the body is not valid JSON: {error}{hint}") from error
+    except RecursionError as error:
+        raise ApiError(400, "bad_json", "the body is nested too deeply") from error

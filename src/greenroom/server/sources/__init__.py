@@ -1,0 +1,6 @@
+"""Sources of sessions: each a module behind one small interface, none of which knows of another."""
+
+from .base import Source
+from .http import HttpSource
+
+__all__ = ["HttpSource", "Source"]

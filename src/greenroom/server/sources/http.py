@@ -1,0 +1,90 @@
+"""Sessions that arrive by ``POST /v1/jobs``: the source that is always there."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from ...errors import LaunchError, NoCapacity, PayloadError
+from ...pool import JobHandle
+from ...wire import payload
+from ..admission import Acceptance, Admission, DuplicateJob, Offer, RejectedByApp
+from ..requests import json_response, read_body
+from ..schema import ApiError, JobStarted, StartJob
+
+__all__ = ["HttpSource"]
+
+
+class HttpSource:
+    """Implements :class:`~greenroom.server.sources.Source`: offer, acceptance and start in one request."""
+
+    name = "http"
+
+    def __init__(self) -> None:
+        self._admission: Admission | None = None
+
+    async def open(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def pause(self) -> None:
+        """Nothing to do: every request is an offer, and is turned down with the reason from now on."""
+
+    async def close(self) -> None:
+        self._admission = None
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.post("/v1/jobs", self.start_job)]
+
+    async def start_job(self, request: web.Request) -> web.StreamResponse:
+        """Start a job, and answer when its process has acknowledged it."""
+        order = await read_body(request, StartJob)
+        acceptance = await self._offer(order)
+        handle = _start(acceptance)
+        try:
+            await _started(handle)
+            response = json_response(JobStarted.of(handle), status=201)
+            # Sent here and not by the caller, so that a client that is gone by now is noticed.
+            await response.prepare(request)
+            await response.write_eof()
+        except (asyncio.CancelledError, ConnectionError):
+            handle.cancel("the client that asked for it had gone before it could be told the job's id")
+            raise
+        return response
+
+    async def _offer(self, order: StartJob) -> Acceptance:
+        try:
+            metadata = payload.from_json(bytes(order.metadata))
+        except PayloadError as error:
+            raise ApiError(413, "too_large", str(error)) from error
+        if self._admission is None:
+            raise turned_down(NoCapacity("the app is still being loaded", reason="warming", retry_after=1.0))
+        try:
+            return await self._admission.offer(Offer(self.name, metadata, order.id, order.timeout))
+        except DuplicateJob as error:
+            raise ApiError(409, "duplicate_job", str(error)) from error
+        except RejectedByApp as error:
+            raise ApiError(403, "rejected", str(error), reason=error.reason) from error
+        except NoCapacity as error:
+            raise turned_down(error) from error
+
+
+def turned_down(error: NoCapacity) -> ApiError:
+    return ApiError(503, "no_capacity", str(error), reason=error.reason, retry_after=error.retry_after)
+
+
+def _start(acceptance: Acceptance) -> JobHandle:
+    try:
+        return acceptance.start()
+    except LaunchError as error:
+        raise ApiError(503, "launch_failed", str(error), retry_after=1.0) from error
+
+
+async def _started(handle: JobHandle) -> None:
+    try:
+        await handle.started()
+    except NoCapacity as error:
+        raise turned_down(error) from error
+    except LaunchError as error:
+        reason = handle.report.reason if handle.report else None
+        raise ApiError(503, "launch_failed", str(error), reason=reason, retry_after=1.0) from error
