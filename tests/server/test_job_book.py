@@ -16,7 +16,7 @@ from greenroom import ProcessPool
 from greenroom.server.admission import Admission, DuplicateJob, Offer
 from greenroom.server.jobs import EndedJob, JobBook
 from greenroom.server.memory import MemoryRoom
-from greenroom.server.results import strict_json
+from greenroom.server.web.results import strict_json
 
 ECHO = """
 @app.entrypoint

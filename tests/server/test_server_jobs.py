@@ -80,14 +80,14 @@ async def test_long_poll_and_cancel(make_app: MakeApp) -> None:
         assert (again.status, again.body["state"]) == (200, "ended")
 
 
-async def test_a_client_that_goes_while_its_job_waits_leaves_no_job(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, RunningWorker(stage.app(SLOW_TO_WARM), "--num-idle-processes", "0") as worker:
+async def test_a_client_that_goes_while_its_offer_waits_leaves_no_job(make_app: MakeApp) -> None:
+    options = ["--num-idle-processes", "0", "--offer-timeout", "20"]
+    async with Stage(make_app) as stage, RunningWorker(stage.app(SLOW_TO_WARM), *options) as worker:
         visit = await _post_and_go(await worker.port(), stage, "prewarm")
-        await worker.until("/v1/jobs", lambda answer: answer.body["jobs"][0]["state"] == "ended")
+        await worker.until("/v1/pool", lambda answer: answer.body["jobs"] == 0)
         visit.order("warm")
-        report = await worker.report("gone")
-        assert (report["outcome"], report["reason"]) == ("cancelled", "cancelled")
-        assert "client" in report["detail"]
+        await worker.until("/v1/pool", lambda answer: answer.body["warming"] == 0)
+        assert (await worker.get("/v1/jobs")).body["jobs"] == []
         assert stage.starts() == {}
 
 

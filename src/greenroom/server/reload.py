@@ -7,6 +7,7 @@ import importlib.machinery
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import AppLoadError, PoolClosed, PrewarmError
@@ -22,7 +23,7 @@ class Reloader:
 
     def __init__(self, pool: ProcessPool) -> None:
         self._pool = pool
-        self._cause: str | None = None
+        self._cause = ""
         self._requested = asyncio.Event()
 
     def request(self, cause: str) -> None:
@@ -34,18 +35,26 @@ class Reloader:
         while True:
             await self._requested.wait()
             self._requested.clear()
-            await self._reload()
+            # What went wrong is in the log; a pool that is being closed needs no new code.
+            with suppress(AppLoadError, PrewarmError, PoolClosed):
+                await self.reload(self._cause)
 
-    async def _reload(self) -> None:
-        _logger.info("reloading: %s", self._cause)
+    async def reload(self, cause: str) -> int:
+        """Reload now, or after the one that is under way; returns the new generation.
+
+        Raises :class:`AppLoadError` or :class:`PrewarmError` if the old code goes on serving, and
+        :class:`PoolClosed`.
+        """
+        _logger.info("reloading: %s", cause)
         try:
             await self._pool.reload()
         except (AppLoadError, PrewarmError) as error:
             _logger.error("the reload failed, and the old code goes on serving: %s", error)
-        except PoolClosed:
-            return
-        else:
-            _logger.info("reloaded: generation %s serves from now on", self._pool.stats().generation)
+            raise
+        generation = self._pool.stats().generation
+        assert generation is not None  # it has just been loaded
+        _logger.info("reloaded: generation %d serves from now on", generation)
+        return generation
 
 
 async def watch(folder: Path, reloader: Reloader, stop: asyncio.Event) -> None:

@@ -18,13 +18,18 @@ from ..options import PoolOptions
 from ..pool import ProcessPool
 from ..settings import ServerOptions
 from .admission import Admission, Closed
-from .api import Api
-from .http import HttpServer, listen
+from .board import Board
 from .jobs import JobBook
 from .limits import raise_fd_limit
 from .memory import MemoryRoom
 from .reload import Reloader, watch
 from .sources import HttpSource, Source
+from .web import HttpServer, listen
+from .web.events import EventsApi
+from .web.health import HealthApi
+from .web.jobs import JobsApi
+from .web.operations import Operation
+from .web.pool import PoolApi
 
 __all__ = ["Worker"]
 
@@ -52,8 +57,10 @@ class Worker:
         self._book = JobBook()
         memory = MemoryRoom(options.min_free_memory_mb)
         self._admission = Admission(self._pool, self._book, memory, options.offer_timeout)
+        self._board = Board(self._pool)
         self._http = HttpSource()
         self._sources: list[Source] = [self._http]
+        self._drain_timeout = options.drain_timeout
         self._reloader = Reloader(self._pool)
         self._stopping = asyncio.Event()
         self._ending = asyncio.Event()
@@ -73,8 +80,8 @@ class Worker:
 
     async def _serve(self, sock: socket.socket) -> None:
         self._admission.closed = _LOADING
-        routes = [*Api(self._pool, self._book, self._admission).routes(), *self._http.routes()]
-        server = HttpServer(routes, sock, max_request_bytes=self._options.max_request_bytes)
+        events = EventsApi(self._pool, self._board)
+        server = HttpServer(self._operations(events), sock, self._options)
         await server.start()
         try:
             if await self._load():
@@ -88,8 +95,25 @@ class Worker:
             await self._book.settled()
             for source in self._sources:
                 await source.close()
+            events.close()
             await server.close()
         _logger.info("ended")
+
+    def _operations(self, events: EventsApi) -> list[Operation]:
+        """All that can be asked for by HTTP."""
+        tells_details = self._options.token is None
+        health = HealthApi(self._pool, self._admission, self._board, self._source_status, tells_details=tells_details)
+        jobs, pool = JobsApi(self._book), PoolApi(self._pool, self._reloader, self._drain_by_request)
+        return [
+            *self._http.operations(),
+            *jobs.operations(),
+            *pool.operations(),
+            *events.operations(),
+            *health.operations(),
+        ]
+
+    def _source_status(self) -> dict[str, dict[str, Any]]:
+        return {source.name: source.status() for source in self._sources}
 
     # --- phases ----------------------------------------------------------------------------------
 
@@ -123,7 +147,7 @@ class Worker:
         await asyncio.gather(_unless(self._stopping, self._reloader.run()), watching)
 
     async def _drain(self) -> None:
-        timeout, jobs = self._options.drain_timeout, self._pool.stats().jobs
+        timeout, jobs = self._drain_timeout, self._pool.stats().jobs
         _logger.info("draining: %d jobs may go on for %g s; a second signal ends them at once", jobs, timeout)
         if not await _unless(self._ending, self._pool.drain(timeout)):
             _logger.warning("ending %d jobs without waiting for them", self._pool.stats().jobs)
@@ -147,7 +171,17 @@ class Worker:
             self._exit_code = ExitCode.SIGNALLED + signum
             self._ending.set()
             return
-        _logger.info("%s: stopping", signum.name)
+        self._begin_to_stop(signum.name)
+
+    def _drain_by_request(self, timeout: float | None) -> float:
+        """What SIGTERM does, asked for by HTTP; asked for again, it changes nothing."""
+        if not self._stopping.is_set():
+            self._drain_timeout = timeout or self._drain_timeout
+            self._begin_to_stop("a drain was asked for by HTTP")
+        return self._drain_timeout
+
+    def _begin_to_stop(self, cause: str) -> None:
+        _logger.info("%s: stopping", cause)
         # From this moment on, not from when the drain begins.
         self._admission.closed = _STOPPING
         for source in self._sources:

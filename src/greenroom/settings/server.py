@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import OptionError
 
 __all__ = ["ServerOptions"]
+
+SHORTEST_TOKEN = 16
+"""Characters: a shorter one could be found by trying."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +18,7 @@ class ServerOptions:
     """How a worker is reached, and how it ends."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Only a loopback address for now: the API knows no tokens yet."""
+    """Address to listen on. Any other than a loopback address needs a ``token``."""
     port: int = 8700
     """Port to listen on; 0 picks a free one, which the log names."""
     offer_timeout: float = 1.0
@@ -27,12 +30,18 @@ class ServerOptions:
     """After SIGTERM or Ctrl-C: how long accepted jobs may go on, in seconds."""
     max_request_bytes: int = 1024 * 1024
     """Largest request body that is read."""
+    token: str | None = field(default=None, metadata={"secret": True}, repr=False)
+    """What clients must send (``Authorization: Bearer ...``), but for ``/livez`` and ``/readyz``."""
+    rate_limit: float | None = 1000.0
+    """Requests per second from one address, on average; for a moment, twice that."""
 
     def __post_init__(self) -> None:
-        if not _is_loopback(self.host):
+        if self.token is not None and len(self.token) < SHORTEST_TOKEN:
+            raise OptionError(f"token has {len(self.token)} characters; it must have at least {SHORTEST_TOKEN}")
+        if self.token is None and not _is_loopback(self.host):
             raise OptionError(
-                f"host is {self.host!r}; whoever reaches the API can start processes, so it can only listen on a "
-                f"loopback address for now, such as 127.0.0.1, ::1 or localhost"
+                f"host is {self.host!r}, and there is no token; whoever reaches the API can start processes, so set "
+                f"token (GREENROOM_TOKEN), or listen on a loopback address such as 127.0.0.1"
             )
         if not 0 <= self.port <= 65535:
             raise OptionError(f"port is {self.port}; it must be between 0 and 65535")
@@ -42,6 +51,8 @@ class ServerOptions:
             raise OptionError(f"offer_timeout is {self.offer_timeout!r}; it must be a number of seconds, or 0")
         if self.min_free_memory_mb is not None and not 0 <= self.min_free_memory_mb < 10**9:
             raise OptionError(f"min_free_memory_mb is {self.min_free_memory_mb!r}; it must be a number of MiB, or off")
+        if self.rate_limit is not None and not 0 < self.rate_limit < 10**9:
+            raise OptionError(f"rate_limit is {self.rate_limit!r}; it must be a number of requests above 0, or off")
         if self.max_request_bytes < 1:
             raise OptionError(f"max_request_bytes is {self.max_request_bytes}; it must be at least 1")
 

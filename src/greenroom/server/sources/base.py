@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..admission import Admission
 
@@ -21,6 +21,9 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """As metrics, events and logs show it."""
+
+    def status(self) -> dict[str, Any]:
+        """What an operator should know of it, as plain data: above all its ``state``, in a word."""
 
     async def open(self, admission: Admission) -> None:
         """Begin to take sessions. Called once the pool is warm."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from aiohttp import web
 
@@ -10,8 +11,9 @@ from ...errors import LaunchError, NoCapacity, PayloadError
 from ...pool import JobHandle
 from ...wire import payload
 from ..admission import Acceptance, Admission, DuplicateJob, Offer, RejectedByApp
-from ..requests import json_response, read_body
-from ..schema import ApiError, JobStarted, StartJob
+from ..web.operations import Operation
+from ..web.requests import json_response, read_body
+from ..web.schema import ApiError, JobStarted, StartJob
 
 __all__ = ["HttpSource"]
 
@@ -27,17 +29,21 @@ class HttpSource:
     async def open(self, admission: Admission) -> None:
         self._admission = admission
 
+    def status(self) -> dict[str, Any]:
+        return {"state": "closed" if self._admission is None else "open"}
+
     def pause(self) -> None:
         """Nothing to do: every request is an offer, and is turned down with the reason from now on."""
 
     async def close(self) -> None:
         self._admission = None
 
-    def routes(self) -> list[web.RouteDef]:
-        return [web.post("/v1/jobs", self.start_job)]
+    def operations(self) -> list[Operation]:
+        started, errors = {201: JobStarted}, (403, 409, 415, 503)
+        return [Operation("POST", "/v1/jobs", self.start_job, "Start a job", started, body=StartJob, errors=errors)]
 
     async def start_job(self, request: web.Request) -> web.StreamResponse:
-        """Start a job, and answer when its process has acknowledged it."""
+        """Answered when its process has acknowledged it, or at once with the reason why it is not taken."""
         order = await read_body(request, StartJob)
         acceptance = await self._offer(order)
         handle = _start(acceptance)

@@ -12,9 +12,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from yarl import URL
 
-from ..errors import PoolClosed
+from ...errors import PoolClosed
+from ...settings import ServerOptions
+from . import openapi
+from .guard import Guard
+from .operations import Operation, routes_of
 from .requests import json_response
-from .schema import ApiError
+from .schema import ApiError, encode
 
 __all__ = ["HttpServer", "listen"]
 
@@ -23,7 +27,6 @@ _logger = logging.getLogger("greenroom")
 BACKLOG = 1024
 LAST_ANSWERS = 2.0
 """Seconds that answers under way may take when everything else has ended."""
-_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -33,15 +36,22 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class HttpServer:
-    """Serves the API on a socket, until it is closed."""
+    """Serves operations on a socket, until it is closed."""
 
-    def __init__(self, routes: Iterable[web.RouteDef], sock: socket.socket, *, max_request_bytes: int) -> None:
+    def __init__(self, operations: Iterable[Operation], sock: socket.socket, options: ServerOptions) -> None:
         self._sock = sock
-        self._host = str(sock.getsockname()[0])
-        app = web.Application(middlewares=[answer_errors, self._only_local_names], client_max_size=max_request_bytes)
-        app.add_routes(routes)
+        operations = list(operations)
+        self._document = encode(openapi.document(operations))
+        open_paths = frozenset(op.path for op in operations if op.is_open)
+        host = str(sock.getsockname()[0])
+        guard = Guard(host=host, token=options.token, open_paths=open_paths, rate_limit=options.rate_limit)
+        app = web.Application(middlewares=[answer_errors, guard.check], client_max_size=options.max_request_bytes)
+        app.add_routes([*routes_of(operations), web.get("/openapi.json", self._show_document)])
         # A handler is cancelled when its client goes: a job that nobody would learn of must not start.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=LAST_ANSWERS)
+
+    async def _show_document(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._document, content_type="application/json")
 
     @property
     def url(self) -> URL:
@@ -56,17 +66,6 @@ class HttpServer:
         """Finish the answers that are under way, and stop."""
         await self._runner.cleanup()
         self._sock.close()
-
-    @web.middleware
-    async def _only_local_names(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        # A web page can have its own host name point to 127.0.0.1 (DNS rebinding), but it cannot change this header.
-        try:
-            name = URL(f"http://{request.host}").host
-        except ValueError:
-            name = None
-        if name not in _LOCAL_NAMES and name != self._host:
-            raise ApiError(403, "wrong_host", f"the Host header is {request.host!r}; use localhost or {self._host}")
-        return await handler(request)
 
 
 @web.middleware
@@ -99,6 +98,8 @@ def _routing_error(request: web.Request, error: web.HTTPException) -> ApiError:
 
 def _answer(error: ApiError, *, allow: str | None = None) -> web.Response:
     headers = {} if allow is None else {"Allow": allow}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="greenroom"'
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     return json_response(error.body, status=error.status, headers=headers)

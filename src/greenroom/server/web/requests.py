@@ -9,7 +9,7 @@ from aiohttp import web
 
 from .schema import ApiError, encode
 
-__all__ = ["json_response", "read_body"]
+__all__ = ["json_response", "read_body", "read_query"]
 
 T = TypeVar("T")
 
@@ -36,3 +36,11 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
         raise ApiError(400, "bad_json", f"the body is not valid JSON: {error}{hint}") from error
     except RecursionError as error:
         raise ApiError(400, "bad_json", "the body is nested too deeply") from error
+
+
+def read_query(request: web.Request, kind: type[T]) -> T:
+    """The parameters, checked."""
+    try:
+        return msgspec.convert(dict(request.query), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ApiError(400, "wrong_type", f"the query does not fit: {error}") from error

@@ -1,0 +1,167 @@
+"""The worker at one glance: what the pool's events add up to, for the status page, ``top`` and ``/pressure``.
+
+Everything in here comes from events, so that page, metrics and log tell one story.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from typing import Any
+
+from ..pool import ProcessPool
+from ..pool.events import (
+    Event,
+    JobAccepted,
+    JobEnded,
+    JobStarted,
+    MemorySampled,
+    ProcessChanged,
+    ProcessEnded,
+    TurnedDown,
+)
+from ..report import ExitReport
+
+__all__ = ["RECENT_SECONDS", "Board"]
+
+RECENT_SECONDS = 60.0
+"""What counts as recent for sessions turned down."""
+KEPT_SESSIONS = 400
+KEPT_TURNED_DOWN = 400
+KEPT_REPORTS = 100
+KEPT_LATENCIES = 2000
+
+
+class Board:
+    """Follows a pool's events from its start on, and holds the latest of everything in plain data."""
+
+    def __init__(self, pool: ProcessPool) -> None:
+        self.processes: dict[str, dict[str, Any]] = {}
+        self.sessions: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        """By job id, oldest first: those that live, and the latest that ended."""
+        self.turned_down: deque[dict[str, Any]] = deque(maxlen=KEPT_TURNED_DOWN)
+        self.turned_down_total: Counter[str] = Counter()
+        self.reports: deque[dict[str, Any]] = deque(maxlen=KEPT_REPORTS)
+        """Of processes that did not end as they should have."""
+        self.start_ms: deque[tuple[str, float]] = deque(maxlen=KEPT_LATENCIES)
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            ProcessChanged: self._on_change,
+            ProcessEnded: self._on_process_end,
+            MemorySampled: self._on_memory,
+            JobAccepted: self._on_accepted,
+            JobStarted: self._on_started,
+            JobEnded: self._on_job_end,
+            TurnedDown: self._on_turned_down,
+        }
+        self._unsubscribe = pool.subscribe(self._on_event)
+
+    def close(self) -> None:
+        self._unsubscribe()
+
+    def recently_turned_down(self, now: float) -> Counter[str]:
+        """By reason, within the last :data:`RECENT_SECONDS`, as far as that many are kept."""
+        return Counter(item["reason"] for item in self.turned_down if item["at"] > now - RECENT_SECONDS)
+
+    def states(self) -> Counter[str]:
+        """How many processes are in each state."""
+        return Counter(process["state"] for process in self.processes.values())
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+
+    def _on_change(self, event: ProcessChanged) -> None:
+        process = self.processes.setdefault(event.process_id, {"id": event.process_id, "private_mb": None})
+        process |= {
+            "pid": event.pid,
+            "state": event.after,
+            "generation": event.generation,
+            "job_id": event.job_id,
+            "since": event.at,
+        }
+
+    def _on_memory(self, event: MemorySampled) -> None:
+        process = self.processes.get(event.process_id)
+        if process is not None:
+            process["private_mb"] = event.private_mb
+
+    def _on_process_end(self, event: ProcessEnded) -> None:
+        report = event.report
+        self.processes.pop(report.process_id or "", None)
+        if report.reason not in ("completed", "idle_expired", "drained", "cancelled"):
+            self.reports.append(report_brief(report) | {"at": event.at})
+
+    def _on_accepted(self, event: JobAccepted) -> None:
+        self.sessions[event.job_id] = {
+            "id": event.job_id,
+            "source": event.source,
+            "launch_type": event.launch_type,
+            "accepted": event.at,
+            "started": None,
+            "ended": None,
+            "start_ms": None,
+            "pid": None,
+            "process_id": None,
+            "outcome": None,
+            "reason": None,
+            "detail": None,
+        }
+        self._forget_old_sessions()
+
+    def _forget_old_sessions(self) -> None:
+        surplus = len(self.sessions) - KEPT_SESSIONS
+        if surplus > 0:
+            ended = [job_id for job_id, session in self.sessions.items() if session["ended"] is not None]
+            for job_id in ended[:surplus]:
+                del self.sessions[job_id]
+
+    def _on_started(self, event: JobStarted) -> None:
+        start_ms = round(event.start_seconds * 1000, 3)
+        self.start_ms.append((event.launch_type, start_ms))
+        session = self.sessions.get(event.job_id)
+        if session is not None:
+            session |= {
+                "started": event.at,
+                "start_ms": start_ms,
+                "pid": event.pid,
+                "process_id": event.process_id,
+            }
+
+    def _on_job_end(self, event: JobEnded) -> None:
+        report = event.report
+        session = self.sessions.get(report.job_id or "")
+        if session is not None:
+            session |= {
+                "ended": report.timings.ended or event.at,
+                "outcome": report.outcome,
+                "reason": report.reason,
+                "detail": report.detail,
+            }
+
+    def _on_turned_down(self, event: TurnedDown) -> None:
+        self.turned_down_total[event.reason] += 1
+        shown = {"at": event.at, "job_id": event.job_id, "source": event.source}
+        self.turned_down.append(shown | {"reason": event.reason, "detail": event.detail})
+
+
+def report_brief(report: ExitReport) -> dict[str, Any]:
+    """A report in plain data, without its result."""
+    return {
+        "job_id": report.job_id,
+        "process_id": report.process_id,
+        "pid": report.pid,
+        "generation": report.generation,
+        "outcome": report.outcome,
+        "reason": report.reason,
+        "detail": report.detail,
+        "exit_code": report.exit_code,
+        "signal": report.signal,
+        "error": None if report.error is None else str(report.error),
+        "traceback": None if report.error is None else report.error.traceback or None,
+        "stack_dump": report.stack_dump,
+        "peak_memory_mb": report.peak_memory_mb,
+        "cpu_seconds": report.cpu_seconds,
+    }

@@ -1,0 +1,153 @@
+"""The pool's events as they happen: server-sent events, for the status page, ``top``, and anybody's tools."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+from typing import Any
+
+from aiohttp import web
+
+from ...errors import PoolClosed
+from ...pool import ProcessPool
+from ...pool.events import Event, JobEnded, ProcessEnded
+from ..board import Board, report_brief
+from .operations import Operation
+from .requests import json_response
+from .schema import ApiError, encode
+
+__all__ = ["EventsApi"]
+
+LONGEST_QUEUE = 5000
+"""Events that wait for a client to read them. Of what is more it is told the number, and gets a new picture."""
+MOST_CLIENTS = 64
+KEEP_ALIVE = 15.0
+"""Seconds without an event after which a comment is sent, so that what lies between does not hang up."""
+
+
+class EventsApi:
+    """Streams events to any number of clients; a slow one loses events, and nobody waits for it."""
+
+    def __init__(self, pool: ProcessPool, board: Board) -> None:
+        self._pool = pool
+        self._board = board
+        self._clients: set[_Client] = set()
+        self._numbers = itertools.count(1)
+        self._unsubscribe = pool.subscribe(self._on_event)
+
+    def operations(self) -> list[Operation]:
+        tags = ("events",)
+        stream = {200: "text/event-stream"}
+        board = {200: dict[str, Any]}
+        return [
+            Operation(
+                "GET", "/v1/events", self.stream_events, "Events as they happen", stream, errors=(503,), tags=tags
+            ),
+            Operation("GET", "/v1/board", self.show_board, "The present picture", board, errors=(503,), tags=tags),
+        ]
+
+    def close(self) -> None:
+        """End all streams."""
+        self._unsubscribe()
+        for client in self._clients:
+            client.end()
+
+    async def show_board(self, request: web.Request) -> web.Response:
+        """Figures, processes, recent sessions, recent sessions turned down, reports of what went wrong."""
+        return json_response(self._picture())
+
+    async def stream_events(self, request: web.Request) -> web.StreamResponse:
+        """First ``board``, the present picture; then each event under its name. ``dropped`` tells a slow reader
+        how many it lost; a new ``board`` follows."""
+        if len(self._clients) >= MOST_CLIENTS:
+            message = f"{MOST_CLIENTS} clients are reading events already"
+            raise ApiError(503, "too_many_streams", message, retry_after=10.0)
+        client = _Client()
+        self._clients.add(client)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        try:
+            await response.prepare(request)
+            await self._serve(client, response)
+        finally:
+            self._clients.discard(client)
+        return response
+
+    async def _serve(self, client: _Client, response: web.StreamResponse) -> None:
+        await response.write(_frame("board", self._picture()))
+        while not client.is_over:
+            try:
+                frames, lost = await asyncio.wait_for(client.next(), KEEP_ALIVE)
+            except TimeoutError:
+                await response.write(b": nothing new\n\n")
+                continue
+            await response.write(b"".join(frames))
+            if lost:
+                await response.write(_frame("dropped", {"events": lost}) + _frame("board", self._picture()))
+        await response.write_eof()
+
+    def _picture(self) -> dict[str, Any]:
+        board = self._board
+        try:
+            stats: dict[str, Any] | None = dataclasses.asdict(self._pool.stats())
+        except PoolClosed:  # before its start, and after its end
+            stats = None
+        options = dataclasses.asdict(self._pool.options)
+        return {
+            "stats": stats,
+            "options": options,
+            "processes": list(board.processes.values()),
+            "sessions": list(board.sessions.values()),
+            "turned_down": list(board.turned_down),
+            "turned_down_total": dict(board.turned_down_total),
+            "reports": list(board.reports),
+            "start_ms": list(board.start_ms),
+        }
+
+    def _on_event(self, event: Event) -> None:
+        if self._clients:
+            frame = _frame(type(event).__name__, _plain(event), next(self._numbers))
+            for client in self._clients:
+                client.put(frame)
+
+
+class _Client:
+    """What one reader has still to read."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._frames: list[bytes] = []
+        self._lost = 0
+        self._has_some = asyncio.Event()
+
+    def put(self, frame: bytes) -> None:
+        if len(self._frames) < LONGEST_QUEUE:
+            self._frames.append(frame)
+        else:
+            self._lost += 1
+        self._has_some.set()
+
+    def end(self) -> None:
+        self.is_over = True
+        self._has_some.set()
+
+    async def next(self) -> tuple[list[bytes], int]:
+        """Wait for frames; returns them, and how many were lost after them."""
+        await self._has_some.wait()
+        self._has_some.clear()
+        frames, self._frames = self._frames, []
+        lost, self._lost = self._lost, 0
+        return frames, lost
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    """An event as the API shows it: without the result in a report, which may be large."""
+    if isinstance(event, (ProcessEnded, JobEnded)):
+        shown: dict[str, Any] = {"at": event.at, "report": report_brief(event.report)}
+        return shown | ({"source": event.source} if isinstance(event, JobEnded) else {})
+    return {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+
+
+def _frame(name: str, data: Any, number: int | None = None) -> bytes:
+    head = f"id: {number}\nevent: {name}" if number is not None else f"event: {name}"
+    return b"%s\ndata: %s\n\n" % (head.encode(), encode(data))

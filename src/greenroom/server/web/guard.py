@@ -1,0 +1,86 @@
+"""Who may ask, and how much: tokens, host names, request rates."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from yarl import URL
+
+from .schema import ApiError
+
+__all__ = ["Guard", "RateLimit"]
+
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_MOST_CLIENTS = 10_000
+
+
+class Guard:
+    """A middleware that lets a request through, or says why not."""
+
+    def __init__(self, *, host: str, token: str | None, open_paths: frozenset[str], rate_limit: float | None) -> None:
+        self._host = host
+        self._token = None if token is None else token.encode()
+        self._open_paths = open_paths
+        self._rates = None if rate_limit is None else RateLimit(rate_limit)
+
+    @web.middleware
+    async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Raises :class:`ApiError` for a request that is not to be served."""
+        self._check_rate(request)
+        if self._token is None:
+            self._check_host(request)
+        elif request.path not in self._open_paths:
+            self._check_token(request, self._token)
+        return await handler(request)
+
+    def _check_rate(self, request: web.Request) -> None:
+        if self._rates is None:
+            return
+        wait = self._rates.take(request.remote or "")
+        if wait > 0:
+            message = f"too many requests: more than {self._rates.rate:g} a second (rate_limit) from this address"
+            raise ApiError(429, "too_many_requests", message, retry_after=wait)
+
+    def _check_host(self, request: web.Request) -> None:
+        # A web page can have its own host name point to 127.0.0.1 (DNS rebinding), but it cannot change this header.
+        # With a token this is not needed: such a page does not have it.
+        try:
+            name = URL(f"http://{request.host}").host
+        except ValueError:
+            name = None
+        if name not in _LOCAL_NAMES and name != self._host:
+            raise ApiError(403, "wrong_host", f"the Host header is {request.host!r}; use localhost or {self._host}")
+
+    def _check_token(self, request: web.Request, token: bytes) -> None:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        # compare_digest takes as long whatever is given, so that a token cannot be found byte by byte.
+        is_right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token)
+        if scheme.lower() != "bearer" or not is_right:
+            message = "this needs the worker's token, as a header: Authorization: Bearer TOKEN"
+            raise ApiError(401, "unauthorized", message)
+
+
+class RateLimit:
+    """A token bucket for each client, of a second's worth of requests twice over."""
+
+    def __init__(self, rate: float, now: Callable[[], float] = time.monotonic) -> None:
+        self.rate = rate
+        self._burst = max(2 * rate, 1.0)
+        self._now = now
+        self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str) -> float:
+        """Count a request; returns 0 if it may be served, else the seconds until the next one may be."""
+        now = self._now()
+        left, at = self._clients.pop(client, (self._burst, now))
+        left = min(self._burst, left + (now - at) * self.rate)
+        wait = 0.0 if left >= 1 else (1 - left) / self.rate
+        self._clients[client] = (left if wait else left - 1, now)
+        while len(self._clients) > _MOST_CLIENTS:
+            self._clients.popitem(last=False)
+        return wait

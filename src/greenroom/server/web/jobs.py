@@ -1,0 +1,92 @@
+"""Jobs by HTTP, whatever source they come from: list, show, wait for, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+
+import msgspec
+from aiohttp import web
+
+from ...pool import JobHandle
+from ..jobs import EndedJob, JobBook
+from .operations import Operation
+from .requests import json_response, read_query
+from .schema import ApiError, CancelJob, JobBrief, JobList, JobView, ListJobs, ReportView, ShowJob
+
+__all__ = ["JobsApi"]
+
+LARGE_RESULT = 256 * 1024
+
+
+class JobsApi:
+    """The handlers."""
+
+    def __init__(self, book: JobBook) -> None:
+        self._book = book
+
+    def operations(self) -> list[Operation]:
+        path = "/v1/jobs/{id}"
+        return [
+            Operation("GET", "/v1/jobs", self.list_jobs, "List jobs", {200: JobList}, query=ListJobs),
+            Operation("GET", path, self.show_job, "Show or await a job", {200: JobView}, query=ShowJob, errors=(404,)),
+            Operation(
+                "DELETE",
+                path,
+                self.cancel_job,
+                "Cancel a job",
+                {200: JobBrief, 202: JobBrief},
+                query=CancelJob,
+                errors=(404,),
+            ),
+        ]
+
+    async def list_jobs(self, request: web.Request) -> web.Response:
+        """Live jobs, and the latest 1,000 that ended."""
+        wanted = read_query(request, ListJobs)
+        jobs = [JobBrief.of_ended(job.report) for job in self._book.ended()]
+        jobs += [JobBrief.of_live(handle) for handle in self._book.live()]
+        return json_response(JobList([job for job in jobs if _matches(job, wanted)][-wanted.limit :]))
+
+    async def show_job(self, request: web.Request) -> web.Response:
+        """Its state, and its report once it has ended; with ``wait``, after its end or so many seconds."""
+        job, wait = self._find(request), read_query(request, ShowJob).wait
+        if isinstance(job, JobHandle):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(job.wait(), wait)
+            if job.report is None:
+                return json_response(JobView(**msgspec.structs.asdict(JobBrief.of_live(job))))
+            job = EndedJob(job.report)
+        return json_response(await _view(job))
+
+    async def cancel_job(self, request: web.Request) -> web.Response:
+        """202: it is being cancelled; 200: it had ended."""
+        job, reason = self._find(request), read_query(request, CancelJob).reason
+        if isinstance(job, EndedJob):
+            return json_response(JobBrief.of_ended(job.report))
+        job.cancel(reason or "a client cancelled it")
+        return json_response(JobBrief.of_live(job), status=202)
+
+    def _find(self, request: web.Request) -> JobHandle | EndedJob:
+        job_id = request.match_info["id"]
+        job = self._book.find(job_id)
+        if job is None:
+            message = f"there is no job {job_id!r}; or it ended so long ago that its report is not kept any more"
+            raise ApiError(404, "unknown_job", message)
+        return job
+
+
+def _matches(job: JobBrief, wanted: ListJobs) -> bool:
+    if wanted.state == "live" and job.state == "ended":
+        return False
+    if wanted.state not in (None, "live", job.state):
+        return False
+    return wanted.outcome in (None, job.outcome) and wanted.reason in (None, job.reason)
+
+
+async def _view(job: EndedJob) -> JobView:
+    show = partial(ReportView.of, job.report, result_dropped=job.result_dropped)
+    # A large result that needs repair takes seconds: in a thread, other sessions go on meanwhile.
+    report = await asyncio.to_thread(show) if job.result_bytes > LARGE_RESULT else show()
+    return JobView(**msgspec.structs.asdict(JobBrief.of_ended(job.report)), report=report)

@@ -1,0 +1,36 @@
+"""What the API can do, as data: one list from which both the routes and the OpenAPI document are made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+__all__ = ["Operation", "routes_of"]
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One request that can be made."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    answers: Mapping[int, Any]
+    """The type of the body for each status that is not an error's; or a media type, as text."""
+    body: Any = None
+    query: Any = None
+    """A struct whose fields are the parameters."""
+    errors: tuple[int, ...] = ()
+    is_open: bool = False
+    """Whether it is answered without a token: it then tells nothing of any session."""
+    tags: tuple[str, ...] = field(default=("jobs",))
+
+
+def routes_of(operations: Iterable[Operation]) -> list[web.RouteDef]:
+    return [web.route(op.method, op.path, op.handler, name=None) for op in operations]
