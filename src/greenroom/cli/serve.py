@@ -57,4 +57,4 @@ def _serve(app: str, settings: Settings, *, is_dev: bool) -> int:
         sys.path.insert(0, os.getcwd())  # modules are found from here, as with `python -m`
     folder = source_folder(app) if is_dev else None
     with logging_to_stderr(settings.log):
-        return asyncio.run(Worker(app, settings.pool, settings.server, watched=folder).run())
+        return asyncio.run(Worker(app, settings, watched=folder, is_dev=is_dev).run())

@@ -302,8 +302,11 @@ class Fleet:
             _logger.warning("%s stalled: %s", process.label, stall.value)
 
     def died(self, process: Process) -> None:
-        if process.launch is not None and not process.acknowledged:
-            self.jobs.lost_process(process, process.launch)
+        if process.launch is not None:
+            if not process.acknowledged:
+                self.jobs.lost_process(process, process.launch)
+        elif not process.idle_since and self._was_wanted(process):
+            self.breaker.explained(process.fate)  # its last words may have been read after its death was known
 
     def ended(self, process: Process, report: ExitReport) -> None:
         del self.processes[process.id]

@@ -193,6 +193,7 @@ class Jobs:
                 launch.expiry.cancel()  # its process has a deadline now
             process.reserve(launch, self._fleet.options.reservation_timeout)
             if not launch.reserved.done():
+                launch.waited = time.monotonic() - launch.queued_at
                 launch.reserved.set_result(None)
         else:
             self._claim(process, launch)
@@ -243,7 +244,7 @@ class Jobs:
             generation=process.generation,
             launch_type=launch.launch_type,
             start_seconds=started_at - launch.requested_at,
-            queue_seconds=max(claimed_at - launch.requested_at, 0.0),
+            queue_seconds=launch.waited + max(claimed_at - launch.requested_at, 0.0),
         )
         self._events.publish(event)
 

@@ -52,6 +52,8 @@ class Launch:
         self.process: Process | None = None
         self.expiry: Timer | None = None
         self.requested_at = self.queued_at = time.monotonic()
+        self.waited = 0.0
+        """Seconds until a process could be kept for it."""
         self.claimed_at: float | None = None
         self.started_at: float | None = None
         self.cancelled: Decision | None = None

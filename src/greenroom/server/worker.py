@@ -14,21 +14,23 @@ from typing import Any
 
 from ..errors import AppLoadError
 from ..exit_codes import ExitCode
-from ..options import PoolOptions
 from ..pool import ProcessPool
-from ..settings import ServerOptions
+from ..settings import Settings
 from .admission import Admission, Closed
 from .board import Board
 from .jobs import JobBook
 from .limits import raise_fd_limit
 from .memory import MemoryRoom
+from .metrics import Metrics
 from .reload import Reloader, watch
 from .sources import HttpSource, Source
 from .web import HttpServer, listen
-from .web.events import EventsApi
+from .web.events import About, EventsApi
 from .web.health import HealthApi
 from .web.jobs import JobsApi
+from .web.metrics import MetricsApi
 from .web.operations import Operation
+from .web.page import PageFiles
 from .web.pool import PoolApi
 
 __all__ = ["Worker"]
@@ -46,18 +48,18 @@ class Worker:
     one ends them at once. SIGHUP reloads; so do changed sources, if there is a folder to watch.
     """
 
-    def __init__(
-        self, app: str, pool_options: PoolOptions, options: ServerOptions, *, watched: Path | None = None
-    ) -> None:
+    def __init__(self, app: str, settings: Settings, *, watched: Path | None = None, is_dev: bool = False) -> None:
         self._app = app
-        self._pool_options = pool_options
-        self._options = options
+        self._pool_options = settings.pool
+        self._options = options = settings.server
         self._watched = watched
-        self._pool = ProcessPool(app, **dataclasses.asdict(pool_options))
+        self._is_dev = is_dev
+        self._pool = ProcessPool(app, **dataclasses.asdict(settings.pool))
         self._book = JobBook()
         memory = MemoryRoom(options.min_free_memory_mb)
         self._admission = Admission(self._pool, self._book, memory, options.offer_timeout)
         self._board = Board(self._pool)
+        self._metrics = Metrics(self._pool, self._board, self._admission)
         self._http = HttpSource()
         self._sources: list[Source] = [self._http]
         self._drain_timeout = options.drain_timeout
@@ -80,7 +82,8 @@ class Worker:
 
     async def _serve(self, sock: socket.socket) -> None:
         self._admission.closed = _LOADING
-        events = EventsApi(self._pool, self._board)
+        about = About(self._app, self._is_dev)
+        events = EventsApi(self._pool, self._board, self._admission, about)
         server = HttpServer(self._operations(events), sock, self._options)
         await server.start()
         try:
@@ -110,6 +113,8 @@ class Worker:
             *pool.operations(),
             *events.operations(),
             *health.operations(),
+            *MetricsApi(self._metrics).operations(),
+            *PageFiles().operations(),
         ]
 
     def _source_status(self) -> dict[str, dict[str, Any]]:

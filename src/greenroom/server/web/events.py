@@ -5,33 +5,46 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
+from msgspec import Struct
 
 from ...errors import PoolClosed
 from ...pool import ProcessPool
 from ...pool.events import Event, JobEnded, ProcessEnded
+from ..admission import Admission
 from ..board import Board, report_brief
+from ..readiness import not_ready
 from .operations import Operation
 from .requests import json_response
 from .schema import ApiError, encode
 
-__all__ = ["EventsApi"]
+__all__ = ["About", "EventsApi"]
 
 LONGEST_QUEUE = 5000
 """Events that wait for a client to read them. Of what is more it is told the number, and gets a new picture."""
 MOST_CLIENTS = 64
-KEEP_ALIVE = 15.0
-"""Seconds without an event after which a comment is sent, so that what lies between does not hang up."""
+LEVELS_EVERY = 1.0
+"""Seconds between two readings of what is a level and not an event."""
+
+
+class About(Struct):
+    """What the page says of the worker itself."""
+
+    app: str
+    is_dev: bool
 
 
 class EventsApi:
     """Streams events to any number of clients; a slow one loses events, and nobody waits for it."""
 
-    def __init__(self, pool: ProcessPool, board: Board) -> None:
+    def __init__(self, pool: ProcessPool, board: Board, admission: Admission, about: About) -> None:
         self._pool = pool
         self._board = board
+        self._admission = admission
+        self._about = about
         self._clients: set[_Client] = set()
         self._numbers = itertools.count(1)
         self._unsubscribe = pool.subscribe(self._on_event)
@@ -58,8 +71,8 @@ class EventsApi:
         return json_response(self._picture())
 
     async def stream_events(self, request: web.Request) -> web.StreamResponse:
-        """First ``board``, the present picture; then each event under its name. ``dropped`` tells a slow reader
-        how many it lost; a new ``board`` follows."""
+        """First ``board``, the present picture; then each event under its name, and every second ``Levels``.
+        ``dropped`` tells a slow reader how many it lost; a new ``board`` follows."""
         if len(self._clients) >= MOST_CLIENTS:
             message = f"{MOST_CLIENTS} clients are reading events already"
             raise ApiError(503, "too_many_streams", message, retry_after=10.0)
@@ -75,27 +88,34 @@ class EventsApi:
 
     async def _serve(self, client: _Client, response: web.StreamResponse) -> None:
         await response.write(_frame("board", self._picture()))
+        loop = asyncio.get_running_loop()
+        due = loop.time() + LEVELS_EVERY
         while not client.is_over:
-            try:
-                frames, lost = await asyncio.wait_for(client.next(), KEEP_ALIVE)
-            except TimeoutError:
-                await response.write(b": nothing new\n\n")
-                continue
-            await response.write(b"".join(frames))
+            frames, lost = await client.next(due - loop.time())
             if lost:
-                await response.write(_frame("dropped", {"events": lost}) + _frame("board", self._picture()))
+                frames += [_frame("dropped", {"events": lost}), _frame("board", self._picture())]
+            if loop.time() >= due:
+                frames.append(_frame("Levels", self._levels()))
+                due = loop.time() + LEVELS_EVERY
+            await response.write(b"".join(frames))
         await response.write_eof()
+
+    def _levels(self) -> dict[str, Any]:
+        try:
+            stats = self._pool.stats()
+            problem = not_ready(self._admission.problem(), stats)
+        except PoolClosed:  # before its start, and after its end
+            closed = self._admission.closed
+            return {"stats": None, "problem": "draining" if closed is None else closed.reason}
+        return {"stats": dataclasses.asdict(stats), "problem": None if problem is None else problem[0]}
 
     def _picture(self) -> dict[str, Any]:
         board = self._board
-        try:
-            stats: dict[str, Any] | None = dataclasses.asdict(self._pool.stats())
-        except PoolClosed:  # before its start, and after its end
-            stats = None
-        options = dataclasses.asdict(self._pool.options)
         return {
-            "stats": stats,
-            "options": options,
+            "app": self._about.app,
+            "dev": self._about.is_dev,
+            **self._levels(),
+            "options": dataclasses.asdict(self._pool.options),
             "processes": list(board.processes.values()),
             "sessions": list(board.sessions.values()),
             "turned_down": list(board.turned_down),
@@ -131,9 +151,10 @@ class _Client:
         self.is_over = True
         self._has_some.set()
 
-    async def next(self) -> tuple[list[bytes], int]:
-        """Wait for frames; returns them, and how many were lost after them."""
-        await self._has_some.wait()
+    async def next(self, timeout: float) -> tuple[list[bytes], int]:
+        """Wait for frames, but no longer than that; returns them, and how many were lost after them."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._has_some.wait(), max(timeout, 0.0))
         self._has_some.clear()
         frames, self._frames = self._frames, []
         lost, self._lost = self._lost, 0
