@@ -65,7 +65,7 @@ def page() -> str:
 
 
 def _section(group: str) -> str:
-    about = (groups()[group].__doc__ or "").replace("``", "`")
+    about = (groups()[group].__doc__ or "").partition(".")[0] + "."
     rows = [_row(setting) for setting in all_settings().values() if setting.group == group]
     head = "| setting | values | default | environment, flag | meaning |\n| --- | --- | --- | --- | --- |"
     return f"## `[{group}]`\n\n{about}\n\n{head}\n" + "\n".join(rows) + "\n"
