@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def values_of(setting: Setting) -> st.SearchStrategy[Any]:
     if setting.choices:
         values: st.SearchStrategy[Any] = st.sampled_from(setting.choices)
     elif setting.is_list:
-        values = st.lists(by_kind[str]).map(setting.kind.__origin__)
+        values = st.lists(by_kind[str], min_size=1).map(setting.kind.__origin__)
     else:
         values = by_kind[setting.kind]
     return values | st.none() if setting.none else values
@@ -242,6 +243,11 @@ def test_a_word_switches_off() -> None:
         assert from_environment({"GREENROOM_STALL_TIMEOUT": word})["stall_timeout"].value is None
     found = resolve("start", flags={"max_idle_processes": "auto"}, environ={"GREENROOM_MAX_IDLE_PROCESSES": "9"})
     assert found.settings.pool == PoolOptions()
+
+
+def test_bytes_that_are_no_text() -> None:
+    with pytest.raises(OptionError, match=r"GREENROOM_HOST is .*, which is not a text"):
+        from_environment({"GREENROOM_HOST": os.fsdecode(b"caf\xe9")})
 
 
 def test_lists_and_switches() -> None:

@@ -83,8 +83,7 @@ def _option(setting: Setting, default: Any) -> inspect.Parameter:
     option = typer.Option(
         setting.flag if setting.kind is not bool else f"{setting.flag}/--no-{setting.flag[2:]}",
         help=setting.doc.replace("``", ""),
-        # Of a switch, the parser would judge the variable itself, and name the flag.
-        envvar=setting.variable if setting.kind is not bool else None,
+        envvar=setting.variable,
         metavar=_metavar(setting) if setting.kind is not bool else None,
         rich_help_panel=(groups()[setting.group].__doc__ or "").split(".")[0].replace("``", ""),
         autocompletion=_completion(setting),

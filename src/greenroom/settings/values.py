@@ -22,11 +22,11 @@ def convert(setting: Setting, raw: Any, *, is_text: bool, subject: str) -> Any:
     """The value that was meant. ``OptionError`` if it is none of the right type; what makes sense is judged later."""
     if setting.none and raw in (setting.none, OFF, "none"):
         return None
-    if is_text and setting.is_list:
-        raw = [part.strip() for part in raw.split(",") if part.strip()]
     try:
-        return msgspec.convert(raw, setting.kind, strict=not is_text)
-    except msgspec.ValidationError:
+        if isinstance(raw, str):
+            raw.encode()  # bytes that are not UTF-8 can come in from outside, but can be neither shown nor sent
+        return msgspec.convert(_parts(raw) if is_text and setting.is_list else raw, setting.kind, strict=not is_text)
+    except (msgspec.ValidationError, UnicodeEncodeError):
         shown = HIDDEN if setting.is_secret else repr(raw)
         raise OptionError(f"{subject} is {shown}, which is {_not(setting)}") from None
 
@@ -70,6 +70,10 @@ def redacted(message: str, values: Mapping[str, Any], settings: Mapping[str, Set
         if settings[name].is_secret and isinstance(value, str) and value:
             message = message.replace(value, HIDDEN)
     return message
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _not(setting: Setting) -> str:
