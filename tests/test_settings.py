@@ -19,7 +19,7 @@ from greenroom.settings.environment import from_environment
 from greenroom.settings.fields import Setting, all_settings, groups
 from greenroom.settings.file import from_file, lines_of_keys
 from greenroom.settings.layers import Resolved, resolve
-from greenroom.settings.values import as_text, as_toml, convert
+from greenroom.settings.values import as_text, as_toml, convert, redacted
 
 NAMES = sorted(all_settings())
 COMMANDS = sorted(DEFAULTS)
@@ -40,7 +40,7 @@ def values_of(setting: Setting) -> st.SearchStrategy[Any]:
         int: st.integers(1, 60_000),
         float: st.floats(0.001, 10**8),
         bool: st.booleans(),
-        str: st.text("abcdefghijklmnopqrstuvwxyz-", min_size=8),
+        str: st.text("abcdefghijklmnopqrstuvwxyz-", min_size=16),
     }
     if setting.choices:
         values: st.SearchStrategy[Any] = st.sampled_from(setting.choices)
@@ -267,6 +267,8 @@ def test_a_secret_is_in_no_message() -> None:
     assert str(told.value) == "GREENROOM_PIN is ***, which is not a whole number or off"
     assert as_text(secret, 1234) == "***"
     assert as_text(secret, None) == "off"
+    message = "pin is 'hunter2', and host is 'hunter2hunter2'"
+    assert redacted(message, {"pin": "hunter2"}, {"pin": secret}) == "pin is ***, and host is 'hunter2hunter2'"
 
 
 def test_lines_of_keys() -> None:

@@ -68,7 +68,8 @@ def redacted(message: str, values: Mapping[str, Any], settings: Mapping[str, Set
     """A message without the secrets among these values."""
     for name, value in values.items():
         if settings[name].is_secret and isinstance(value, str) and value:
-            message = message.replace(value, HIDDEN)
+            # A short one may be part of any word, and would garble the message.
+            message = message.replace(value if len(value) >= 8 else repr(value), HIDDEN)
     return message
 
 
