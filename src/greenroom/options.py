@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import OptionError
@@ -18,8 +18,8 @@ class PoolOptions:
 
     num_idle_processes: int = 3
     """How many warm processes wait for a session when nothing else calls for more."""
-    max_idle_processes: int | None = None
-    """Upper bound of the idle target when sessions arrive quickly; default: twice ``num_idle_processes``."""
+    max_idle_processes: int | None = field(default=None, metadata={"none": "auto"})
+    """Upper bound of the idle target when sessions arrive quickly; ``auto`` is twice ``num_idle_processes``."""
     max_jobs: int = 100
     """Sessions accepted at any one time, from acceptance until the process is gone. A hard cap."""
     max_concurrent_prewarms: int = 4
@@ -93,7 +93,7 @@ class PoolOptions:
 
     def _check_times(self) -> None:
         optional = {"job_timeout", "stall_timeout"}
-        for name in (field.name for field in dataclasses.fields(self)):
+        for name in (one.name for one in dataclasses.fields(self)):
             if not name.endswith(("_timeout", "_ttl")):
                 continue
             value = getattr(self, name)

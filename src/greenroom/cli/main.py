@@ -8,7 +8,7 @@ import typer
 
 from ..errors import OptionError
 from ..exit_codes import ExitCode
-from . import serve, version
+from . import config, serve, version
 from .failure import Failure
 
 __all__ = ["cli", "main"]
@@ -24,6 +24,7 @@ cli = typer.Typer(
 
 # In the order of the help.
 serve.register(cli)
+config.register(cli)
 version.register(cli)
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from typing import Annotated
 
 import typer
 
-from ..settings import DEFAULTS, LogOptions, PoolOptions, ServerOptions, Settings
-from .fields import with_fields
+from ..settings.layers import Resolved
 from .logs import logging_to_stderr
+from .options import Layers, with_settings
 
 __all__ = ["AppArgument", "register"]
 
-_START, _DEV = DEFAULTS["start"], DEFAULTS["dev"]
+_logger = logging.getLogger("greenroom")
 
 AppArgument = Annotated[str, typer.Argument(metavar="APP", help="agent.py, agent.py:app or package.module:app")]
 
@@ -25,36 +26,29 @@ def register(cli: typer.Typer) -> None:
     cli.command()(dev)
 
 
-@with_fields
-def start(
-    app: AppArgument,
-    pool: PoolOptions = _START.pool,
-    server: ServerOptions = _START.server,
-    log: LogOptions = _START.log,
-) -> int:
+@with_settings("start")
+def start(app: AppArgument, layers: Layers) -> int:
     """Serve an app. SIGTERM or Ctrl-C drains, a second one ends at once, SIGHUP reloads."""
-    return _serve(app, Settings(pool=pool, server=server, log=log), is_dev=False)
+    return _serve(app, layers.resolve("start"), is_dev=False)
 
 
-@with_fields
-def dev(
-    app: AppArgument,
-    pool: PoolOptions = _DEV.pool,
-    server: ServerOptions = _DEV.server,
-    log: LogOptions = _DEV.log,
-) -> int:
+@with_settings("dev")
+def dev(app: AppArgument, layers: Layers) -> int:
     """Serve an app while working on it: it is reloaded whenever a source file in its folder changes."""
     # Compiled files are told from stale ones by size and whole seconds: too coarse for two changes in a row.
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
-    return _serve(app, Settings(pool=pool, server=server, log=log), is_dev=True)
+    return _serve(app, layers.resolve("dev"), is_dev=True)
 
 
-def _serve(app: str, settings: Settings, *, is_dev: bool) -> int:
+def _serve(app: str, resolved: Resolved, *, is_dev: bool) -> int:
     from ..server import Worker  # with its HTTP library, which no other command should wait for
     from ..server.reload import source_folder
 
     if not app.partition(":")[0].endswith(".py"):
         sys.path.insert(0, os.getcwd())  # modules are found from here, as with `python -m`
     folder = source_folder(app) if is_dev else None
+    settings = resolved.settings
     with logging_to_stderr(settings.log):
+        if resolved.file:
+            _logger.info("settings are read from %s", resolved.file.resolve())
         return asyncio.run(Worker(app, settings, watched=folder, is_dev=is_dev).run())

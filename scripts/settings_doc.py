@@ -1,0 +1,95 @@
+"""Write docs/settings.md from the types that declare the settings; with --check, only say whether it is up to date."""
+
+import sys
+from pathlib import Path
+
+from greenroom.settings import DEFAULTS
+from greenroom.settings.fields import Setting, all_settings, groups
+from greenroom.settings.values import as_text, described
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
+
+INTRODUCTION = """\
+<!-- Written by scripts/settings_doc.py: change the script, or the types in src/greenroom. -->
+# Settings
+
+Every setting has one name, and can be set in three places. The later one holds:
+
+1. the **default**, which for some settings differs between `greenroom start` and `greenroom dev`;
+2. a **file**: the one that `--config` or `GREENROOM_CONFIG` names, else `greenroom.toml` in the current folder, if
+   there is one (`pyproject.toml` is not read);
+3. an **environment variable**: `GREENROOM_` and the name in capitals;
+4. a **flag**: the name with hyphens.
+
+```toml
+# greenroom.toml
+[pool]
+num_idle_processes = 8
+max_jobs = 64
+job_timeout = "off"
+
+[server]
+drain_timeout = 300
+```
+
+`greenroom config` shows the settings that hold, and where each comes from: the file and line, the variable, the flag
+or the default. `greenroom config --for dev` does so for `dev`, `--json` prints it for programs, and `--toml` as a file
+that `--config` takes.
+
+A name or value that cannot be is told with its origin and the nearest right name; nothing starts, and the exit code
+is 2. That goes for a wrong value that a later place would have replaced, too.
+
+Times are seconds, memory is MiB. `off` (also `none`) switches a limit off; in a file it is a text like any other. A
+list is an array in a file, and has commas between its items elsewhere. An empty environment variable counts as not
+set. Secrets are never shown; give them by environment or file, since everybody on a machine can read its command
+lines.
+
+## Environment variables that are not settings
+
+An unknown variable that begins with `GREENROOM_` is an error, because it is most often a setting with a typing error.
+These are left alone:
+
+- `GREENROOM_APP_...`, for what an app wants to call its own;
+- `GREENROOM_POOL` and `GREENROOM_PROCESS`, by which Greenroom marks the processes that it starts;
+- `GREENROOM_BENCH_...`, which the benchmarks use;
+- what Kubernetes sets for a Service whose name is `greenroom` or begins with `greenroom-`: names that end in
+  `_SERVICE_HOST`, `_SERVICE_PORT` or `_PORT_8700_TCP` and their like, and any `..._PORT` with a value such as
+  `tcp://10.0.0.7:8700`. **`GREENROOM_PORT` with such a value is not taken for the port to listen on.** With
+  `enableServiceLinks: false` in the pod, none of them are there.
+"""
+
+
+def page() -> str:
+    sections = [INTRODUCTION, *(_section(group) for group in groups())]
+    return "\n".join(sections)
+
+
+def _section(group: str) -> str:
+    about = (groups()[group].__doc__ or "").partition(".")[0] + "."
+    rows = [_row(setting) for setting in all_settings().values() if setting.group == group]
+    head = "| setting | values | default | environment, flag | meaning |\n| --- | --- | --- | --- | --- |"
+    return f"## `[{group}]`\n\n{about}\n\n{head}\n" + "\n".join(rows) + "\n"
+
+
+def _row(setting: Setting) -> str:
+    defaults = {command: as_text(setting, setting.default(command)) or "empty" for command in DEFAULTS}
+    start, dev = defaults["start"], defaults["dev"]
+    default = f"`{start}`" if start == dev else f"`{start}`; `dev`: `{dev}`"
+    doc = setting.doc.replace("``", "`") + (" **Secret.**" if setting.is_secret else "")
+    cells = (f"`{setting.name}`", described(setting), default, f"`{setting.variable}` `{setting.flag}`", doc)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def main() -> int:
+    text = page()
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(text)
+        return 0
+    if PAGE.exists() and PAGE.read_text() == text:
+        return 0
+    print("docs/settings.md is not what the types say; run: python scripts/settings_doc.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""`greenroom config`: the settings that hold, and where each comes from."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from ..exit_codes import ExitCode
+from ..settings.fields import Setting, all_settings, groups
+from ..settings.layers import Resolved
+from ..settings.values import HIDDEN, as_text, as_toml
+from .options import Layers, with_settings
+
+__all__ = ["register"]
+
+
+class Command(StrEnum):
+    START = "start"
+    DEV = "dev"
+
+
+ForOption = Annotated[Command, typer.Option("--for", help="The command whose defaults hold.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
+TomlOption = Annotated[bool, typer.Option("--toml", help="As a file that --config takes; without secrets.")]
+
+
+def register(cli: typer.Typer) -> None:
+    cli.command()(config)
+
+
+@with_settings("start")
+def config(
+    layers: Layers, command: ForOption = Command.START, as_json: JsonOption = False, as_file: TomlOption = False
+) -> int:
+    """Show the settings that hold here, from file, environment and flags, and where each comes from."""
+    if as_json and as_file:
+        raise typer.BadParameter("--json and --toml exclude each other")
+    resolved = layers.resolve(command.value)
+    shown = _json(resolved) if as_json else _toml(resolved) if as_file else _table(resolved)
+    typer.echo(shown)
+    return ExitCode.OK
+
+
+def _table(resolved: Resolved) -> str:
+    rows = [_row(setting, resolved) for setting in all_settings().values()]
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "\n".join(f"{name:<{first}}  {value:<{second}}  {origin}" for name, value, origin in rows)
+
+
+def _row(setting: Setting, resolved: Resolved) -> tuple[str, str, str]:
+    value = as_text(setting, setting.of(resolved.settings))
+    return f"{setting.group}.{setting.name}", value, str(resolved.origins[setting.name])
+
+
+def _json(resolved: Resolved) -> str:
+    shown = {name: _described(setting, resolved) for name, setting in all_settings().items()}
+    file = str(resolved.file) if resolved.file else None
+    return json.dumps({"command": resolved.command, "file": file, "settings": shown}, indent=2)
+
+
+def _described(setting: Setting, resolved: Resolved) -> dict[str, Any]:
+    origin = resolved.origins[setting.name]
+    value = setting.of(resolved.settings)
+    return {
+        "group": setting.group,
+        "value": HIDDEN if setting.is_secret and value is not None else value,
+        "origin": {"kind": origin.kind, "name": origin.name, "line": origin.line},
+        "variable": setting.variable,
+        "flag": setting.flag,
+    }
+
+
+def _toml(resolved: Resolved) -> str:
+    lines = [f"# The settings of `greenroom {resolved.command}`."]
+    for group in groups():
+        lines += ["", f"[{group}]"]
+        lines += [_line(setting, resolved) for setting in all_settings().values() if setting.group == group]
+    return "\n".join(lines)
+
+
+def _line(setting: Setting, resolved: Resolved) -> str:
+    value, origin = setting.of(resolved.settings), resolved.origins[setting.name]
+    if setting.is_secret:
+        return f"# {setting.name} = {as_text(setting, value)!r}  # {origin}"
+    return f"{setting.name} = {as_toml(setting, value)}  # {origin}"

@@ -1,0 +1,59 @@
+"""Settings from the environment: ``GREENROOM_`` and the setting's name in capitals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ..errors import OptionError
+from .fields import PREFIX, all_settings
+from .origins import Given, Layer, Origin, did_you_mean
+from .values import convert
+
+__all__ = ["CONFIG_VARIABLE", "from_environment"]
+
+CONFIG_VARIABLE = "GREENROOM_CONFIG"
+
+_NO_SETTINGS = frozenset(
+    {
+        CONFIG_VARIABLE,
+        "GREENROOM_POOL",  # the mark of what a pool has started: a worker may be started within a job
+        "GREENROOM_PROCESS",  # the id of the process that a job runs in
+    }
+)
+_NOT_OURS = ("GREENROOM_APP_", "GREENROOM_BENCH_")
+"""What an app calls its own, and what the benchmarks tell their peers."""
+
+# For a Service called `greenroom`, Kubernetes gives every container of the namespace GREENROOM_SERVICE_HOST,
+# GREENROOM_PORT=tcp://10.0.0.7:8700 and so on; for `greenroom-voice`, the same with GREENROOM_VOICE_.
+_SERVICE_LINK = re.compile(r"\w+_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
+
+
+def from_environment(environ: Mapping[str, str]) -> Layer:
+    """What the environment sets; an empty variable sets nothing. ``OptionError`` names a variable that is unknown."""
+    settings = {setting.variable: setting for setting in all_settings().values()}
+    found = {}
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(PREFIX) or not text or _is_no_setting(variable, text):
+            continue
+        setting = settings.get(variable)
+        if setting is None:
+            raise OptionError(_unknown(variable, list(settings)))
+        value = convert(setting, text, is_text=True, subject=variable)
+        found[setting.name] = Given(value, Origin("environment", variable))
+    return found
+
+
+def _is_no_setting(variable: str, text: str) -> bool:
+    if variable in _NO_SETTINGS or variable.startswith(_NOT_OURS):
+        return True
+    if variable.endswith("_PORT") and _SERVICE_URL.match(text):
+        return True
+    return _SERVICE_LINK.fullmatch(variable) is not None
+
+
+def _unknown(variable: str, known: list[str]) -> str:
+    near = did_you_mean(variable.upper().removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known])
+    hint = f"did you mean {PREFIX}{near}?" if near else "name it GREENROOM_APP_... if it is the app's own, or unset it"
+    return f"the environment variable {variable} is no setting; {hint}"

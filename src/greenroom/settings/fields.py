@@ -1,0 +1,104 @@
+"""What is known of each setting: its group, name, type and meaning, all read from the field that declares it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import textwrap
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from . import DEFAULTS, Settings
+
+__all__ = ["PREFIX", "Setting", "all_settings", "groups"]
+
+PREFIX = "GREENROOM_"
+OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One field of one group."""
+
+    group: str
+    name: str
+    kind: Any
+    """Its type, without None."""
+    none: str | None
+    """The word for None, if it can be that: ``off``, or what ``field(metadata={"none": ...})`` says."""
+    is_secret: bool
+    """Its value is never shown. Declared by ``field(metadata={"secret": True})``."""
+    doc: str
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What it can be, if that is a closed list."""
+        return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
+
+    @property
+    def is_list(self) -> bool:
+        return typing.get_origin(self.kind) in (tuple, list, frozenset)
+
+    def of(self, settings: Settings) -> Any:
+        return getattr(getattr(settings, self.group), self.name)
+
+    def default(self, command: str) -> Any:
+        return self.of(DEFAULTS[command])
+
+
+@functools.cache
+def groups() -> dict[str, type]:
+    """The type of each group, in the order of the help and the documentation."""
+    hints = typing.get_type_hints(Settings)
+    return {field.name: hints[field.name] for field in dataclasses.fields(Settings)}
+
+
+@functools.cache
+def all_settings() -> dict[str, Setting]:
+    """Every setting by its name."""
+    found = {}
+    for group, kind in groups().items():
+        hints, docs = typing.get_type_hints(kind), _docstrings(kind)
+        for field in dataclasses.fields(kind):
+            inner, is_optional = _without_none(hints[field.name])
+            none = field.metadata.get("none", OFF) if is_optional else None
+            is_secret = bool(field.metadata.get("secret"))
+            doc = " ".join(docs.get(field.name, "").split())
+            assert field.name not in found, f"two settings are called {field.name}"
+            found[field.name] = Setting(group, field.name, inner, none, is_secret, doc)
+    return found
+
+
+def _without_none(hint: Any) -> tuple[Any, bool]:
+    if not isinstance(hint, types.UnionType):
+        return hint, False
+    (inner,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
+    return inner, True
+
+
+def _docstrings(kind: type) -> dict[str, str]:
+    """The string below each field. Empty where there is no source to read, as in a frozen program."""
+    try:
+        source = inspect.getsource(kind)
+    except OSError:
+        return {}
+    (definition,) = ast.parse(textwrap.dedent(source)).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for field, below in itertools.pairwise(definition.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+            found[field.target.id] = str(ast.literal_eval(below.value))
+    return found

@@ -1,0 +1,108 @@
+"""Settings from a TOML file: one table for each group."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import OptionError
+from .fields import all_settings, groups
+from .origins import Given, Layer, Origin, did_you_mean
+from .values import convert
+
+__all__ = ["FILE_NAME", "find_file", "from_file", "lines_of_keys"]
+
+FILE_NAME = "greenroom.toml"
+
+_Path = tuple[str, ...]
+
+
+def find_file(named: str | None) -> Path | None:
+    """The file that was named; else the one in the current folder, if there is one."""
+    if named:
+        return Path(named)
+    return Path(FILE_NAME) if Path(FILE_NAME).is_file() else None
+
+
+def from_file(path: Path) -> Layer:
+    """What the file sets. ``OptionError`` names the line that cannot be, or why there is nothing to read."""
+    text = _read(path)
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise OptionError(f"{path}: not TOML: {error}") from None
+    lines = lines_of_keys(text)
+    found = {}
+    for key, raw in _entries(tables):
+        origin = Origin("file", str(path), lines.get(key))
+        _check_key(key, origin)
+        subject = f"{origin}: {key[-1]}"
+        found[key[-1]] = Given(convert(all_settings()[key[-1]], raw, is_text=False, subject=subject), origin)
+    return found
+
+
+def lines_of_keys(text: str) -> dict[_Path, int]:
+    """The line in which each table and key of a TOML text begins; lines count from 1.
+
+    tomllib does not tell. But it tells whether a piece is complete, and every complete piece can be read alone.
+    """
+    found: dict[_Path, int] = {}
+    table: _Path = ()
+    piece, start = "", 1
+    for number, line in enumerate(text.split("\n"), 1):
+        piece += line + "\n"
+        try:
+            parsed = tomllib.loads(piece)
+        except tomllib.TOMLDecodeError:
+            continue  # it goes on in the next line
+        paths = list(_paths(parsed))
+        if piece.lstrip().startswith("["):
+            table = paths[-1]
+            found.setdefault(table, start)
+        else:
+            found.update({(*table, *path): start for path in paths})
+        piece, start = "", number + 1
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise OptionError(f"the settings file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise OptionError(f"the settings file {path} is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _entries(tables: dict[str, Any]) -> Iterator[tuple[_Path, Any]]:
+    """Every key of every table; and what is no table, or belongs to no group, as it is."""
+    for group, table in tables.items():
+        if group in groups() and isinstance(table, dict):
+            yield from (((group, name), raw) for name, raw in table.items())
+        else:
+            yield (group,), table
+
+
+def _check_key(key: _Path, origin: Origin) -> None:
+    name, settings = key[-1], all_settings()
+    if len(key) == 2 and name in settings and settings[name].group == key[0]:
+        return
+    if name in settings:
+        raise OptionError(f"{origin}: {name} belongs under [{settings[name].group}]")
+    if name in groups():
+        raise OptionError(f"{origin}: {name} is a group of settings, written as a table [{name}]")
+    near = did_you_mean(name, [*settings, *groups()] if len(key) == 1 else settings)
+    if near is None:
+        hint = f"there are the groups {', '.join(groups())}, and `greenroom config` lists what is in them"
+    else:
+        hint = f"did you mean [{near}]?" if near in groups() else f"did you mean {near} under [{settings[near].group}]?"
+    raise OptionError(f"{origin}: there is no setting {'.'.join(key)}; {hint}")
+
+
+def _paths(table: dict[str, Any], above: _Path = ()) -> Iterator[_Path]:
+    for name, value in table.items():
+        yield (*above, name)
+        if isinstance(value, dict):
+            yield from _paths(value, (*above, name))

@@ -1,0 +1,88 @@
+"""Values of settings: read from text or TOML, and written as text or TOML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ..errors import OptionError
+from .fields import OFF, Setting
+
+__all__ = ["HIDDEN", "as_text", "as_toml", "convert", "described", "redacted"]
+
+HIDDEN = "***"
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def convert(setting: Setting, raw: Any, *, is_text: bool, subject: str) -> Any:
+    """The value that was meant. ``OptionError`` if it is none of the right type; what makes sense is judged later."""
+    if setting.none and raw in (setting.none, OFF, "none"):
+        return None
+    try:
+        if isinstance(raw, str):
+            raw.encode()  # bytes that are not UTF-8 can come in from outside, but can be neither shown nor sent
+        return msgspec.convert(_parts(raw) if is_text and setting.is_list else raw, setting.kind, strict=not is_text)
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        shown = HIDDEN if setting.is_secret else repr(raw)
+        raise OptionError(f"{subject} is {shown}, which is {_not(setting)}") from None
+
+
+def described(setting: Setting) -> str:
+    """What its values are, for people: ``a number or off``."""
+    names = [*setting.choices] or [_NAMES.get(setting.kind, "a list")]
+    *all_but_last, last = [*names, setting.none] if setting.none else names
+    return f"{', '.join(all_but_last)} or {last}" if all_but_last else last
+
+
+def as_text(setting: Setting, value: Any) -> str:
+    """As a flag or an environment variable takes it, unless it is a secret."""
+    if value is None:
+        return str(setting.none)
+    if setting.is_secret:
+        return HIDDEN
+    if isinstance(value, bool):
+        return str(value).lower()
+    if setting.is_list:
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+def as_toml(setting: Setting, value: Any) -> str:
+    """As a file takes it, secrets too."""
+    if value is None:
+        return _quoted(str(setting.none))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, (tuple, list, frozenset)):
+        return f"[{', '.join(as_toml(setting, one) for one in value)}]"
+    return repr(value)
+
+
+def redacted(message: str, values: Mapping[str, Any], settings: Mapping[str, Setting]) -> str:
+    """A message without the secrets among these values."""
+    for name, value in values.items():
+        if settings[name].is_secret and isinstance(value, str) and value:
+            # A short one may be part of any word, and would garble the message.
+            message = message.replace(value if len(value) >= 8 else repr(value), HIDDEN)
+    return message
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _not(setting: Setting) -> str:
+    if setting.choices:
+        return f"none of: {', '.join(setting.choices)}"
+    return f"not {described(setting)}"
+
+
+def _quoted(text: str) -> str:
+    # JSON's strings are TOML's, but for one control character.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
