@@ -28,6 +28,7 @@ class Answer(NamedTuple):
     status: int
     body: Any
     headers: Any
+    text: str = ""
 
     @property
     def error(self) -> dict[str, Any]:
@@ -125,7 +126,14 @@ class RunningWorker:
     async def ask(self, method: str, path: str, **request: Any) -> Answer:
         async with self._session.request(method, f"{await self.url()}{path}", **request) as response:
             text = await response.text()
-            return Answer(response.status, json.loads(text) if text else None, response.headers)
+            return Answer(response.status, json.loads(text) if text else None, response.headers, text)
+
+    async def fetch(self, method: str, path: str, **request: Any) -> Answer:
+        """The same, for an answer that need not be JSON."""
+        async with self._session.request(method, f"{await self.url()}{path}", **request) as response:
+            text = await response.text()
+            is_json = response.content_type == "application/json"
+            return Answer(response.status, json.loads(text) if is_json else None, response.headers, text)
 
     async def get(self, path: str) -> Answer:
         return await self.ask("GET", path)

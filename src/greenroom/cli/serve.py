@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..settings.fields import all_settings
 from ..settings.layers import Resolved
 from .logs import logging_to_stderr
 from .options import Layers, with_settings
@@ -40,6 +41,13 @@ def dev(app: AppArgument, layers: Layers) -> int:
     return _serve(app, layers.resolve("dev"), is_dev=True)
 
 
+def _hide_secrets() -> None:
+    """Jobs inherit this environment, and what opens the worker's door is not for them."""
+    for setting in all_settings().values():
+        if setting.is_secret:
+            os.environ.pop(setting.variable, None)
+
+
 def _serve(app: str, resolved: Resolved, *, is_dev: bool) -> int:
     from ..server import Worker  # with its HTTP library, which no other command should wait for
     from ..server.reload import source_folder
@@ -48,6 +56,7 @@ def _serve(app: str, resolved: Resolved, *, is_dev: bool) -> int:
         sys.path.insert(0, os.getcwd())  # modules are found from here, as with `python -m`
     folder = source_folder(app) if is_dev else None
     settings = resolved.settings
+    _hide_secrets()
     with logging_to_stderr(settings.log):
         if resolved.file:
             _logger.info("settings are read from %s", resolved.file.resolve())

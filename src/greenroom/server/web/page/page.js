@@ -94,8 +94,8 @@ function showHeader() {
 function showFigures() {
   const stats = board.stats, counts = board.counts();
   if (!stats) return;
-  figure("running", "sessions", `${board.liveSessions()} / ${board.options.max_jobs}`);
-  figure("idle", "idle, of", `${counts.idle} / ${stats.idle_target}`);
+  figure("running", "sessions / most", `${board.liveSessions()} / ${board.options.max_jobs}`);
+  figure("idle", "idle / wanted", `${counts.idle} / ${stats.idle_target}`);
   figure("warming", "warming", counts.warming);
   figure("turned-down-count", "turned down", Object.values(board.turnedDownTotal).reduce((sum, n) => sum + n, 0));
   figure("session-mb", "MiB a session", stats.session_mb === null ? "–" : stats.session_mb.toFixed(1));
