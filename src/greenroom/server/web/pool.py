@@ -74,7 +74,8 @@ class PoolApi:
         """Holds until the worker ends; the next start goes by its settings again."""
         order = await read_body(request, Resize)
         try:
-            self._pool.resize(order.num_idle_processes, max_idle_processes=order.max_idle_processes)
+            most = None if order.max_idle_processes is None else int(order.max_idle_processes)
+            self._pool.resize(int(order.num_idle_processes), max_idle_processes=most)
         except OptionError as error:
             raise ApiError(409, "wrong_size", str(error)) from error
         options = self._pool.options

@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 JobId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,127}$")]
+# JSON does not tell 3 from 3.0, and a schema that says "integer" allows both.
+WholeNumber = Annotated[float, Meta(ge=0, le=100_000, multiple_of=1)]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 encode = msgspec.json.Encoder().encode
@@ -83,8 +85,8 @@ class CancelJob(Struct, forbid_unknown_fields=True):
 class Resize(Struct, forbid_unknown_fields=True):
     """The body of ``POST /v1/pool/resize``."""
 
-    num_idle_processes: Annotated[int, Meta(ge=0, le=100_000)]
-    max_idle_processes: Annotated[int, Meta(ge=0, le=100_000)] | None = None
+    num_idle_processes: WholeNumber
+    max_idle_processes: WholeNumber | None = None
 
 
 class Drain(Struct, forbid_unknown_fields=True):

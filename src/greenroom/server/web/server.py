@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from yarl import URL
 
@@ -47,6 +48,7 @@ class HttpServer:
         guard = Guard(host=host, token=options.token, open_paths=open_paths, rate_limit=options.rate_limit)
         app = web.Application(middlewares=[answer_errors, guard.check], client_max_size=options.max_request_bytes)
         app.add_routes([*routes_of(operations), web.get("/openapi.json", self._show_document)])
+        logging.getLogger("aiohttp.server").addFilter(_is_ours)
         # A handler is cancelled when its client goes: a job that nobody would learn of must not start.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=LAST_ANSWERS)
 
@@ -86,6 +88,11 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except Exception:
         _logger.exception("%s %s failed", request.method, request.path)
         return _answer(ApiError(500, "internal", "the worker failed at this request; its log has the cause"))
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """What is not HTTP is answered, and is nothing to fill a log with, least of all with tracebacks."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def _routing_error(request: web.Request, error: web.HTTPException) -> ApiError:
