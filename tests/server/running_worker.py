@@ -107,11 +107,16 @@ class RunningWorker:
 
     async def ends(self) -> int:
         """Wait for its end; returns its exit code. When it has ended, nothing is left running."""
+        code = await self.exit_code()
+        left = [pid for pid in proc.children(os.getpid()) if pid != self.pid]
+        assert not left, f"left running: {left}"
+        return code
+
+    async def exit_code(self) -> int:
+        """Wait for its end, where this process may have other children."""
         async with asyncio.timeout(DEADLINE):
             code = await self._process.wait()
             await self._reading
-        left = [pid for pid in proc.children(os.getpid()) if pid != self.pid]
-        assert not left, f"left running: {left}"
         return code
 
     # --- the API ---------------------------------------------------------------------------------

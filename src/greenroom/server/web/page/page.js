@@ -223,6 +223,7 @@ function clock(seconds) {
   return new Date(seconds * 1000).toLocaleTimeString();
 }
 
+globalThis.greenroom = { board, apply }; // for whoever looks at the page with a browser's tools
 addEventListener("resize", () => { isStale = true; });
 setInterval(show, REDRAW);
 follow();
