@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -91,29 +93,19 @@ class Caller:
 
     async def _tell(self, order: str, **fields: Any) -> None:
         assert self._process.stdin is not None
-        try:
+        with suppress(ConnectionError):  # it has ended, which the next awaited event will say
             self._process.stdin.write(json.dumps({"do": order, **fields}).encode() + b"\n")
             await self._process.stdin.drain()
-        except ConnectionError:
-            pass  # it has ended, which the next awaited event will say
 
     # --- what happens to it ----------------------------------------------------------------------
 
-    async def event(self, kind: str, *, count: int = 1, deadline: float = DEADLINE, **fields: Any) -> Event:
+    async def event(self, kind: str, /, *, count: int = 1, deadline: float = DEADLINE, **fields: Any) -> Event:
         """Wait for the ``count``-th event of a kind whose fields are as given; those that have been count as well."""
-        found: list[Event] = []
 
-        def is_there() -> bool:
-            found[:] = [event for event in self.events if _matches(event, kind, fields)]
-            return len(found) >= count or self._ended
+        def matches(event: Event) -> bool:
+            return event["event"] == kind and all(event.get(name) == value for name, value in fields.items())
 
-        try:
-            async with asyncio.timeout(deadline), self._changed:
-                await self._changed.wait_for(is_there)
-        except TimeoutError:
-            pass
-        assert len(found) >= count, f"there was no {kind} with {fields} (number {count}); {self._account()}"
-        return found[count - 1]
+        return await self._await(matches, f"{kind} with {fields}", count, deadline)
 
     async def connected(self) -> Event:
         return await self.event("connected")
@@ -122,13 +114,37 @@ class Caller:
         """Another participant is in the room."""
         return await self.event("joined", identity=identity)
 
-    async def agent(self) -> Event:
+    async def agent(self, *, count: int = 1) -> Event:
         """An agent, whatever its name, is in the room."""
-        return await self.event("joined", kind="agent")
+        return await self.event("joined", kind="agent", count=count)
+
+    async def attributes(self, identity: str, *names: str) -> dict[str, str]:
+        """The attributes of another participant, once it has set those that are named."""
+
+        def matches(event: Event) -> bool:
+            return event.get("identity") == identity and event.get("attributes", {}).keys() >= set(names)
+
+        found: dict[str, str] = (await self._await(matches, f"{identity} with {names}"))["attributes"]
+        return found
 
     async def hears(self, identity: str, *, count: int = 1) -> Event:
         """It hears the ``count``-th utterance of another participant; ``since`` is when that began."""
         return await self.event("heard", identity=identity, count=count)
+
+    async def _await(
+        self, matches: Callable[[Event], bool], what: str, count: int = 1, deadline: float = DEADLINE
+    ) -> Event:
+        found: list[Event] = []
+
+        def is_there() -> bool:
+            found[:] = [event for event in self.events if matches(event)]
+            return len(found) >= count or self._ended
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline), self._changed:
+                await self._changed.wait_for(is_there)
+        assert len(found) >= count, f"there was no {what} (number {count}); {self._account()}"
+        return found[count - 1]
 
     def _account(self) -> str:
         events = "\n".join(json.dumps(event) for event in self.events)
@@ -149,7 +165,3 @@ class Caller:
         assert self._process.stderr is not None
         async for line in self._process.stderr:
             self.errors.append(line.decode(errors="replace").rstrip())
-
-
-def _matches(event: Event, kind: str, fields: dict[str, Any]) -> bool:
-    return event["event"] == kind and all(event.get(name) == value for name, value in fields.items())

@@ -1,7 +1,7 @@
 """Makes WebRTC clients work on a machine that has no network but loopback.
 
 libwebrtc sends media from the interfaces that ``getifaddrs(3)`` lists, except those that are flagged as loopback or
-are called "lo"; where no other has an IPv4 address it opens no socket, and every ``connect`` fails after 30 s. A small
+called "lo". Where no other has an IPv4 address it opens no socket, and every ``connect`` fails after a minute. A small
 library in ``LD_PRELOAD`` lists "lo" as an ordinary interface called "e0". It is needed by each process that joins a
 room, agents' processes too, so it goes into the environment of the whole test run, and only where it is needed.
 """

@@ -12,8 +12,8 @@ What was found, with LiveKit server 1.13.5 and rtc 1.1.21, by two participants t
   test server should be reachable from its own machine only, and that address differs between machines.
 - An interface that has IPv6 only: fails. The server does not bind ::1, even when ``ips.includes`` has it.
 - Only ``lo``: fails, because libwebrtc takes no interface that is flagged as loopback or called "lo". It opens no
-  socket at all, and ``connect`` fails in the end, also where the server offers ICE over TCP. It works once the list of
-  interfaces is altered inside the client: see ``loopback.py``, which the fixtures use where it is needed.
+  socket at all, and ``connect`` fails after a minute, also where the server offers ICE over TCP. It works once the list
+  of interfaces is altered inside the client: see ``loopback.py``, which the fixtures use where it is needed.
 - No STUN server is asked: ``node_ip`` spares the server that, and ``stun_servers`` names a port on loopback where
   nobody listens, because an empty list sends the clients to a public one.
 - ``agents.target_load``: at its default of 0.7 a server dispatches nothing to workers that report a load of 0.7 or
@@ -71,6 +71,11 @@ class LiveKitServer:
     @property
     def http_url(self) -> str:
         return f"http://{HOST}:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which livekit-agents finds a server."""
+        return {"LIVEKIT_URL": self.url, "LIVEKIT_API_KEY": KEY, "LIVEKIT_API_SECRET": SECRET}
 
     @property
     def log(self) -> str:
