@@ -29,7 +29,7 @@ class Caller:
     ``say`` is what it says as soon as it has joined: a tone of so many hertz, or the path of a WAV file.
     """
 
-    def __init__(self, url: str, token: str, *, say: float | str | None = None) -> None:
+    def __init__(self, url: str, token: str, *, say: int | str | None = None) -> None:
         self._join = {"url": url, "token": token}
         self._say = say
         self._process: asyncio.subprocess.Process
@@ -70,7 +70,7 @@ class Caller:
 
     # --- what it does ----------------------------------------------------------------------------
 
-    async def say(self, what: float | str) -> None:
+    async def say(self, what: int | str) -> None:
         await self._tell("say", what=what)
 
     async def hush(self) -> None:

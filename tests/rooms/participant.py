@@ -30,11 +30,12 @@ from typing import Any
 from livekit import rtc
 
 RATE = 48_000
-FRAME = RATE // 100  # samples in 10 ms
+SPEECH_MS = 50  # frames are this long: many callers share a small machine, and each frame costs the same
+SPEECH = RATE * SPEECH_MS // 1000  # samples
+HEARING_MS = 20
 AUDIBLE = 1_000  # amplitude, of 32,767; silence decodes to less than 10
-TONE_FRAMES = 20  # after the first audible one, to tell the tone's frequency from
-QUIET_FRAMES = 50  # half a second: what is heard after it is a new utterance
-SILENCE = bytes(2 * FRAME)
+TONE_FRAMES = 10  # after the first audible one, to tell the tone's frequency from
+QUIET_FRAMES = 25  # half a second: what is heard after it is a new utterance
 
 
 def tell(event: str, **fields: Any) -> None:
@@ -54,11 +55,10 @@ def facts(participant: rtc.Participant) -> dict[str, Any]:
 # --- speaking ------------------------------------------------------------------------------------
 
 
-def tone(hertz: float) -> Iterator[bytes]:
+def tone(hertz: int) -> Iterator[bytes]:
     """Frames of a sine wave, for ever."""
-    for start in itertools.count(0, FRAME):
-        samples = (int(12_000 * math.sin(math.tau * hertz * (start + n) / RATE)) for n in range(FRAME))
-        yield array.array("h", samples).tobytes()
+    second = array.array("h", (int(12_000 * math.sin(math.tau * hertz * n / RATE)) for n in range(RATE))).tobytes()
+    return itertools.cycle(frames_of(second))  # whole waves: no click where it begins anew
 
 
 def recording(path: str) -> Iterator[bytes]:
@@ -66,36 +66,43 @@ def recording(path: str) -> Iterator[bytes]:
     with wave.open(path) as file:
         assert (file.getnchannels(), file.getsampwidth()) == (1, 2), f"{path} is not 16-bit mono"
         resampler = rtc.AudioResampler(file.getframerate(), RATE)
-        rest = b""
-        while data := file.readframes(file.getframerate() // 100):
-            rest += b"".join(bytes(frame.data) for frame in resampler.push(bytearray(data)))
-            while len(rest) >= 2 * FRAME:
-                yield rest[: 2 * FRAME]
-                rest = rest[2 * FRAME :]
+        resampled = resampler.push(bytearray(file.readframes(file.getnframes()))) + resampler.flush()
+    return frames_of(b"".join(bytes(frame.data) for frame in resampled))
+
+
+def frames_of(samples: bytes) -> Iterator[bytes]:
+    """Frames of equal length; the last is filled up with silence."""
+    for start in range(0, len(samples), 2 * SPEECH):
+        yield samples[start : start + 2 * SPEECH].ljust(2 * SPEECH, b"\0")
 
 
 class Microphone:
     """A published track that is silent until there is something to say."""
 
     def __init__(self) -> None:
-        self._source = rtc.AudioSource(RATE, 1, queue_size_ms=50)  # short, so that "hush" is obeyed soon
+        self._source = rtc.AudioSource(RATE, 1, queue_size_ms=2 * SPEECH_MS)  # short, so that "hush" is obeyed soon
         self._saying: Iterator[bytes] = iter(())
+        self._asked = asyncio.Event()
 
     async def open(self, room: rtc.Room) -> None:
         track = rtc.LocalAudioTrack.create_audio_track("microphone", self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         await room.local_participant.publish_track(track, options)
 
-    def say(self, what: float | str) -> None:
+    def say(self, what: int | str) -> None:
         self._saying = recording(what) if isinstance(what, str) else tone(what)
+        self._asked.set()
 
     def hush(self) -> None:
         self._saying = iter(())
 
     async def run(self) -> None:
         while True:
-            frame = next(self._saying, SILENCE)
-            await self._source.capture_frame(rtc.AudioFrame(frame, RATE, 1, FRAME))  # returns in real time
+            await self._asked.wait()
+            self._asked.clear()
+            while frame := next(self._saying, None):
+                # Returns in real time. What is not captured is sent as silence.
+                await self._source.capture_frame(rtc.AudioFrame(frame, RATE, 1, SPEECH))
 
 
 # --- hearing -------------------------------------------------------------------------------------
@@ -111,13 +118,13 @@ class Ear:
         self._utterance: list[int] | None = None
 
     async def listen(self, track: rtc.Track) -> None:
-        stream = rtc.AudioStream(track, sample_rate=RATE, num_channels=1, frame_size_ms=10)
+        stream = rtc.AudioStream(track, sample_rate=RATE, num_channels=1, frame_size_ms=HEARING_MS)
         async for event in stream:
             self._take(event.frame.data)
         await stream.aclose()
 
     def _take(self, samples: memoryview) -> None:
-        audible = max(abs(sample) for sample in samples) >= AUDIBLE
+        audible = max(samples) >= AUDIBLE
         if audible and self._quiet >= QUIET_FRAMES:
             self._since, self._utterance = time.monotonic(), []
         self._quiet = 0 if audible else self._quiet + 1
@@ -125,7 +132,7 @@ class Ear:
             tell("silent", identity=self._identity)
         if self._utterance is not None:
             self._utterance.extend(samples)
-            if len(self._utterance) >= TONE_FRAMES * FRAME:
+            if len(self._utterance) >= TONE_FRAMES * RATE * HEARING_MS // 1000:
                 tell("heard", identity=self._identity, since=self._since, hertz=frequency(self._utterance))
                 self._utterance = None
 
@@ -192,6 +199,8 @@ class Participant:
         if obeying.done():
             obeying.result()
         await self._room.disconnect()
+        if not self._gone.is_set():  # the room's own event comes now and then too late
+            self._on_disconnected(rtc.DisconnectReason.CLIENT_INITIATED)
 
     def _on_track(self, track: rtc.Track, publication: rtc.RemoteTrackPublication, who: rtc.RemoteParticipant) -> None:
         tell("subscribed", identity=who.identity, sid=publication.sid)

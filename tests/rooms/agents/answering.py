@@ -19,7 +19,7 @@ from livekit import rtc
 from livekit.agents import JobContext, JobProcess, JobRequest
 
 RATE = 48_000
-FRAME = RATE // 100
+FRAME = RATE // 50  # samples in 20 ms
 HERTZ = 880
 AUDIBLE = 1_000  # amplitude, of 32,767
 
@@ -27,7 +27,7 @@ logger = logging.getLogger("answering")
 
 
 def setup(proc: JobProcess) -> None:
-    """What is prepared before a call: a hundredth of a second of a tone, which is a whole number of waves or a half."""
+    """What is prepared before a call: a second of a tone, in frames."""
     waves = (int(12_000 * math.sin(math.tau * HERTZ * n / RATE)) for n in range(RATE))
     second = array.array("h", waves).tobytes()
     proc.userdata["tone"] = [second[start : start + 2 * FRAME] for start in range(0, len(second), 2 * FRAME)]
@@ -59,9 +59,9 @@ class Answerer:
         await room.local_participant.publish_track(track, options)
 
     async def listen(self, track: rtc.Track) -> None:
-        stream = rtc.AudioStream(track, sample_rate=RATE, num_channels=1, frame_size_ms=10)
+        stream = rtc.AudioStream(track, sample_rate=RATE, num_channels=1, frame_size_ms=20)
         async for event in stream:
-            if max(abs(sample) for sample in event.frame.data) >= AUDIBLE:
+            if max(event.frame.data) >= AUDIBLE:
                 await self._say(self._tone[self._said % len(self._tone)])
                 self._said += 1
         await stream.aclose()
