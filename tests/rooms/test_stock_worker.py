@@ -30,6 +30,9 @@ async def test_an_agent_is_dispatched_by_name_and_breaks_when_told(livekit: Live
         await worker.ready()
         async with livekit.api() as api, Caller(livekit.url, livekit.tokens.caller("ann", "hall"), say=440) as ann:
             await ann.connected()
+            await api.dispatch("greeter", "cellar", metadata="raise")
+            await worker.logs("told to raise")
+            assert not await api.participants("cellar")
             await api.dispatch("greeter", "hall")
             agent = (await ann.agent())["identity"]
             assert abs((await ann.hears(agent))["hertz"] - TONE) < TOLERANCE
