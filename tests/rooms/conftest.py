@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rooms.livekit_server import LiveKitServer
 from rooms.loopback import build_shim, has_ordinary_interface
-from rooms.server import LiveKitServer
 
 from scripts import livekit_server
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from rooms.server import LiveKitServer
+from rooms.livekit_server import LiveKitServer
 from support import DEADLINE, eventually
 
 from greenroom.system import prctl, proc

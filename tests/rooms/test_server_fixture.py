@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from livekit import api
 from rooms.caller import Caller
-from rooms.server import LiveKitServer
+from rooms.livekit_server import LiveKitServer
 from support import is_gone
 
 TOLERANCE = 15  # hertz

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rooms.caller import Caller
-from rooms.server import LiveKitServer
+from rooms.livekit_server import LiveKitServer
 from rooms.stock_worker import AGENTS, StockWorker
 from support import eventually, is_gone
 

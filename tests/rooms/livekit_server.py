@@ -35,7 +35,7 @@ from types import TracebackType
 from typing import Any
 
 import aiohttp
-from rooms.api import ServerApi, Tokens
+from rooms.server_api import ServerApi, Tokens
 from support import DEADLINE, eventually, wait_for_exit
 
 __all__ = ["LiveKitServer"]
