@@ -38,7 +38,7 @@ import aiohttp
 from rooms.server_api import ServerApi, Tokens
 from support import DEADLINE, eventually, wait_for_exit
 
-__all__ = ["LiveKitServer"]
+__all__ = ["LiveKitServer", "die_with_parent"]
 
 HOST = "127.0.0.1"
 KEY = "greenroom-tests"
@@ -147,7 +147,7 @@ class LiveKitServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  (it takes no lock)
+                preexec_fn=die_with_parent,  # noqa: PLW1509  (it takes no lock)
             )
 
     async def _ended(self) -> None:
@@ -171,8 +171,8 @@ class LiveKitServer:
         return False
 
 
-def _die_with_parent() -> None:
-    """A test run that is killed leaves no server behind."""
+def die_with_parent() -> None:
+    """For ``preexec_fn``: a test run that is killed leaves nothing behind."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from rooms.livekit_server import LiveKitServer
+from rooms.livekit_server import LiveKitServer, die_with_parent
 from support import DEADLINE, eventually
 
 from greenroom.system import prctl, proc
@@ -44,6 +44,7 @@ class StockWorker:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=die_with_parent,
             limit=1 << 20,
         )
         self._reading = asyncio.create_task(self._read())
