@@ -68,6 +68,9 @@ def check_greenroom(arguments: list[str]) -> Iterator[str]:
     if text is None:
         yield f"`greenroom {' '.join([*subcommand, '--help'])}` fails"
         return
+    if subcommand and " COMMAND [ARGS]" in text:  # a group, as in `greenroom init systemd`
+        subcommand = arguments[:2]
+        text = greenroom_help(*subcommand) or ""
     known = set(re.findall(r"--[a-z][a-z-]*", text))
     for word in arguments:
         option = word.partition("=")[0]

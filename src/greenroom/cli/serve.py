@@ -12,6 +12,7 @@ import typer
 
 from ..settings.fields import all_settings
 from ..settings.layers import Resolved
+from . import early_signals
 from .logs import logging_to_stderr
 from .options import Layers, with_settings
 
@@ -49,6 +50,7 @@ def _hide_secrets() -> None:
 
 
 def _serve(app: str, resolved: Resolved, *, is_dev: bool) -> int:
+    early_signals.install()
     from ..server import Worker  # with its HTTP library, which no other command should wait for
     from ..server.reload import source_folder
 

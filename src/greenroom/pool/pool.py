@@ -97,6 +97,7 @@ class ProcessPool:
         self._events = EventBus()
         self._fleet: Fleet
         self._generations: Generations
+        self._strays: StrayKiller
 
     async def __aenter__(self) -> ProcessPool:
         await self.start()
@@ -134,7 +135,7 @@ class ProcessPool:
     def _build(self) -> None:
         token = secrets.token_hex(8)
         clock = AwakeClock()
-        strays = StrayKiller(token, self._own_pids)
+        strays = self._strays = StrayKiller(token, self._own_pids)
         log_budget = Budget(2000.0, 5000.0)
         limit = self._options.memory_limit_mb
         cgroups = None if limit is None else MemoryCgroups.where_delegated(limit, token)
@@ -333,6 +334,15 @@ class ProcessPool:
             session_mb=cost.session_mb,
             expected_growth_mb=cost.expected_growth_mb(len(fleet.jobs) - cost.sampled),
         )
+
+    def owns(self, pid: int) -> bool:
+        """Whether a child of this process is the pool's, to be waited for by nobody else.
+
+        Raises ``OSError`` when there are no fds left to look with.
+        """
+        if self._state == "new":
+            return False
+        return pid in self._own_pids() or self._strays.may_own(pid)
 
     # --- what the fleet tells --------------------------------------------------------------------
 

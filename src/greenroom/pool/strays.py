@@ -49,9 +49,10 @@ class StrayKiller:
 
     def _find(self) -> list[int]:
         known = self._known()
-        return [pid for pid in proc.children(os.getpid()) if pid not in known and self._is_stray(pid)]
+        return [pid for pid in proc.children(os.getpid()) if pid not in known and self.may_own(pid)]
 
-    def _is_stray(self, pid: int) -> bool:
+    def may_own(self, pid: int) -> bool:
+        """Whether a child of this process was started by the pool. Raises ``OSError`` when out of fds."""
         if pid in self._killed:
             return True
         try:

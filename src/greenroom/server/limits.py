@@ -8,13 +8,19 @@ import resource
 from ..options import PoolOptions
 from ..system import open_files
 
-__all__ = ["raise_fd_limit"]
+__all__ = ["fds_needed", "raise_fd_limit"]
 
 _logger = logging.getLogger("greenroom")
 
 FDS_PER_PROCESS = 7
 """Control and log socket, stdout, stderr, lifeline, pidfd; and one more while it is made or dumped."""
 _FDS_BESIDE = 100
+
+
+def fds_needed(options: PoolOptions) -> int:
+    """Open files that the supervisor may need."""
+    processes = options.max_jobs + options.idle_ceiling + options.max_concurrent_prewarms
+    return FDS_PER_PROCESS * processes + _FDS_BESIDE
 
 
 def raise_fd_limit(options: PoolOptions) -> None:
@@ -28,7 +34,7 @@ def raise_fd_limit(options: PoolOptions) -> None:
     except (OSError, ValueError) as error:  # a hard limit above fs.nr_open, for one
         hard, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         _logger.warning("the limit on open files stays at %d: %s", hard, error)
-    needed = FDS_PER_PROCESS * (options.max_jobs + options.idle_ceiling + options.max_concurrent_prewarms) + _FDS_BESIDE
+    needed = fds_needed(options)
     if hard != resource.RLIM_INFINITY and hard < needed:
         _logger.warning(
             "the limit on open files is %d, but max_jobs=%d may need %d; raise it (ulimit -Hn, LimitNOFILE=)",

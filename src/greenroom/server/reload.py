@@ -7,7 +7,8 @@ import importlib.machinery
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from ..errors import AppLoadError, PoolClosed, PrewarmError
@@ -21,8 +22,9 @@ _logger = logging.getLogger("greenroom")
 class Reloader:
     """Reloads the pool. Requests that come while one is under way are one request for another."""
 
-    def __init__(self, pool: ProcessPool) -> None:
+    def __init__(self, pool: ProcessPool, around: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self._pool = pool
+        self._around = around
         self._cause = ""
         self._requested = asyncio.Event()
 
@@ -47,7 +49,8 @@ class Reloader:
         """
         _logger.info("reloading: %s", cause)
         try:
-            await self._pool.reload()
+            with self._around():
+                await self._pool.reload()
         except (AppLoadError, PrewarmError) as error:
             _logger.error("the reload failed, and the old code goes on serving: %s", error)
             raise

@@ -22,8 +22,10 @@ from .jobs import JobBook
 from .limits import raise_fd_limit
 from .memory import MemoryRoom
 from .metrics import Metrics
+from .orphans import OrphanReaper
 from .reload import Reloader, watch
 from .sources import HttpSource, Source
+from .systemd import Notifier
 from .web import HttpServer, listen
 from .web.events import About, EventsApi
 from .web.health import HealthApi
@@ -63,7 +65,8 @@ class Worker:
         self._http = HttpSource()
         self._sources: list[Source] = [self._http]
         self._drain_timeout = options.drain_timeout
-        self._reloader = Reloader(self._pool)
+        self._systemd = Notifier()
+        self._reloader = Reloader(self._pool, lambda: self._systemd.reloading(f"serving {app}"))
         self._stopping = asyncio.Event()
         self._ending = asyncio.Event()
         self._exit_code: int = ExitCode.OK
@@ -76,7 +79,7 @@ class Worker:
         except OSError as error:
             _logger.error("cannot listen on %s, port %d: %s", self._options.host, self._options.port, error.strerror)
             return ExitCode.LISTEN
-        with self._signals():
+        with self._signals(), self._systemd, OrphanReaper(self._pool.owns).watching():
             await self._serve(sock)
         return self._exit_code
 
@@ -125,6 +128,7 @@ class Worker:
     async def _load(self) -> bool:
         """Load the app and warm up; false if that failed, or is not wanted any more."""
         _logger.info("loading %s", self._app)
+        self._systemd.status(f"loading {self._app}")
         try:
             is_loaded = await _unless(self._stopping, self._pool.start())
         except AppLoadError as error:
@@ -139,6 +143,7 @@ class Worker:
 
     def _announce(self, url: str) -> None:
         stats = self._pool.stats()
+        self._systemd.ready(f"serving {self._app} on {url}")
         _logger.info("serving %s on %s, with %d idle processes", self._app, url, stats.idle)
         if stats.breaker_cause:
             _logger.warning("processes do not become warm yet: %s", stats.breaker_cause)
@@ -154,6 +159,7 @@ class Worker:
     async def _drain(self) -> None:
         timeout, jobs = self._drain_timeout, self._pool.stats().jobs
         _logger.info("draining: %d jobs may go on for %g s; a second signal ends them at once", jobs, timeout)
+        self._systemd.status(f"draining: {jobs} jobs may go on for {timeout:g} s")
         if not await _unless(self._ending, self._pool.drain(timeout)):
             _logger.warning("ending %d jobs without waiting for them", self._pool.stats().jobs)
 
@@ -191,6 +197,7 @@ class Worker:
         self._admission.closed = _STOPPING
         for source in self._sources:
             source.pause()
+        self._systemd.stopping()
         self._stopping.set()
 
     def _hang_up(self) -> None:

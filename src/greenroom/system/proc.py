@@ -34,6 +34,8 @@ class Stat(NamedTuple):
     state: str
     """One letter: R running, S sleeping, D in the kernel, T stopped, t traced, Z zombie."""
     ppid: int
+    started: int
+    """Clock ticks since the machine's start: with the pid, it tells a process from any other."""
 
 
 def is_out_of_fds(error: OSError) -> bool:
@@ -44,7 +46,7 @@ def is_out_of_fds(error: OSError) -> bool:
 def stat(pid: int) -> Stat:
     # The name may hold spaces and brackets, so the fields are counted from its last bracket.
     fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    return Stat(fields[0].decode(), int(fields[1]))
+    return Stat(fields[0].decode(), int(fields[1]), int(fields[19]))
 
 
 def runs_on(pid: int) -> bool:

@@ -1,0 +1,253 @@
+"""What `greenroom init` writes: templates, filled in from the settings. Pure, but for reading the templates."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import PurePosixPath
+from string import Template
+from typing import Any
+
+from ..errors import OptionError
+from ..settings import DEFAULTS, PoolOptions, ServerOptions, Settings
+from ..settings.fields import Setting, all_settings
+from ..settings.grace import longest_stop
+from ..settings.values import as_text
+
+__all__ = ["Docker", "Kubernetes", "Plan", "Systemd", "docker", "kubernetes", "systemd"]
+
+PRESTOP = 5.0
+"""Seconds that Kubernetes takes to send a pod nothing more, generously."""
+STARTUP = 15.0
+"""Seconds beside preload and prewarm: the interpreter, the image, a busy machine."""
+TASKS_PER_PROCESS = 64
+NOTIFY_RELOAD_SINCE, SUBGROUP_SINCE = 253, 254
+"""Versions of systemd."""
+_ALWAYS = ("port", "drain_timeout")
+ANYWHERE = "0.0.0.0"
+"""A container is reached from outside, or not at all."""
+LEAST_FILES = 524288
+"""systemd's own hard limit of open files: no lower than that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Systemd:
+    """The unit."""
+
+    user: str = "greenroom"
+    """User that the worker runs as."""
+    directory: str = "/srv/greenroom"
+    """Working directory: where APP is found."""
+    venv: str = sys.prefix
+    """Virtual environment that Greenroom and the app are installed in."""
+    memory_mb: int | None = None
+    """Memory of the worker and all sessions together."""
+    systemd_version: int = SUBGROUP_SINCE
+    """Version of systemd on the machine (systemctl --version), for what older ones do not know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Docker:
+    """The image."""
+
+    user: str = "greenroom"
+    """User that the worker runs as, with the id 10001."""
+    python: str = f"{sys.version_info.major}.{sys.version_info.minor}"
+    """Version of Python."""
+    memory_mb: int | None = None
+    """Memory of the container, for the command that runs it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kubernetes:
+    """The manifests."""
+
+    image: str = "greenroom:latest"
+    """Image, as `greenroom init docker` makes it."""
+    replicas: int = 2
+    """Number of pods, and the least of them when they are scaled."""
+    max_replicas: int = 20
+    """The most pods when they are scaled."""
+    memory_mb: int | None = None
+    """Memory of a pod: requested, and its limit."""
+    claims_per_second: float = 1.0
+    """Sessions that one pod is to start per second before another one is added."""
+    prometheus: str = "http://prometheus-server.monitoring:80"
+    """Where the autoscaler asks for metrics."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be run, however it is run."""
+
+    app: str
+    name: str
+    settings: Settings = DEFAULTS["start"]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?", self.name):
+            raise OptionError(f"name is {self.name!r}; it can have up to 50 of a-z, 0-9 and, within, hyphens")
+        if self.server.port == 0:
+            raise OptionError("port is 0; what is deployed needs a port that others know")
+        if not _is_plain(self.app):
+            raise OptionError(f"APP is {self.app!r}; it cannot be empty or have control characters")
+
+    @property
+    def pool(self) -> PoolOptions:
+        return self.settings.pool
+
+    @property
+    def server(self) -> ServerOptions:
+        return self.settings.server
+
+    @property
+    def stop_seconds(self) -> int:
+        return math.ceil(longest_stop(self.pool, self.server))
+
+    @property
+    def start_seconds(self) -> int:
+        return math.ceil(self.pool.preload_timeout + self.pool.prewarm_timeout + STARTUP)
+
+    @property
+    def processes(self) -> int:
+        return self.pool.max_jobs + self.pool.idle_ceiling + self.pool.max_concurrent_prewarms
+
+    def arguments(self) -> list[str]:
+        """The command's, after its name: drain timeout and port always, since others rely on them."""
+        said = filter(self._says, all_settings().values())
+        return ["start", self.app, *itertools.chain.from_iterable(map(self._flag, said))]
+
+    def _flag(self, setting: Setting) -> list[str]:
+        value = setting.of(self.settings)
+        if isinstance(value, bool):
+            return [setting.flag if value else f"--no-{setting.flag[2:]}"]
+        return [setting.flag, as_text(setting, value)]
+
+    def _says(self, setting: Setting) -> bool:
+        if setting.is_secret:  # which everybody could read in a command line
+            return False
+        return setting.name in _ALWAYS or setting.of(self.settings) != setting.default("start")
+
+    def arguments_in_container(self) -> list[str]:
+        host = self.server.host
+        if host not in (DEFAULTS["start"].server.host, ANYWHERE):
+            raise OptionError(f"host is {host!r}; in a container the worker listens on {ANYWHERE}")
+        given = self.arguments()
+        return given if host == ANYWHERE else [*given, "--host", ANYWHERE]
+
+    def values(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "port": self.server.port,
+            "drain_timeout": f"{self.server.drain_timeout:g}",
+            "stop_seconds": self.stop_seconds,
+            "start_seconds": self.start_seconds,
+        }
+
+
+def systemd(plan: Plan, unit: Systemd, fds_needed: int) -> dict[str, str]:
+    """The files, by name. ``fds_needed``: open files that the worker may need."""
+    for name in ("user", "directory", "venv"):
+        if not _is_plain(getattr(unit, name)):
+            raise OptionError(f"{name} is {getattr(unit, name)!r}; it cannot be empty or have control characters")
+    command = [str(PurePosixPath(unit.venv, "bin", "greenroom")), *plan.arguments()]
+    if unit.systemd_version >= NOTIFY_RELOAD_SINCE:
+        service_type = "Type=notify-reload"
+    else:
+        service_type = "Type=notify\nExecReload=/bin/kill -HUP $MAINPID"
+    memory = [] if unit.memory_mb is None else [f"MemoryMax={unit.memory_mb}M"]
+    if unit.systemd_version >= SUBGROUP_SINCE:
+        memory.insert(0, "DelegateSubgroup=worker")
+    values = {
+        "app_plain": plan.app.replace("%", "%%"),
+        "user": unit.user,
+        "directory": unit.directory.replace("%", "%%"),
+        "service_type": service_type,
+        "command": " ".join(map(_unit_word, command)),
+        "memory": "\n".join(memory) or "# With systemd 254 or later: DelegateSubgroup=worker",
+        "files": max(fds_needed, LEAST_FILES),
+        "tasks": plan.processes * TASKS_PER_PROCESS,
+    }
+    return {f"{plan.name}.service": _fill("systemd.service", plan.values() | values)}
+
+
+def docker(plan: Plan, image: Docker) -> dict[str, str]:
+    for name, pattern in (("user", r"[a-z_][a-z0-9_-]{0,31}"), ("python", r"[0-9]+(\.[0-9]+)*")):
+        if not re.fullmatch(pattern, getattr(image, name)):
+            raise OptionError(f"{name} is {getattr(image, name)!r}; it must match {pattern}")
+    values = {
+        "user": image.user,
+        "python": image.python,
+        "memory": "" if image.memory_mb is None else f"--memory {image.memory_mb}m ",
+        "entrypoint": _json(["greenroom"]),
+        "arguments": _json(plan.arguments_in_container()),
+    }
+    filled = _fill("Dockerfile", plan.values() | values)
+    return {"Dockerfile": filled, ".dockerignore": _fill("dockerignore", {})}
+
+
+def kubernetes(plan: Plan, pods: Kubernetes) -> dict[str, str]:
+    if pods.replicas < 1 or pods.max_replicas < pods.replicas:
+        raise OptionError(
+            f"replicas is {pods.replicas} and max_replicas is {pods.max_replicas}; at least 1, and no less than that"
+        )
+    if not pods.claims_per_second > 0:
+        raise OptionError(f"claims_per_second is {pods.claims_per_second:g}; it must be above 0")
+    values = {
+        "image": _json(pods.image),
+        "replicas": pods.replicas,
+        "max_replicas": pods.max_replicas,
+        "claims_per_second": f"{pods.claims_per_second:g}",
+        "prometheus": _json(pods.prometheus),
+        "arguments": _json([_without_expansion(each) for each in plan.arguments_in_container()]),
+        "grace_seconds": plan.stop_seconds + math.ceil(PRESTOP),
+        "prestop_seconds": f"{PRESTOP:g}",
+        "startup_failures": math.ceil(plan.start_seconds / 2),
+        "resources": _resources(pods.memory_mb),
+        "max_jobs": plan.pool.max_jobs,
+        "idle_processes": max(plan.pool.num_idle_processes, 1),
+    }
+    names = ("deployment.yaml", "service.yaml", "pdb.yaml", "podmonitor.yaml", "scaledobject.yaml")
+    return {name: _fill(name, plan.values() | values) for name in names}
+
+
+def _resources(memory_mb: int | None) -> str:
+    if memory_mb is None:
+        return (
+            "          # Measure what a pod needs (`greenroom doctor` says how many sessions fit), and set it:\n"
+            "          # resources: {requests: {memory: 4Gi}, limits: {memory: 4Gi}}"
+        )
+    memory = f"{{memory: {memory_mb}Mi}}"
+    return f"          resources: {{requests: {memory}, limits: {memory}}}"
+
+
+def _unit_word(word: str) -> str:
+    """A word of a command line, quoted as systemd.service(5) wants it."""
+    word = word.replace("%", "%%").replace("$", "$$")
+    if re.fullmatch(r"[\w@%+=:,./$-]+", word, re.ASCII):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _without_expansion(argument: str) -> str:
+    """Kubernetes puts variables into arguments: ``$(NAME)``."""
+    return argument.replace("$(", "$$(")
+
+
+def _json(value: object) -> str:
+    """Also what YAML and Docker take for a list or a quoted string."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_plain(text: str) -> bool:
+    return bool(text) and all(char.isprintable() for char in text)
+
+
+def _fill(template: str, values: dict[str, Any]) -> str:
+    text = (resources.files(__package__) / "templates" / template).read_text(encoding="utf-8")
+    return Template(text).substitute(values)

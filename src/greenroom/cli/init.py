@@ -1,0 +1,135 @@
+"""`greenroom init systemd|docker|k8s`: write what runs a worker in production."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..exit_codes import ExitCode
+from . import deployment
+from .failure import Failure
+from .options import Layers, with_settings
+from .serve import AppArgument
+
+__all__ = ["register"]
+
+_UNIT, _IMAGE, _PODS = deployment.Systemd(), deployment.Docker(), deployment.Kubernetes()
+
+NameOption = Annotated[str, typer.Option(help="Name of the service; default: made from APP.", show_default=False)]
+OutputOption = Annotated[Path, typer.Option(help="Folder to write to; it is made if need be.", file_okay=False)]
+StdoutOption = Annotated[bool, typer.Option("--stdout", help="Print the files instead of writing them.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")]
+MemoryOption = Annotated[
+    int | None, typer.Option(help="Memory of the worker and all sessions together.", metavar="MIB", min=1)
+]
+
+
+def register(cli: typer.Typer) -> None:
+    init = typer.Typer(help="Write what runs a worker in production.", no_args_is_help=True)
+    for command in (systemd, docker, k8s):
+        init.command()(command)
+    cli.add_typer(init, name="init")
+
+
+@with_settings("start")
+def systemd(
+    app: AppArgument,
+    layers: Layers,
+    name: NameOption = "",
+    output: OutputOption = Path(),
+    stdout: StdoutOption = False,
+    force: ForceOption = False,
+    user: Annotated[str, typer.Option(help="User that the worker runs as.")] = _UNIT.user,
+    directory: Annotated[str, typer.Option(help="Working directory: where APP is found.")] = _UNIT.directory,
+    venv: Annotated[str, typer.Option(help="Virtual environment with Greenroom and the app.")] = _UNIT.venv,
+    memory_mb: MemoryOption = None,
+    systemd_version: Annotated[
+        int, typer.Option(help="Version of systemd there (systemctl --version), for what older ones do not know.")
+    ] = _UNIT.systemd_version,
+) -> int:
+    """Write a systemd unit: readiness, watchdog, reload, and a time to stop that matches the drain timeout."""
+    from ..server.limits import fds_needed
+
+    unit = deployment.Systemd(
+        user=user, directory=directory, venv=venv, memory_mb=memory_mb, systemd_version=systemd_version
+    )
+    plan = _plan(app, name, layers)
+    return _deliver(deployment.systemd(plan, unit, fds_needed(plan.pool)), output, stdout, force)
+
+
+@with_settings("start")
+def docker(
+    app: AppArgument,
+    layers: Layers,
+    name: NameOption = "",
+    output: OutputOption = Path(),
+    stdout: StdoutOption = False,
+    force: ForceOption = False,
+    user: Annotated[str, typer.Option(help="User that the worker runs as, with the id 10001.")] = _IMAGE.user,
+    python: Annotated[str, typer.Option(help="Version of Python.")] = _IMAGE.python,
+    memory_mb: MemoryOption = None,
+) -> int:
+    """Write a Dockerfile: a slim image whose PID 1 is the worker, without shell or init."""
+    image = deployment.Docker(user=user, python=python, memory_mb=memory_mb)
+    return _deliver(deployment.docker(_plan(app, name, layers), image), output, stdout, force)
+
+
+@with_settings("start")
+def k8s(
+    app: AppArgument,
+    layers: Layers,
+    name: NameOption = "",
+    output: OutputOption = Path("k8s"),
+    stdout: StdoutOption = False,
+    force: ForceOption = False,
+    image: Annotated[str, typer.Option(help="Image, as `greenroom init docker` makes it.")] = _PODS.image,
+    replicas: Annotated[int, typer.Option(help="Pods, and the least of them when they are scaled.")] = _PODS.replicas,
+    max_replicas: Annotated[int, typer.Option(help="The most pods when they are scaled.")] = _PODS.max_replicas,
+    memory_mb: MemoryOption = None,
+    claims_per_second: Annotated[
+        float, typer.Option(help="Sessions that one pod is to start per second before another one is added.")
+    ] = _PODS.claims_per_second,
+    prometheus: Annotated[str, typer.Option(help="Where the autoscaler asks for metrics.")] = _PODS.prometheus,
+) -> int:
+    """Write Kubernetes manifests: deployment, service, disruption budget, autoscaling on claims and warm deficit."""
+    pods = deployment.Kubernetes(
+        image=image,
+        replicas=replicas,
+        max_replicas=max_replicas,
+        memory_mb=memory_mb,
+        claims_per_second=claims_per_second,
+        prometheus=prometheus,
+    )
+    return _deliver(deployment.kubernetes(_plan(app, name, layers), pods), output, stdout, force)
+
+
+def _plan(app: str, name: str, layers: Layers) -> deployment.Plan:
+    return deployment.Plan(app=app, name=name or _name_of(app), settings=layers.resolve("start").settings)
+
+
+def _name_of(app: str) -> str:
+    """``agents/my_agent.py:app`` and ``agents.my_agent:app`` are both ``my-agent``."""
+    module = app.partition(":")[0].removesuffix(".py")
+    words = re.findall(r"[a-z0-9]+", re.split(r"[/.]", module)[-1].lower())
+    return "-".join(words)[:50].strip("-") or "greenroom"
+
+
+def _deliver(files: dict[str, str], folder: Path, to_stdout: bool, force: bool) -> int:
+    if to_stdout:
+        separator = "---\n" if all(name.endswith(".yaml") for name in files) else "\n"
+        typer.echo(separator.join(files.values()), nl=False)
+        return ExitCode.OK
+    there = [str(folder / name) for name in files if (folder / name).exists()]
+    if there and not force:
+        raise Failure(f"{', '.join(there)} is there already; --force overwrites, --stdout only shows")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+            typer.echo(f"wrote {folder / name}")
+    except OSError as error:
+        raise Failure(f"{error.filename} cannot be written: {error.strerror}") from error
+    return ExitCode.OK

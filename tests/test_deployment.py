@@ -1,0 +1,271 @@
+"""What `greenroom init` writes: read back as systemd, Docker and Kubernetes would, and tried where that is possible."""
+
+from __future__ import annotations
+
+import asyncio
+import configparser
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import DEADLINE, eventually
+
+from greenroom import PoolOptions
+from greenroom.cli import deployment
+from greenroom.errors import OptionError
+from greenroom.settings import LogOptions, ServerOptions, Settings
+from greenroom.settings.grace import MARGIN, longest_stop
+
+MakeApp = Callable[[str], str]
+
+GREENROOM = str(Path(sys.executable).with_name("greenroom"))
+ANY_SECONDS = st.floats(min_value=0.001, max_value=1e6)
+ANY_APP = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), min_size=1)
+
+
+async def _run(*arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*arguments, stdout=pipe, stderr=pipe, cwd=cwd)
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+def _plan(app: str = "agent.py", drain_timeout: float = 60.0, **pool: Any) -> deployment.Plan:
+    server = ServerOptions(drain_timeout=drain_timeout)
+    return deployment.Plan(app=app, name="agent", settings=Settings(pool=PoolOptions(**pool), server=server))
+
+
+def _unit(text: str) -> dict[str, str]:
+    parser = configparser.RawConfigParser(strict=True)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read_string(text)
+    return dict(parser["Service"])
+
+
+def _manifests(files: dict[str, str]) -> dict[str, Any]:
+    documents = [yaml.safe_load(text) for text in files.values()]
+    return {document["kind"]: document for document in documents}
+
+
+def _worker_of(manifests: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    return pod, container
+
+
+# --- grace periods ---------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(drain=ANY_SECONDS, shutdown=ANY_SECONDS, cleanup=ANY_SECONDS)
+def test_whoever_stops_the_worker_waits_for_the_longest_drain(drain: float, shutdown: float, cleanup: float) -> None:
+    plan = _plan(drain_timeout=drain, shutdown_timeout=shutdown, cleanup_timeout=cleanup)
+    longest = longest_stop(plan.pool, plan.server)
+    assert longest >= drain + shutdown + cleanup + MARGIN
+    unit = _unit(deployment.systemd(plan, deployment.Systemd(), 1)["agent.service"])
+    assert int(unit["TimeoutStopSec"]) >= longest
+    pod, container = _worker_of(_manifests(deployment.kubernetes(plan, deployment.Kubernetes())))
+    _, prestop = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert pod["terminationGracePeriodSeconds"] >= longest + int(prestop)
+    dockerfile = deployment.docker(plan, deployment.Docker())["Dockerfile"]
+    assert int(re.findall(r"--stop-timeout (\d+)", dockerfile)[0]) >= longest
+    # And it is this drain timeout that the worker is started with.
+    for arguments in (plan.arguments(), container["args"]):
+        assert float(arguments[arguments.index("--drain-timeout") + 1]) == pytest.approx(drain)
+
+
+@settings(deadline=None)
+@given(preload=ANY_SECONDS, prewarm=ANY_SECONDS)
+def test_whoever_starts_the_worker_waits_for_its_app(preload: float, prewarm: float) -> None:
+    plan = _plan(preload_timeout=preload, prewarm_timeout=prewarm)
+    unit = _unit(deployment.systemd(plan, deployment.Systemd(), 1)["agent.service"])
+    assert int(unit["TimeoutStartSec"]) > preload + prewarm
+    _, container = _worker_of(_manifests(deployment.kubernetes(plan, deployment.Kubernetes())))
+    probe = container["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] > preload + prewarm
+
+
+# --- quoting ---------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(app=ANY_APP)
+def test_an_app_of_any_name_comes_through(app: str) -> None:
+    plan = _plan(app)
+    _, container = _worker_of(_manifests(deployment.kubernetes(plan, deployment.Kubernetes())))
+    assert container["args"][1].replace("$$(", "$(") == app.replace("$$(", "$(")
+    dockerfile = deployment.docker(plan, deployment.Docker())["Dockerfile"]
+    command = json.loads(re.findall(r"^CMD (.*)$", dockerfile, re.M)[0])
+    assert command[1] == app
+    line = _unit(deployment.systemd(plan, deployment.Systemd(), 1)["agent.service"])["ExecStart"]
+    assert shlex.split(line)[2].replace("%%", "%").replace("$$", "$") == app
+
+
+def test_what_would_make_nonsense_is_refused() -> None:
+    for make in (
+        lambda: _plan("agent.py\nExecStartPre=/bin/rm"),
+        lambda: _plan(""),
+        lambda: deployment.Plan(app="a.py", name="A b"),
+        lambda: deployment.Plan(app="a.py", name="a", settings=Settings(server=ServerOptions(port=0))),
+        lambda: deployment.systemd(_plan(), deployment.Systemd(user="x\ny"), 1),
+        lambda: deployment.docker(_plan(), deployment.Docker(user="x; rm")),
+        lambda: deployment.kubernetes(_plan(), deployment.Kubernetes(replicas=0)),
+        lambda: deployment.kubernetes(_plan(), deployment.Kubernetes(claims_per_second=0.0)),
+    ):
+        with pytest.raises(OptionError):
+            make()
+
+
+def test_every_setting_comes_through_but_for_secrets() -> None:
+    pool = PoolOptions(job_timeout=900.0, stall_timeout=None)
+    server = ServerOptions(token="a-secret-of-no-one", host="0.0.0.0")
+    changed = Settings(pool=pool, server=server, log=LogOptions(log_format="json"))
+    arguments = deployment.Plan(app="a.py", name="a", settings=changed).arguments_in_container()
+    assert dict(zip(arguments[2::2], arguments[3::2], strict=True)) == {
+        "--job-timeout": "900",
+        "--stall-timeout": "off",
+        "--host": "0.0.0.0",
+        "--port": "8700",
+        "--drain-timeout": "60",
+        "--log-format": "json",
+    }
+
+
+# --- systemd ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [252, 253, 254])
+def test_a_unit_says_what_its_systemd_knows(version: int) -> None:
+    unit = _unit(deployment.systemd(_plan(), deployment.Systemd(systemd_version=version), 1)["agent.service"])
+    assert unit["Type"] == ("notify" if version < 253 else "notify-reload")
+    assert ("ExecReload" in unit) == (version < 253)
+    assert ("DelegateSubgroup" in unit) == (version >= 254)
+    assert (unit["KillMode"], unit["Delegate"], unit["OOMPolicy"]) == ("mixed", "yes", "continue")
+
+
+async def test_systemd_finds_nothing_wrong_with_the_unit(make_app: MakeApp, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("there is no systemd-analyze here (Debian's package systemd has it)")
+    _, said, _ = await _run("systemd-analyze", "--version")
+    version = re.findall(r"systemd (\d+)", said)[0]
+    options = ("--systemd-version", version, "--user", "daemon", "--directory", str(tmp_path), "--memory-mb", "4096")
+    app = make_app("")
+    code, out, err = await _run(GREENROOM, "init", "systemd", app, "--name", "agent", *options, cwd=tmp_path)
+    assert (code, out, err) == (0, "wrote agent.service\n", "")
+    code, out, err = await _run("systemd-analyze", "verify", "--man=no", str(tmp_path / "agent.service"))
+    assert code == 0, err
+    assert "agent.service" not in err, err
+
+
+async def test_the_unit_s_command_serves_and_the_image_s_health_check_finds_it(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = str(sock.getsockname()[1])
+    app = make_app("@app.entrypoint\nasync def entrypoint(ctx): pass\n")
+    options = (app, "--port", port, "--num-idle-processes", "1", "--name", "agent")
+    assert (await _run(GREENROOM, "init", "systemd", *options, cwd=tmp_path))[0] == 0
+    assert (await _run(GREENROOM, "init", "docker", *options, cwd=tmp_path))[0] == 0
+    command = shlex.split(_unit((tmp_path / "agent.service").read_text())["ExecStart"])
+    check = json.loads(re.findall(r"^    CMD (.*)$", (tmp_path / "Dockerfile").read_text(), re.M)[0])
+    assert (await _run(sys.executable, *check[1:]))[0] == 1, "nothing serves yet"
+
+    pipe = asyncio.subprocess.PIPE
+    worker = await asyncio.create_subprocess_exec(*command, stderr=pipe)
+    try:
+        assert worker.stderr is not None
+        async with asyncio.timeout(DEADLINE):
+            while b"serving" not in await worker.stderr.readline():
+                assert worker.returncode is None
+        assert await _run(sys.executable, *check[1:]) == (0, "", "")
+        worker.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE):
+            await worker.communicate()
+            assert await worker.wait() == 0
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+            await worker.wait()
+    await eventually(lambda: worker.returncode == 0)
+
+
+# --- Docker and Kubernetes -------------------------------------------------------------------------
+
+
+def test_the_image_runs_the_worker_as_pid_1_and_not_as_root() -> None:
+    text = deployment.docker(_plan(), deployment.Docker(memory_mb=2048))["Dockerfile"]
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    words = dict(line.split(" ", 1) for line in lines if line and not line.startswith(" "))
+    assert json.loads(words["ENTRYPOINT"]) == ["greenroom"]
+    assert words["STOPSIGNAL"] == "SIGTERM"
+    assert words["USER"] == "greenroom"
+    assert "tini" not in text
+    assert "--memory 2048m" in text
+    assert json.loads(words["CMD"])[-2:] == ["--host", "0.0.0.0"]
+
+
+def test_the_manifests_belong_together() -> None:
+    files = deployment.kubernetes(_plan(max_jobs=40), deployment.Kubernetes(memory_mb=4096, replicas=3))
+    manifests = _manifests(files)
+    assert set(manifests) == {"Deployment", "Service", "PodDisruptionBudget", "PodMonitor", "ScaledObject"}
+    spec = manifests["Deployment"]["spec"]
+    labels = spec["template"]["metadata"]["labels"]
+    assert spec["selector"]["matchLabels"] == labels == manifests["Service"]["spec"]["selector"]
+    for kind in ("PodDisruptionBudget", "PodMonitor"):
+        assert manifests[kind]["spec"]["selector"]["matchLabels"] == labels
+    (endpoint,) = manifests["PodMonitor"]["spec"]["podMetricsEndpoints"]
+    assert manifests["ScaledObject"]["spec"]["scaleTargetRef"]["name"] == manifests["Deployment"]["metadata"]["name"]
+    pod, container = _worker_of(manifests)
+    paths = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
+    assert paths == {"readinessProbe": "/readyz", "livenessProbe": "/livez", "startupProbe": "/readyz"}
+    (token,) = container["env"]
+    assert token["name"] == "GREENROOM_TOKEN"
+    assert token["valueFrom"]["secretKeyRef"] == endpoint["authorization"]["credentials"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["resources"]["limits"] == {"memory": "4096Mi"}
+    port = container["args"][container["args"].index("--port") + 1]
+    assert container["ports"][0]["containerPort"] == int(port)
+    queries = " ".join(trigger["metadata"]["query"] for trigger in manifests["ScaledObject"]["spec"]["triggers"])
+    for metric in ("greenroom_claims_total", "greenroom_warm_deficit", "greenroom_idle_target", "(40 * 0.7)"):
+        assert metric in queries
+
+
+# --- the command -----------------------------------------------------------------------------------
+
+
+async def test_files_that_are_there_are_not_overwritten(tmp_path: Path) -> None:
+    for kind, name in (("systemd", "my-agent.service"), ("docker", "Dockerfile"), ("k8s", "k8s/pdb.yaml")):
+        command = (GREENROOM, "init", kind, "src/my_agent.py:app")
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+        code, out, err = await _run(*command, cwd=tmp_path)
+        assert (code, out) == (1, "")
+        assert f"{name} is there already" in err
+        assert path.read_text() == "mine"
+        code, out, _ = await _run(*command, "--stdout", cwd=tmp_path)
+        assert code == 0
+        assert path.read_text() == "mine"
+        code, _, _ = await _run(*command, "--force", cwd=tmp_path)
+        assert code == 0
+        assert path.read_text() in out
+    assert sorted(os.listdir(tmp_path)) == [".dockerignore", "Dockerfile", "k8s", "my-agent.service"]
+
+
+async def test_a_setting_that_makes_no_sense_writes_nothing(tmp_path: Path) -> None:
+    code, _, err = await _run(GREENROOM, "init", "k8s", "agent.py", "--max-jobs", "0", cwd=tmp_path)
+    assert code == 2
+    assert "max_jobs" in err
+    assert not os.listdir(tmp_path)
