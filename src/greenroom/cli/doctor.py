@@ -1,0 +1,121 @@
+"""``greenroom doctor APP``: examine an app as it would run, on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..doctor.examination import Examination, Questions, examine
+from ..doctor.findings import LEVELS, Finding, Level, has_problem
+from ..errors import AppLoadError, OptionError
+from ..options import PoolOptions
+from ..server import ServerOptions
+from .apps import EXIT_NOT_LOADED, AppArgument, find_modules_from_here
+from .fields import with_fields
+from .logs import LogOptions, logging_to_stderr
+from .printing import print_json
+
+__all__ = ["doctor"]
+
+EXIT_PROBLEMS = 1
+
+_DEFAULT_POOL = PoolOptions()
+_MARKS: dict[Level, tuple[str, str]] = {
+    "ok": ("✓", "green"),
+    "note": ("·", "cyan"),
+    "warning": ("!", "yellow"),
+    "problem": ("✗", "bold red"),
+}
+
+
+@with_fields
+def doctor(
+    app: AppArgument,
+    pool: PoolOptions = _DEFAULT_POOL,
+    drain_timeout: Annotated[
+        float, typer.Option(help="The worker's drain_timeout, to be compared with grace periods.", metavar="SECONDS")
+    ] = ServerOptions().drain_timeout,
+    processes: Annotated[int, typer.Option(help="How many idle processes are started and measured.", min=1)] = 4,
+    session_mb: Annotated[
+        float,
+        typer.Option(help="Memory that a running session takes beyond an idle process.", metavar="MIB", min=0.0),
+    ] = 0.0,
+    deployment: Annotated[
+        Path | None,
+        typer.Option(help="A systemd unit, Kubernetes manifest or Compose file: its grace period is checked."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print findings and facts as one JSON object.")] = False,
+) -> int:
+    """Examine an app as it would run on this machine: load, processes, memory, capacity, limits, kernel, grace periods.
+
+    The app is loaded and prewarmed for real, but no session is started. Exits with 0 if nothing is wrong, with 1
+    if there are problems, and with 3 if the app does not load.
+    """
+    if not 0 < drain_timeout < 10**9:
+        raise OptionError(f"drain_timeout is {drain_timeout!r}; it must be a number of seconds above 0")
+    find_modules_from_here(app)
+    questions = Questions(
+        app=app,
+        options=pool,
+        drain_timeout=drain_timeout,
+        processes=processes,
+        session_mb=session_mb,
+        deployment=deployment,
+    )
+    try:
+        with logging_to_stderr(LogOptions(log_level="error")):
+            found = asyncio.run(examine(questions))
+    except AppLoadError as error:
+        return _not_loaded(app, error, as_json=as_json)
+    if as_json:
+        print_json(found)
+    elif sys.stdout.isatty():
+        _show(found)
+    else:
+        print("\n".join(_plain(found)))
+    return EXIT_PROBLEMS if has_problem(found.findings) else 0
+
+
+def _not_loaded(app: str, error: AppLoadError, *, as_json: bool) -> int:
+    if as_json:
+        print_json({"app": app, "error": str(error)})
+    print(f"greenroom doctor: {app} does not load: {error}", file=sys.stderr)
+    return EXIT_NOT_LOADED
+
+
+def _show(found: Examination) -> None:
+    console = Console(highlight=False)
+    table = Table.grid(padding=(0, 1))
+    for finding in found.findings:
+        mark, style = _MARKS[finding.level]
+        text = Text(finding.found)
+        if finding.todo:
+            text.append(f"\n→ {finding.todo}", style="dim" if finding.level == "note" else style)
+        table.add_row(Text(mark, style), Text(finding.topic, "bold"), text)
+    console.print(Text(f"greenroom doctor {found.app}", "bold"))
+    console.print(table)
+    console.print(Text(_summary(found.findings), "bold red" if has_problem(found.findings) else "bold green"))
+
+
+def _plain(found: Examination) -> list[str]:
+    """One line a finding, and one for what to do."""
+    lines = []
+    for finding in found.findings:
+        lines.append(f"{finding.level:<8}{finding.topic:<10}{finding.found}")
+        if finding.todo:
+            indented = finding.todo.replace("\n", "\n" + " " * 20)
+            lines.append(f"{'':18}→ {indented}")
+    return [*lines, _summary(found.findings)]
+
+
+def _summary(findings: tuple[Finding, ...]) -> str:
+    counts = {level: sum(finding.level == level for finding in findings) for level in reversed(LEVELS)}
+    shown = [f"{count} {level}{'s' if count > 1 else ''}" for level, count in counts.items() if count and level != "ok"]
+    return f"{', '.join(shown) or 'nothing to remark'}; {counts['ok']} ok"

@@ -1,0 +1,103 @@
+"""Has the app loaded once in a fresh interpreter, as it would be, and tells what that took and left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from typing import IO, Any
+
+from ..errors import AppLoadError
+from ..options import PoolOptions
+from ..pool.zygote import child_environment, interpreter_flags
+from ..zygote import undertaker
+from . import importtime, probe
+from .facts import LoadFacts
+
+__all__ = ["load_once"]
+
+_MOST_PACKAGES = 8
+_LAST_LINES = 15
+
+
+def load_once(app: str, options: PoolOptions) -> LoadFacts:
+    """Load it. Raises :class:`AppLoadError` if it does not, within ``preload_timeout``.
+
+    Blocks; what the app writes goes nowhere, except that its last lines are told if it ends the interpreter.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace") as log:
+        told = _run(app, options.preload_timeout, log)
+        log.seek(0)
+        lines = log.read().splitlines()
+    if told is None:
+        raise AppLoadError(f"the interpreter ended while it loaded the app; its last lines:\n{_last(lines)}")
+    if "error" in told:
+        raise AppLoadError(_explained(told["error"]))
+    return _facts(told, lines)
+
+
+def _run(app: str, timeout: float, log: IO[str]) -> Any:
+    token = secrets.token_hex(8)
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    command = [sys.executable, *interpreter_flags(), "-X", "importtime", "-m", probe.__name__, str(writing)]
+    with os.fdopen(reading) as answer:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=(writing,),
+                env=child_environment(token),
+                text=True,
+                start_new_session=True,
+            )
+        finally:
+            os.close(writing)
+        order = {"app": app, "sys_path": [path or os.getcwd() for path in sys.path]}
+        try:
+            process.communicate(json.dumps(order) + "\n", timeout)
+        except subprocess.TimeoutExpired:
+            raise AppLoadError(f"the app did not load within preload_timeout ({timeout:g} s)") from None
+        finally:
+            _end(process)
+            undertaker.end_strays(token)  # what it had started, where it could not end that itself
+        text = answer.read()
+    return json.loads(text) if text else None
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):  # all gone, as they should be
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def _facts(told: dict[str, Any], lines: list[str]) -> LoadFacts:
+    begin = lines.index(probe.BEGIN) + 1
+    end = lines.index(probe.END, begin)
+    imports = lines[begin:end]
+    texts: dict[str, Any] = {name: tuple(told.pop(name)) for name in ("threads", "allowed_threads", "fds", "children")}
+    return LoadFacts(
+        **told,
+        **texts,
+        modules=importtime.modules_in(imports),
+        packages=importtime.costs(imports, most=_MOST_PACKAGES),
+    )
+
+
+def _explained(error: dict[str, str]) -> str:
+    """With the traceback, where it leads into the user's code; a complaint of Greenroom's says it all."""
+    is_own = error["type"] == f"{AppLoadError.__module__}.{AppLoadError.__qualname__}"
+    return error["message"] if is_own else f"{error['type']}: {error['message']}\n{error['traceback'].rstrip()}"
+
+
+def _last(lines: list[str]) -> str:
+    told = [line for line in lines if line and not line.startswith("import time:") and line != probe.BEGIN]
+    return "\n".join(told[-_LAST_LINES:]) or "(it said nothing)"
