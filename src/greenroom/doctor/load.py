@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from typing import IO, Any
 
 from ..errors import AppLoadError
 from ..options import PoolOptions
 from ..pool.zygote import child_environment, interpreter_flags
+from ..system import stackdump
 from ..zygote import undertaker
 from . import importtime, probe
 from .facts import LoadFacts
@@ -23,6 +25,7 @@ __all__ = ["load_once"]
 
 _MOST_PACKAGES = 8
 _LAST_LINES = 15
+_DUMP_SECONDS = 1.0
 
 
 def load_once(app: str, options: PoolOptions) -> LoadFacts:
@@ -30,7 +33,8 @@ def load_once(app: str, options: PoolOptions) -> LoadFacts:
 
     Blocks; what the app writes goes nowhere, except that its last lines are told if it ends the interpreter.
     """
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace") as log:
+    # To be appended to: the interpreter writes where this process has read up to otherwise.
+    with tempfile.TemporaryFile("a+", encoding="utf-8", errors="backslashreplace") as log:
         told = _run(app, options.preload_timeout, log)
         log.seek(0)
         lines = log.read().splitlines()
@@ -63,12 +67,30 @@ def _run(app: str, timeout: float, log: IO[str]) -> Any:
         try:
             process.communicate(json.dumps(order) + "\n", timeout)
         except subprocess.TimeoutExpired:
-            raise AppLoadError(f"the app did not load within preload_timeout ({timeout:g} s)") from None
+            stacks = _stacks(process, log)
+            raise AppLoadError(
+                f"the app did not load within preload_timeout ({timeout:g} s); it was in:\n{stacks}"
+            ) from None
         finally:
             _end(process)
             undertaker.end_strays(token)  # what it had started, where it could not end that itself
         text = answer.read()
     return json.loads(text) if text else None
+
+
+def _stacks(process: subprocess.Popen[str], log: IO[str]) -> str:
+    """Where it is stuck, written to its log by a handler in C."""
+    begin = log.seek(0, os.SEEK_END)
+    stackdump.request(process.pid)
+    patience = time.monotonic() + _DUMP_SECONDS
+    while not stackdump.is_complete(dump := _from(begin, log)) and time.monotonic() < patience:
+        time.sleep(0.005)
+    return dump.rstrip() or "(its stack could not be had)"
+
+
+def _from(begin: int, log: IO[str]) -> str:
+    log.seek(begin)
+    return log.read()
 
 
 def _end(process: subprocess.Popen[str]) -> None:

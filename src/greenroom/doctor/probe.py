@@ -6,6 +6,7 @@ stderr tell the app's imports from what this program imports itself.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ import time
 from typing import Any
 
 from ..errors import ErrorInfo
-from ..system import prctl, proc
+from ..system import prctl, proc, stackdump
 
 # Everything that the zygote has imported when it begins to load: it is not the app's to pay for.
 from ..zygote import census, template, undertaker
@@ -30,6 +31,7 @@ assert template
 def main() -> None:
     fd = int(sys.argv[1])
     del sys.argv[1:]
+    faulthandler.register(stackdump.SIGNAL, file=2, all_threads=True)
     prctl.set_child_subreaper()  # what the app starts stays below this process, and is ended with it
     os.set_inheritable(fd, False)
     order = json.loads(sys.stdin.readline())
@@ -75,11 +77,12 @@ def _mark(text: str) -> None:
 
 
 def _described(pid: int) -> str:
+    """Its command line; its name, where it has none or not yet."""
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as words:
-            command = words.read(200).replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        with open(f"/proc/{pid}/cmdline", "rb") as words, open(f"/proc/{pid}/comm") as name:
+            command = words.read(200).replace(b"\0", b" ").decode("utf-8", "replace").strip() or name.read().strip()
     except OSError:
-        command = "?"
+        command = "ended since"
     return f"{command} (pid {pid})"
 
 

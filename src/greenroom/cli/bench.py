@@ -1,0 +1,135 @@
+"""``greenroom bench APP``: an app's own launch latency, refill and memory, measured on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from ..doctor.bench import Plan
+from ..doctor.bench import bench as measure
+from ..doctor.bench_figures import BenchFigures, Burst, Spread
+from ..doctor.plots import check_can_draw, draw, histogram_lines, memory_lines
+from ..errors import AppLoadError, OptionError, PrewarmError
+from ..options import PoolOptions
+from .apps import EXIT_NOT_LOADED, AppArgument, find_modules_from_here
+from .fields import with_fields
+from .logs import LogOptions, logging_to_stderr
+from .printing import print_json
+
+__all__ = ["bench"]
+
+EXIT_FAILED = 1
+"""Processes did not become idle, launches failed, or sessions ended in an error."""
+
+_DEFAULT_POOL = PoolOptions()
+
+
+@with_fields
+def bench(
+    app: AppArgument,
+    pool: PoolOptions = _DEFAULT_POOL,
+    metadata: Annotated[str, typer.Option(help="Metadata of each session.", metavar="JSON")] = "null",
+    seconds: Annotated[float, typer.Option(help="Time for all measurements.", metavar="SECONDS", min=1.0)] = 20.0,
+    launches: Annotated[int, typer.Option(help="Launches to measure, if there is time.", min=1)] = 200,
+    burst: Annotated[int, typer.Option(help="Sessions to start at once; 0 leaves that out.", min=0)] = 20,
+    hold: Annotated[
+        float,
+        typer.Option(help="How long these run before their memory is read.", metavar="SECONDS", min=0.0),
+    ] = 1.0,
+    idle_max: Annotated[
+        int, typer.Option(help="The memory of up to this many idle processes is measured.", min=1)
+    ] = 16,
+    plot: Annotated[Path | None, typer.Option(help="Draw a picture into this file (needs matplotlib).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
+) -> int:
+    """Measure an app's own launch latency, refill, burst and memory on this machine.
+
+    Sessions are real: the app's entrypoint is run with the metadata given, and is cancelled once it is measured.
+    Exits with 0, with 1 if processes or sessions failed, and with 3 if the app does not load.
+    """
+    if plot is not None:
+        check_can_draw(plot)
+    find_modules_from_here(app)
+    plan = Plan(
+        app=app,
+        options=pool,
+        metadata=_parsed(metadata),
+        seconds=seconds,
+        launches=launches,
+        burst=min(burst, pool.max_jobs),
+        hold=hold,
+        idle_max=idle_max,
+    )
+    try:
+        with logging_to_stderr(LogOptions(log_level="error")):
+            figures = asyncio.run(measure(plan))
+    except AppLoadError as error:
+        return _failed(f"{app} does not load: {error}", EXIT_NOT_LOADED, as_json=as_json)
+    except PrewarmError as error:
+        return _failed(str(error), EXIT_FAILED, as_json=as_json)
+    if as_json:
+        print_json(figures)
+    else:
+        Console(highlight=False, soft_wrap=True).print(Text("\n".join(_lines(figures))))
+    if plot is not None:
+        draw(figures, plot)
+    for complaint in figures.complaints:
+        print(f"greenroom bench: {complaint}", file=sys.stderr)
+    return EXIT_FAILED if figures.complaints else 0
+
+
+def _parsed(metadata: str) -> Any:
+    try:
+        return json.loads(metadata)
+    except ValueError as error:
+        raise OptionError(f"--metadata is not JSON: {error}") from None
+
+
+def _failed(message: str, code: int, *, as_json: bool) -> int:
+    if as_json:
+        print_json({"error": message})
+    print(f"greenroom bench: {message}", file=sys.stderr)
+    return code
+
+
+def _lines(figures: BenchFigures) -> list[str]:
+    return [
+        f"greenroom bench {figures.app}, {figures.seconds:.1f} s",
+        "",
+        f"launch, claim → acknowledged: {_told(figures.launch)}",
+        *histogram_lines(figures.histogram),
+        *([f"{figures.cold} more found no idle process"] if figures.cold else []),
+        "",
+        f"refill, claim → idle again: {_told(figures.refill)}",
+        *_of_burst(figures.burst),
+        "",
+        "memory of the zygote and its idle processes (PSS)",
+        *memory_lines(figures.memory),
+    ]
+
+
+def _of_burst(burst: Burst | None) -> list[str]:
+    if burst is None:
+        return ["burst: left out; there was no time for it, or --burst is 0"]
+    refill = (
+        "not idle again in time" if burst.refill_seconds is None else f"idle again after {burst.refill_seconds:.2f} s"
+    )
+    failed = f", {burst.failed} did not start" if burst.failed else ""
+    lines = [f"burst of {burst.sessions} on {burst.idle} idle: {_told(burst.start)}; {refill}{failed}"]
+    if burst.running_private_mb is not None:
+        lines.append(f"a running session has {burst.running_private_mb:.1f} MiB to itself")
+    return lines
+
+
+def _told(spread: Spread | None) -> str:
+    if spread is None:
+        return "not measured: there was no time for it"
+    p50, p90, p99, most = (f"{value * 1000:.2f}" for value in (spread.p50, spread.p90, spread.p99, spread.most))
+    return f"p50 {p50} ms, p90 {p90}, p99 {p99}, max {most} ({spread.count})"
