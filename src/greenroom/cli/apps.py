@@ -1,18 +1,11 @@
-"""Naming an app on the command line."""
+"""Finding an app that is named on the command line."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
 
-import typer
-
-__all__ = ["EXIT_NOT_LOADED", "AppArgument", "find_modules_from_here"]
-
-EXIT_NOT_LOADED = 3
-
-AppArgument = Annotated[str, typer.Argument(metavar="APP", help="agent.py, agent.py:app or package.module:app")]
+__all__ = ["find_modules_from_here"]
 
 
 def find_modules_from_here(app: str) -> None:

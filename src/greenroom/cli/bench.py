@@ -1,4 +1,4 @@
-"""``greenroom bench APP``: an app's own launch latency, refill and memory, measured on this machine."""
+"""`greenroom bench`: an app's own launch latency, refill and memory, measured on this machine."""
 
 from __future__ import annotations
 
@@ -6,35 +6,37 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from ..doctor.bench import Plan
-from ..doctor.bench import bench as measure
-from ..doctor.bench_figures import BenchFigures, Burst, Spread
-from ..doctor.plots import check_can_draw, draw, histogram_lines, memory_lines
 from ..errors import AppLoadError, OptionError, PrewarmError
-from ..options import PoolOptions
-from .apps import EXIT_NOT_LOADED, AppArgument, find_modules_from_here
+from ..exit_codes import ExitCode
+from ..settings import DEFAULTS, LogOptions, PoolOptions
+from .apps import find_modules_from_here
+from .failure import Failure
 from .fields import with_fields
-from .logs import LogOptions, logging_to_stderr
+from .logs import logging_to_stderr
 from .printing import print_json
+from .serve import AppArgument
 
-__all__ = ["bench"]
+if TYPE_CHECKING:
+    from ..doctor.bench import Plan
+    from ..doctor.bench_figures import BenchFigures, Burst, Spread
 
-EXIT_FAILED = 1
-"""Processes did not become idle, launches failed, or sessions ended in an error."""
+__all__ = ["register"]
 
-_DEFAULT_POOL = PoolOptions()
+_START = DEFAULTS["start"]
+
+
+def register(cli: typer.Typer) -> None:
+    cli.command()(bench)
 
 
 @with_fields
 def bench(
     app: AppArgument,
-    pool: PoolOptions = _DEFAULT_POOL,
+    pool: PoolOptions = _START.pool,
     metadata: Annotated[str, typer.Option(help="Metadata of each session.", metavar="JSON")] = "null",
     seconds: Annotated[float, typer.Option(help="Time for all measurements.", metavar="SECONDS", min=1.0)] = 20.0,
     launches: Annotated[int, typer.Option(help="Launches to measure, if there is time.", min=1)] = 200,
@@ -52,8 +54,12 @@ def bench(
     """Measure an app's own launch latency, refill, burst and memory on this machine.
 
     Sessions are real: the app's entrypoint is run with the metadata given, and is cancelled once it is measured.
-    Exits with 0, with 1 if processes or sessions failed, and with 3 if the app does not load.
+
+    Exits with 0, with 1 if processes or sessions failed, with 3 if the app does not load.
     """
+    from ..doctor.bench import Plan
+    from ..doctor.plots import check_can_draw, draw
+
     if plot is not None:
         check_can_draw(plot)
     find_modules_from_here(app)
@@ -67,22 +73,29 @@ def bench(
         hold=hold,
         idle_max=idle_max,
     )
-    try:
-        with logging_to_stderr(LogOptions(log_level="error")):
-            figures = asyncio.run(measure(plan))
-    except AppLoadError as error:
-        return _failed(f"{app} does not load: {error}", EXIT_NOT_LOADED, as_json=as_json)
-    except PrewarmError as error:
-        return _failed(str(error), EXIT_FAILED, as_json=as_json)
+    figures = _measured(plan, as_json=as_json)
     if as_json:
         print_json(figures)
     else:
-        Console(highlight=False, soft_wrap=True).print(Text("\n".join(_lines(figures))))
+        print("\n".join(_lines(figures)))
     if plot is not None:
         draw(figures, plot)
     for complaint in figures.complaints:
         print(f"greenroom bench: {complaint}", file=sys.stderr)
-    return EXIT_FAILED if figures.complaints else 0
+    return ExitCode.NEGATIVE if figures.complaints else ExitCode.OK
+
+
+def _measured(plan: Plan, *, as_json: bool) -> BenchFigures:
+    from ..doctor.bench import bench as measure
+
+    try:
+        with logging_to_stderr(LogOptions(log_level="error")):
+            return asyncio.run(measure(plan))
+    except (AppLoadError, PrewarmError) as error:
+        if as_json:
+            print_json({"app": plan.app, "error": str(error)})
+        code = ExitCode.APP if isinstance(error, AppLoadError) else ExitCode.NEGATIVE
+        raise Failure(f"{plan.app}: {error}", code) from None
 
 
 def _parsed(metadata: str) -> Any:
@@ -92,14 +105,9 @@ def _parsed(metadata: str) -> Any:
         raise OptionError(f"--metadata is not JSON: {error}") from None
 
 
-def _failed(message: str, code: int, *, as_json: bool) -> int:
-    if as_json:
-        print_json({"error": message})
-    print(f"greenroom bench: {message}", file=sys.stderr)
-    return code
-
-
 def _lines(figures: BenchFigures) -> list[str]:
+    from ..doctor.plots import histogram_lines, memory_lines
+
     return [
         f"greenroom bench {figures.app}, {figures.seconds:.1f} s",
         "",
@@ -109,6 +117,7 @@ def _lines(figures: BenchFigures) -> list[str]:
         "",
         f"refill, claim → idle again: {_told(figures.refill)}",
         *_of_burst(figures.burst),
+        *_of_session(figures),
         "",
         "memory of the zygote and its idle processes (PSS)",
         *memory_lines(figures.memory),
@@ -122,10 +131,19 @@ def _of_burst(burst: Burst | None) -> list[str]:
         "not idle again in time" if burst.refill_seconds is None else f"idle again after {burst.refill_seconds:.2f} s"
     )
     failed = f", {burst.failed} did not start" if burst.failed else ""
-    lines = [f"burst of {burst.sessions} on {burst.idle} idle: {_told(burst.start)}; {refill}{failed}"]
-    if burst.running_private_mb is not None:
-        lines.append(f"a running session has {burst.running_private_mb:.1f} MiB to itself")
-    return lines
+    return [f"burst of {burst.sessions} on {burst.idle} idle: {_told(burst.start)}; {refill}{failed}"]
+
+
+def _of_session(figures: BenchFigures) -> list[str]:
+    """Told so that it can be passed on to `doctor`."""
+    running = figures.burst.running_private_mb if figures.burst else None
+    if running is None or not figures.memory:
+        return []
+    more = max(running - figures.memory[-1].private_mb, 0.0)
+    return [
+        "",
+        f"a session has {running:.1f} MiB to itself so soon after its start: greenroom doctor --session-mb {more:.1f}",
+    ]
 
 
 def _told(spread: Spread | None) -> str:

@@ -1,32 +1,32 @@
-"""``greenroom doctor APP``: examine an app as it would run, on this machine."""
+"""`greenroom doctor`: examine an app as it would run, on this machine."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from ..doctor.examination import Examination, Questions, examine
-from ..doctor.findings import LEVELS, Finding, Level, has_problem
 from ..errors import AppLoadError, OptionError
-from ..options import PoolOptions
-from ..server import ServerOptions
-from .apps import EXIT_NOT_LOADED, AppArgument, find_modules_from_here
+from ..exit_codes import ExitCode
+from ..settings import DEFAULTS, LogOptions, PoolOptions
+from .apps import find_modules_from_here
+from .failure import Failure
 from .fields import with_fields
-from .logs import LogOptions, logging_to_stderr
+from .logs import logging_to_stderr
 from .printing import print_json
+from .serve import AppArgument
 
-__all__ = ["doctor"]
+if TYPE_CHECKING:
+    from ..doctor.examination import Examination
+    from ..doctor.findings import Finding, Level
 
-EXIT_PROBLEMS = 1
+__all__ = ["register"]
 
-_DEFAULT_POOL = PoolOptions()
+_START = DEFAULTS["start"]
+
 _MARKS: dict[Level, tuple[str, str]] = {
     "ok": ("✓", "green"),
     "note": ("·", "cyan"),
@@ -35,13 +35,17 @@ _MARKS: dict[Level, tuple[str, str]] = {
 }
 
 
+def register(cli: typer.Typer) -> None:
+    cli.command()(doctor)
+
+
 @with_fields
 def doctor(
     app: AppArgument,
-    pool: PoolOptions = _DEFAULT_POOL,
+    pool: PoolOptions = _START.pool,
     drain_timeout: Annotated[
         float, typer.Option(help="The worker's drain_timeout, to be compared with grace periods.", metavar="SECONDS")
-    ] = ServerOptions().drain_timeout,
+    ] = _START.server.drain_timeout,
     processes: Annotated[int, typer.Option(help="How many idle processes are started and measured.", min=1)] = 4,
     session_mb: Annotated[
         float,
@@ -53,11 +57,14 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print findings and facts as one JSON object.")] = False,
 ) -> int:
-    """Examine an app as it would run on this machine: load, processes, memory, capacity, limits, kernel, grace periods.
+    """Examine an app as it would run here: load, processes, memory, capacity, limits, kernel, grace periods.
 
-    The app is loaded and prewarmed for real, but no session is started. Exits with 0 if nothing is wrong, with 1
-    if there are problems, and with 3 if the app does not load.
+    The app is loaded and prewarmed for real, but no session is started.
+
+    Exits with 0 if it can be served, with 1 if there are problems, with 3 if it does not load.
     """
+    from ..doctor.examination import Questions, examine
+
     if not 0 < drain_timeout < 10**9:
         raise OptionError(f"drain_timeout is {drain_timeout!r}; it must be a number of seconds above 0")
     find_modules_from_here(app)
@@ -73,25 +80,28 @@ def doctor(
         with logging_to_stderr(LogOptions(log_level="error")):
             found = asyncio.run(examine(questions))
     except AppLoadError as error:
-        return _not_loaded(app, error, as_json=as_json)
+        if as_json:
+            print_json({"app": app, "error": str(error)})
+        raise Failure(f"{app}: {error}", ExitCode.APP) from None
+    _print(found, as_json=as_json)
+    has_problem = any(finding.level == "problem" for finding in found.findings)
+    return ExitCode.NEGATIVE if has_problem else ExitCode.OK
+
+
+def _print(found: Examination, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif sys.stdout.isatty():
         _show(found)
     else:
         print("\n".join(_plain(found)))
-    return EXIT_PROBLEMS if has_problem(found.findings) else 0
-
-
-def _not_loaded(app: str, error: AppLoadError, *, as_json: bool) -> int:
-    if as_json:
-        print_json({"app": app, "error": str(error)})
-    print(f"greenroom doctor: {app} does not load: {error}", file=sys.stderr)
-    return EXIT_NOT_LOADED
 
 
 def _show(found: Examination) -> None:
-    console = Console(highlight=False)
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table.grid(padding=(0, 1))
     for finding in found.findings:
         mark, style = _MARKS[finding.level]
@@ -99,9 +109,10 @@ def _show(found: Examination) -> None:
         if finding.todo:
             text.append(f"\n→ {finding.todo}", style="dim" if finding.level == "note" else style)
         table.add_row(Text(mark, style), Text(finding.topic, "bold"), text)
+    console = Console(highlight=False)
     console.print(Text(f"greenroom doctor {found.app}", "bold"))
     console.print(table)
-    console.print(Text(_summary(found.findings), "bold red" if has_problem(found.findings) else "bold green"))
+    console.print(Text(_summary(found.findings), "bold"))
 
 
 def _plain(found: Examination) -> list[str]:
@@ -116,6 +127,6 @@ def _plain(found: Examination) -> list[str]:
 
 
 def _summary(findings: tuple[Finding, ...]) -> str:
-    counts = {level: sum(finding.level == level for finding in findings) for level in reversed(LEVELS)}
+    counts = {level: sum(finding.level == level for finding in findings) for level in reversed(_MARKS)}
     shown = [f"{count} {level}{'s' if count > 1 else ''}" for level, count in counts.items() if count and level != "ok"]
     return f"{', '.join(shown) or 'nothing to remark'}; {counts['ok']} ok"

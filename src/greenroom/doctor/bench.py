@@ -16,7 +16,7 @@ from ..pool import JobHandle, ProcessPool
 from ..report import ExitReport
 from ..system import proc
 from .bench_figures import BenchFigures, Burst, MemoryPoint, histogram, spread
-from .pacing import grow, until_idle
+from .pacing import Pace
 from .warm import pool_of
 
 __all__ = ["Plan", "bench"]
@@ -49,11 +49,12 @@ async def bench(plan: Plan) -> BenchFigures:
     """Measure. Raises :class:`AppLoadError`, and :class:`PrewarmError` if no process becomes idle."""
     options = replace(plan.options, num_idle_processes=0, max_idle_processes=max(plan.idle_max, _idle(plan)))
     pool = pool_of(plan.app, options)
-    try:
-        await pool.start()
-        return await _Bench(plan, pool).run()
-    finally:
-        await pool.aclose(kill=True)
+    with Pace(pool) as pace:
+        try:
+            await pool.start()
+            return await _Bench(plan, pool, pace).run()
+        finally:
+            await pool.aclose(kill=True)
 
 
 def _idle(plan: Plan) -> int:
@@ -66,6 +67,7 @@ class _Bench:
 
     plan: Plan
     pool: ProcessPool
+    pace: Pace
     starts: list[float] = field(default_factory=list)
     refills: list[float] = field(default_factory=list)
     memory: list[MemoryPoint] = field(default_factory=list)
@@ -108,24 +110,26 @@ class _Bench:
 
     async def _fill(self, size: int) -> None:
         while (idle := self.pool.stats().idle) < size:
-            if await grow(self.pool, idle + 1) is None:
-                raise PrewarmError(f"a process of {self.plan.app} did not become idle: {_why(self.pool)}")
+            if await self.pace.grow(idle + 1) is None:
+                raise PrewarmError(f"a process did not become idle: {_why(self.pool)}")
 
     def _note_memory(self) -> None:
-        pids = [one.pid for one in self.pool.processes if one.state == "idle" and one.pid is not None]
-        parts = [proc.memory_parts(pid) for pid in pids]
-        total = sum(part.pss for part in parts)
+        idle = [one.pid for one in self.pool.processes if one.state == "idle" and one.pid is not None]
         zygote = self.pool.stats().zygote_pid
-        if zygote is not None:
-            total += proc.pss_mb(zygote)
-        self.memory.append(MemoryPoint(len(pids), median(part.private for part in parts), total))
+        try:
+            parts = [proc.memory_parts(pid) for pid in idle]
+            image = 0.0 if zygote is None else proc.pss_mb(zygote)
+        except OSError:
+            return  # one has died just now: this point is left out
+        total = image + sum(part.pss for part in parts)
+        self.memory.append(MemoryPoint(len(idle), median(part.private for part in parts), total))
 
     # --- launches --------------------------------------------------------------------------------
 
     async def _launches(self, idle: int) -> None:
         """One session after the other, each on a quiet machine with all idle processes there."""
         for _ in range(self.plan.launches):
-            if self._left(_FOR_LAUNCHES) <= 0 or not await until_idle(self.pool, idle, self._left(_FOR_LAUNCHES)):
+            if self._left(_FOR_LAUNCHES) <= 0 or not await self.pace.until_idle(idle, self._left(_FOR_LAUNCHES)):
                 return
             await asyncio.sleep(_QUIET)
             await self._launch_one(idle)
@@ -137,7 +141,7 @@ class _Bench:
             return
         if handle.launch_type == "warm":
             # The session runs on meanwhile, as a real one would.
-            if await until_idle(self.pool, idle, self._left(_FOR_LAUNCHES)):
+            if await self.pace.until_idle(idle, self._left(_FOR_LAUNCHES)):
                 self.refills.append(time.monotonic() - begin)
         else:
             self.cold += 1
@@ -146,14 +150,14 @@ class _Bench:
                 self.starts.append(_claim_to_start(report))
 
     async def _burst(self, idle: int) -> Burst | None:
-        if self._left(_FOR_THE_BURST) <= 0 or not await until_idle(self.pool, idle, self._left(_FOR_THE_BURST)):
+        if self._left(_FOR_THE_BURST) <= 0 or not await self.pace.until_idle(idle, self._left(_FOR_THE_BURST)):
             return None
         await asyncio.sleep(_QUIET)
         had = self.pool.stats().idle
         begin = time.monotonic()
         handles = await asyncio.gather(*(self._launched() for _ in range(self.plan.burst)))
         started = [handle for handle in handles if handle is not None]
-        refilled = await until_idle(self.pool, had, self._left(_FOR_THE_BURST))
+        refilled = await self.pace.until_idle(had, self._left(_FOR_THE_BURST))
         refill = time.monotonic() - begin
         await asyncio.sleep(max(min(self.plan.hold - refill, self._left()), 0.0))
         running = _private_of(started)

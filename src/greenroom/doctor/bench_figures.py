@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Bar", "BenchFigures", "Burst", "MemoryPoint", "Spread", "histogram", "spread"]
+__all__ = ["BARS", "Bar", "BenchFigures", "Burst", "MemoryPoint", "Spread", "histogram", "spread"]
+
+BARS = 12
+"""Of a histogram, up to the 99th percentile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ def spread(values: Sequence[float]) -> Spread | None:
     return Spread(len(ordered), ordered[0], p50, p90, p99, ordered[-1])
 
 
-def histogram(values: Sequence[float], bars: int = 12) -> tuple[Bar, ...]:
+def histogram(values: Sequence[float], bars: int = BARS) -> tuple[Bar, ...]:
     """Bars of the same width from the least value to the 99th percentile; what lies beyond is in one more."""
     if not values:
         return ()

@@ -98,7 +98,6 @@ class KernelFacts:
     memory_delegated: bool
     shm_mb: float | None
     """Free in ``/dev/shm``; ``None`` if it is not there."""
-    is_pid_1: bool
 
 
 @dataclass(frozen=True, slots=True)

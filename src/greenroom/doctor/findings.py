@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["LEVELS", "Finding", "Level", "has_problem", "note", "ok", "problem", "warning"]
+__all__ = ["Finding", "Level", "note", "ok", "problem", "warning"]
 
 Level = Literal["ok", "note", "warning", "problem"]
 
-LEVELS: tuple[Level, ...] = ("ok", "note", "warning", "problem")
 """``ok``: as it should be. ``note``: good to know. ``warning``: it works, but not for long, or not well.
 ``problem``: the app cannot be served like this."""
 
@@ -39,7 +37,3 @@ def warning(topic: str, found: str, todo: str) -> Finding:
 
 def problem(topic: str, found: str, todo: str) -> Finding:
     return Finding("problem", topic, found, todo)
-
-
-def has_problem(findings: Iterable[Finding]) -> bool:
-    return any(finding.level == "problem" for finding in findings)

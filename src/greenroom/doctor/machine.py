@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import resource
 
@@ -37,7 +36,6 @@ def read_kernel() -> KernelFacts:
         psi=kernel_features.psi(),
         memory_delegated=cgroup.memory_is_delegated(),
         shm_mb=kernel_features.shm_free_mb(),
-        is_pid_1=os.getpid() == 1,
     )
 
 

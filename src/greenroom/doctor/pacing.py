@@ -1,50 +1,64 @@
-"""Waiting for a pool's processes to become idle, with the time that it took."""
+"""Hearing of a pool's processes as they become idle, or fail to."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from types import TracebackType
 
 from ..pool import ProcessPool
+from ..pool.events import BreakerChanged, Event, ProcessEnded, ProcessWarmed
 
-__all__ = ["Growth", "grow", "until_idle"]
-
-_LOOK_AGAIN = 0.001
-"""Seconds between two looks at the pool, and so the error of what is measured here."""
+__all__ = ["Pace"]
 
 
-@dataclass(frozen=True, slots=True)
-class Growth:
-    """One more process."""
+class Pace:
+    """Listens to a pool, from its making on. A context manager: afterwards it does not."""
 
-    idle_seconds: float
-    """From the request until it was idle."""
-    prewarm_seconds: float
-    """Of these, in ``prewarm`` and the rehearsal after it."""
+    def __init__(self, pool: ProcessPool) -> None:
+        self._pool = pool
+        self._warmed: dict[str, ProcessWarmed] = {}
+        self._latest: ProcessWarmed | None = None
+        self._has_failed = False
+        self._changed = asyncio.Event()
+        self._unsubscribe: Callable[[], None]
 
+    def __enter__(self) -> Pace:
+        self._unsubscribe = self._pool.subscribe(self._hear)
+        return self
 
-async def grow(pool: ProcessPool, size: int) -> Growth | None:
-    """Have ``size`` idle processes instead of one less; ``None`` if a process fails to become idle."""
-    begin = time.monotonic()
-    warming = begin
-    ended = len(tuple(pool.recent_reports))
-    pool.resize(size)
-    while pool.stats().idle < size:
-        if len(tuple(pool.recent_reports)) > ended or pool.stats().breaker_open:
-            return None
-        if any(process.state == "warming" for process in pool.processes):
-            warming = warming if warming > begin else time.monotonic()
-        await asyncio.sleep(_LOOK_AGAIN)
-    now = time.monotonic()
-    return Growth(now - begin, now - warming if warming > begin else 0.0)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._unsubscribe()
 
+    async def grow(self, size: int) -> ProcessWarmed | None:
+        """Have ``size`` idle processes, one more than now; ``None`` if a process fails to become idle."""
+        self._has_failed = False
+        self._pool.resize(size)
+        await self._until(lambda: self._pool.stats().idle >= size or self._has_failed)
+        return None if self._has_failed else self._latest
 
-async def until_idle(pool: ProcessPool, count: int, timeout: float) -> bool:
-    """Wait until so many processes are idle; whether they were, within ``timeout`` seconds."""
-    give_up = time.monotonic() + timeout
-    while pool.stats().idle < count:
-        if time.monotonic() > give_up or pool.stats().breaker_open:
+    async def until_idle(self, count: int, timeout: float) -> bool:
+        """Wait until so many processes are idle; whether they were, within ``timeout`` seconds."""
+        try:
+            async with asyncio.timeout(max(timeout, 0.0)):
+                await self._until(lambda: self._pool.stats().idle >= count)
+        except TimeoutError:
             return False
-        await asyncio.sleep(_LOOK_AGAIN)
-    return True
+        return True
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, ProcessWarmed):
+            self._warmed[event.process_id] = self._latest = event
+        elif isinstance(event, ProcessEnded):
+            was_idle = self._warmed.pop(event.report.process_id or "", None) is not None
+            self._has_failed = self._has_failed or not was_idle
+        elif isinstance(event, BreakerChanged):
+            self._has_failed = self._has_failed or event.is_open
+        self._changed.set()

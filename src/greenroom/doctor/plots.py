@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import OptionError
-from .bench_figures import Bar, BenchFigures, MemoryPoint
+from .bench_figures import BARS, Bar, BenchFigures, MemoryPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def _draw_histogram(axes: Axes, figures: BenchFigures) -> None:
         [bar.count for bar in bars],
         width=[max(bar.high - bar.low, 1e-6) * 1000 for bar in bars],
         align="edge",
-        color=_GREEN,
+        color=[_GREEN if number < BARS else _MUTED for number in range(len(bars))],  # grey: the slowest 1 %
         edgecolor="white",
     )
     title = "launch: claim → acknowledged"

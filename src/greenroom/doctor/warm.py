@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from ..options import PoolOptions
@@ -11,7 +12,7 @@ from ..pool import ProcessPool
 from ..report import ExitReport
 from ..system import proc
 from .facts import WarmFacts, WarmProcess
-from .pacing import Growth, grow
+from .pacing import Pace
 
 __all__ = ["measure_warm", "pool_of"]
 
@@ -21,25 +22,31 @@ _MOST_FAILURES = 3
 
 async def measure_warm(app: str, options: PoolOptions, count: int) -> WarmFacts:
     """Have ``count`` processes become idle, one after the other. Raises :class:`AppLoadError`."""
-    async with pool_of(app, replace(options, num_idle_processes=0, max_idle_processes=count)) as pool:
-        fds_before = _open_fds()
-        growths = []
-        for size in range(1, count + 1):
-            growth = await grow(pool, size)
-            if growth is None:
-                break
-            growths.append(growth)
-        processes = _processes(pool)
-        fds = (_open_fds() - fds_before) / len(processes) if processes else 0.0
-        zygote = pool.stats().zygote_pid
-        return WarmFacts(
-            processes=processes,
-            idle_seconds=_seconds(growths, "idle_seconds"),
-            prewarm_seconds=_seconds(growths, "prewarm_seconds"),
-            image_mb=proc.rss_mb(zygote) if zygote is not None else 0.0,
-            fds_per_process=fds,
-            failures=_failures(pool.recent_reports),
-        )
+    pool = pool_of(app, replace(options, num_idle_processes=0, max_idle_processes=count))
+    with Pace(pool) as pace:
+        async with pool:
+            return await _measure(pool, pace, count)
+
+
+async def _measure(pool: ProcessPool, pace: Pace, count: int) -> WarmFacts:
+    fds_before = _open_fds()
+    warmings = []
+    for size in range(1, count + 1):
+        warmed = await pace.grow(size)
+        if warmed is None:
+            break
+        warmings.append(warmed)
+    processes = _processes(pool)
+    fds = (_open_fds() - fds_before) / len(processes) if processes else 0.0
+    zygote = pool.stats().zygote_pid
+    return WarmFacts(
+        processes=processes,
+        idle_seconds=tuple(warmed.refill_seconds for warmed in warmings),
+        prewarm_seconds=tuple(warmed.prewarm_seconds for warmed in warmings),
+        image_mb=proc.rss_mb(zygote) if zygote is not None else 0.0,
+        fds_per_process=fds,
+        failures=_failures(pool.recent_reports),
+    )
 
 
 def pool_of(app: str, options: PoolOptions) -> ProcessPool:
@@ -48,16 +55,12 @@ def pool_of(app: str, options: PoolOptions) -> ProcessPool:
 
 def _processes(pool: ProcessPool) -> tuple[WarmProcess, ...]:
     idle = [info.pid for info in pool.processes if info.state == "idle" and info.pid is not None]
-    return tuple(_read(pid) for pid in idle)
-
-
-def _read(pid: int) -> WarmProcess:
-    parts = proc.memory_parts(pid)
-    return WarmProcess(pid, parts.private, parts.shared, parts.pss, proc.thread_count(pid))
-
-
-def _seconds(growths: list[Growth], name: str) -> tuple[float, ...]:
-    return tuple(getattr(growth, name) for growth in growths)
+    found = []
+    for pid in idle:
+        with suppress(OSError):  # it has died since, which its report tells
+            parts = proc.memory_parts(pid)
+            found.append(WarmProcess(pid, parts.private, parts.shared, parts.pss, proc.thread_count(pid)))
+    return tuple(found)
 
 
 def _failures(reports: Iterable[ExitReport]) -> tuple[str, ...]:
