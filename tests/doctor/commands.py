@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Told", "tell"]
+__all__ = ["GREENROOM", "Told", "tell"]
 
 GREENROOM = str(Path(sys.executable).with_name("greenroom"))
 DEADLINE = 50.0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from commands import tell
+from commands import GREENROOM, tell
+from support import DEADLINE, wait_for_file
 
 MakeApp = Callable[[str], str]
 
@@ -88,6 +91,24 @@ async def test_a_session_that_does_not_end_does_not_hold_it_up(make_app: MakeApp
     told = await tell("bench", make_app(source), "--seconds", "2", "--shutdown-timeout", "1000", "--json")
     assert told.json["seconds"] < 30
     assert told.json["memory"]
+
+
+async def test_ctrl_c_ends_it_and_its_sessions(make_app: MakeApp, tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    source = f"""
+    from pathlib import Path
+
+    @app.entrypoint
+    async def entrypoint(ctx):
+        Path({str(told)!r}).write_text(str(os.getpid()))
+        await asyncio.sleep(1000)
+    """
+    options = ("--seconds", "100", "--launches", "1", "--hold", "100")
+    process = await asyncio.create_subprocess_exec(GREENROOM, "bench", make_app(source), *options)
+    await wait_for_file(told)
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(DEADLINE):
+        assert await process.wait() == 130
 
 
 async def test_an_app_that_does_not_load_and_one_that_does_not_warm(make_app: MakeApp) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from commands import tell
+from commands import GREENROOM, tell
+from support import wait_for_exit, wait_for_file
 
 from greenroom.system import proc
 
@@ -147,6 +149,20 @@ async def test_an_app_that_hangs_is_shown_where_and_nothing_of_it_stays(make_app
     assert "preload_timeout (2 s)" in told.err
     assert "app_0.py" in told.err
     assert not [pid for pid in proc.pids() if token in _command_line(pid)]
+
+
+async def test_killed_while_it_loads_an_app_it_leaves_nothing(make_app: MakeApp, tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    source = f"""
+    from pathlib import Path
+    Path({str(told)!r}).write_text(str(os.getpid()))
+    time.sleep(1000)
+    """
+    process = await asyncio.create_subprocess_exec(GREENROOM, "doctor", make_app(source))
+    pidfd = os.pidfd_open(int(await wait_for_file(told)))
+    process.kill()
+    await process.wait()
+    await wait_for_exit(pidfd)
 
 
 async def test_a_prewarm_that_fails(make_app: MakeApp) -> None:

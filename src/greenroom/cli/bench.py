@@ -17,7 +17,7 @@ from .apps import find_modules_from_here
 from .failure import Failure
 from .fields import with_fields
 from .logs import logging_to_stderr
-from .printing import print_json
+from .printing import print_json, working
 from .serve import AppArgument
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def _measured(plan: Plan, *, as_json: bool) -> BenchFigures:
     from ..doctor.bench import bench as measure
 
     try:
-        with logging_to_stderr(LogOptions(log_level="error")):
+        doing = f"measuring {plan.app} for up to {plan.seconds:g} s"
+        with logging_to_stderr(LogOptions(log_level="error")), working(doing):
             return asyncio.run(measure(plan))
     except (AppLoadError, PrewarmError) as error:
         if as_json:

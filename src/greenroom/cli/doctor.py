@@ -16,7 +16,7 @@ from .apps import find_modules_from_here
 from .failure import Failure
 from .fields import with_fields
 from .logs import logging_to_stderr
-from .printing import print_json
+from .printing import print_json, working
 from .serve import AppArgument
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def doctor(
         deployment=deployment,
     )
     try:
-        with logging_to_stderr(LogOptions(log_level="error")):
+        with logging_to_stderr(LogOptions(log_level="error")), working(f"examining {app}"):
             found = asyncio.run(examine(questions))
     except AppLoadError as error:
         if as_json:

@@ -1,4 +1,4 @@
-"""What reading commands print: for people on a terminal, as plain lines elsewhere, or as JSON."""
+"""What commands print: for people on a terminal, as plain lines elsewhere, or as JSON."""
 
 from __future__ import annotations
 
@@ -6,10 +6,24 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["as_json", "print_json"]
+__all__ = ["as_json", "print_json", "working"]
+
+
+@contextmanager
+def working(on: str) -> Iterator[None]:
+    """Tell someone who waits at a terminal what is being done; elsewhere nothing is told."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(on):
+        yield
 
 
 def print_json(value: Any) -> None:

@@ -48,21 +48,24 @@ def load_once(app: str, options: PoolOptions) -> LoadFacts:
 def _run(app: str, timeout: float, log: IO[str]) -> Any:
     token = secrets.token_hex(8)
     reading, writing = os.pipe2(os.O_CLOEXEC)
-    command = [sys.executable, *interpreter_flags(), "-X", "importtime", "-m", probe.__name__, str(writing)]
-    with os.fdopen(reading) as answer:
+    far_lifeline, near_lifeline = os.pipe2(os.O_CLOEXEC)
+    fds = (writing, far_lifeline)
+    command = [sys.executable, *interpreter_flags(), "-X", "importtime", "-m", probe.__name__, *map(str, fds)]
+    with os.fdopen(reading) as answer, os.fdopen(near_lifeline, "wb"):
         try:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                pass_fds=(writing,),
+                pass_fds=fds,
                 env=child_environment(token),
                 text=True,
                 start_new_session=True,
             )
         finally:
-            os.close(writing)
+            for fd in fds:
+                os.close(fd)
         order = {"app": app, "sys_path": [path or os.getcwd() for path in sys.path]}
         try:
             process.communicate(json.dumps(order) + "\n", timeout)

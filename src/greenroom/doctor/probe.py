@@ -1,4 +1,4 @@
-"""``python -X importtime -m greenroom.doctor.probe FD``: one real load of an app, as the zygote does it.
+"""``python -X importtime -m greenroom.doctor.probe FD LIFELINE_FD``: one real load of an app, as the zygote does it.
 
 Reads an order from stdin, writes one JSON object to FD, and ends everything that was started. The marks on
 stderr tell the app's imports from what this program imports itself.
@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from ..errors import ErrorInfo
-from ..system import prctl, proc, stackdump
+from ..system import lifeline, prctl, proc, stackdump
 
 # Everything that the zygote has imported when it begins to load: it is not the app's to pay for.
 from ..zygote import census, template, undertaker
@@ -29,8 +29,10 @@ assert template
 
 
 def main() -> None:
-    fd = int(sys.argv[1])
+    fd, lifeline_fd = map(int, sys.argv[1:3])
     del sys.argv[1:]
+    lifeline.arm(lifeline_fd)
+    os.set_inheritable(lifeline_fd, False)
     faulthandler.register(stackdump.SIGNAL, file=2, all_threads=True)
     prctl.set_child_subreaper()  # what the app starts stays below this process, and is ended with it
     os.set_inheritable(fd, False)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .cgroup_levels import Level, levels, number_in
 
-__all__ = ["MemoryRoom", "available_memory_mb", "tightest"]
+__all__ = ["MemoryLeft", "available_memory_mb", "tightest"]
 
 _FILES = {  # limits, what is used, and what of that the kernel gives back without effort
     1: (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
@@ -16,7 +16,7 @@ _FILES = {  # limits, what is used, and what of that the kernel gives back witho
 }
 
 
-class MemoryRoom(NamedTuple):
+class MemoryLeft(NamedTuple):
     """Memory that is left somewhere."""
 
     mb: float
@@ -35,7 +35,7 @@ def available_memory_mb(root: Path = Path("/")) -> float:
     return tightest(root).mb
 
 
-def tightest(root: Path = Path("/")) -> MemoryRoom:
+def tightest(root: Path = Path("/")) -> MemoryLeft:
     """The same as :func:`available_memory_mb`, with what bounds it."""
     rooms = [(_mem_available(root), "the machine")]
     for level in levels("memory", root):
@@ -43,7 +43,7 @@ def tightest(root: Path = Path("/")) -> MemoryRoom:
         if left is not None:
             rooms.append((left, f"cgroup {level.folder}"))
     least, where = min(rooms)
-    return MemoryRoom(max(least, 0) / 2**20, where)
+    return MemoryLeft(max(least, 0) / 2**20, where)
 
 
 def _mem_available(root: Path) -> int:
