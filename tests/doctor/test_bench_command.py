@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -91,6 +92,17 @@ async def test_a_session_that_does_not_end_does_not_hold_it_up(make_app: MakeApp
     told = await tell("bench", make_app(source), "--seconds", "2", "--shutdown-timeout", "1000", "--json")
     assert told.json["seconds"] < 30
     assert told.json["memory"]
+
+
+async def test_what_was_measured_is_told_even_if_more_processes_do_not_fit(make_app: MakeApp) -> None:
+    def lower() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (90, 90))
+
+    options = (*METADATA, "--seconds", "30", "--launches", "2", "--burst", "0", "--idle-max", "64", "--json")
+    told = await tell("bench", make_app(WAITS), *options, preexec_fn=lower)
+    assert told.code == 1
+    assert told.json["launch"]["count"] == 2
+    assert "Too many open files" in told.err
 
 
 async def test_ctrl_c_ends_it_and_its_sessions(make_app: MakeApp, tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ class Plan:
 
 async def bench(plan: Plan) -> BenchFigures:
     """Measure. Raises :class:`AppLoadError`, and :class:`PrewarmError` if no process becomes idle."""
-    options = replace(plan.options, num_idle_processes=0, max_idle_processes=max(plan.idle_max, _idle(plan)))
+    # From none on, one by one; the ceiling is the app's own until more are asked for.
+    options = replace(plan.options, num_idle_processes=0, max_idle_processes=plan.options.idle_ceiling)
     pool = pool_of(plan.app, options)
     with Pace(pool) as pace:
         try:
@@ -79,7 +80,8 @@ class _Bench:
         idle = _idle(self.plan)
         self.begin = time.monotonic()
         await self._curve(size for size in _sizes(self.plan.idle_max) if size <= idle)
-        await self._fill(idle)
+        if not await self._fill(idle):
+            raise PrewarmError(f"a process did not become idle: {_why(self.pool)}")
         await self._launches(idle)
         burst = await self._burst(idle) if self.plan.burst > 0 else None
         await self._curve(size for size in _sizes(self.plan.idle_max) if size > idle)
@@ -105,13 +107,18 @@ class _Bench:
         for size in sizes:
             if self._left() <= 0:
                 return
-            await self._fill(size)
+            if not await self._fill(size):
+                self.complaints[f"no more than {self.pool.stats().idle} processes became idle: {_why(self.pool)}"] = (
+                    None
+                )
+                return
             self._note_memory()
 
-    async def _fill(self, size: int) -> None:
+    async def _fill(self, size: int) -> bool:
         while (idle := self.pool.stats().idle) < size:
             if await self.pace.grow(idle + 1) is None:
-                raise PrewarmError(f"a process did not become idle: {_why(self.pool)}")
+                return False
+        return True
 
     def _note_memory(self) -> None:
         idle = [one.pid for one in self.pool.processes if one.state == "idle" and one.pid is not None]
@@ -223,4 +230,4 @@ def _told(report: ExitReport) -> str:
 
 def _why(pool: ProcessPool) -> str:
     told = [report.detail for report in pool.recent_reports if report.outcome in ("failed", "killed")]
-    return told[-1] if told else pool.stats().breaker_cause or "its zygote was lost"
+    return pool.stats().breaker_cause or (told[-1] if told else "it took too long")

@@ -11,6 +11,9 @@ from ..pool.events import BreakerChanged, Event, ProcessEnded, ProcessWarmed
 
 __all__ = ["Pace"]
 
+_MARGIN = 10.0
+"""Seconds beyond ``prewarm_timeout`` for a process to become idle or to be reported as failed."""
+
 
 class Pace:
     """Listens to a pool, from its making on. A context manager: afterwards it does not."""
@@ -36,7 +39,12 @@ class Pace:
         """Have ``size`` idle processes, one more than now; ``None`` if a process fails to become idle."""
         self._has_failed = False
         self._pool.resize(size)
-        await self._until(lambda: self._pool.stats().idle >= size or self._has_failed)
+        timeout = self._pool.options.prewarm_timeout + _MARGIN
+        try:
+            async with asyncio.timeout(timeout):
+                await self._until(lambda: self._pool.stats().idle >= size or self._has_failed)
+        except TimeoutError:
+            return None
         return None if self._has_failed else self._latest
 
     async def until_idle(self, count: int, timeout: float) -> bool:
