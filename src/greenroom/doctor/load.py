@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from typing import IO, Any
 
 from ..errors import AppLoadError
@@ -66,7 +64,7 @@ def _run(app: str, timeout: float, log: IO[str]) -> Any:
         finally:
             for fd in fds:
                 os.close(fd)
-        order = {"app": app, "sys_path": [path or os.getcwd() for path in sys.path]}
+        order = {"app": app, "token": token, "sys_path": [path or os.getcwd() for path in sys.path]}
         try:
             process.communicate(json.dumps(order) + "\n", timeout)
         except subprocess.TimeoutExpired:
@@ -75,7 +73,10 @@ def _run(app: str, timeout: float, log: IO[str]) -> Any:
                 f"the app did not load within preload_timeout ({timeout:g} s); it was in:\n{stacks}"
             ) from None
         finally:
-            _end(process)
+            process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
             undertaker.end_strays(token)  # what it had started, where it could not end that itself
         text = answer.read()
     return json.loads(text) if text else None
@@ -94,14 +95,6 @@ def _stacks(process: subprocess.Popen[str], log: IO[str]) -> str:
 def _from(begin: int, log: IO[str]) -> str:
     log.seek(begin)
     return log.read()
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    with suppress(ProcessLookupError):  # all gone, as they should be
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
 
 
 def _facts(told: dict[str, Any], lines: list[str]) -> LoadFacts:

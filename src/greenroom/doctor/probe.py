@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from ..errors import ErrorInfo
-from ..system import lifeline, prctl, proc, stackdump
+from ..system import lifeline, mark, prctl, proc, stackdump
 
 # Everything that the zygote has imported when it begins to load: it is not the app's to pay for.
 from ..zygote import census, template, undertaker
@@ -37,6 +37,7 @@ def main() -> None:
     prctl.set_child_subreaper()  # what the app starts stays below this process, and is ended with it
     os.set_inheritable(fd, False)
     order = json.loads(sys.stdin.readline())
+    mark.put(order["token"])
     sys.path[:] = order["sys_path"]
     try:
         told = _load(order["app"])
