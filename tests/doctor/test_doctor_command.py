@@ -189,6 +189,8 @@ async def test_a_grace_period_that_is_too_short_is_a_problem(make_app: MakeApp, 
     assert told.code == 1
     assert _levels(told.findings("grace"))[0] == "problem"
     assert (await tell(*command, "--drain-timeout", "5", "--json")).code == 0
+    environment = {**os.environ, "GREENROOM_DRAIN_TIMEOUT": "5"}
+    assert (await tell(*command, "--json", env=environment)).code == 0
 
 
 async def test_what_is_not_understood_exits_with_2(make_app: MakeApp, tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import typer
 
 from ..errors import AppLoadError, OptionError, PrewarmError
 from ..exit_codes import ExitCode
-from ..settings import DEFAULTS, LogOptions, PoolOptions
+from ..settings import LogOptions
 from .apps import find_modules_from_here
 from .failure import Failure
-from .fields import with_fields
 from .logs import logging_to_stderr
+from .options import Layers, with_settings
 from .printing import print_json, working
 from .serve import AppArgument
 
@@ -26,17 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_START = DEFAULTS["start"]
-
 
 def register(cli: typer.Typer) -> None:
     cli.command()(bench)
 
 
-@with_fields
+@with_settings("start")
 def bench(
     app: AppArgument,
-    pool: PoolOptions = _START.pool,
+    layers: Layers,
     metadata: Annotated[str, typer.Option(help="Metadata of each session.", metavar="JSON")] = "null",
     seconds: Annotated[float, typer.Option(help="Time for all measurements.", metavar="SECONDS", min=1.0)] = 20.0,
     launches: Annotated[int, typer.Option(help="Launches to measure, if there is time.", min=1)] = 200,
@@ -62,6 +60,7 @@ def bench(
 
     if plot is not None:
         check_can_draw(plot)
+    pool = layers.resolve("start").settings.pool
     find_modules_from_here(app)
     plan = Plan(
         app=app,

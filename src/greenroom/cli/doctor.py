@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import AppLoadError, OptionError
+from ..errors import AppLoadError
 from ..exit_codes import ExitCode
-from ..settings import DEFAULTS, LogOptions, PoolOptions
+from ..settings import LogOptions
 from .apps import find_modules_from_here
 from .failure import Failure
-from .fields import with_fields
 from .logs import logging_to_stderr
+from .options import Layers, with_settings
 from .printing import print_json, working
 from .serve import AppArgument
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ..doctor.findings import Finding, Level
 
 __all__ = ["register"]
-
-_START = DEFAULTS["start"]
 
 _MARKS: dict[Level, tuple[str, str]] = {
     "ok": ("✓", "green"),
@@ -39,13 +37,10 @@ def register(cli: typer.Typer) -> None:
     cli.command()(doctor)
 
 
-@with_fields
+@with_settings("start")
 def doctor(
     app: AppArgument,
-    pool: PoolOptions = _START.pool,
-    drain_timeout: Annotated[
-        float, typer.Option(help="The worker's drain_timeout, to be compared with grace periods.", metavar="SECONDS")
-    ] = _START.server.drain_timeout,
+    layers: Layers,
     processes: Annotated[int, typer.Option(help="How many idle processes are started and measured.", min=1)] = 4,
     session_mb: Annotated[
         float,
@@ -65,13 +60,12 @@ def doctor(
     """
     from ..doctor.examination import Questions, examine
 
-    if not 0 < drain_timeout < 10**9:
-        raise OptionError(f"drain_timeout is {drain_timeout!r}; it must be a number of seconds above 0")
+    settings = layers.resolve("start").settings
     find_modules_from_here(app)
     questions = Questions(
         app=app,
-        options=pool,
-        drain_timeout=drain_timeout,
+        options=settings.pool,
+        drain_timeout=settings.server.drain_timeout,
         processes=processes,
         session_mb=session_mb,
         deployment=deployment,
