@@ -29,8 +29,8 @@ _NO_THREADS = (
 def of_load(load: LoadFacts, options: PoolOptions) -> Iterator[Finding]:
     total = load.import_seconds + load.preload_seconds
     found = (
-        f"{load.import_seconds:.2f} s for imports ({load.modules} modules), {load.preload_seconds:.2f} s for preload"
-        f"{'' if load.has_preload else ' (there is none)'}{_dominating(load)}"
+        f"{load.import_seconds:.2f} s for imports, {load.preload_seconds:.2f} s for preload"
+        f"{'' if load.has_preload else ' (there is none)'}; {load.modules} modules were imported{_dominating(load)}"
     )
     if total > _MUCH_OF_A_TIMEOUT * options.preload_timeout:
         todo = (
@@ -133,7 +133,7 @@ def _dominating(load: LoadFacts) -> str:
     if load.import_seconds + load.preload_seconds < _SLOW_IDLE or not large:
         return ""
     named = (f"{cost.package} {cost.self_seconds:.2f} s" for cost in large)
-    return f"; most of the imports' time is {', '.join(named)}"
+    return f"; most of their time is {', '.join(named)}"
 
 
 def _ms(seconds: float) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 __all__ = ["BARS", "Bar", "BenchFigures", "Burst", "MemoryPoint", "Spread", "histogram", "spread"]
 
 BARS = 12
-"""Of a histogram, up to the 99th percentile."""
+"""Of a histogram, up to the 95th percentile: one outlier in few values must not flatten all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,11 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def histogram(values: Sequence[float], bars: int = BARS) -> tuple[Bar, ...]:
-    """Bars of the same width from the least value to the 99th percentile; what lies beyond is in one more."""
+    """Bars of the same width from the least value to the 95th percentile; what lies beyond is in one more."""
     if not values:
         return ()
     ordered = sorted(values)
-    low, high = ordered[0], _rank(ordered, 99)
+    low, high = ordered[0], _rank(ordered, 95)
     width = (high - low) / bars
     if width == 0:
         edges = [low, high]

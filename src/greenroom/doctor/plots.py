@@ -52,7 +52,7 @@ def _draw_histogram(axes: Axes, figures: BenchFigures) -> None:
         [bar.count for bar in bars],
         width=[max(bar.high - bar.low, 1e-6) * 1000 for bar in bars],
         align="edge",
-        color=[_GREEN if number < BARS else _MUTED for number in range(len(bars))],  # grey: the slowest 1 %
+        color=[_GREEN if number < BARS else _MUTED for number in range(len(bars))],  # grey: the slowest 5 %
         edgecolor="white",
     )
     title = "launch: claim → acknowledged"
