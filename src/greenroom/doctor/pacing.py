@@ -37,15 +37,19 @@ class Pace:
 
     async def grow(self, size: int) -> ProcessWarmed | None:
         """Have ``size`` idle processes, one more than now; ``None`` if a process fails to become idle."""
-        self._has_failed = False
+        self._has_failed, self._latest = False, None
         self._pool.resize(size)
         timeout = self._pool.options.prewarm_timeout + _MARGIN
         try:
             async with asyncio.timeout(timeout):
-                await self._until(lambda: self._pool.stats().idle >= size or self._has_failed)
+                await self._until(lambda: self._is_there(size) or self._has_failed)
         except TimeoutError:
             return None
         return None if self._has_failed else self._latest
+
+    def _is_there(self, size: int) -> bool:
+        """Idle, and told: the event comes a turn of the loop after the fact."""
+        return self._pool.stats().idle >= size and self._latest is not None
 
     async def until_idle(self, count: int, timeout: float) -> bool:
         """Wait until so many processes are idle; whether they were, within ``timeout`` seconds."""
