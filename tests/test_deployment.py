@@ -72,7 +72,7 @@ def _worker_of(manifests: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 @given(drain=ANY_SECONDS, shutdown=ANY_SECONDS, cleanup=ANY_SECONDS)
 def test_whoever_stops_the_worker_waits_for_the_longest_drain(drain: float, shutdown: float, cleanup: float) -> None:
     plan = _plan(drain_timeout=drain, shutdown_timeout=shutdown, cleanup_timeout=cleanup)
-    longest = longest_stop(plan.pool, plan.server)
+    longest = longest_stop(plan.pool, plan.server.drain_timeout)
     assert longest >= drain + shutdown + cleanup + MARGIN
     unit = _unit(deployment.systemd(plan, deployment.Systemd(), 1)["agent.service"])
     assert int(unit["TimeoutStopSec"]) >= longest

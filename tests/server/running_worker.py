@@ -52,6 +52,7 @@ class RunningWorker:
     async def __aenter__(self) -> RunningWorker:
         # What it leaves behind comes to this process, so that none of it can be overlooked.
         prctl.set_child_subreaper()
+        self._before = set(proc.children(os.getpid()))
         self._process = await asyncio.create_subprocess_exec(
             *self._command, stdin=self._stdin, stderr=asyncio.subprocess.PIPE, limit=1 << 20, **self._spawn
         )
@@ -69,7 +70,7 @@ class RunningWorker:
             self.signal(signal.SIGKILL)
         await self._process.wait()
         await self._reading
-        await eventually(lambda: not orphans(), "end of what the worker had left running")
+        await eventually(lambda: not set(orphans()) - self._before, "end of what the worker had left running")
 
     @property
     def pid(self) -> int:
@@ -108,7 +109,7 @@ class RunningWorker:
     async def ends(self) -> int:
         """Wait for its end; returns its exit code. When it has ended, nothing is left running."""
         code = await self.exit_code()
-        left = [pid for pid in proc.children(os.getpid()) if pid != self.pid]
+        left = [pid for pid in proc.children(os.getpid()) if pid != self.pid and pid not in self._before]
         assert not left, f"left running: {left}"
         return code
 

@@ -107,7 +107,7 @@ class Plan:
 
     @property
     def stop_seconds(self) -> int:
-        return math.ceil(longest_stop(self.pool, self.server))
+        return math.ceil(longest_stop(self.pool, self.server.drain_timeout))
 
     @property
     def start_seconds(self) -> int:

@@ -8,7 +8,7 @@ import typer
 
 from ..errors import OptionError
 from ..exit_codes import ExitCode
-from . import config, init, serve, version
+from . import bench, config, doctor, init, serve, version
 from .failure import Failure
 
 __all__ = ["cli", "main"]
@@ -25,6 +25,8 @@ cli = typer.Typer(
 # In the order of the help.
 serve.register(cli)
 config.register(cli)
+doctor.register(cli)
+bench.register(cli)
 init.register(cli)
 version.register(cli)
 

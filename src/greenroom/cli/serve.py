@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 from typing import Annotated
 
 import typer
@@ -13,6 +12,7 @@ import typer
 from ..settings.fields import all_settings
 from ..settings.layers import Resolved
 from . import early_signals
+from .apps import find_modules_from_here
 from .logs import logging_to_stderr
 from .options import Layers, with_settings
 
@@ -54,8 +54,7 @@ def _serve(app: str, resolved: Resolved, *, is_dev: bool) -> int:
     from ..server import Worker  # with its HTTP library, which no other command should wait for
     from ..server.reload import source_folder
 
-    if not app.partition(":")[0].endswith(".py"):
-        sys.path.insert(0, os.getcwd())  # modules are found from here, as with `python -m`
+    find_modules_from_here(app)
     folder = source_folder(app) if is_dev else None
     settings = resolved.settings
     _hide_secrets()

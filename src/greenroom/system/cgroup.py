@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["MemoryCgroups"]
+__all__ = ["MemoryCgroups", "memory_is_delegated"]
 
 _MOUNT = Path("/sys/fs/cgroup")
 
@@ -59,6 +59,13 @@ class MemoryCgroups:
         return self._base / f"greenroom-{self._prefix}-{name}"
 
 
+def memory_is_delegated(mount: Path = _MOUNT) -> bool:
+    """Whether :class:`MemoryCgroups` would find a subtree. Only looks, and changes nothing."""
+    own = _own_cgroup(mount)
+    candidates = [] if own is None else [own, own.parent]
+    return any(_is_delegated(path, mount) and _has_memory(path) for path in candidates)
+
+
 def _own_cgroup(mount: Path) -> Path | None:
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -85,9 +92,15 @@ def _is_delegated(folder: Path, mount: Path) -> bool:
 def _passes_on_memory(folder: Path) -> bool:
     """Whether a child cgroup of this one can be given a memory limit by this process."""
     with suppress(OSError):
-        if "memory" in (folder / "cgroup.controllers").read_text().split() and os.access(folder, os.W_OK):
+        if _has_memory(folder):
             enabled = (folder / "cgroup.subtree_control").read_text().split()
             if "memory" not in enabled:
                 (folder / "cgroup.subtree_control").write_text("+memory")
             return True
+    return False
+
+
+def _has_memory(folder: Path) -> bool:
+    with suppress(OSError):
+        return "memory" in (folder / "cgroup.controllers").read_text().split() and os.access(folder, os.W_OK)
     return False

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from .cgroup_levels import Level, levels, number_in
 
-__all__ = ["available_memory_mb"]
+__all__ = ["MemoryLeft", "available_memory_mb", "tightest"]
 
 _FILES = {  # limits, what is used, and what of that the kernel gives back without effort
     1: (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
     2: (("memory.max", "memory.high"), "memory.current", "inactive_file"),
 }
+
+
+class MemoryLeft(NamedTuple):
+    """Memory that is left somewhere."""
+
+    mb: float
+    where: str
+    """``the machine``, or the folder of the cgroup that leaves so little."""
 
 
 def available_memory_mb(root: Path = Path("/")) -> float:
@@ -23,9 +32,18 @@ def available_memory_mb(root: Path = Path("/")) -> float:
     limit: beyond it processes are slowed down. Never below 0. Raises ``OSError`` where there is no
     ``/proc/meminfo``.
     """
-    left = [_left_below_limit(level) for level in levels("memory", root)]
-    least = min([_mem_available(root), *(some for some in left if some is not None)])
-    return max(least, 0) / 2**20
+    return tightest(root).mb
+
+
+def tightest(root: Path = Path("/")) -> MemoryLeft:
+    """The same as :func:`available_memory_mb`, with what bounds it."""
+    rooms = [(_mem_available(root), "the machine")]
+    for level in levels("memory", root):
+        left = _left_below_limit(level)
+        if left is not None:
+            rooms.append((left, f"cgroup {level.folder}"))
+    least, where = min(rooms)
+    return MemoryLeft(max(least, 0) / 2**20, where)
 
 
 def _mem_available(root: Path) -> int:

@@ -12,10 +12,12 @@ from contextlib import suppress
 from typing import NamedTuple
 
 __all__ = [
+    "MemoryParts",
     "Stat",
     "children",
     "environ_has",
     "is_out_of_fds",
+    "memory_parts",
     "pids",
     "pss_mb",
     "realtime_limit",
@@ -23,6 +25,7 @@ __all__ = [
     "runs_on",
     "schedule",
     "stat",
+    "thread_count",
     "thread_names",
 ]
 
@@ -36,6 +39,17 @@ class Stat(NamedTuple):
     ppid: int
     started: int
     """Clock ticks since the machine's start: with the pid, it tells a process from any other."""
+
+
+class MemoryParts(NamedTuple):
+    """Memory of a process, in MiB."""
+
+    private: float
+    """Pages that nobody else has: what the end of the process gives back."""
+    shared: float
+    """Pages that others have, too: the zygote's, libraries'."""
+    pss: float
+    """A page shared by n processes counts 1/n: these add up over processes."""
 
 
 def is_out_of_fds(error: OSError) -> bool:
@@ -102,6 +116,21 @@ def pss_mb(pid: int) -> float:
 def private_mb(pid: int) -> float:
     """Memory that no other process shares: what its end would give back. Walks the page tables."""
     return _smaps_kb(pid, b"Private_") / 1024
+
+
+def memory_parts(pid: int) -> MemoryParts:
+    """What a process has to itself and what it shares. Walks the page tables."""
+    parts = dict.fromkeys((b"Private_Clean", b"Private_Dirty", b"Shared_Clean", b"Shared_Dirty", b"Pss"), 0)
+    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
+        name, _, value = line.partition(b":")
+        if name in parts:
+            parts[name] = int(value.split()[0])
+    clean_private, private, clean_shared, shared, pss = (kb / 1024 for kb in parts.values())
+    return MemoryParts(clean_private + private, clean_shared + shared, pss)
+
+
+def thread_count(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
 
 
 def schedule(pid: int) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from ..system import proc
 
-__all__ = ["inherited_fd_warnings", "open_fds", "refusal"]
+__all__ = ["extra_threads", "inherited_fd_warnings", "open_fds", "refusal"]
 
 _REMEDIES = {
     "onnxruntime": "set ORT_DISABLE_TELEMETRY=1 before it is imported (Greenroom's default)",
@@ -43,10 +43,10 @@ def refusal(allowed: Iterable[str]) -> str | None:
 
 
 def _not_allowed(allowed: Iterable[str]) -> list[str]:
-    return [name for name in _extra_threads() if not set(name.split(" / ")) & set(allowed)]
+    return [name for name in extra_threads() if not set(name.split(" / ")) & set(allowed)]
 
 
-def _extra_threads() -> list[str]:
+def extra_threads() -> list[str]:
     """Each thread but the main one, by its Python name and its native one where they differ."""
     python_names = {thread.native_id: thread.name for thread in threading.enumerate()}
     found = []

@@ -1,0 +1,153 @@
+"""`greenroom bench`: an app's own launch latency, refill and memory, measured on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import AppLoadError, OptionError, PrewarmError
+from ..exit_codes import ExitCode
+from ..settings import LogOptions
+from .apps import find_modules_from_here
+from .failure import Failure
+from .logs import logging_to_stderr
+from .options import Layers, with_settings
+from .printing import print_json, working
+from .serve import AppArgument
+
+if TYPE_CHECKING:
+    from ..doctor.bench import Plan
+    from ..doctor.bench_figures import BenchFigures, Burst, Spread
+
+__all__ = ["register"]
+
+
+def register(cli: typer.Typer) -> None:
+    cli.command()(bench)
+
+
+@with_settings("start")
+def bench(
+    app: AppArgument,
+    layers: Layers,
+    metadata: Annotated[str, typer.Option(help="Metadata of each session.", metavar="JSON")] = "null",
+    seconds: Annotated[float, typer.Option(help="Time for all measurements.", metavar="SECONDS", min=1.0)] = 20.0,
+    launches: Annotated[int, typer.Option(help="Launches to measure, if there is time.", min=1)] = 200,
+    burst: Annotated[int, typer.Option(help="Sessions to start at once; 0 leaves that out.", min=0)] = 20,
+    hold: Annotated[
+        float,
+        typer.Option(help="How long these run before their memory is read.", metavar="SECONDS", min=0.0),
+    ] = 1.0,
+    idle_max: Annotated[
+        int, typer.Option(help="The memory of up to this many idle processes is measured.", min=1)
+    ] = 16,
+    plot: Annotated[Path | None, typer.Option(help="Draw a picture into this file (needs matplotlib).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
+) -> int:
+    """Measure an app's own launch latency, refill, burst and memory on this machine.
+
+    Sessions are real: the app's entrypoint is run with the metadata given, and is cancelled once it is measured.
+
+    Exits with 0, with 1 if processes or sessions failed, with 3 if the app does not load.
+    """
+    from ..doctor.bench import Plan
+    from ..doctor.plots import check_can_draw, draw
+
+    if plot is not None:
+        check_can_draw(plot)
+    pool = layers.resolve("start").settings.pool
+    find_modules_from_here(app)
+    plan = Plan(
+        app=app,
+        options=pool,
+        metadata=_parsed(metadata),
+        seconds=seconds,
+        launches=launches,
+        burst=min(burst, pool.max_jobs),
+        hold=hold,
+        idle_max=idle_max,
+    )
+    figures = _measured(plan, as_json=as_json)
+    if as_json:
+        print_json(figures)
+    else:
+        print("\n".join(_lines(figures)))
+    if plot is not None:
+        draw(figures, plot)
+    for complaint in figures.complaints:
+        print(f"greenroom bench: {complaint}", file=sys.stderr)
+    return ExitCode.NEGATIVE if figures.complaints else ExitCode.OK
+
+
+def _measured(plan: Plan, *, as_json: bool) -> BenchFigures:
+    from ..doctor.bench import bench as measure
+
+    try:
+        doing = f"measuring {plan.app} for up to {plan.seconds:g} s"
+        with logging_to_stderr(LogOptions(log_level="error")), working(doing):
+            return asyncio.run(measure(plan))
+    except (AppLoadError, PrewarmError) as error:
+        if as_json:
+            print_json({"app": plan.app, "error": str(error)})
+        code = ExitCode.APP if isinstance(error, AppLoadError) else ExitCode.NEGATIVE
+        raise Failure(f"{plan.app}: {error}", code) from None
+
+
+def _parsed(metadata: str) -> Any:
+    try:
+        return json.loads(metadata)
+    except ValueError as error:
+        raise OptionError(f"--metadata is not JSON: {error}") from None
+
+
+def _lines(figures: BenchFigures) -> list[str]:
+    from ..doctor.plots import histogram_lines, memory_lines
+
+    return [
+        f"greenroom bench {figures.app}, {figures.seconds:.1f} s",
+        "",
+        f"launch, claim → acknowledged: {_told(figures.launch)}",
+        *histogram_lines(figures.histogram),
+        *([f"{figures.cold} more found no idle process"] if figures.cold else []),
+        "",
+        f"refill, claim → idle again: {_told(figures.refill)}",
+        *_of_burst(figures.burst),
+        *_of_session(figures),
+        "",
+        "memory of the zygote and its idle processes (PSS)",
+        *memory_lines(figures.memory),
+    ]
+
+
+def _of_burst(burst: Burst | None) -> list[str]:
+    if burst is None:
+        return ["burst: left out; there was no time for it, or --burst is 0"]
+    refill = (
+        "not idle again in time" if burst.refill_seconds is None else f"idle again after {burst.refill_seconds:.2f} s"
+    )
+    failed = f", {burst.failed} did not start" if burst.failed else ""
+    return [f"burst of {burst.sessions} on {burst.idle} idle: {_told(burst.start)}; {refill}{failed}"]
+
+
+def _of_session(figures: BenchFigures) -> list[str]:
+    """Told so that it can be passed on to `doctor`."""
+    running = figures.burst.running_private_mb if figures.burst else None
+    if running is None or not figures.memory:
+        return []
+    more = max(running - figures.memory[-1].private_mb, 0.0)
+    return [
+        "",
+        f"a session has {running:.1f} MiB to itself so soon after its start: greenroom doctor --session-mb {more:.1f}",
+    ]
+
+
+def _told(spread: Spread | None) -> str:
+    if spread is None:
+        return "not measured: there was no time for it"
+    p50, p90, p99, most = (f"{value * 1000:.2f}" for value in (spread.p50, spread.p90, spread.p99, spread.most))
+    return f"p50 {p50} ms, p90 {p90}, p99 {p99}, max {most} ({spread.count})"

@@ -1,0 +1,126 @@
+"""`greenroom doctor`: examine an app as it would run, on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import AppLoadError
+from ..exit_codes import ExitCode
+from ..settings import LogOptions
+from .apps import find_modules_from_here
+from .failure import Failure
+from .logs import logging_to_stderr
+from .options import Layers, with_settings
+from .printing import print_json, working
+from .serve import AppArgument
+
+if TYPE_CHECKING:
+    from ..doctor.examination import Examination
+    from ..doctor.findings import Finding, Level
+
+__all__ = ["register"]
+
+_MARKS: dict[Level, tuple[str, str]] = {
+    "ok": ("✓", "green"),
+    "note": ("·", "cyan"),
+    "warning": ("!", "yellow"),
+    "problem": ("✗", "bold red"),
+}
+
+
+def register(cli: typer.Typer) -> None:
+    cli.command()(doctor)
+
+
+@with_settings("start")
+def doctor(
+    app: AppArgument,
+    layers: Layers,
+    processes: Annotated[int, typer.Option(help="How many idle processes are started and measured.", min=1)] = 4,
+    session_mb: Annotated[
+        float,
+        typer.Option(help="Memory that a running session takes beyond an idle process.", metavar="MIB", min=0.0),
+    ] = 0.0,
+    deployment: Annotated[
+        Path | None,
+        typer.Option(help="A systemd unit, Kubernetes manifest or Compose file: its grace period is checked."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print findings and facts as one JSON object.")] = False,
+) -> int:
+    """Examine an app as it would run here: load, processes, memory, capacity, limits, kernel, grace periods.
+
+    The app is loaded and prewarmed for real, but no session is started.
+
+    Exits with 0 if it can be served, with 1 if there are problems, with 3 if it does not load.
+    """
+    from ..doctor.examination import Questions, examine
+
+    settings = layers.resolve("start").settings
+    find_modules_from_here(app)
+    questions = Questions(
+        app=app,
+        options=settings.pool,
+        drain_timeout=settings.server.drain_timeout,
+        processes=processes,
+        session_mb=session_mb,
+        deployment=deployment,
+    )
+    try:
+        with logging_to_stderr(LogOptions(log_level="error")), working(f"examining {app}"):
+            found = asyncio.run(examine(questions))
+    except AppLoadError as error:
+        if as_json:
+            print_json({"app": app, "error": str(error)})
+        raise Failure(f"{app}: {error}", ExitCode.APP) from None
+    _print(found, as_json=as_json)
+    has_problem = any(finding.level == "problem" for finding in found.findings)
+    return ExitCode.NEGATIVE if has_problem else ExitCode.OK
+
+
+def _print(found: Examination, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+    elif sys.stdout.isatty():
+        _show(found)
+    else:
+        print("\n".join(_plain(found)))
+
+
+def _show(found: Examination) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 1))
+    for finding in found.findings:
+        mark, style = _MARKS[finding.level]
+        text = Text(finding.found)
+        if finding.todo:
+            text.append(f"\n→ {finding.todo}", style="dim" if finding.level == "note" else style)
+        table.add_row(Text(mark, style), Text(finding.topic, "bold"), text)
+    console = Console(highlight=False)
+    console.print(Text(f"greenroom doctor {found.app}", "bold"))
+    console.print(table)
+    console.print(Text(_summary(found.findings), "bold"))
+
+
+def _plain(found: Examination) -> list[str]:
+    """One line a finding, and one for what to do."""
+    lines = []
+    for finding in found.findings:
+        lines.append(f"{finding.level:<8}{finding.topic:<10}{finding.found}")
+        if finding.todo:
+            indented = finding.todo.replace("\n", "\n" + " " * 20)
+            lines.append(f"{'':18}→ {indented}")
+    return [*lines, _summary(found.findings)]
+
+
+def _summary(findings: tuple[Finding, ...]) -> str:
+    counts = {level: sum(finding.level == level for finding in findings) for level in reversed(_MARKS)}
+    shown = [f"{count} {level}{'s' if count > 1 else ''}" for level, count in counts.items() if count and level != "ok"]
+    return f"{', '.join(shown) or 'nothing to remark'}; {counts['ok']} ok"

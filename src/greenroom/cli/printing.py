@@ -1,0 +1,47 @@
+"""What commands print: for people on a terminal, as plain lines elsewhere, or as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["as_json", "print_json", "working"]
+
+
+@contextmanager
+def working(on: str) -> Iterator[None]:
+    """Tell someone who waits at a terminal what is being done; elsewhere nothing is told."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(on):
+        yield
+
+
+def print_json(value: Any) -> None:
+    """One object on stdout; dataclasses become objects."""
+    json.dump(as_json(value), sys.stdout, indent=2, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def as_json(value: Any) -> Any:
+    """Plain data that JSON can hold: an infinite number becomes a text, a path too."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): as_json(one) for key, one in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return as_json(value._asdict())
+    if isinstance(value, (list, tuple)):
+        return [as_json(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "infinity" if value > 0 else None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,144 @@
+"""What the facts about an app mean: its load, what it leaves in the zygote, its processes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+from ..options import PoolOptions
+from .facts import LoadFacts, WarmFacts
+from .findings import Finding, note, ok, problem, warning
+
+__all__ = ["of_left_open", "of_load", "of_memory", "of_prewarm", "of_threads"]
+
+_SLOW_LOAD = 10.0
+"""Seconds: a reload, or the loss of a zygote, takes that long to be made good."""
+_MUCH_OF_A_TIMEOUT = 0.5
+_SLOW_IDLE = 0.25
+_MUCH_PRIVATE = 30.0
+"""MiB. A process of an app without prewarm has some 4 of its own."""
+_SHARE_SHOWN = 0.1
+_MOST_SHOWN = 3
+
+_NO_THREADS = (
+    "start them in prewarm; or keep the library from starting them at import (OPENBLAS_NUM_THREADS=1, "
+    "OMP_NUM_THREADS=1); or, if no lock of theirs can matter, name them in App(allow_threads=[...])"
+)
+
+
+def of_load(load: LoadFacts, options: PoolOptions) -> Iterator[Finding]:
+    total = load.import_seconds + load.preload_seconds
+    found = (
+        f"{load.import_seconds:.2f} s for imports, {load.preload_seconds:.2f} s for preload"
+        f"{'' if load.has_preload else ' (there is none)'}; {load.modules} modules were imported{_dominating(load)}"
+    )
+    if total > _MUCH_OF_A_TIMEOUT * options.preload_timeout:
+        todo = (
+            f"raise preload_timeout ({options.preload_timeout:g} s), or load less: a slower disk or CPU would miss it"
+        )
+        yield warning("load", found, todo)
+    elif total > _SLOW_LOAD:
+        todo = "it is paid once, before the first session and at each reload; import only what is needed at once"
+        yield note("load", found, todo)
+    else:
+        yield ok("load", found)
+
+
+def of_threads(load: LoadFacts, options: PoolOptions) -> Iterator[Finding]:
+    refused = [name for name in load.threads if not set(name.split(" / ")) & set(load.allowed_threads)]
+    allowed = [name for name in load.threads if name not in refused]
+    if refused and options.start_method == "zygote":
+        found = f"imports or preload left {_count(len(refused), 'thread')}: {', '.join(refused)}; it is refused to fork"
+        yield problem("threads", found, _NO_THREADS + "; or use --start-method spawn")
+    elif refused:
+        yield note("threads", f"imports or preload start {', '.join(refused)}; spawned processes do not mind")
+    if allowed:
+        found = f"left by imports or preload, and allowed by the app: {', '.join(allowed)}"
+        yield note("threads", found, "make sure that none of them holds a lock when nothing is going on")
+    if not load.threads:
+        yield ok("threads", "none left by imports and preload")
+
+
+def of_left_open(load: LoadFacts, options: PoolOptions) -> Iterator[Finding]:
+    for sentence in load.fds:
+        found, _, todo = sentence.partition(": ")
+        if options.start_method == "zygote":
+            yield warning("sockets", found, todo or "open it in prewarm instead")
+    for child in load.children:
+        todo = "it is shared by all sessions; start it outside, or in prewarm if each session needs its own"
+        yield note("sockets", f"imports or preload left a process running: {child}", todo)
+    if not load.fds and not load.children:
+        yield ok("sockets", "no socket, pipe or process left by imports and preload")
+
+
+def of_prewarm(warm: WarmFacts, load: LoadFacts, options: PoolOptions) -> Iterator[Finding]:
+    for failure in warm.failures:
+        cause, _, traceback = failure.partition("\n")
+        todo = "no session can start: make prewarm succeed here, with what it needs reachable"
+        yield problem("prewarm", f"a process did not become idle: {cause}", f"{todo}\n{traceback}".rstrip())
+    if not warm.idle_seconds:
+        return
+    idle, prewarm = median(warm.idle_seconds), median(warm.prewarm_seconds)
+    found = (
+        f"{_ms(idle)} from fork to idle, {_ms(prewarm)} of it in prewarm and rehearsal"
+        f"{'' if load.has_prewarm else ' (the app has no prewarm)'}; longest {_ms(max(warm.idle_seconds))}"
+    )
+    if max(warm.idle_seconds) > _MUCH_OF_A_TIMEOUT * options.prewarm_timeout:
+        todo = (
+            f"do less in prewarm, or raise prewarm_timeout ({options.prewarm_timeout:g} s): load will make it miss that"
+        )
+        yield warning("prewarm", found, todo)
+    elif idle > _SLOW_IDLE:
+        todo = (
+            f"a claimed process is replaced at {options.max_concurrent_prewarms / idle:.1f} a second at the most "
+            f"(max_concurrent_prewarms={options.max_concurrent_prewarms}): move what needs no connection to preload, "
+            f"or hold more with num_idle_processes"
+        )
+        yield note("prewarm", found, todo)
+    else:
+        yield ok("prewarm", found)
+
+
+def of_memory(warm: WarmFacts, options: PoolOptions) -> Iterator[Finding]:
+    if not warm.processes:
+        return
+    private, shared, pss = (
+        median(getattr(process, name) for process in warm.processes) for name in ("private_mb", "shared_mb", "pss_mb")
+    )
+    found = (
+        f"an idle process has {private:.1f} MiB to itself and shares {shared:.1f} MiB (PSS {pss:.1f} MiB, "
+        f"median of {len(warm.processes)})"
+    )
+    if private > _MUCH_PRIVATE and options.start_method == "zygote":
+        todo = (
+            "what is private is paid for each process: load read-only data in preload instead of prewarm, and "
+            "let imports that prewarm makes happen at the top of the module"
+        )
+        yield warning("memory", found, todo)
+    elif options.start_method == "spawn":
+        yield note(
+            "memory", found, "start_method=spawn shares nothing that is loaded; zygote would, if the app can fork"
+        )
+    else:
+        yield ok("memory", found)
+    limit = options.memory_limit_mb
+    if limit is not None and pss > _MUCH_OF_A_TIMEOUT * limit:
+        todo = f"raise memory_limit_mb ({limit:g} MiB): a session starts with more than half of it gone"
+        yield warning("memory", f"an idle process counts {pss:.0f} MiB already", todo)
+
+
+def _dominating(load: LoadFacts) -> str:
+    total = sum(cost.self_seconds for cost in load.packages)
+    large = [cost for cost in load.packages if cost.self_seconds >= _SHARE_SHOWN * total][:_MOST_SHOWN]
+    if load.import_seconds + load.preload_seconds < _SLOW_IDLE or not large:
+        return ""
+    named = (f"{cost.package} {cost.self_seconds:.2f} s" for cost in large)
+    return f"; most of their time is {', '.join(named)}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

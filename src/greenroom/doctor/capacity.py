@@ -1,0 +1,77 @@
+"""How many sessions the machine holds, by each of its limits. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import median
+
+from ..options import PoolOptions
+from .facts import LimitFacts, WarmFacts
+
+__all__ = ["Bound", "bounds"]
+
+HEADROOM = 0.9
+"""Of the available memory that is planned with: caches, and what else runs, need some."""
+_FDS_BESIDE = 100
+"""Of the supervisor, for its zygotes, the API's connections, logs."""
+_FDS_WHILE_FORKED = 5
+"""The child's ends of its channels, until they are sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What one limit allows."""
+
+    limit: str
+    sessions: int
+    detail: str
+    remedy: str
+
+
+def bounds(warm: WarmFacts, limits: LimitFacts, options: PoolOptions, session_mb: float) -> list[Bound]:
+    """The tightest first. ``session_mb`` is what a running session takes beyond an idle process, in MiB.
+
+    The idle processes, which have to be there beside the sessions, are taken off.
+    """
+    found = [_of_memory(warm, limits, options, session_mb), _of_tasks(warm, limits, options)]
+    if limits.nofile_hard is not None:
+        found.append(_of_files(warm, limits.nofile_hard, options))
+    return sorted((bound for bound in found if bound is not None), key=lambda bound: bound.sessions)
+
+
+def _of_memory(warm: WarmFacts, limits: LimitFacts, options: PoolOptions, session_mb: float) -> Bound:
+    private = median(process.private_mb for process in warm.processes)
+    usable = limits.available_mb * HEADROOM - warm.image_mb - private * options.num_idle_processes
+    detail = (
+        f"{limits.available_mb:,.0f} MiB available ({limits.memory_where}), less {1 - HEADROOM:.0%} headroom, "
+        f"{warm.image_mb:,.0f} MiB for the loaded app and {options.num_idle_processes} idle processes; "
+        f"{private + session_mb:.1f} MiB a session"
+    )
+    remedy = "more memory, a higher memory limit, or less memory written to in prewarm and in the job"
+    return Bound("memory", _whole(usable / max(private + session_mb, 0.01)), detail, remedy)
+
+
+def _of_files(warm: WarmFacts, hard: int, options: PoolOptions) -> Bound:
+    each = max(math.ceil(warm.fds_per_process), 1)
+    usable = hard - _FDS_BESIDE - _FDS_WHILE_FORKED * options.max_concurrent_prewarms
+    detail = f"a hard limit of {hard:,} open files, of which the supervisor holds {each} for each process"
+    remedy = "raise the hard limit: ulimit -Hn, LimitNOFILE= (systemd), --ulimit nofile (Docker)"
+    return Bound("open files", _whole(usable / each) - _waiting(options), detail, remedy)
+
+
+def _of_tasks(warm: WarmFacts, limits: LimitFacts, options: PoolOptions) -> Bound | None:
+    if not limits.tasks:
+        return None
+    room = limits.tasks[0]
+    each = max(process.threads for process in warm.processes)
+    detail = f"{room.left:,} of {room.limit:,} left by {room.where}; {each} for each process when it is idle"
+    return Bound("tasks", _whole(room.left / each) - _waiting(options), detail, room.remedy)
+
+
+def _waiting(options: PoolOptions) -> int:
+    return options.num_idle_processes + options.max_concurrent_prewarms
+
+
+def _whole(number: float) -> int:
+    return max(math.floor(number), 0)

@@ -1,0 +1,83 @@
+"""The whole of it: read the facts in order, judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..options import PoolOptions
+from . import app_findings, machine_findings
+from .capacity import Bound, bounds
+from .facts import GraceFacts, KernelFacts, LimitFacts, LoadFacts, WarmFacts
+from .findings import Finding
+from .grace import read_grace
+from .load import load_once
+from .machine import read_kernel, read_limits
+from .warm import measure_warm
+
+__all__ = ["Examination", "Questions", "examine"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """What is to be examined, and under which assumptions."""
+
+    app: str
+    options: PoolOptions
+    drain_timeout: float
+    processes: int
+    session_mb: float
+    deployment: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What was found, and the facts behind it."""
+
+    app: str
+    findings: tuple[Finding, ...]
+    load: LoadFacts
+    warm: WarmFacts | None
+    """``None``: the app cannot be forked as it is."""
+    bounds: tuple[Bound, ...]
+    limits: LimitFacts
+    kernel: KernelFacts
+    grace: GraceFacts
+
+
+async def examine(questions: Questions) -> Examination:
+    """Examine an app and this machine. Raises :class:`AppLoadError` and :class:`OptionError`."""
+    grace = read_grace(questions.deployment)
+    limits, kernel = read_limits(), read_kernel()  # before there is a pool that takes something of them
+    load = load_once(questions.app, questions.options)
+    findings = [*_of_load(load, questions.options)]
+    warm = None
+    if not any(finding.level == "problem" for finding in findings):
+        warm = await measure_warm(questions.app, questions.options, questions.processes)
+    held: list[Bound] = []
+    if warm is not None:
+        findings += app_findings.of_prewarm(warm, load, questions.options)
+        findings += app_findings.of_memory(warm, questions.options)
+        if warm.processes:
+            held = bounds(warm, limits, questions.options, questions.session_mb)
+            findings += machine_findings.of_capacity(held, questions.options, questions.session_mb)
+    findings += machine_findings.of_limits(limits, held)
+    findings += machine_findings.of_kernel(kernel, questions.options)
+    findings += machine_findings.of_grace(grace, questions.options, questions.drain_timeout)
+    return Examination(
+        app=questions.app,
+        findings=tuple(findings),
+        load=load,
+        warm=warm,
+        bounds=tuple(held),
+        limits=limits,
+        kernel=kernel,
+        grace=grace,
+    )
+
+
+def _of_load(load: LoadFacts, options: PoolOptions) -> Iterator[Finding]:
+    yield from app_findings.of_load(load, options)
+    yield from app_findings.of_threads(load, options)
+    yield from app_findings.of_left_open(load, options)

@@ -1,0 +1,121 @@
+"""Has the app loaded once in a fresh interpreter, as it would be, and tells what that took and left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from typing import IO, Any
+
+from ..errors import AppLoadError
+from ..options import PoolOptions
+from ..pool.zygote import child_environment, interpreter_flags
+from ..system import stackdump
+from ..zygote import undertaker
+from . import importtime, probe
+from .facts import LoadFacts
+
+__all__ = ["load_once"]
+
+_MOST_PACKAGES = 8
+_LAST_LINES = 15
+_DUMP_SECONDS = 1.0
+
+
+def load_once(app: str, options: PoolOptions) -> LoadFacts:
+    """Load it. Raises :class:`AppLoadError` if it does not, within ``preload_timeout``.
+
+    Blocks; what the app writes goes nowhere, except that its last lines are told if it ends the interpreter.
+    """
+    # To be appended to: the interpreter writes where this process has read up to otherwise.
+    with tempfile.TemporaryFile("a+", encoding="utf-8", errors="backslashreplace") as log:
+        told = _run(app, options.preload_timeout, log)
+        log.seek(0)
+        lines = log.read().splitlines()
+    if told is None:
+        raise AppLoadError(f"the interpreter ended while it loaded the app; its last lines:\n{_last(lines)}")
+    if "error" in told:
+        raise AppLoadError(_explained(told["error"]))
+    return _facts(told, lines)
+
+
+def _run(app: str, timeout: float, log: IO[str]) -> Any:
+    token = secrets.token_hex(8)
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    far_lifeline, near_lifeline = os.pipe2(os.O_CLOEXEC)
+    fds = (writing, far_lifeline)
+    command = [sys.executable, *interpreter_flags(), "-X", "importtime", "-m", probe.__name__, *map(str, fds)]
+    with os.fdopen(reading) as answer, os.fdopen(near_lifeline, "wb"):
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=fds,
+                env=child_environment(token),
+                text=True,
+                start_new_session=True,
+            )
+        finally:
+            for fd in fds:
+                os.close(fd)
+        order = {"app": app, "token": token, "sys_path": [path or os.getcwd() for path in sys.path]}
+        try:
+            process.communicate(json.dumps(order) + "\n", timeout)
+        except subprocess.TimeoutExpired:
+            stacks = _stacks(process, log)
+            raise AppLoadError(
+                f"the app did not load within preload_timeout ({timeout:g} s); it was in:\n{stacks}"
+            ) from None
+        finally:
+            process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+            undertaker.end_strays(token)  # what it had started, where it could not end that itself
+        text = answer.read()
+    return json.loads(text) if text else None
+
+
+def _stacks(process: subprocess.Popen[str], log: IO[str]) -> str:
+    """Where it is stuck, written to its log by a handler in C."""
+    begin = log.seek(0, os.SEEK_END)
+    stackdump.request(process.pid)
+    patience = time.monotonic() + _DUMP_SECONDS
+    while not stackdump.is_complete(dump := _from(begin, log)) and time.monotonic() < patience:
+        time.sleep(0.005)
+    return dump.rstrip() or "(its stack could not be had)"
+
+
+def _from(begin: int, log: IO[str]) -> str:
+    log.seek(begin)
+    return log.read()
+
+
+def _facts(told: dict[str, Any], lines: list[str]) -> LoadFacts:
+    begin = lines.index(probe.BEGIN) + 1
+    end = lines.index(probe.END, begin)
+    imports = lines[begin:end]
+    texts: dict[str, Any] = {name: tuple(told.pop(name)) for name in ("threads", "allowed_threads", "fds", "children")}
+    return LoadFacts(
+        **told,
+        **texts,
+        modules=importtime.modules_in(imports),
+        packages=importtime.costs(imports, most=_MOST_PACKAGES),
+    )
+
+
+def _explained(error: dict[str, str]) -> str:
+    """With the traceback, where it leads into the user's code; a complaint of Greenroom's says it all."""
+    is_own = error["type"] == f"{AppLoadError.__module__}.{AppLoadError.__qualname__}"
+    return error["message"] if is_own else f"{error['type']}: {error['message']}\n{error['traceback'].rstrip()}"
+
+
+def _last(lines: list[str]) -> str:
+    told = [line for line in lines if line and not line.startswith("import time:") and line != probe.BEGIN]
+    return "\n".join(told[-_LAST_LINES:]) or "(it said nothing)"

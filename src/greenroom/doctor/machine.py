@@ -1,0 +1,43 @@
+"""Reads what the machine allows and offers."""
+
+from __future__ import annotations
+
+import platform
+import resource
+
+from ..system import cgroup, kernel_features, machine_limits, machine_memory
+from .facts import KernelFacts, LimitFacts
+
+__all__ = ["read_kernel", "read_limits"]
+
+
+def read_limits() -> LimitFacts:
+    memory = machine_memory.tightest()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return LimitFacts(
+        available_mb=memory.mb,
+        memory_where=memory.where,
+        nofile_soft=_finite(soft),
+        nofile_hard=_finite(hard),
+        tasks=tuple(machine_limits.task_rooms()),
+        cpus=machine_limits.usable_cpus(),
+    )
+
+
+def read_kernel() -> KernelFacts:
+    """Tries out each feature, some in processes of their own. Makes this process a child subreaper."""
+    return KernelFacts(
+        release=platform.release(),
+        pidfd=kernel_features.pidfd(),
+        subreaper=kernel_features.subreaper(),
+        lifeline=kernel_features.lifeline(),
+        memfd=kernel_features.memfd(),
+        smaps_rollup=kernel_features.smaps_rollup(),
+        psi=kernel_features.psi(),
+        memory_delegated=cgroup.memory_is_delegated(),
+        shm_mb=kernel_features.shm_free_mb(),
+    )
+
+
+def _finite(limit: int) -> int | None:
+    return None if limit == resource.RLIM_INFINITY else limit

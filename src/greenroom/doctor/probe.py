@@ -1,0 +1,93 @@
+"""``python -X importtime -m greenroom.doctor.probe FD LIFELINE_FD``: one real load of an app, as the zygote does it.
+
+Reads an order from stdin, writes one JSON object to FD, and ends everything that was started. The marks on
+stderr tell the app's imports from what this program imports itself.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from ..errors import ErrorInfo
+from ..system import lifeline, mark, prctl, proc, stackdump
+
+# Everything that the zygote has imported when it begins to load: it is not the app's to pay for.
+from ..zygote import census, template, undertaker
+from ..zygote.loader import load_app
+
+__all__ = ["BEGIN", "END"]
+
+BEGIN = "greenroom doctor: the app's imports begin"
+END = "greenroom doctor: the app's imports have ended"
+
+assert template
+
+
+def main() -> None:
+    fd, lifeline_fd = map(int, sys.argv[1:3])
+    del sys.argv[1:]
+    lifeline.arm(lifeline_fd)
+    os.set_inheritable(lifeline_fd, False)
+    faulthandler.register(stackdump.SIGNAL, file=2, all_threads=True)
+    prctl.set_child_subreaper()  # what the app starts stays below this process, and is ended with it
+    os.set_inheritable(fd, False)
+    order = json.loads(sys.stdin.readline())
+    mark.put(order["token"])
+    sys.path[:] = order["sys_path"]
+    try:
+        told = _load(order["app"])
+    except BaseException as error:  # SystemExit too: whatever user code raises is the answer
+        found = ErrorInfo.of(error, limit=6000)
+        told = {"error": {"type": found.type, "message": found.message, "traceback": found.traceback}}
+    undertaker.end_all_children()
+    with open(fd, "w") as answer:
+        json.dump(told, answer)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # a thread that the app has left would hold up any other exit
+
+
+def _load(reference: str) -> dict[str, Any]:
+    before = census.open_fds()
+    _mark(BEGIN)
+    begin = time.monotonic()
+    app = load_app(reference)
+    imported = time.monotonic()
+    if app.preload_fn is not None:
+        app.preload_fn()
+    preloaded = time.monotonic()
+    _mark(END)
+    census.refusal(app.allow_threads)  # has the patience for threads that are on their way out
+    return {
+        "import_seconds": imported - begin,
+        "preload_seconds": preloaded - imported,
+        "threads": census.extra_threads(),
+        "allowed_threads": sorted(app.allow_threads),
+        "fds": census.inherited_fd_warnings(before),
+        "children": [_described(pid) for pid in proc.children(os.getpid())],
+        "has_preload": app.preload_fn is not None,
+        "has_prewarm": app.prewarm_fn is not None,
+    }
+
+
+def _mark(text: str) -> None:
+    os.write(2, f"\n{text}\n".encode())  # where the interpreter writes, whatever the app has made of sys.stderr
+
+
+def _described(pid: int) -> str:
+    """Its command line; its name, where it has none or not yet."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as words, open(f"/proc/{pid}/comm") as name:
+            command = words.read(200).replace(b"\0", b" ").decode("utf-8", "replace").strip() or name.read().strip()
+    except OSError:
+        command = "ended since"
+    return f"{command} (pid {pid})"
+
+
+if __name__ == "__main__":
+    main()

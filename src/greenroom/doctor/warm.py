@@ -1,0 +1,78 @@
+"""Runs a real pool of the app with a few idle processes, and reads what they take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+
+from ..options import PoolOptions
+from ..pool import ProcessPool
+from ..report import ExitReport
+from ..system import proc
+from .facts import WarmFacts, WarmProcess
+from .pacing import Pace
+
+__all__ = ["measure_warm", "pool_of"]
+
+_NOT_WARM = ("prewarm_failed", "prewarm_timeout", "start_timeout", "signaled", "exited", "oom_killed", "memory_limit")
+_MOST_FAILURES = 3
+
+
+async def measure_warm(app: str, options: PoolOptions, count: int) -> WarmFacts:
+    """Have ``count`` processes become idle, one after the other. Raises :class:`AppLoadError`."""
+    pool = pool_of(app, replace(options, num_idle_processes=0, max_idle_processes=count))
+    with Pace(pool) as pace:
+        async with pool:
+            return await _measure(pool, pace, count)
+
+
+async def _measure(pool: ProcessPool, pace: Pace, count: int) -> WarmFacts:
+    fds_before = _open_fds()
+    warmings = []
+    for size in range(1, count + 1):
+        warmed = await pace.grow(size)
+        if warmed is None:
+            break
+        warmings.append(warmed)
+    processes = _processes(pool)
+    fds = (_open_fds() - fds_before) / len(processes) if processes else 0.0
+    zygote = pool.stats().zygote_pid
+    return WarmFacts(
+        processes=processes,
+        idle_seconds=tuple(warmed.refill_seconds for warmed in warmings),
+        prewarm_seconds=tuple(warmed.prewarm_seconds for warmed in warmings),
+        image_mb=proc.rss_mb(zygote) if zygote is not None else 0.0,
+        fds_per_process=fds,
+        failures=_failures(pool.recent_reports),
+    )
+
+
+def pool_of(app: str, options: PoolOptions) -> ProcessPool:
+    return ProcessPool(app, **{name: getattr(options, name) for name in options.__dataclass_fields__})
+
+
+def _processes(pool: ProcessPool) -> tuple[WarmProcess, ...]:
+    idle = [info.pid for info in pool.processes if info.state == "idle" and info.pid is not None]
+    found = []
+    for pid in idle:
+        with suppress(OSError):  # it has died since, which its report tells
+            parts = proc.memory_parts(pid)
+            found.append(WarmProcess(pid, parts.private, parts.shared, parts.pss, proc.thread_count(pid)))
+    return tuple(found)
+
+
+def _failures(reports: Iterable[ExitReport]) -> tuple[str, ...]:
+    """Each cause once, with its traceback where there is one."""
+    causes = dict.fromkeys(_cause(report) for report in reports if report.reason in _NOT_WARM)
+    return tuple(causes)[:_MOST_FAILURES]
+
+
+def _cause(report: ExitReport) -> str:
+    traceback = report.error.traceback.rstrip() if report.error else report.stack_dump
+    return f"{report.reason}: {report.detail}" + (f"\n{traceback}" if traceback else "")
+
+
+def _open_fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
