@@ -112,16 +112,17 @@ class _Performance:
                 self._link.messages.send_nowait(proto.ShutdownRequest())
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({life}, timeout=self._close_timeout)
+        was_told = told.done()
         told.cancel()
-        return self._outcome(life)
+        return self._outcome(life, was_told)
 
-    def _outcome(self, life: asyncio.Task[None]) -> dict[str, str]:
+    def _outcome(self, life: asyncio.Task[None], was_told: bool) -> dict[str, str]:
         if not life.done():
             raise TimeoutError(
                 f"leaving the room and the shutdown callbacks took longer than shutdown_process_timeout "
                 f"({self._close_timeout:g} s)"
             )
-        if self._proc.failure is not None:
+        if self._proc.failure is not None and not was_told:
             raise self._proc.failure  # LiveKit has logged it, and would report a success
         life.result()
         return {"ended_by": self._link.reason}

@@ -10,7 +10,7 @@ from livekit.agents.job import RunningJobInfo
 from livekit.agents.utils import shortuuid
 
 from ....pool import JobHandle
-from ....report import Outcome
+from ....report import ExitReport
 
 __all__ = ["Executor"]
 
@@ -26,10 +26,9 @@ class Executor:
         self.id = shortuuid("PCEXEC_")
         self.pid: int | None = None
         self.user_arguments: Any | None = None
-        self.outcome: Outcome | None = None
-        """How it ended, once it has."""
         self._info = info
         self._handle = handle
+        self._status = JobStatus.RUNNING
         self._over = asyncio.Event()
 
     @property
@@ -43,12 +42,18 @@ class Executor:
 
     @property
     def status(self) -> JobStatus:
-        """A job that ended by itself or as it was told to, without an error, is a success."""
         if self._info is None:
             raise RuntimeError("job status not available")
-        if self.outcome is None:
-            return JobStatus.RUNNING
-        return JobStatus.SUCCESS if self.outcome in ("succeeded", "cancelled") else JobStatus.FAILED
+        return self._status
+
+    def ended(self, report: ExitReport) -> None:
+        """A job that ended by itself, or as it was told to, without an error is a success."""
+        in_order = report.outcome in ("succeeded", "cancelled") and report.error is None
+        self._status = JobStatus.SUCCESS if in_order else JobStatus.FAILED
+
+    def refused(self) -> None:
+        """It was accepted by the worker, and turned down by the pool."""
+        self._status = JobStatus.FAILED
 
     async def join(self) -> None:
         """Wait until the process is gone, and the worker has been told."""

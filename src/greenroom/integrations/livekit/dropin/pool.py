@@ -14,7 +14,7 @@ from livekit.agents.telemetry import metrics
 from ....errors import GreenroomError
 from ....job import Job
 from ....pool import JobHandle, ProcessPool, events
-from ....report import Outcome
+from ....report import ExitReport
 from . import app, job_info
 from .executor import Executor
 from .inference import InferenceRelay
@@ -92,7 +92,7 @@ class DropInPool(utils.EventEmitter[EventTypes]):
             return pool.submit(job, timeout=_ATTEMPTS * self._options["prewarm_timeout"], source="livekit")
         except GreenroomError:
             refused = Executor(info)
-            refused.outcome = "failed"
+            refused.refused()
             if job.id not in self._by_job:  # else it is the other one that the server knows by this id
                 self.emit("process_closed", refused)
             raise
@@ -139,11 +139,9 @@ class DropInPool(utils.EventEmitter[EventTypes]):
                 self._started(event)
             case events.JobEnded():
                 metrics.job_ended()
-                self._close(self._by_job.pop(event.report.job_id or ""), event.report.outcome)
+                self._close(self._by_job.pop(event.report.job_id or ""), event.report)
             case events.ProcessEnded(report=report):
-                executor = self._by_process.pop(report.process_id or "", None)
-                if executor is not None:  # else it had a job, and is closed by that job's end
-                    self._close(executor, report.outcome)
+                self._process_ended(report)
 
     def _created(self, process_id: str) -> None:
         self._by_process[process_id] = executor = Executor()
@@ -156,8 +154,13 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         executor.pid = event.pid
         self.emit("process_job_launched", executor)
 
-    def _close(self, executor: Executor, outcome: Outcome) -> None:
-        executor.outcome = outcome
+    def _process_ended(self, report: ExitReport) -> None:
+        executor = self._by_process.pop(report.process_id or "", None)
+        if executor is not None:  # else it had a job, and is closed by that job's end
+            self._close(executor, report)
+
+    def _close(self, executor: Executor, report: ExitReport) -> None:
+        executor.ended(report)
         self.emit("process_closed", executor)  # first: the worker looks at it in its list
         self._executors.remove(executor)
         executor.is_over()  # last: a drain goes round and round while one that is over is in the list

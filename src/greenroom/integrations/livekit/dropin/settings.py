@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ __all__ = ["OWN_OPTIONS", "child_settings", "pool_options"]
 
 _GUARDS = 15.0 + 60.0
 """Seconds: LiveKit's own bounds for the entrypoint to return at a shutdown, and for its session to close."""
+_WARM_UP = "livekit.agents.ipc._preload"  # from 1.8
 _FREEZE = "livekit.agents.ipc._preload_freeze"  # the zygote settles its memory itself, and later
 _FUNCTIONS = ("initialize_process_fnc", "job_entrypoint_fnc", "session_end_fnc", "simulation_end_fnc")
 
@@ -45,7 +47,7 @@ OWN_OPTIONS = _OwnOptions(
 def pool_options(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a pool for what LiveKit's worker makes its own with."""
     # A child is cancelled after half of its shutdown_timeout, which LiveKit's own bounds come before.
-    patience = 2 * (_GUARDS + arguments["session_end_timeout"] + arguments["close_timeout"])
+    patience = 2 * (_GUARDS + _session_end_timeout(arguments) + arguments["close_timeout"])
     return {
         "num_idle_processes": arguments["num_idle_processes"],
         "prewarm_timeout": arguments["initialize_timeout"],
@@ -63,7 +65,7 @@ def child_settings(arguments: Mapping[str, Any], inference: str) -> dict[str, An
     return {
         "functions": {name: reference_to(arguments.get(name), name) for name in _FUNCTIONS},
         "preload": _preload_modules(),
-        "session_end_timeout": arguments["session_end_timeout"],
+        "session_end_timeout": _session_end_timeout(arguments),
         "close_timeout": arguments["close_timeout"],
         "http_proxy": arguments.get("http_proxy") or "",
         "inference": inference,
@@ -75,7 +77,11 @@ def _preload_modules() -> list[str]:
     """What the worker has told its forkserver to import; where it has none, what LiveKit's own warm-up is."""
     listed = list(getattr(getattr(forkserver, "_forkserver", None), "_preload_modules", ()))
     names = [name for name in listed if name not in ("__main__", _FREEZE)]
-    return names or ["livekit.agents.ipc._preload"]
+    return names or [name for name in (_WARM_UP,) if importlib.util.find_spec(name) is not None]
+
+
+def _session_end_timeout(arguments: Mapping[str, Any]) -> float:
+    return float(arguments.get("session_end_timeout", 300.0))  # releases that do not name one have no bound
 
 
 def _log_levels() -> dict[str, int]:
