@@ -18,7 +18,7 @@ from dropin_stage import Events, Notes, load_agent, make_pool, running_job
 from livekit.agents.ipc import proc_pool
 from livekit.agents.ipc.job_executor import JobStatus
 from livekit.agents.job import JobExecutorType
-from support import eventually
+from support import eventually, kill, zygote_pid
 
 from greenroom import AppLoadError, NoCapacity, OptionError
 from greenroom.integrations.livekit import use_pool
@@ -49,14 +49,6 @@ async def started(module: ModuleType, **arguments: Any) -> AsyncIterator[tuple[A
 
 def idle(pool: Any) -> int:
     return pool._pool.stats().idle
-
-
-async def ended(pool: Any, info: Any) -> JobStatus:
-    executor = pool.get_by_job_id(info.job.id)
-    await executor.join()
-    assert executor not in pool.processes
-    assert executor.running_job is info
-    return executor.status
 
 
 async def test_it_starts_and_warms(agent: Agent) -> None:
@@ -208,6 +200,30 @@ async def test_a_lower_target_ends_no_warm_process(agent: Agent) -> None:
         pool.set_target_idle_processes(2)
         await eventually(lambda: idle(pool) == 2, "the target again")
         assert not events.of("process_closed")
+
+
+async def test_a_lost_zygote_is_replaced_by_one_that_finds_the_functions_again(agent: Agent) -> None:
+    module, notes = agent
+    async with started(module) as (pool, _):
+        await pool.launch_job(running_job("stay"))
+        lost = zygote_pid(pool._pool)
+        kill(lost)
+        await eventually(lambda: pool._pool.stats().zygote_pid not in (None, lost), "another zygote")
+        await pool.launch_job(running_job("stay"))
+        await notes.wait_for("start", 2)
+        assert len([executor for executor in pool.processes if executor.running_job]) == 2
+
+
+async def test_a_job_without_a_room_gets_livekits_mock_of_one(agent: Agent) -> None:
+    module, notes = agent
+    async with started(module) as (pool, events):
+        info = running_job("leave")
+        info.fake_job = True
+        await pool.launch_job(info)
+        (executor,) = await events.wait_for("process_job_launched")
+        await executor.join()
+        assert executor.status is JobStatus.SUCCESS
+        assert notes.of("callback") == [[info.job.id, "done"]]
 
 
 async def test_functions_are_found_through_the_server_that_holds_them(agent: Agent) -> None:
