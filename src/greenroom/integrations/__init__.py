@@ -1,0 +1,1 @@
+"""What lets the entrypoints of other frameworks run on Greenroom, unmodified."""

@@ -1,0 +1,18 @@
+"""LiveKit Agents. This package itself imports nothing: each side takes the modules that are its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .dropin import use_pool
+
+__all__ = ["use_pool"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "use_pool":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .dropin import use_pool
+
+    return use_pool

@@ -1,0 +1,35 @@
+"""Greenroom's pool under LiveKit's own worker and command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from livekit.agents.ipc import proc_pool
+from livekit.agents.job import JobExecutorType
+
+from ....options import PoolOptions
+from .pool import OWN_OPTIONS, DropInPool
+
+__all__ = ["use_pool"]
+
+_stock_pool = proc_pool.ProcPool
+
+
+def use_pool(**options: Any) -> None:
+    """Have every ``AgentServer`` of this process run its jobs in a Greenroom pool. Call it before ``cli.run_app``.
+
+    ``options`` are those of :class:`~greenroom.PoolOptions`, for what an ``AgentServer`` has no setting for
+    (``job_timeout``, ``stall_timeout``, ``max_jobs``, ``idle_ttl`` …). Called again, it replaces them.
+    Raises :class:`OptionError` for one that is unknown, or that the ``AgentServer`` decides.
+    """
+    OWN_OPTIONS.check(options)
+    PoolOptions.from_keywords(options)
+
+    def make_pool(**arguments: Any) -> Any:
+        # The console's jobs speak through the terminal of this very process, and so run in threads of it.
+        if arguments.get("job_executor_type") is JobExecutorType.THREAD:
+            return _stock_pool(**arguments)
+        return DropInPool(options, **arguments)
+
+    # The worker looks it up there when it runs; it is neither subclassed nor asked for its type.
+    proc_pool.ProcPool = make_pool  # type: ignore[assignment, misc]

@@ -1,0 +1,166 @@
+"""Greenroom's pool with the face of LiveKit's ``ProcPool``."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from livekit.agents import utils
+from livekit.agents.job import RunningJobInfo
+from livekit.agents.telemetry import metrics
+
+from ....errors import GreenroomError
+from ....job import Job
+from ....pool import JobHandle, ProcessPool, events
+from ....report import ExitReport
+from . import app, job_info
+from .executor import Executor
+from .inference import InferenceRelay
+from .settings import OWN_OPTIONS, child_settings, pool_options
+
+__all__ = ["OWN_OPTIONS", "DropInPool"]
+
+_logger = logging.getLogger("greenroom.livekit")
+
+EventTypes = Literal["process_created", "process_started", "process_ready", "process_closed", "process_job_launched"]
+
+_ATTEMPTS = 3
+"""LiveKit waits for so many processes to be initialized, one after the other, before it gives a job up."""
+
+
+class DropInPool(utils.EventEmitter[EventTypes]):
+    """Takes whatever keywords this release's worker makes its pool with, and does as that pool would."""
+
+    def __init__(self, options: Mapping[str, Any], **arguments: Any) -> None:
+        super().__init__()
+        self._arguments = arguments
+        self._options = pool_options(arguments, options)
+        self._target_idle = self._default_idle = int(arguments["num_idle_processes"])
+        self._relay = InferenceRelay(arguments.get("inference_executor"))
+        self._executors: list[Executor] = []
+        self._by_process: dict[str, Executor] = {}
+        self._by_job: dict[str, Executor] = {}
+        self._pool: ProcessPool | None = None
+        self._unsubscribe: Callable[[], None]
+
+    # --- what the worker calls -------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Warm the first processes. Raises :class:`AppLoadError` if the worker's functions cannot be loaded."""
+        if self._pool is not None:
+            return
+        # Not before now: the worker names the modules to preload between making its pool and starting it.
+        settings = child_settings(self._arguments, self._relay.address)
+        self._pool = ProcessPool(app.reference(settings), **self._options)
+        self._unsubscribe = self._pool.subscribe(self._on_event)
+        await self._relay.open()
+        try:
+            await self._pool.start()
+        except BaseException:
+            await self._relay.close()
+            raise
+
+    async def aclose(self) -> None:
+        """End all jobs, in LiveKit's order of things, and all processes."""
+        if self._pool is None:
+            return
+        await self._pool.aclose()
+        self._unsubscribe()
+        await self._relay.close()
+
+    async def launch_job(self, info: RunningJobInfo) -> None:
+        """Returns when a process has acknowledged the job.
+
+        Raises :class:`NoCapacity` or :class:`LaunchError`; the server is told that the job has failed, too,
+        for it was accepted long ago.
+        """
+        if self._pool is None:
+            raise RuntimeError("the pool has not been started")
+        info.launched_at = time.time()
+        handle = self._submit(self._pool, info)
+        executor = Executor(info, handle)
+        self._by_job[handle.id] = executor
+        self._executors.append(executor)
+        metrics.job_started()
+        await handle.started()
+
+    def _submit(self, pool: ProcessPool, info: RunningJobInfo) -> JobHandle:
+        job = Job(info.job.id, job_info.to_plain(info))
+        try:
+            return pool.submit(job, timeout=_ATTEMPTS * self._options["prewarm_timeout"], source="livekit")
+        except GreenroomError:
+            refused = Executor(info)
+            refused.refused()
+            if job.id not in self._by_job:  # else it is the other one that the server knows by this id
+                self.emit("process_closed", refused)
+            raise
+
+    def get_by_job_id(self, job_id: str) -> Executor | None:
+        return self._by_job.get(job_id)
+
+    @property
+    def processes(self) -> list[Executor]:
+        return list(self._executors)
+
+    @property
+    def target_idle_processes(self) -> int:
+        return self._target_idle
+
+    def set_target_idle_processes(self, num_idle_processes: int) -> None:
+        """Called twice a second, with what the worker's load leaves room for.
+
+        As in LiveKit's pool a smaller number ends no process that is warm, it only is not replaced: the load
+        goes up and down, and each time warm processes would be thrown away.
+        """
+        self._target_idle = num_idle_processes
+        if self._pool is None:
+            return
+        target = min(max(num_idle_processes, 0), self._default_idle)
+        target = max(target, min(self._pool.stats().idle, self._default_idle))
+        if target != self._pool.options.num_idle_processes:
+            self._pool.resize(target)
+
+    # --- what the pool tells ---------------------------------------------------------------------
+
+    def _on_event(self, event: events.Event) -> None:
+        match event:
+            case events.ProcessChanged(before=""):
+                self._created(event.process_id)
+            case events.ProcessChanged(after="warming", pid=pid):
+                executor = self._by_process[event.process_id]
+                executor.pid = pid
+                self.emit("process_started", executor)
+            case events.ProcessWarmed():
+                metrics.proc_initialized(time_elapsed=event.prewarm_seconds)
+                self.emit("process_ready", self._by_process[event.process_id])
+            case events.JobStarted():
+                self._started(event)
+            case events.JobEnded():
+                metrics.job_ended()
+                self._close(self._by_job.pop(event.report.job_id or ""), event.report)
+            case events.ProcessEnded(report=report):
+                self._process_ended(report)
+
+    def _created(self, process_id: str) -> None:
+        self._by_process[process_id] = executor = Executor()
+        self._executors.append(executor)
+        self.emit("process_created", executor)
+
+    def _started(self, event: events.JobStarted) -> None:
+        executor = self._by_job[event.job_id]
+        self._executors.remove(self._by_process.pop(event.process_id))  # the job's takes its place
+        executor.pid = event.pid
+        self.emit("process_job_launched", executor)
+
+    def _process_ended(self, report: ExitReport) -> None:
+        executor = self._by_process.pop(report.process_id or "", None)
+        if executor is not None:  # else it had a job, and is closed by that job's end
+            self._close(executor, report)
+
+    def _close(self, executor: Executor, report: ExitReport) -> None:
+        executor.ended(report)
+        self.emit("process_closed", executor)  # first: the worker looks at it in its list
+        self._executors.remove(executor)
+        executor.is_over()  # last: a drain goes round and round while one that is over is in the list

@@ -1,0 +1,109 @@
+"""How a function that was given as an object is found again in another process, without pickle."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ....errors import AppLoadError
+from ....zygote.loader import MAIN_NAME
+
+__all__ = ["reference_to", "resolve"]
+
+_ATTRIBUTES = (
+    "_entrypoint_fnc", "_setup_fnc", "_session_end_fnc", "_simulation_end_fnc",  # of an AgentServer
+    "entrypoint_fnc", "prewarm_fnc",  # of WorkerOptions
+)  # fmt: skip
+
+
+def reference_to(function: Any, role: str) -> list[str] | None:
+    """Module or file, and the way from there to the function; ``None`` for ``None``.
+
+    Raises :class:`AppLoadError` for what only exists in this process.
+    """
+    if function is None:
+        return None
+    module = sys.modules.get(getattr(function, "__module__", None) or "__main__")
+    for candidate in (module, sys.modules.get("__main__")):
+        path = _path_to(function, candidate) if candidate is not None else None
+        if candidate is not None and path is not None:
+            return [_place_of(candidate), path]
+    name = getattr(function, "__qualname__", repr(function))
+    raise AppLoadError(
+        f"the job processes cannot find {name} ({role}): it is neither at the top level of its module nor a function "
+        f"of an AgentServer there. Define it at the top level of a file, outside of any function and of "
+        f"'if __name__ == \"__main__\"'"
+    )
+
+
+def resolve(reference: list[str] | None) -> Any:
+    """The function, in a process that may have to import its module first. Raises :class:`AppLoadError`."""
+    if reference is None:
+        return None
+    place, path = reference
+    module = _module_from_file(place) if place.endswith(".py") else importlib.import_module(place)
+    found = _walk(module, path)
+    if found is None:
+        raise AppLoadError(
+            f"{place} has no {path} when it is imported by the job processes; define it at the top level, "
+            f"outside of 'if __name__ == \"__main__\"'"
+        )
+    return found
+
+
+def _path_to(function: Any, module: ModuleType) -> str | None:
+    return next((path for path in _candidates(function, module) if _walk(module, path) == function), None)
+
+
+def _candidates(function: Any, module: ModuleType) -> Iterator[str]:
+    name = getattr(function, "__qualname__", None)
+    if name is not None:
+        yield name
+    for name, value in list(vars(module).items()):
+        if value is function:
+            yield name
+        if type(value).__module__.startswith("livekit.agents."):
+            yield from (f"{name}.{attribute}" for attribute in _ATTRIBUTES)
+
+
+def _walk(module: ModuleType, path: str) -> Any:
+    return functools.reduce(lambda value, name: getattr(value, name, None), path.split("."), module)  # type: ignore[arg-type, return-value]
+
+
+def _place_of(module: ModuleType) -> str:
+    """A name that can be imported, if it leads to the same file; else that file."""
+    spec = getattr(module, "__spec__", None)
+    name = spec.name if spec is not None else module.__name__
+    file = getattr(module, "__file__", None)
+    if name != "__main__" and _origin(name) == file:
+        return str(name)
+    if file is None:
+        raise AppLoadError("functions of an interactive session cannot be imported by job processes; use a file")
+    return str(Path(file).absolute())
+
+
+def _origin(name: str) -> str | None:
+    # Not by find_spec(name), which answers from sys.modules: another process has to find it by its path.
+    package, _, _ = name.rpartition(".")
+    if package:
+        spec = importlib.util.find_spec(name)
+    else:
+        spec = importlib.machinery.PathFinder.find_spec(name)
+    return spec.origin if spec is not None else None
+
+
+def _module_from_file(path: str) -> ModuleType:
+    """Run a script as a module, once. It is not ``__main__``, so its guard stays shut."""
+    module = sys.modules.get(MAIN_NAME)
+    if module is None:
+        module = ModuleType(MAIN_NAME)
+        module.__file__ = path
+        sys.modules[MAIN_NAME] = module
+        exec(compile(Path(path).read_bytes(), path, "exec"), vars(module))
+    return module

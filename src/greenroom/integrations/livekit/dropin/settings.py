@@ -1,0 +1,89 @@
+"""What an ``AgentServer`` says of its pool, as what Greenroom needs to know."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from typing import Any
+
+from ....errors import OptionError
+from .references import reference_to
+
+__all__ = ["OWN_OPTIONS", "child_settings", "pool_options"]
+
+_GUARDS = 15.0 + 60.0
+"""Seconds: LiveKit's own bounds for the entrypoint to return at a shutdown, and for its session to close."""
+_WARM_UP = "livekit.agents.ipc._preload"  # from 1.8
+_FREEZE = "livekit.agents.ipc._preload_freeze"  # the zygote settles its memory itself, and later
+_FUNCTIONS = ("initialize_process_fnc", "job_entrypoint_fnc", "session_end_fnc", "simulation_end_fnc")
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnOptions:
+    """The pool options that come from the ``AgentServer``, with the name of its own setting for each."""
+
+    names: Mapping[str, str]
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        for name in options:
+            if name in self.names:
+                raise OptionError(f"{name} is decided by the AgentServer: set its {self.names[name]} instead")
+
+
+OWN_OPTIONS = _OwnOptions(
+    {
+        "num_idle_processes": "num_idle_processes",
+        "prewarm_timeout": "initialize_process_timeout",
+        "shutdown_timeout": "shutdown_process_timeout and session_end_timeout",
+        "memory_warn_mb": "job_memory_warn_mb",
+        "memory_limit_mb": "job_memory_limit_mb",
+    }
+)
+
+
+def pool_options(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a pool for what LiveKit's worker makes its own with."""
+    # A child is cancelled after half of its shutdown_timeout, which LiveKit's own bounds come before.
+    patience = 2 * (_GUARDS + _session_end_timeout(arguments) + arguments["close_timeout"])
+    return {
+        "num_idle_processes": arguments["num_idle_processes"],
+        "prewarm_timeout": arguments["initialize_timeout"],
+        "shutdown_timeout": patience,
+        "memory_warn_mb": arguments["memory_warn_mb"] or None,
+        "memory_limit_mb": arguments["memory_limit_mb"] or None,
+        "max_jobs": 1_000_000,  # how many is the worker's decision, by its load
+        "stall_timeout": 60.0,  # LiveKit's ping_timeout
+        **options,
+    }
+
+
+def child_settings(arguments: Mapping[str, Any], inference: str) -> dict[str, Any]:
+    """Plain data from which a zygote can build the app. Raises :class:`AppLoadError`: see ``references``."""
+    return {
+        "functions": {name: reference_to(arguments.get(name), name) for name in _FUNCTIONS},
+        "preload": _preload_modules(),
+        "session_end_timeout": _session_end_timeout(arguments),
+        "close_timeout": arguments["close_timeout"],
+        "http_proxy": arguments.get("http_proxy") or "",
+        "inference": inference,
+        "log_levels": _log_levels(),
+    }
+
+
+def _preload_modules() -> list[str]:
+    """What the worker has told its forkserver to import; where it has none, what LiveKit's own warm-up is."""
+    listed = list(getattr(getattr(forkserver, "_forkserver", None), "_preload_modules", ()))
+    names = [name for name in listed if name not in ("__main__", _FREEZE)]
+    return names or [name for name in (_WARM_UP,) if importlib.util.find_spec(name) is not None]
+
+
+def _session_end_timeout(arguments: Mapping[str, Any]) -> float:
+    return float(arguments.get("session_end_timeout", 300.0))  # releases that do not name one have no bound
+
+
+def _log_levels() -> dict[str, int]:
+    loggers = {"": logging.getLogger(), **logging.Logger.manager.loggerDict}
+    return {name: it.level for name, it in loggers.items() if isinstance(it, logging.Logger) and it.level}

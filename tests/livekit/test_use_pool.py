@@ -1,0 +1,253 @@
+"""Greenroom's pool in the place of LiveKit's: what LiveKit's own pool has to stand, this one has to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytest.importorskip("livekit.agents")
+
+from dropin_stage import Events, Notes, load_agent, make_pool, running_job
+from livekit.agents.ipc import proc_pool
+from livekit.agents.ipc.job_executor import JobStatus
+from livekit.agents.job import JobExecutorType
+from support import eventually, kill, zygote_pid
+
+from greenroom import AppLoadError, NoCapacity, OptionError
+from greenroom.integrations.livekit import use_pool
+
+pytestmark = pytest.mark.timeout(180)
+
+Agent = tuple[ModuleType, Notes]
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    stock = proc_pool.ProcPool
+    use_pool()
+    yield from load_agent(tmp_path)
+    proc_pool.ProcPool = stock  # type: ignore[misc]
+
+
+@asynccontextmanager
+async def started(module: ModuleType, **arguments: Any) -> AsyncIterator[tuple[Any, Events]]:
+    pool = make_pool(module, **arguments)
+    events = Events(pool)
+    try:
+        await pool.start()
+        yield pool, events
+    finally:
+        await pool.aclose()
+
+
+def idle(pool: Any) -> int:
+    return pool._pool.stats().idle
+
+
+async def test_it_starts_and_warms(agent: Agent) -> None:
+    async with started(agent[0], num_idle_processes=2) as (pool, events):
+        ready = await events.wait_for("process_ready", 2)
+        assert events.of("process_created")[:2] == events.of("process_started")[:2]
+        assert all(executor.running_job is None and executor.pid for executor in ready)
+        assert idle(pool) == 2
+    await events.wait_for("process_closed", 2)
+    assert pool.processes == []
+
+
+async def test_two_launches_and_refill(agent: Agent) -> None:
+    module, notes = agent
+    async with started(module, num_idle_processes=2) as (pool, events):
+        first, second = running_job("stay"), running_job("stay")
+        await asyncio.gather(pool.launch_job(first), pool.launch_job(second))
+        await events.wait_for("process_job_launched", 2)
+        lines = await notes.wait_for("start", 2)
+        assert {line[2] for line in lines} == {first.job.room.name, second.job.room.name}
+        assert pool.get_by_job_id(first.job.id).running_job is first
+        await eventually(lambda: idle(pool) == 2, "refill")
+        assert len([executor for executor in pool.processes if executor.running_job]) == 2
+
+
+async def test_ten_jobs_that_never_end_start_on_three_idle_processes(agent: Agent) -> None:
+    module, notes = agent
+    async with started(module, num_idle_processes=3) as (pool, _):
+        for count in range(1, 11):
+            await pool.launch_job(running_job("stay"))
+            await notes.wait_for("start", count)
+        assert len({line[1] for line in notes.of("start")}) == 10
+
+
+async def test_slow_initialisation_is_ended_and_tried_again(agent: Agent) -> None:
+    async with started(agent[0], initialize_process_fnc=agent[0].setup_slow, initialize_timeout=1.0) as (_, events):
+        closed = await events.wait_for("process_closed", 2)
+        assert all(executor.running_job is None for executor in closed)
+        assert not events.of("process_ready")
+
+
+async def test_failing_initialisation_is_told_with_its_cause(agent: Agent) -> None:
+    async with started(agent[0], initialize_process_fnc=agent[0].setup_failing) as (pool, events):
+        await events.wait_for("process_closed", 3)
+        await eventually(lambda: pool._pool.stats().breaker_open, "the breaker to open")
+        info = running_job()
+        with pytest.raises(NoCapacity, match="no database"):
+            await pool.launch_job(info)
+        (told,) = [executor for executor in events.of("process_closed") if executor.running_job is info]
+        assert told.status is JobStatus.FAILED  # which the worker passes on to the server
+
+
+async def test_shutdown_without_a_job(agent: Agent) -> None:
+    async with started(agent[0]) as (_, events):
+        (executor,) = await events.wait_for("process_ready")
+        os.kill(executor.pid, 0)
+    assert events.of("process_closed") == [executor]
+    assert not Path(f"/proc/{executor.pid}").exists()
+
+
+async def test_close_during_work_runs_livekits_whole_sequence(agent: Agent) -> None:
+    module, notes = agent
+    async with started(module) as (pool, _):
+        info = running_job("stay")
+        await pool.launch_job(info)
+        await notes.wait_for("start")
+        executor = pool.get_by_job_id(info.job.id)
+    assert executor.status is JobStatus.SUCCESS
+    assert notes.of("session_end") == [[info.job.id]]
+    assert notes.of("callback") == [[info.job.id, "parent", "process", "shutdown"]]
+
+
+async def test_a_slow_shutdown_is_cut_off(agent: Agent) -> None:
+    module, notes = agent
+    async with started(module, close_timeout=1.0) as (pool, _):
+        info = running_job("slow-callback")
+        await pool.launch_job(info)
+        await notes.wait_for("start")
+        executor = pool.get_by_job_id(info.job.id)
+        await executor.aclose()
+        assert executor.status is JobStatus.FAILED
+
+
+@pytest.mark.parametrize(
+    ("what", "status"),
+    [
+        ("leave", JobStatus.SUCCESS),
+        ("raise", JobStatus.FAILED),
+        ("cancel", JobStatus.FAILED),
+        ("die", JobStatus.FAILED),
+        ("exit", JobStatus.FAILED),
+    ],
+)
+async def test_how_a_job_ended_is_told_as_it_was(agent: Agent, what: str, status: JobStatus) -> None:
+    async with started(agent[0]) as (pool, events):
+        info = running_job(what)
+        launched = asyncio.create_task(pool.launch_job(info))
+        (executor,) = await events.wait_for("process_job_launched")
+        await executor.join()
+        await launched
+        assert executor.status is status
+        assert events.of("process_closed")[0] is executor
+
+
+async def test_a_job_is_cancelled_while_it_waits_for_a_process(agent: Agent) -> None:
+    module, notes = agent
+    async with started(module, num_idle_processes=0) as (pool, _):
+        info = running_job("stay")
+        launch = asyncio.create_task(pool.launch_job(info))
+        await eventually(lambda: pool.get_by_job_id(info.job.id), "acceptance")
+        await pool.get_by_job_id(info.job.id).aclose()
+        with pytest.raises(Exception, match="never started"):
+            await launch
+        assert not notes.of("start")
+        assert not [executor for executor in pool.processes if executor.running_job]
+
+
+async def test_the_memory_limit_ends_a_job(agent: Agent) -> None:
+    async with started(agent[0], memory_limit_mb=350) as (pool, events):
+        await pool.launch_job(running_job("eat"))
+        (executor,) = await events.wait_for("process_job_launched")
+        await executor.join()
+        assert executor.status is JobStatus.FAILED
+
+
+async def test_inference_reaches_the_workers_executor(agent: Agent) -> None:
+    class Inferrer:
+        async def do_inference(self, method: str, data: bytes) -> bytes | None:
+            if method != "upper":
+                raise RuntimeError(f"no method {method}")
+            return data.upper()
+
+    module, notes = agent
+    async with started(module, inference_executor=Inferrer()) as (pool, events):
+        await pool.launch_job(running_job("infer"))
+        (executor,) = await events.wait_for("process_job_launched")
+        await executor.join()
+        assert executor.status is JobStatus.SUCCESS
+    assert notes.of("inferred")[0][1] == "b'ABC'"
+    assert "no method nothing" in " ".join(notes.of("failed")[0])
+
+
+async def test_a_lower_target_ends_no_warm_process(agent: Agent) -> None:
+    async with started(agent[0], num_idle_processes=2) as (pool, events):
+        pool.set_target_idle_processes(0)
+        await pool.launch_job(running_job("stay"))
+        pool.set_target_idle_processes(0)
+        assert idle(pool) == 1
+        pool.set_target_idle_processes(2)
+        await eventually(lambda: idle(pool) == 2, "the target again")
+        assert not events.of("process_closed")
+
+
+async def test_a_lost_zygote_is_replaced_by_one_that_finds_the_functions_again(agent: Agent) -> None:
+    module, notes = agent
+    async with started(module) as (pool, _):
+        await pool.launch_job(running_job("stay"))
+        lost = zygote_pid(pool._pool)
+        kill(lost)
+        await eventually(lambda: pool._pool.stats().zygote_pid not in (None, lost), "another zygote")
+        await pool.launch_job(running_job("stay"))
+        await notes.wait_for("start", 2)
+        assert len([executor for executor in pool.processes if executor.running_job]) == 2
+
+
+async def test_a_job_without_a_room_gets_livekits_mock_of_one(agent: Agent) -> None:
+    module, notes = agent
+    async with started(module) as (pool, events):
+        info = running_job("leave")
+        info.fake_job = True
+        await pool.launch_job(info)
+        (executor,) = await events.wait_for("process_job_launched")
+        await executor.join()
+        assert executor.status is JobStatus.SUCCESS
+        assert notes.of("callback") == [[info.job.id, "done"]]
+
+
+async def test_functions_are_found_through_the_server_that_holds_them(agent: Agent) -> None:
+    module, notes = agent
+    async with started(module, initialize_process_fnc=module.server_of_lambdas._setup_fnc) as (pool, _):
+        await pool.launch_job(running_job("stay"))
+        await notes.wait_for("start")
+
+
+async def test_a_function_that_nobody_else_could_find_is_refused(agent: Agent) -> None:
+    async def here(context: object) -> None: ...
+
+    pool = make_pool(agent[0], job_entrypoint_fnc=here)
+    with pytest.raises(AppLoadError, match=r"cannot find .*here.*job_entrypoint_fnc.*top level"):
+        await pool.start()
+
+
+async def test_threads_are_left_to_livekit(agent: Agent) -> None:
+    pool = make_pool(agent[0], job_executor_type=JobExecutorType.THREAD)
+    assert type(pool).__module__ == "livekit.agents.ipc.proc_pool"
+
+
+def test_options_that_the_server_decides_are_refused() -> None:
+    with pytest.raises(OptionError, match="job_memory_limit_mb"):
+        use_pool(memory_limit_mb=100)
+    with pytest.raises(OptionError, match="did you mean stall_timeout"):
+        use_pool(stal_timeout=5)
