@@ -1,0 +1,131 @@
+"""What a session costs and whether there is room for it: policies by property. And the board by its events."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greenroom import ExitReport, ProcessPool, Timings
+from greenroom.pool.cost import SessionCost
+from greenroom.pool.events import (
+    EventBus,
+    JobAccepted,
+    JobEnded,
+    JobStarted,
+    MemorySampled,
+    ProcessChanged,
+    ProcessEnded,
+    TurnedDown,
+)
+from greenroom.server.board import KEPT_SESSIONS, KEPT_TURNED_DOWN, Board
+from greenroom.server.memory import shortage
+
+megabytes = st.floats(0.0, 10_000.0)
+samples = st.lists(st.tuples(st.sampled_from("abcdefgh"), megabytes, st.booleans()), max_size=60)
+
+
+def cost_of(seen: list[tuple[str, float, bool]], idle: float | None) -> SessionCost:
+    cost = SessionCost()
+    if idle is not None:
+        cost.sampled_idle(idle)
+    for process_id, private, has_ended in seen:
+        cost.sampled_running(process_id, private)
+        if has_ended:
+            cost.ended(process_id)
+    return cost
+
+
+@given(samples, st.none() | megabytes)
+def test_a_cost_lies_between_what_was_seen(seen: list[tuple[str, float, bool]], idle: float | None) -> None:
+    cost = cost_of(seen, idle)
+    known = [private for _, private, _ in seen] + ([] if idle is None else [idle])
+    if not known:
+        assert cost.session_mb is None
+    else:
+        assert cost.session_mb is not None
+        assert (idle or 0.0) <= cost.session_mb <= max(known)
+
+
+@given(samples, st.integers(0, 50))
+def test_growth_is_never_negative_and_counts_who_was_not_looked_at(
+    seen: list[tuple[str, float, bool]], unsampled: int
+) -> None:
+    cost = cost_of(seen, 5.0)
+    growth = cost.expected_growth_mb(unsampled)
+    assert growth >= (cost.session_mb or 0.0) * unsampled
+    assert cost.expected_growth_mb(-3) == cost.expected_growth_mb(0) >= 0.0
+
+
+@given(megabytes, megabytes, megabytes, megabytes, megabytes)
+def test_more_memory_never_makes_a_session_fit_worse(
+    available: float, session: float, growth: float, least: float, more: float
+) -> None:
+    before = shortage(available, session, growth, least)
+    assert shortage(available + more, session, growth, least) <= before
+    assert shortage(available, session + more, growth, least) >= before
+    assert (before <= 0) == (session + growth + least <= available)
+
+
+# --- the board -----------------------------------------------------------------------------------
+
+REPORT = ExitReport("succeeded", "completed", "the entrypoint returned", Timings(0.0, ended=9.0), "job", "1-1", 77, 1)
+
+
+def a_board() -> tuple[Board, EventBus]:
+    pool = ProcessPool("an_app_that_is_never_loaded")
+    return Board(pool), pool._events
+
+
+async def test_the_board_adds_events_up() -> None:
+    board, bus = a_board()
+    bus.publish(ProcessChanged("1-1", None, 1, "", "requested", None, at=1.0))
+    bus.publish(ProcessChanged("1-1", 77, 1, "warming", "idle", None, at=2.0))
+    bus.publish(MemorySampled("1-1", 77, "idle", 3.5))
+    bus.publish(JobAccepted("job", "http", "warm", at=3.0))
+    bus.publish(JobStarted("job", "http", "1-1", 77, 1, "warm", 0.0015, 0.0))
+    bus.flush()
+    assert (
+        board.processes["1-1"] | {"private_mb": 3.5, "state": "idle", "pid": 77, "since": 2.0} == board.processes["1-1"]
+    )
+    assert (board.sessions["job"]["start_ms"], board.sessions["job"]["pid"]) == (1.5, 77)
+    bus.publish(JobEnded(REPORT, "http"))
+    bus.publish(ProcessEnded(replace(REPORT, outcome="killed", reason="stalled")))
+    bus.flush()
+    assert board.processes == {}
+    assert board.sessions["job"]["outcome"] == "succeeded"
+    assert [report["reason"] for report in board.reports] == ["stalled"]
+
+
+async def test_the_board_is_bounded_and_keeps_what_lives() -> None:
+    board, bus = a_board()
+    for number in range(3 * KEPT_SESSIONS):
+        job_id = f"job-{number}"
+        bus.publish(JobAccepted(job_id, "http", "warm"))
+        if number >= 10:  # the first ten go on
+            bus.publish(JobEnded(replace(REPORT, job_id=job_id), "http"))
+        bus.publish(TurnedDown(f"other-{number}", "http", "full", "all taken", at=float(number)))
+    bus.flush()
+    assert len(board.sessions) <= KEPT_SESSIONS + 1
+    assert [f"job-{number}" for number in range(10)] == list(board.sessions)[:10]
+    assert len(board.turned_down) == KEPT_TURNED_DOWN
+    assert board.turned_down_total["full"] == 3 * KEPT_SESSIONS
+    assert board.recently_turned_down(now=3.0 * KEPT_SESSIONS)["full"] <= 60
+
+
+async def test_one_listener_that_fails_keeps_no_other_from_hearing() -> None:
+    bus, heard = EventBus(), []
+
+    def fails(event: object) -> None:
+        raise RuntimeError("deaf")
+
+    bus.subscribe(fails)
+    unsubscribe = bus.subscribe(heard.append)
+    bus.publish(TurnedDown("a", "http", "full", ""))
+    bus.flush()
+    unsubscribe()
+    unsubscribe()
+    bus.publish(TurnedDown("b", "http", "full", ""))
+    bus.flush()
+    assert [event.job_id for event in heard] == ["a"]
