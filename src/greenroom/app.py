@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -45,6 +46,8 @@ class App:
         self.prewarm_fn: Prewarm | None = None
         self.entrypoint_fn: Entrypoint | None = None
         self.request_fn: RequestFn | None = None
+        self.services: dict[str, Callable[[socket.socket], object]] = {}
+        """For integrations: processes that all jobs share, by name; see :mod:`greenroom.zygote.services`."""
         self._module = sys._getframe(1).f_globals.get("__name__", "")
 
     def preload(self, fn: P) -> P:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 
-__all__ = ["set_child_subreaper", "set_name"]
+__all__ = ["set_child_subreaper", "set_name", "set_parent_death_signal"]
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -16,6 +18,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def set_child_subreaper() -> None:
     """Adopt the orphans among this process's descendants, instead of init. Not inherited by fork."""
     _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1))
+
+
+def set_parent_death_signal() -> None:
+    """Be killed when the parent (to be exact: the thread of it that forked) is dead. Not inherited by fork."""
+    _prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
 
 
 def set_name(name: str) -> None:

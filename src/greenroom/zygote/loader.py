@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 from typing import NoReturn
@@ -21,14 +22,18 @@ LARGEST_MANIFEST = 16 * 1024
 MAIN_NAME = "__greenroom_app__"
 """The module name of an app that is loaded from a file: not ``__main__``, so its guard stays shut."""
 
+_DEFAULT_NAME = "app"
+
+_FRAMEWORKS = {"livekit.agents": ("..integrations.livekit.discovery", "livekit-agents 1.5 or later")}
+
 
 def load_app(reference: str) -> App:
     """Import ``module:attr`` or ``path.py:attr``. What the import itself raises comes through."""
     place, colon, attribute = reference.rpartition(":")
     if not colon:
-        place, attribute = reference, "app"
+        place = reference
     module = _from_file(place) if place.endswith(".py") or os.sep in place else importlib.import_module(place)
-    app = _find(module, attribute, reference)
+    app = _find(module, attribute) if colon else _find_unnamed(module)
     if app.entrypoint_fn is None:
         raise AppLoadError(f"the app {reference!r} has no entrypoint; mark one function with @app.entrypoint")
     return app
@@ -45,15 +50,47 @@ def facts_of(app: App) -> AppFacts:
     return AppFacts(app.request_fn is not None, app.manifest)
 
 
-def _find(module: ModuleType, attribute: str, reference: str) -> App:
-    app: object = getattr(module, attribute, None)
-    if isinstance(app, App):
-        return app
-    if app is not None:
-        raise AppLoadError(f"{reference!r} is a {type(app).__name__}, not a greenroom.App")
-    there = [name for name, value in vars(module).items() if isinstance(value, App)]
-    hint = f"; there is {', '.join(there)}" if there else "; make one: app = greenroom.App()"
-    raise AppLoadError(f"module {module.__name__!r} has no {attribute!r}{hint}")
+def _find(module: ModuleType, attribute: str) -> App:
+    value: object = getattr(module, attribute, None)
+    if isinstance(value, App):
+        return value
+    for integration in _integrations():
+        if integration.is_server(value):
+            return integration.adapt(value)  # type: ignore[no-any-return]
+    if value is not None:
+        kind = f"a {type(value).__name__}, not a greenroom.App, nor an AgentServer or WorkerOptions of livekit-agents"
+        raise AppLoadError(f"{attribute!r} of module {module.__name__!r} is {kind}")
+    raise AppLoadError(f"module {module.__name__!r} has no {attribute!r}{_hint(module)}")
+
+
+def _find_unnamed(module: ModuleType) -> App:
+    """The app that is called ``app``; else the one that another framework's object stands for."""
+    if isinstance(getattr(module, _DEFAULT_NAME, None), App) or _apps_in(module):
+        return _find(module, _DEFAULT_NAME)
+    for integration in _integrations():
+        app: App | None = integration.find(module)
+        if app is not None:
+            return app
+    return _find(module, _DEFAULT_NAME)
+
+
+def _integrations() -> Iterator[ModuleType]:
+    """Those for frameworks that the app itself has imported: nothing is imported on suspicion."""
+    for framework, (name, needs) in _FRAMEWORKS.items():
+        if framework in sys.modules:
+            try:
+                yield importlib.import_module(name, __package__)
+            except ImportError as error:
+                raise AppLoadError(f"Greenroom needs {needs}: {error}") from error
+
+
+def _apps_in(module: ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if isinstance(value, App)]
+
+
+def _hint(module: ModuleType) -> str:
+    there = _apps_in(module)
+    return f"; there is {', '.join(there)}" if there else "; make one: app = greenroom.App()"
 
 
 def _from_file(path: str) -> ModuleType:

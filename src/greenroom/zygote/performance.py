@@ -17,7 +17,7 @@ from ..job import JobContext, ShutdownCallback
 from ..wire import payload
 from ..wire.messages import ChildSettings
 
-__all__ = ["End", "Performance", "exit_code_of"]
+__all__ = ["End", "Performance", "exit_code_of", "stack_of"]
 
 _logger = logging.getLogger("greenroom")
 
@@ -105,7 +105,7 @@ class Performance:
         if not tasks:
             return None
         _, late = await asyncio.wait(tasks, timeout=self._settings.shutdown_timeout)
-        stacks = "\n".join(map(_stack_of, late)) if late else None
+        stacks = "\n".join(map(stack_of, late)) if late else None
         for task in late:
             task.cancel()
         return stacks
@@ -132,7 +132,7 @@ def _takes_argument(fn: Callable[..., Any]) -> bool:
     return True
 
 
-def _stack_of(task: asyncio.Task[Any]) -> str:
+def stack_of(task: asyncio.Task[Any]) -> str:
     """Where a task waits: every await of it, where :meth:`asyncio.Task.print_stack` has only the first."""
     lines = [f"{task!r}, most recent call last:\n"]
     awaited: Any = task.get_coro()

@@ -21,6 +21,7 @@ from ..wire.frames import Frame, FrameError
 from . import census, child, sharing, signals, undertaker
 from .loader import facts_of, load_app
 from .rehearsal import rehearse_in_zygote
+from .services import Services, become
 
 __all__ = ["FORK_ALARM", "Zygote"]
 
@@ -47,6 +48,7 @@ class Zygote:
         self._mourned: list[m.Reaped] = []
         self._mourning_since = 0.0
         self._orphans_killed: set[int] = set()
+        self._services = Services()
         self._app: App
         self._config: m.Configure
 
@@ -104,6 +106,7 @@ class Zygote:
         self._preloaded = set(proc.children(os.getpid()))
         rehearse_in_zygote(self._config.child)
         sharing.settle()
+        self._services.want(self._app.services, time.monotonic())
         warnings = census.inherited_fd_warnings(before)
         return m.Loaded(imported - begin, preloaded - imported, warnings, facts_of(self._app))
 
@@ -127,7 +130,8 @@ class Zygote:
         poll.register(self._channel, select.POLLIN)
         poll.register(self._wakeup.fd, select.POLLIN)
         while True:
-            ready = dict(poll.poll(100 if self._mourned else None))
+            self._start_services()
+            ready = dict(poll.poll(self._patience()))
             if self._wakeup.fd in ready or self._mourned:
                 self._wakeup.clear()
                 self._bury_the_dead()
@@ -135,6 +139,34 @@ class Zygote:
                 in_order = self._serve_one()
                 if in_order is not None:
                     return in_order
+
+    def _patience(self) -> float | None:
+        """Milliseconds until there is something to do that no fd tells of."""
+        if self._mourned:
+            return 100
+        seconds = self._services.seconds_to_next(time.monotonic())
+        return None if seconds is None else 1000 * seconds + 1
+
+    def _start_services(self) -> None:
+        for name, service in self._services.due(time.monotonic()):
+            child.flush_stdio()
+            zygote = os.getpid()
+            try:
+                pid = _fork_with_alarm()
+            except OSError as error:
+                print(f"greenroom: the service {name} could not be forked: {error}", file=sys.stderr)
+                self._services.failed(name, time.monotonic())
+                continue
+            if pid == 0:
+                close = [
+                    self._channel.detach(),
+                    *self._wakeup.fds,
+                    self._dump_fd,
+                    self._lifeline_fd,
+                    self._heartbeat_fd,
+                ]
+                become(name, service, self._config.generation, zygote=zygote, close=close)
+            self._services.started(name, pid, time.monotonic())
 
     def _serve_one(self) -> bool | None:
         """Answer one request; returns what ends the service, if anything does."""
@@ -249,12 +281,17 @@ class Zygote:
                 self._mourning_since = time.monotonic()
                 self._orphans_killed.clear()
             self._mourned.append(m.Reaped(launch_id, usage.cpu_seconds, usage.peak_memory_mb, 0))
+            return
+        service = self._services.died(death.pid, time.monotonic())
+        if service is not None:
+            how = f"signal {death.signal}" if death.exit_code is None else f"exit code {death.exit_code}"
+            print(f"greenroom: the service {service} died ({how}); it is started again", file=sys.stderr)
 
     def _end_of_mourning(self) -> None:
         """Report a death as complete when nothing is left of what the dead child had started."""
         orphans = set[int]()
         try:
-            orphans = undertaker.kill_orphans(self._live.keys() | self._preloaded | self._given_up)
+            orphans = undertaker.kill_orphans(self._spared())
         except OSError:  # no fd to look with: in a while, perhaps
             is_done = False
         else:
@@ -270,6 +307,10 @@ class Zygote:
             killed = len(self._orphans_killed) if reaped is self._mourned[-1] else 0
             self._send(m.Reaped(reaped.launch_id, reaped.cpu_seconds, reaped.peak_memory_mb, killed))
         self._mourned.clear()
+
+    def _spared(self) -> set[int]:
+        """What lives below the zygote by right; and what cannot be helped."""
+        return self._live.keys() | self._services.pids | self._preloaded | self._given_up
 
     def _send(self, message: m.Message, fds: tuple[int, ...] = ()) -> None:
         fd_packets.send(self._channel, m.encode(message), fds)

@@ -1,0 +1,64 @@
+"""A livekit-agents app as an app of Greenroom's: what the zygote and its children call, and when."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from livekit.agents import AgentServer, WorkerOptions
+from livekit.rtc._ffi_client import FfiClient
+
+from ...app import App
+from ...job import JobContext, JobProcess
+from . import inference, performer
+from .blueprint import Blueprint, server_of
+from .manifest import describe, runs_in_threads
+from .orders import Order
+from .performer import Performer
+from .preload import preload
+from .requests import RequestHook
+
+__all__ = ["adapt"]
+
+_logger = logging.getLogger("greenroom.livekit")
+
+
+def adapt(source: AgentServer | WorkerOptions) -> App:
+    """An app that runs this server's jobs. Raises :class:`AppLoadError` if it has none to run."""
+    blueprint = Blueprint.of(server_of(source))
+    performer.check_release(blueprint)
+    if runs_in_threads(blueprint.server):
+        _logger.warning("job_executor_type is THREAD: under Greenroom each job has a process of its own")
+    role = _Role(blueprint)
+    app = App()
+    app.manifest["livekit"] = describe(blueprint, source)
+    app.preload(lambda: role.preload(app))
+    app.prewarm(role.prewarm)
+    app.entrypoint(role.entrypoint)
+    if blueprint.request_fnc is not None:
+        app.request(RequestHook(blueprint.request_fnc).ask)
+    return app
+
+
+class _Role:
+    """The app's functions. In each process a copy of its own, since it is forked with all the rest."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self._blueprint = blueprint
+        self._performer: Performer
+
+    def preload(self, app: App) -> None:
+        preload(self._blueprint)
+        inference.register(app)
+
+    async def prewarm(self, process: JobProcess) -> None:
+        self._performer = Performer(self._blueprint, inference.InferenceClient(process.generation))
+        _start_native_runtime()
+
+    async def entrypoint(self, context: JobContext) -> dict[str, Any]:
+        return await self._performer.run(context, Order.decode(context.job.metadata))
+
+
+def _start_native_runtime() -> None:
+    """Threads and all: so that the first connect does not have to."""
+    assert FfiClient.instance is not None

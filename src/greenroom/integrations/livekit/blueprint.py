@@ -1,0 +1,95 @@
+"""What Greenroom needs to know of a livekit-agents app, whatever its release."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import livekit.agents
+from livekit.agents import AgentServer, WorkerOptions
+
+from ...errors import AppLoadError
+
+__all__ = ["VERSION", "Blueprint", "fill", "is_server", "server_of"]
+
+VERSION: str = livekit.agents.__version__
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """The functions of an ``AgentServer``, and the settings that concern a process of it."""
+
+    server: AgentServer
+    entrypoint_fnc: Callable[..., Any]
+    setup_fnc: Callable[..., Any]
+    request_fnc: Callable[..., Any] | None
+    session_end_fnc: Callable[..., Any] | None
+    simulation_end_fnc: Callable[..., Any] | None
+    session_end_timeout: float
+    http_proxy: str | None
+    preload_modules: tuple[str, ...]
+
+    @classmethod
+    def of(cls, server: AgentServer) -> Blueprint:
+        """Raises :class:`AppLoadError` for a server that has nothing to run."""
+        entrypoint = server._entrypoint_fnc
+        if entrypoint is None:
+            raise AppLoadError(
+                "the AgentServer has no entrypoint; mark one with @server.rtc_session(agent_name=...) "
+                "at the top level of the module"
+            )
+        return cls(
+            server=server,
+            entrypoint_fnc=entrypoint,
+            setup_fnc=getattr(server, "_setup_fnc", None) or _nothing_to_set_up,
+            request_fnc=_own_request_fnc(server),
+            session_end_fnc=getattr(server, "_session_end_fnc", None),
+            simulation_end_fnc=getattr(server, "_simulation_end_fnc", None),
+            session_end_timeout=getattr(server, "_session_end_timeout", 300.0),
+            http_proxy=getattr(server, "_http_proxy", None) or None,
+            preload_modules=tuple(getattr(server, "_preload_modules", ())),
+        )
+
+
+def is_server(value: object) -> bool:
+    return isinstance(value, (AgentServer, WorkerOptions))
+
+
+def server_of(value: AgentServer | WorkerOptions) -> AgentServer:
+    """The older ``WorkerOptions`` become an ``AgentServer`` by LiveKit's own conversion."""
+    return AgentServer.from_server_options(value) if isinstance(value, WorkerOptions) else value
+
+
+def fill(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that this release's ``function`` takes.
+
+    Raises :class:`AppLoadError` if it insists on one that is not among them: a release that is
+    too new, and whose jobs would not run.
+    """
+    parameters = inspect.signature(function).parameters
+    needed = {name for name, parameter in parameters.items() if _is_needed(parameter)}
+    if needed - values.keys():
+        name = getattr(function, "__qualname__", function)
+        raise AppLoadError(
+            f"livekit-agents {VERSION} is not known to this release of Greenroom: its {name} needs "
+            f"{', '.join(sorted(needed - values.keys()))}; install an earlier livekit-agents or a later Greenroom"
+        )
+    return {name: value for name, value in values.items() if name in parameters}
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    is_variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return parameter.default is inspect.Parameter.empty and not is_variadic
+
+
+def _own_request_fnc(server: AgentServer) -> Callable[..., Any] | None:
+    """The user's; LiveKit's default one, which accepts everything, is none."""
+    request = server._request_fnc
+    is_default = getattr(request, "__module__", "") == AgentServer.__module__
+    return None if is_default else request
+
+
+def _nothing_to_set_up(process: object) -> None:
+    return None

@@ -1,0 +1,35 @@
+"""Finding LiveKit's object in an app's module, for the loader."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from ...app import App
+from ...errors import AppLoadError
+from .adapter import adapt
+from .blueprint import is_server
+from .guard import server_from_guard
+
+__all__ = ["adapt", "find", "is_server"]
+
+
+def find(module: ModuleType) -> App | None:
+    """The module's only ``AgentServer`` or ``WorkerOptions``, adapted; ``None`` if it has none.
+
+    Raises :class:`AppLoadError` if there are several to choose from.
+    """
+    servers: dict[int, tuple[str, Any]] = {}
+    for name, value in vars(module).items():
+        if is_server(value):
+            servers.setdefault(id(value), (name, value))
+    if len(servers) > 1:
+        names = ", ".join(name for name, _ in servers.values())
+        raise AppLoadError(
+            f"module {module.__name__!r} has several LiveKit servers ({names}); name the one to serve, as in "
+            f"agent.py:{next(iter(servers.values()))[0]}"
+        )
+    if servers:
+        return adapt(next(iter(servers.values()))[1])
+    guarded = server_from_guard(module)
+    return adapt(guarded) if is_server(guarded) else None

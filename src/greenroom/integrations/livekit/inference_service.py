@@ -1,0 +1,91 @@
+"""The inference process: runs the runners that plugins have registered, one request after the other.
+
+As in LiveKit's own: runners are made for one caller at a time. It holds no state of a session, so it
+can be killed at any time: the zygote starts it again, and who waited for an answer asks again.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import traceback
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from ...wire.frames import Frame, FrameDecoder, FrameError, encode_frame
+from ...zygote.services import is_own_user
+from .inference import ANSWER, FAILURE, NO_ANSWER, describe_failure, runners
+
+__all__ = ["serve"]
+
+_CHUNK = 64 * 1024
+_SEND_TIMEOUT = 2.0
+"""Seconds that a caller may take to read its answer, while all others wait."""
+
+_logger = logging.getLogger("greenroom.livekit")
+
+
+def serve(listener: socket.socket) -> NoReturn:
+    """Load the models, then answer for ever. Who connects while they load is answered afterwards."""
+    ready = {method: _initialized(method, kind) for method, kind in runners().items()}
+    selector = selectors.DefaultSelector()
+    selector.register(listener, selectors.EVENT_READ, None)
+    while True:
+        for key, _ in selector.select():
+            if key.data is None:
+                _accept(listener, selector)
+            else:
+                _attend(key.data, selector, ready)
+
+
+class _Caller:
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.decoder = FrameDecoder()
+
+
+def _initialized(method: str, kind: Any) -> Any:
+    """The runner; or the error, which everyone is told who asks for it. The others can be fine."""
+    try:
+        runner = kind()
+        runner.initialize()
+    except Exception as error:
+        _logger.exception("the inference runner %s could not be initialized", method)
+        return error
+    return runner
+
+
+def _accept(listener: socket.socket, selector: selectors.BaseSelector) -> None:
+    with suppress(OSError):  # gone again
+        sock, _ = listener.accept()
+        if not is_own_user(sock):
+            sock.close()
+            return
+        sock.settimeout(_SEND_TIMEOUT)
+        selector.register(sock, selectors.EVENT_READ, _Caller(sock))
+
+
+def _attend(caller: _Caller, selector: selectors.BaseSelector, ready: dict[str, Any]) -> None:
+    try:
+        data = caller.sock.recv(_CHUNK)
+        for frame in caller.decoder.feed(data):
+            caller.sock.sendall(_answer(frame, ready))
+    except (OSError, FrameError):  # it has died, does not read, or talks nonsense
+        data = b""
+    if not data:
+        selector.unregister(caller.sock)
+        caller.sock.close()
+
+
+def _answer(request: Frame, ready: dict[str, Any]) -> bytes:
+    method = request.header.decode("utf-8", "replace")
+    try:
+        runner = ready[method]
+        if isinstance(runner, Exception):
+            raise runner
+        result = runner.run(request.body)
+        return encode_frame(NO_ANSWER, b"") if result is None else encode_frame(ANSWER, b"", bytes(result))
+    except Exception as error:
+        traceback.print_exc()
+        return encode_frame(FAILURE, b"", describe_failure(error))

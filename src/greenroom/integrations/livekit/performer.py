@@ -1,0 +1,175 @@
+"""LiveKit's own life cycle of a job (``_JobProc``), driven in a process of Greenroom's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from livekit.agents.ipc import job_proc_lazy_main, proto
+from livekit.agents.job import JobAcceptArguments, JobExecutorType, RunningJobInfo
+from livekit.agents.utils import aio
+from livekit.protocol import agent
+
+from ...errors import GreenroomError
+from ...job import JobContext
+from .blueprint import Blueprint, fill
+from .inference import InferenceClient
+from .loop_monitor import monitored
+from .orders import RESTARTS_ATTRIBUTE, Order
+from .outside_loop import outside_loop
+from .watch import Watch
+
+__all__ = ["Performer", "check_release"]
+
+_logger = logging.getLogger("greenroom.livekit")
+
+
+class _JobProc(job_proc_lazy_main._JobProc):
+    """LiveKit's, which would wait for ever after a job that could not even be set up."""
+
+    setup_failed: asyncio.Future[None]
+
+    def _start_job(self, msg: proto.StartJobRequest) -> None:
+        try:
+            super()._start_job(msg)
+        except Exception as error:
+            self.setup_failed.set_exception(error)
+
+
+class Performer:
+    """One process's side of LiveKit: made when the process is warmed up, used for one job."""
+
+    def __init__(self, blueprint: Blueprint, inference: InferenceClient) -> None:
+        """Runs the user's ``setup_fnc``; what that raises comes through."""
+        self._watch = Watch(blueprint.entrypoint_fnc, self._is_ending)
+        self._proc = _JobProc(**_job_proc_arguments(blueprint, self._watch))
+        self._link = _Link(inference)
+        request = proto.InitializeRequest(**fill(proto.InitializeRequest, {"http_proxy": blueprint.http_proxy or ""}))
+        with outside_loop():
+            self._proc.initialize(request, self._link)  # type: ignore[arg-type]  # all that it asks for is send()
+        self._life: asyncio.Task[None]
+
+    async def run(self, context: JobContext, order: Order) -> dict[str, Any]:
+        """Run the job until LiveKit's sequence comes to the shutdown callbacks; those are run by Greenroom's."""
+        loop = asyncio.get_running_loop()
+        self._proc.setup_failed = loop.create_future()
+        request = proto.StartJobRequest()
+        request.running_job = _running_job(order)
+        self._life = loop.create_task(self._live(), name="livekit")
+        context.add_shutdown_callback(self._finish)
+        self._link.messages.send_nowait(request)
+        await self._until_the_end(context)
+        if self._watch.error is not None:
+            raise self._watch.error  # LiveKit has logged it, and would report a success
+        return {"ended_by": self._link.reason}
+
+    async def _live(self) -> None:
+        with monitored(asyncio.get_running_loop()):
+            await self._proc.entrypoint(self._link.messages)
+
+    async def _until_the_end(self, context: JobContext) -> None:
+        told = asyncio.create_task(context.wait_for_shutdown(), name="livekit-shutdown")
+        ends = {self._life, self._link.exiting, self._proc.setup_failed}
+        try:
+            await asyncio.wait({*ends, told}, return_when=asyncio.FIRST_COMPLETED)
+            if told.done():
+                self._link.messages.send_nowait(proto.ShutdownRequest(reason=told.result()))
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # Half of shutdown_timeout is over: from here on LiveKit's sequence runs as a shutdown callback.
+            self._watch.cut_off()
+            raise
+        finally:
+            told.cancel()
+        for end in (self._proc.setup_failed, self._life):
+            if end.done():
+                end.result()
+
+    async def _finish(self) -> None:
+        """The rest of LiveKit's sequence: it has ``shutdown_timeout``, as all shutdown callbacks have."""
+        if not self._proc.has_running_job:
+            self._life.cancel()
+        try:
+            await self._life
+        except asyncio.CancelledError:
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task
+                _tell_where_it_hangs()
+                raise
+
+    def _is_ending(self) -> bool:
+        """Whether LiveKit's sequence has begun, in which it may cancel the entrypoint itself."""
+        begun = getattr(self._proc, "_shutdown_fut", None)
+        return begun is None or begun.done()
+
+
+class _Link:
+    """In the place of LiveKit's channel to its worker: takes what the job's life cycle sends, and feeds it."""
+
+    def __init__(self, inference: InferenceClient) -> None:
+        self.messages: aio.Chan[Any] = aio.Chan()
+        self.exiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.reason = ""
+        self._inference = inference
+        self._requests: set[asyncio.Task[None]] = set()
+
+    async def send(self, message: Any) -> None:
+        if isinstance(message, proto.Exiting):
+            # The session is closed and on_session_end has run; the room is left, and callbacks are called, next.
+            self.reason = message.reason
+            if not self.exiting.done():
+                self.exiting.set_result(None)
+        elif isinstance(message, proto.InferenceRequest):
+            request = asyncio.create_task(self._infer(message), name="livekit-inference")
+            self._requests.add(request)
+            request.add_done_callback(self._requests.discard)
+
+    async def _infer(self, request: proto.InferenceRequest) -> None:
+        data, error = None, ""
+        try:
+            data = await self._inference.run(request.method, request.data)
+        except GreenroomError as failure:
+            error = str(failure)
+        response = proto.InferenceResponse(request_id=request.request_id, data=data, error=error)
+        if not self.messages.closed:
+            self.messages.send_nowait(response)
+
+
+def check_release(blueprint: Blueprint) -> None:
+    """Find out before any fork that this livekit-agents cannot be driven. Raises :class:`AppLoadError`."""
+    _job_proc_arguments(blueprint, blueprint.entrypoint_fnc)
+    _running_job(Order(job=b""))
+
+
+def _job_proc_arguments(blueprint: Blueprint, entrypoint: Any) -> dict[str, Any]:
+    return fill(
+        job_proc_lazy_main._JobProc,
+        {
+            "initialize_process_fnc": blueprint.setup_fnc,
+            "job_entrypoint_fnc": entrypoint,
+            "session_end_fnc": blueprint.session_end_fnc,
+            "simulation_end_fnc": blueprint.simulation_end_fnc,
+            "session_end_timeout": blueprint.session_end_timeout,
+            "executor_type": JobExecutorType.PROCESS,
+            "user_arguments": None,
+        },
+    )
+
+
+def _running_job(order: Order) -> RunningJobInfo:
+    job = agent.Job.FromString(order.job)
+    if order.restarts:
+        job.attributes[RESTARTS_ATTRIBUTE] = str(order.restarts)
+    accept = JobAcceptArguments(**fill(JobAcceptArguments, order.accept.answer()))
+    names = ("url", "token", "worker_id", "fake_job", "received_at", "accepted_at", "assigned_at", "launched_at")
+    values = {name: getattr(order, name) for name in names} | {"job": job, "accept_arguments": accept}
+    return RunningJobInfo(**fill(RunningJobInfo, values))
+
+
+def _tell_where_it_hangs() -> None:
+    from ...zygote.performance import stack_of
+
+    names = ("job_task", "job_user_entrypoint", "job_shutdown_callback")
+    for task in asyncio.all_tasks():
+        if task.get_name() in names:
+            _logger.error("LiveKit's shutdown sequence did not end in time; it was in %s", stack_of(task))

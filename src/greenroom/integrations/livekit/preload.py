@@ -1,0 +1,82 @@
+"""What all processes of a livekit-agents app share: done once, before any fork, and without a thread."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+
+from livekit.agents import Plugin
+from livekit.rtc._ffi_client import FfiClient, get_ffi_lib
+
+from ...errors import AppLoadError
+from .blueprint import Blueprint
+from .manifest import export_credentials
+
+__all__ = ["preload"]
+
+_logger = logging.getLogger("greenroom.livekit")
+
+_WARM_UPS = (
+    "livekit.agents.ipc._preload",  # from 1.8: all that follows, and more
+    "livekit.agents.inference._warmup",  # 1.6 and 1.7: the weights of the local models
+    "av",
+)
+
+_VARIABLES = ("ORT_DISABLE_TELEMETRY", "OPENBLAS_NUM_THREADS")
+
+
+def preload(blueprint: Blueprint) -> None:
+    """As LiveKit's own worker does in its forkserver. Raises :class:`AppLoadError` if a fork would break."""
+    _check_environment()
+    os.environ.update(export_credentials(blueprint.server))
+    _set_certificates()
+    _set_log_levels()
+    for module in blueprint.preload_modules:
+        importlib.import_module(module)
+    for plugin in list(Plugin.registered_plugins):
+        importlib.import_module(plugin.package)
+    for module in _WARM_UPS:
+        if importlib.util.find_spec(module) is not None:
+            importlib.import_module(module)
+    get_ffi_lib()  # mapped here, so that all share it; the runtime in it starts threads, and is each process's own
+    _check_native_runtime()
+
+
+def _check_environment() -> None:
+    """Greenroom sets these for its processes; an operator's own value stands, and must be known for what it does."""
+    for name in _VARIABLES:
+        if os.environ.get(name) != "1":
+            _logger.warning(
+                "%s is %r: libraries of this app may start threads at import then, and forked processes hang", name,
+                os.environ.get(name),
+            )  # fmt: skip
+
+
+def _check_native_runtime() -> None:
+    if FfiClient._instance is not None:
+        raise AppLoadError(
+            "the app has started LiveKit's native runtime while it was imported (an AudioSource, an AudioStream, "
+            "an AudioResampler or a Room.connect at the top level of a module): its threads do not survive a fork. "
+            "Make such objects in the entrypoint or in setup_fnc"
+        )
+
+
+def _set_certificates() -> None:
+    """Where there is no system trust store, the rtc library is to find certifi's (from 1.6)."""
+    from livekit.agents.utils import http_context
+
+    set_default = getattr(http_context, "_set_default_cert_env", None)
+    if set_default is not None:
+        set_default()
+
+
+def _set_log_levels() -> None:
+    """As LiveKit's command line does: libraries that tell of each request are heard from WARNING."""
+    from livekit.agents.cli import log
+
+    for name in getattr(log, "NOISY_LOGGERS", ()):
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.WARNING)
