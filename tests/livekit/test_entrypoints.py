@@ -11,8 +11,9 @@ from livekit import api
 from livekit_orders import notes_of, order
 from support import eventually
 
-from greenroom import ExitReport, ProcessPool
+from greenroom import ExitReport, NoCapacity, ProcessPool
 from greenroom.integrations.livekit.orders import Acceptance
+from greenroom.pool.events import ProcessEnded
 
 MakeAgent = Callable[[str], Path]
 
@@ -190,9 +191,13 @@ server = AgentServer(setup_fnc=setup)
 async def entrypoint(ctx: JobContext): ...
 """
     )
-    with pytest.raises(Exception, match="no weights"):
-        async with ProcessPool(str(app), num_idle_processes=1) as pool:
-            await pool.launch(order())
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        reports = []
+        pool.subscribe(lambda event: reports.append(event.report) if isinstance(event, ProcessEnded) else None)
+        with pytest.raises(NoCapacity):
+            await pool.launch(order(), timeout=1.0)
+        assert reports[0].reason == "prewarm_failed"
+        assert "no weights" in reports[0].detail
 
 
 async def test_a_job_that_is_none_of_livekits_is_told_so(make_agent: MakeAgent) -> None:

@@ -60,8 +60,8 @@ def test_the_manifest_tells_what_the_supervisor_needs(make_agent: MakeAgent, mon
         monkeypatch.delenv(name, raising=False)
     path = make_agent(
         """
-from livekit.agents import ServerType, WorkerPermissions
-from livekit.agents.worker import ServerEnvOption
+from livekit.agents import WorkerPermissions
+from livekit.agents.worker import ServerEnvOption, ServerType
 
 os.environ["LIVEKIT_API_KEY"] = "from a file that the app reads"
 server = AgentServer(
@@ -123,8 +123,7 @@ def test_what_is_wrong_is_said(
 
 async def test_a_native_runtime_that_runs_too_early_is_refused(make_agent: MakeAgent) -> None:
     app = make_agent(
-        ENTRYPOINT
-        + "server = AgentServer()\nserver.rtc_session(entrypoint)\nsource = rtc.AudioSource(48000, 1)"
+        ENTRYPOINT + "server = AgentServer()\nserver.rtc_session(entrypoint)\nsource = rtc.AudioSource(48000, 1)"
     )
     with pytest.raises(AppLoadError, match="native runtime while it was imported"):
         async with ProcessPool(str(app), num_idle_processes=1):

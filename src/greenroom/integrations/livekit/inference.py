@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import Any
 
 from livekit.agents.inference_runner import _InferenceRunner
 
 from ...app import App
-from ...errors import ErrorInfo, GreenroomError
+from ...errors import GreenroomError
 from ...wire.frames import FrameDecoder, encode_frame
 from ...zygote import services
 
-__all__ = ["ANSWER", "FAILURE", "SERVICE", "InferenceClient", "InferenceFailed", "register"]
+__all__ = [
+    "ANSWER",
+    "FAILURE",
+    "NO_ANSWER",
+    "SERVICE",
+    "TAKEN",
+    "InferenceClient",
+    "InferenceFailed",
+    "register",
+    "runners",
+]
 
 SERVICE = "livekit-inference"
 
-ANSWER, NO_ANSWER, FAILURE = 1, 2, 3
-"""Kinds of frames from the service: what the runner returned, that it returned ``None``, what it raised."""
+REQUEST, TAKEN, ANSWER, NO_ANSWER, FAILURE = range(1, 6)
+"""Kinds of frames: a request; and from the service, that it works on it now, what the runner returned, that it
+returned ``None``, or what it raised."""
 
 _ATTEMPTS = 3
 """How often one request is sent: a runner that this very request crashes must not be crashed for ever."""
 _PATIENCE = 20.0
 """Seconds in all for which a job looks for the service, which may be on its way up again."""
 _INTERVAL = 0.05
-
-_logger = logging.getLogger("greenroom.livekit")
 
 
 class InferenceFailed(GreenroomError):
@@ -53,24 +61,17 @@ class InferenceClient:
         if method not in _InferenceRunner.registered_runners:
             known = ", ".join(sorted(_InferenceRunner.registered_runners)) or "none"
             raise InferenceFailed(f"no plugin has registered an inference runner {method!r} (there are: {known})")
-        request = encode_frame(ANSWER, method.encode(), data)
-        for _ in range(_ATTEMPTS):
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # it died in the midst of it
-                return await self._ask(request)
+        request = encode_frame(REQUEST, method.encode(), data)
+        deaths = 0
+        while deaths < _ATTEMPTS:
+            call = _Call(*await self._connect())
+            try:
+                return await call.ask(request)
+            except (OSError, EOFError):
+                deaths += call.was_taken  # else it died of something else, before it came to this request
+            finally:
+                call.close()
         raise InferenceFailed(f"the inference process died {_ATTEMPTS} times while it worked on this request")
-
-    async def _ask(self, request: bytes) -> bytes | None:
-        reader, writer = await self._connect()
-        try:
-            writer.write(request)
-            await writer.drain()
-            decoder = FrameDecoder()
-            while data := await reader.read(64 * 1024):
-                for frame in decoder.feed(data):
-                    return _result(frame.kind, frame.body)
-            raise asyncio.IncompleteReadError(b"", None)
-        finally:
-            writer.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         give_up = asyncio.get_running_loop().time() + _PATIENCE
@@ -89,14 +90,33 @@ class InferenceClient:
             await asyncio.sleep(_INTERVAL)
 
 
+class _Call:
+    """One request on one connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self.was_taken = False
+
+    async def ask(self, request: bytes) -> bytes | None:
+        """Raises ``OSError`` or ``EOFError`` if the service dies before it has answered."""
+        self._writer.write(request)
+        await self._writer.drain()
+        decoder = FrameDecoder()
+        while data := await self._reader.read(64 * 1024):
+            for frame in decoder.feed(data):
+                if frame.kind != TAKEN:
+                    return _result(frame.kind, frame.body)
+                self.was_taken = True
+        raise EOFError
+
+    def close(self) -> None:
+        self._writer.close()
+
+
 def _result(kind: int, body: bytes) -> bytes | None:
     if kind == FAILURE:
         raise InferenceFailed(body.decode("utf-8", "replace"))
     return None if kind == NO_ANSWER else body
-
-
-def describe_failure(error: BaseException) -> bytes:
-    return str(ErrorInfo.of(error)).encode("utf-8", "backslashreplace")
 
 
 def runners() -> dict[str, Any]:

@@ -13,9 +13,10 @@ import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from ...errors import ErrorInfo
 from ...wire.frames import Frame, FrameDecoder, FrameError, encode_frame
 from ...zygote.services import is_own_user
-from .inference import ANSWER, FAILURE, NO_ANSWER, describe_failure, runners
+from .inference import ANSWER, FAILURE, NO_ANSWER, TAKEN, runners
 
 __all__ = ["serve"]
 
@@ -70,6 +71,7 @@ def _attend(caller: _Caller, selector: selectors.BaseSelector, ready: dict[str, 
     try:
         data = caller.sock.recv(_CHUNK)
         for frame in caller.decoder.feed(data):
+            caller.sock.sendall(encode_frame(TAKEN, b""))
             caller.sock.sendall(_answer(frame, ready))
     except (OSError, FrameError):  # it has died, does not read, or talks nonsense
         data = b""
@@ -88,4 +90,4 @@ def _answer(request: Frame, ready: dict[str, Any]) -> bytes:
         return encode_frame(NO_ANSWER, b"") if result is None else encode_frame(ANSWER, b"", bytes(result))
     except Exception as error:
         traceback.print_exc()
-        return encode_frame(FAILURE, b"", describe_failure(error))
+        return encode_frame(FAILURE, b"", str(ErrorInfo.of(error)).encode())

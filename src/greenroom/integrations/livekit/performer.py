@@ -70,7 +70,7 @@ class Performer:
 
     async def _until_the_end(self, context: JobContext) -> None:
         told = asyncio.create_task(context.wait_for_shutdown(), name="livekit-shutdown")
-        ends = {self._life, self._link.exiting, self._proc.setup_failed}
+        ends: set[asyncio.Future[Any]] = {self._life, self._link.exiting, self._proc.setup_failed}
         try:
             await asyncio.wait({*ends, told}, return_when=asyncio.FIRST_COMPLETED)
             if told.done():

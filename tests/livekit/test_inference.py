@@ -1,0 +1,139 @@
+"""The inference process that plugins share: killed for real, in the midst of its work."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from livekit_orders import notes_of, order
+from support import eventually, is_gone, kill, zygote_pid
+
+from greenroom import ProcessPool
+
+MakeAgent = Callable[[str], Path]
+
+RUNNER = """
+from livekit.agents.inference_runner import _InferenceRunner
+
+class Echo(_InferenceRunner):
+    INFERENCE_METHOD = "echo"
+
+    def initialize(self):
+        note("initialized in", os.getpid())
+        self.asked = 0
+
+    def run(self, data):
+        self.asked += 1
+        if data == b"nothing": return None
+        if data == b"raise": raise LookupError("no such word")
+        if data == b"die": os._exit(7)
+        if data.startswith(b"hold"):  # until the test lets go, by killing this process or by writing the file
+            note("holds in", os.getpid())
+            gate = Path(__file__).with_suffix(".gate")
+            while not gate.exists(): signal.sigtimedwait([], 0.005)
+        return data.upper() + b" " + str(os.getpid()).encode()
+
+class Broken(Echo):
+    INFERENCE_METHOD = "broken"
+    def initialize(self): raise OSError("no weights")
+
+import signal
+_InferenceRunner.register_runner(Echo)
+_InferenceRunner.register_runner(Broken)
+server = AgentServer()
+
+@server.rtc_session()
+async def entrypoint(ctx: JobContext):
+    for request in json.loads(ctx.job.metadata):
+        method, _, text = request.partition(" ")
+        try:
+            note("result", await ctx.inference_executor.do_inference(method, text.encode()))
+        except Exception as error:
+            note(type(error).__name__, error)
+    ctx.shutdown()
+"""
+
+
+def pids(app: Path, what: str) -> list[int]:
+    return [int(line.rpartition(" ")[2]) for line in notes_of(app) if line.startswith(what)]
+
+
+def results(app: Path) -> list[str]:
+    return [line for line in notes_of(app) if not line.startswith(("initialized", "holds"))]
+
+
+async def test_jobs_share_one_inference_process(make_agent: MakeAgent) -> None:
+    app = make_agent(RUNNER)
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        for _ in range(2):
+            requests = '["echo a", "echo nothing", "echo raise", "other a", "broken a"]'
+            report = await (await pool.launch(order(requests))).wait()
+            assert report.outcome == "succeeded", report.error
+            assert report.descendants_killed == 0
+        (service,) = pids(app, "initialized")
+        assert service != zygote_pid(pool)
+        once = [
+            f"result b'A {service}'",
+            "result None",
+            "RuntimeError inference of echo failed: LookupError: no such word",
+            "RuntimeError inference of other failed: no plugin has registered an inference runner 'other' "
+            "(there are: broken, echo)",
+            "RuntimeError inference of broken failed: OSError: no weights",
+        ]
+        assert results(app) == [*once, *once]
+    assert is_gone(service)
+
+
+async def test_an_inference_process_killed_in_mid_use_is_replaced(make_agent: MakeAgent) -> None:
+    app = make_agent(RUNNER)
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        handle = await pool.launch(order('["echo hold"]'))
+        await eventually(lambda: pids(app, "holds"))
+        (first,) = pids(app, "holds")
+        kill(first)
+        # The job notices nothing: its request is made again, to the next one.
+        await eventually(lambda: len(pids(app, "holds")) == 2)
+        second = pids(app, "holds")[1]
+        assert second != first
+        app.with_suffix(".gate").touch()
+        report = await handle.wait()
+        assert report.outcome == "succeeded", report.error
+        assert results(app) == [f"result b'HOLD {second}'"]
+
+
+async def test_a_request_that_kills_it_is_given_up(make_agent: MakeAgent) -> None:
+    app = make_agent(RUNNER)
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        report = await (await pool.launch(order('["echo die", "echo a"]'))).wait()
+        assert report.outcome == "succeeded", report.error
+        assert results(app)[0].endswith("the inference process died 3 times while it worked on this request")
+        assert results(app)[1].startswith("result b'A ")
+        assert len(pids(app, "initialized")) == 4  # the fourth has served the next request
+
+
+async def test_a_lost_zygotes_sessions_find_the_next_inference_process(make_agent: MakeAgent) -> None:
+    app = make_agent(RUNNER)
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        handle = await pool.launch(order('["echo hold"]'))
+        await eventually(lambda: pids(app, "holds"))
+        (first,) = pids(app, "holds")
+        kill(zygote_pid(pool))
+        await eventually(lambda: is_gone(first))  # it goes with its zygote
+        await eventually(lambda: len(pids(app, "holds")) == 2)
+        app.with_suffix(".gate").touch()
+        report = await handle.wait()
+        assert report.outcome == "succeeded", report.error
+
+
+async def test_a_stopped_inference_process_keeps_no_session_from_starting(make_agent: MakeAgent) -> None:
+    app = make_agent(RUNNER)
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        await eventually(lambda: pids(app, "initialized"))
+        (service,) = pids(app, "initialized")
+        os.kill(service, signal.SIGSTOP)
+        for _ in range(2):
+            report = await (await pool.launch(order("[]"))).wait()
+            assert report.outcome == "succeeded"
+    assert is_gone(service)
