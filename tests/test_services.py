@@ -1,0 +1,59 @@
+"""When a service of the zygote's is started again: pure, with the time passed in."""
+
+from __future__ import annotations
+
+from greenroom.zygote.services import Services
+
+
+def serve(listener: object) -> None: ...
+
+
+def test_nothing_is_due_where_nothing_is_wanted() -> None:
+    services = Services()
+    assert services.due(0.0) == []
+    assert services.seconds_to_next(0.0) is None
+    assert services.died(1, 0.0) is None
+
+
+def test_each_death_in_a_row_is_followed_by_a_longer_pause() -> None:
+    services = Services()
+    services.want({"model": serve}, 100.0)
+    now, pauses = 100.0, []
+    for pid in range(1, 15):
+        assert services.due(now) == [("model", serve)]
+        services.started("model", pid, now)
+        assert services.pids == {pid}
+        assert services.seconds_to_next(now) is None
+        now += 1.0
+        assert services.died(pid, now) == "model"
+        pause = services.seconds_to_next(now)
+        assert pause is not None
+        assert services.due(now) == []
+        pauses.append(pause)
+        now += pause + 0.001
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 0.1
+    assert 29.9 < pauses[-1] < 30.1
+
+
+def test_one_that_has_lived_for_long_is_started_again_at_once() -> None:
+    services = Services()
+    services.want({"model": serve}, 0.0)
+    now = 0.0
+    for pid in (1, 2, 3):
+        services.started("model", pid, now)
+        services.died(pid, now + 1.0)
+        now += 10.0
+    services.started("model", 4, now)
+    services.died(4, now + 3600.0)
+    pause = services.seconds_to_next(now + 3600.0)
+    assert pause is not None
+    assert pause < 0.1
+
+
+def test_one_that_could_not_be_forked_is_tried_again() -> None:
+    services = Services()
+    services.want({"model": serve}, 0.0)
+    services.failed("model", 0.0)
+    assert services.due(0.0) == []
+    assert services.due(1.0) == [("model", serve)]
