@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -68,15 +69,22 @@ def fill(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, A
     Raises :class:`AppLoadError` if it insists on one that is not among them: a release that is
     too new, and whose jobs would not run.
     """
-    parameters = inspect.signature(function).parameters
-    needed = {name for name, parameter in parameters.items() if _is_needed(parameter)}
+    names, needed = _parameters(function)
     if needed - values.keys():
         name = getattr(function, "__qualname__", function)
         raise AppLoadError(
             f"livekit-agents {VERSION} is not known to this release of Greenroom: its {name} needs "
             f"{', '.join(sorted(needed - values.keys()))}; install an earlier livekit-agents or a later Greenroom"
         )
-    return {name: value for name, value in values.items() if name in parameters}
+    return {name: value for name, value in values.items() if name in names}
+
+
+@functools.cache  # asked in the zygote, so that no process has to: inspecting copies a third of a megabyte of it
+def _parameters(function: Callable[..., Any]) -> tuple[frozenset[str], frozenset[str]]:
+    """The names of all parameters, and of those that must be given."""
+    parameters = inspect.signature(function).parameters
+    needed = {name for name, parameter in parameters.items() if _is_needed(parameter)}
+    return frozenset(parameters), frozenset(needed)
 
 
 def _is_needed(parameter: inspect.Parameter) -> bool:

@@ -15,7 +15,7 @@ from ...errors import GreenroomError
 from ...job import JobContext
 from .blueprint import Blueprint, fill
 from .inference import InferenceClient
-from .loop_monitor import monitored
+from .loop_monitor import LoopMonitor
 from .orders import RESTARTS_ATTRIBUTE, Order
 from .outside_loop import outside_loop
 from .watch import Watch
@@ -43,9 +43,10 @@ class Performer:
     def __init__(self, blueprint: Blueprint, inference: InferenceClient) -> None:
         """Runs the user's ``setup_fnc``; what that raises comes through."""
         self._watch = Watch(blueprint.entrypoint_fnc, self._is_ending)
+        self._monitor = LoopMonitor()
         self._proc = _JobProc(**_job_proc_arguments(blueprint, self._watch))
         self._link = _Link(inference)
-        request = proto.InitializeRequest(**fill(proto.InitializeRequest, {"http_proxy": blueprint.http_proxy or ""}))
+        request = _initialize_request(blueprint)
         with outside_loop():
             self._proc.initialize(request, self._link)  # type: ignore[arg-type]  # all that it asks for is send()
         self._life: asyncio.Task[None]
@@ -56,17 +57,14 @@ class Performer:
         self._proc.setup_failed = loop.create_future()
         request = proto.StartJobRequest()
         request.running_job = _running_job(order)
-        self._life = loop.create_task(self._live(), name="livekit")
+        self._life = loop.create_task(self._proc.entrypoint(self._link.messages), name="livekit")
         context.add_shutdown_callback(self._finish)
+        self._watch.when_entered = self._monitor.start
         self._link.messages.send_nowait(request)
         await self._until_the_end(context)
         if self._watch.error is not None:
             raise self._watch.error  # LiveKit has logged it, and would report a success
         return {"ended_by": self._link.reason}
-
-    async def _live(self) -> None:
-        with monitored(asyncio.get_running_loop()):
-            await self._proc.entrypoint(self._link.messages)
 
     async def _until_the_end(self, context: JobContext) -> None:
         told = asyncio.create_task(context.wait_for_shutdown(), name="livekit-shutdown")
@@ -92,6 +90,7 @@ class Performer:
             self._life.cancel()
         try:
             await self._life
+            self._monitor.stop()
         except asyncio.CancelledError:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task
                 _tell_where_it_hangs()
@@ -138,6 +137,7 @@ class _Link:
 def check_release(blueprint: Blueprint) -> None:
     """Find out before any fork that this livekit-agents cannot be driven. Raises :class:`AppLoadError`."""
     _job_proc_arguments(blueprint, blueprint.entrypoint_fnc)
+    _initialize_request(blueprint)
     _running_job(Order(job=b""))
 
 
@@ -154,6 +154,10 @@ def _job_proc_arguments(blueprint: Blueprint, entrypoint: Any) -> dict[str, Any]
             "user_arguments": None,
         },
     )
+
+
+def _initialize_request(blueprint: Blueprint) -> proto.InitializeRequest:
+    return proto.InitializeRequest(**fill(proto.InitializeRequest, {"http_proxy": blueprint.http_proxy or ""}))
 
 
 def _running_job(order: Order) -> RunningJobInfo:

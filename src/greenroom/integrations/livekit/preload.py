@@ -6,8 +6,10 @@ import importlib
 import importlib.util
 import logging
 import os
+from types import ModuleType
 
-from livekit.agents import Plugin
+from livekit.agents import Plugin, telemetry
+from livekit.agents.utils import http_context
 from livekit.rtc._ffi_client import FfiClient, get_ffi_lib
 
 from ...errors import AppLoadError
@@ -40,6 +42,7 @@ def preload(blueprint: Blueprint) -> None:
     for module in _WARM_UPS:
         if importlib.util.find_spec(module) is not None:
             importlib.import_module(module)
+    _share_what_sessions_make()
     get_ffi_lib()  # mapped here, so that all share it; the runtime in it starts threads, and is each process's own
     _check_native_runtime()
 
@@ -65,11 +68,21 @@ def _check_native_runtime() -> None:
 
 def _set_certificates() -> None:
     """Where there is no system trust store, the rtc library is to find certifi's (from 1.6)."""
-    from livekit.agents.utils import http_context
+    _call_if_there(http_context, "_set_default_cert_env")
 
-    set_default = getattr(http_context, "_set_default_cert_env", None)
-    if set_default is not None:
-        set_default()
+
+def _share_what_sessions_make() -> None:
+    """What LiveKit makes once in a process and then keeps, and what is the same in all (from 1.8)."""
+    # The store of certificates: some 30 ms of the first use of an http_session(), or of its end.
+    _call_if_there(http_context, "_create_ssl_context")
+    # Searches all installed packages for plugins. Each process asks again, and then finds the answers at hand.
+    _call_if_there(telemetry.traces, "_resource", {})
+
+
+def _call_if_there(module: ModuleType, name: str, *arguments: object) -> None:
+    function = getattr(module, name, None)
+    if function is not None:
+        function(*arguments)
 
 
 def _set_log_levels() -> None:

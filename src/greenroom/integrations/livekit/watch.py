@@ -19,6 +19,7 @@ class Watch:
 
     def __init__(self, entrypoint: Callable[..., Any], is_ending: Callable[[], bool]) -> None:
         self.error: Exception | None = None
+        self.when_entered: Callable[[], object] = lambda: None
         self._entrypoint = entrypoint
         self._is_ending = is_ending
         self._task: asyncio.Task[Any] | None = None
@@ -27,6 +28,8 @@ class Watch:
 
     async def __call__(self, context: Any) -> None:
         self._task = asyncio.current_task()
+        # In this context, in which the traces of the job are; and not before the entrypoint has had its turn.
+        asyncio.get_running_loop().call_soon(self.when_entered)
         try:
             await self._entrypoint(context)
         except asyncio.CancelledError as error:
