@@ -213,3 +213,48 @@ async def entrypoint(ctx: JobContext): ...
         report = await (await pool.launch({"caller": "+1555"})).wait()
     assert report.reason == "raised"
     assert "not the order of a LiveKit job" in str(report.error)
+
+
+async def test_a_job_that_cannot_be_set_up_is_told_so(make_agent: MakeAgent) -> None:
+    app = make_agent(
+        """
+import tempfile
+
+def setup(proc: JobProcess): tempfile.tempdir = "/proc/no/such/place"  # where each job's own folder is to be
+
+server = AgentServer(setup_fnc=setup)
+
+@server.rtc_session()
+async def entrypoint(ctx: JobContext): ...
+"""
+    )
+    report = await run(app)
+    assert report.reason == "raised"
+    assert "/proc/no/such/place" in str(report.error)
+
+
+async def test_a_session_is_closed_and_reported_before_the_callbacks(make_agent: MakeAgent) -> None:
+    app = make_agent(
+        """
+from livekit.agents import Agent, AgentSession
+
+server = AgentServer()
+
+async def on_session_end(ctx: JobContext):
+    report = ctx.make_session_report()
+    note("report", report.job_id, report.room, ctx.primary_session is session)
+
+@server.rtc_session(on_session_end=on_session_end)
+async def entrypoint(ctx: JobContext):
+    global session
+    session = AgentSession()
+    session.on("close", lambda event: note("closed"))
+    async def callback(reason): note("callback", reason)
+    ctx.add_shutdown_callback(callback)
+    await session.start(Agent(instructions="greet"))
+    ctx.shutdown("over")
+"""
+    )
+    report = await run(app)
+    assert report.outcome == "succeeded", report.error
+    assert notes_of(app) == ["closed", "report AJ_1 reception True", "callback over"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -127,13 +126,20 @@ async def test_a_lost_zygotes_sessions_find_the_next_inference_process(make_agen
         assert report.outcome == "succeeded", report.error
 
 
-async def test_a_stopped_inference_process_keeps_no_session_from_starting(make_agent: MakeAgent) -> None:
+async def test_a_stopped_inference_process_is_replaced(make_agent: MakeAgent) -> None:
     app = make_agent(RUNNER)
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
         await eventually(lambda: pids(app, "initialized"))
-        (service,) = pids(app, "initialized")
-        os.kill(service, signal.SIGSTOP)
-        for _ in range(2):
-            report = await (await pool.launch(order("[]"))).wait()
-            assert report.outcome == "succeeded"
-    assert is_gone(service)
+        (stopped,) = pids(app, "initialized")
+        kill(stopped, signal.SIGSTOP)
+        report = await (await pool.launch(order('["echo a"]'))).wait()
+        assert report.outcome == "succeeded", report.error
+        assert is_gone(stopped)
+        assert results(app) == [f"result b'A {pids(app, 'initialized')[1]}'"]
+
+
+async def test_sessions_start_while_the_inference_process_loads_its_models(make_agent: MakeAgent) -> None:
+    app = make_agent(RUNNER + "Echo.initialize = lambda self: signal.pause()")
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        report = await (await pool.launch(order("[]"))).wait()
+        assert report.outcome == "succeeded", report.error

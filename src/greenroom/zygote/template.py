@@ -265,6 +265,8 @@ class Zygote:
         while (stop := undertaker.next_stop()) is not None:
             if stop[0] in self._live:
                 self._send(m.Stopped(self._live[stop[0]], stop[1]))
+            elif stop[0] in self._services.pids:
+                os.kill(stop[0], signal.SIGKILL)  # it serves nobody, and the next one will
         while (death := undertaker.next_death()) is not None:
             self._bury(death)
         if self._mourned:

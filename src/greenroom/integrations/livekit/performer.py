@@ -90,11 +90,12 @@ class Performer:
             self._life.cancel()
         try:
             await self._life
-            self._monitor.stop()
         except asyncio.CancelledError:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task
                 _tell_where_it_hangs()
                 raise
+        finally:
+            self._monitor.stop()
 
     def _is_ending(self) -> bool:
         """Whether LiveKit's sequence has begun, in which it may cancel the entrypoint itself."""
