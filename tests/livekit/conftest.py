@@ -26,7 +26,7 @@ def make_agent(tmp_path: Path) -> Callable[[str], Path]:
 
 
 PRELUDE = """\
-import asyncio, ctypes, json, os, sys
+import asyncio, ctypes, json, logging, os, sys
 from pathlib import Path
 from livekit import rtc
 from livekit.agents import AgentServer, JobContext, JobProcess, JobRequest, WorkerOptions, cli, get_job_context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,10 @@ async def run(app: Path, metadata: str = "", **values: object) -> ExitReport:
         return await (await pool.launch(order(metadata, **values))).wait()
 
 
-async def test_an_entrypoint_finds_all_that_it_may_touch(make_agent: MakeAgent) -> None:
+async def test_an_entrypoint_finds_all_that_it_may_touch(
+    make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     app = make_agent(
         SERVER
         + """
@@ -62,6 +66,8 @@ async def entrypoint(ctx: JobContext):
     assert ctx.room.isconnected()
     assert ctx.agent is ctx.room.local_participant
     await asyncio.sleep(0)
+    logging.getLogger("agent").info("hello", extra={"count": 1, "caller": "not Ada", "what": ctx.job.room})
+    logging.getLogger("agent").info("again")
     ctx.shutdown("said goodbye")
 """
     )
@@ -71,6 +77,10 @@ async def entrypoint(ctx: JobContext):
     assert (report.outcome, report.reason) == ("succeeded", "completed"), report.error
     assert report.result == {"ended_by": "said goodbye"}
     assert notes_of(app) == ["greets mock_user"]
+    first, second = (record for record in caplog.records if getattr(record, "app_logger", "") == "agent")
+    assert vars(first)["fields"].items() >= {"count": 1, "caller": "not Ada"}.items()
+    assert 'name: "reception"' in vars(first)["fields"]["what"]
+    assert vars(second)["fields"]["caller"] == "Ada"
     assert report.descendants_killed == 0
 
 
