@@ -72,7 +72,11 @@ def _set_certificates() -> None:
 
 
 def _share_what_sessions_make() -> None:
-    """What LiveKit makes once in a process and then keeps, and what is the same in all (from 1.8)."""
+    """What LiveKit makes once in a process and then keeps, and what is the same in all (from 1.8).
+
+    A ``Room`` and the console, which each job makes, too, are not among it: in earlier releases they
+    start the native runtime.
+    """
     # The store of certificates: some 30 ms of the first use of an http_session(), or of its end.
     _call_if_there(http_context, "_create_ssl_context")
     # Searches all installed packages for plugins. Each process asks again, and then finds the answers at hand.
