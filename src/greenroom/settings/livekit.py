@@ -22,7 +22,7 @@ class LiveKitOptions:
     LIVEKIT_URL, or of the app (default: LIVEKIT_URL)."""
     livekit_api_key: str | None = None
     """The key to it; with several servers one for all, or one for each (default: LIVEKIT_API_KEY)."""
-    livekit_api_secret: str | None = field(default=None, repr=False)
+    livekit_api_secret: str | None = field(default=None, metadata={"secret": True}, repr=False)
     """The key's secret; with several servers as for the key (default: LIVEKIT_API_SECRET)."""
     livekit_agent_name: str | None = None
     """The name by which the agent is dispatched; several are separated by commas. Empty: it is dispatched to each
