@@ -6,17 +6,23 @@ import os
 import re
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from dispatcher import Dispatcher, Line, a_job, token
 from faults.stage import Stage
 from livekit.protocol import agent
-from server.running_worker import RunningWorker
+from server.running_worker import Answer, RunningWorker
 from source_scene import ACTOR, MakeApp, scene
 from support import eventually
 
 WORDS = str.maketrans(":/.", "___")
 Misdeed = Callable[[Line], Awaitable[object]]
+
+
+def is_free(answer: Answer) -> bool:
+    """No process is kept for a job. The idle ones may be more than the target by now."""
+    return answer.body["jobs"] == 0 and answer.body["idle"] >= 2
 
 
 # --- W1: a dispatcher that misbehaves -------------------------------------------------------------
@@ -51,7 +57,8 @@ async def offer_before_registration(line: Line) -> None:
 
 async def send_too_much(line: Line) -> None:
     await line.registers()
-    await line.socket.send_bytes(bytes(5 * 1024 * 1024))
+    with suppress(ConnectionError):  # it need not hear all of it out
+        await line.socket.send_bytes(bytes(5 * 1024 * 1024))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +143,7 @@ async def test_W1_an_assignment_that_does_not_come_gives_the_process_back(make_a
         await at.worker.logs(r"job AJ_1 was accepted, and not assigned within 7.5 s")
         await line.assign(a_job("AJ_1"))  # late
         await at.worker.logs(r"job AJ_1 is assigned and is not started: .*expired")
-        await at.worker.until("/v1/pool", lambda answer: (answer.body["jobs"], answer.body["idle"]) == (0, 2))
+        await at.worker.until("/v1/pool", is_free)
         assert at.stage.starts() == {}
 
 
@@ -289,7 +296,7 @@ async def test_W3_a_job_that_waits_for_its_assignment_is_let_go(make_app: MakeAp
         line = await (await at.dispatcher.line()).ready()
         assert (await line.offer(a_job("AJ_1"))).available
         await line.terminate("AJ_1")
-        await at.worker.until("/v1/pool", lambda answer: (answer.body["jobs"], answer.body["idle"]) == (0, 2))
+        await at.worker.until("/v1/pool", is_free)
         await line.assign(a_job("AJ_1"))
         await at.worker.logs("AJ_1 is assigned and is not started")
         assert at.stage.starts() == {}
@@ -313,7 +320,7 @@ async def test_W3_a_job_that_is_being_asked_about_is_not_accepted_any_more(make_
         visit = await at.stage.next("request")
         await line.terminate("AJ_1")
         await visit.left()  # that process is ended: the app's function still runs in it
-        await at.worker.until("/v1/pool", lambda answer: (answer.body["jobs"], answer.body["idle"]) == (0, 2))
+        await at.worker.until("/v1/pool", is_free)
         assert line.answers("AJ_1") == []
 
 
@@ -360,7 +367,7 @@ async def test_W4_whatever_the_request_function_does_the_offer_is_answered(make_
         for what in ("raises", "hangs", "nonsense", "untellable", "final"):
             answer = await line.offer(a_job(f"AJ_{what}", metadata=what))
             assert (answer.available, answer.terminate) == (False, what == "final"), what
-            await at.worker.until("/v1/pool", lambda answer: (answer.body["jobs"], answer.body["idle"]) == (0, 2))
+            await at.worker.until("/v1/pool", is_free)
         answer = await line.offer(a_job("AJ_1"))
         assert answer.available
         assert (answer.participant_identity, answer.participant_name) == ("maitre", "Maitre")
@@ -410,7 +417,7 @@ async def test_W5_what_was_only_offered_or_accepted_is_void_and_nothing_stale_is
         await at.stage.next("request")
         await line.drop()
         again = await (await at.dispatcher.line()).ready("AW_2")
-        await at.worker.until("/v1/pool", lambda answer: (answer.body["jobs"], answer.body["idle"]) == (0, 2))
+        await at.worker.until("/v1/pool", is_free)
         await again.assign(a_job("AJ_accepted"))
         await at.worker.logs("AJ_accepted is assigned and is not started")
         kinds = {message.WhichOneof("message") for message in again.messages}
