@@ -27,8 +27,8 @@ class LiveKitOptions:
     livekit_agent_name: str | None = None
     """The name by which the agent is dispatched; several are separated by commas. Empty: it is dispatched to each
     new room (default: the app's)."""
-    livekit_type: Literal["room", "publisher", "participant"] | None = None
-    """One job for each room, each publisher, or each participant (default: the app's)."""
+    livekit_type: Literal["app", "room", "publisher", "participant"] = "app"
+    """One job for each room, each publisher, or each participant; ``app``: what the app says."""
     livekit_offer_timeout: float = 1.0
     """How long an offer may wait for a process that is on its way. The server gives an offer up after 2.8 s, over
     all workers that it asks."""

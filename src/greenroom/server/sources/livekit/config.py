@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,7 +69,7 @@ def registrations(
 
     Raises :class:`ConfigError`.
     """
-    kind = options.livekit_type or manifest.get("worker_type") or "room"
+    kind = manifest.get("worker_type") or "room" if options.livekit_type == "app" else options.livekit_type
     if kind not in _KINDS:
         raise ConfigError(f"the app's worker type is {kind!r}; it can be {', '.join(_KINDS)}")
     permissions = {**_DEFAULT_PERMISSIONS, **(manifest.get("permissions") or {})}
@@ -88,22 +87,25 @@ def _names(options: LiveKitOptions, manifest: Mapping[str, Any]) -> list[str]:
 
 def _servers(options: LiveKitOptions, manifest: Mapping[str, Any], environment: Mapping[str, str]) -> list[Server]:
     urls = _split(options.livekit_url or environment.get("LIVEKIT_URL") or manifest.get("ws_url"))
-    keys = _split(options.livekit_api_key or environment.get("LIVEKIT_API_KEY") or manifest.get("api_key"))
-    secrets = _split(options.livekit_api_secret or environment.get("LIVEKIT_API_SECRET") or manifest.get("api_secret"))
+    key = options.livekit_api_key or environment.get("LIVEKIT_API_KEY") or manifest.get("api_key")
+    secret = options.livekit_api_secret or environment.get("LIVEKIT_API_SECRET") or manifest.get("api_secret")
     missing = [
         f"{name} (LIVEKIT_{name.removeprefix('livekit_').upper()})"
-        for name, values in (("livekit_url", urls), ("livekit_api_key", keys), ("livekit_api_secret", secrets))
+        for name, values in (("livekit_url", urls), ("livekit_api_key", key), ("livekit_api_secret", secret))
         if not values
     ]
     if missing:
         raise ConfigError(f"the app has a LiveKit agent, and the worker does not know: {', '.join(missing)}")
-    for name, values in (("livekit_api_key", keys), ("livekit_api_secret", secrets)):
-        if len(values) not in (1, len(urls)):
-            raise ConfigError(f"{name} has {len(values)} values for {len(urls)} servers; give one, or one for each")
     for url in urls:
         _check(url)
-    every = zip(urls, itertools.cycle(keys), itertools.cycle(secrets), strict=False)
+    every = zip(urls, _for_each(key, len(urls)), _for_each(secret, len(urls)), strict=True)
     return [Server(_ws(url), key, secret) for url, key, secret in every]
+
+
+def _for_each(text: str | None, count: int) -> list[str]:
+    """One for each server if there are as many parts; else it is one for all, and its commas are its own."""
+    parts = _split(text)
+    return parts if len(parts) == count > 1 else [text or ""] * count
 
 
 def _split(text: str | None) -> list[str]:
