@@ -163,7 +163,7 @@ class Dispatcher:
         """On the same port as before, if it was started before."""
         app = web.Application()
         app.router.add_get("/agent", self._connect)
-        app.router.add_post("/twirp/{method}", self._call)
+        app.router.add_post("/twirp/{service}/{method}", self._call)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
@@ -190,7 +190,7 @@ class Dispatcher:
 
     async def _call(self, request: web.Request) -> web.Response:
         assert self.twirp is not None
-        return self.twirp(request.match_info["method"].rpartition("/")[2], await request.read())
+        return self.twirp(request.match_info["service"], await request.read())
 
 
 def a_job(job_id: str, *, room: str = "room", metadata: str = "", dispatch_id: str = "") -> agent.Job:

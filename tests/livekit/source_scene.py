@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dispatcher import Dispatcher
 from faults.stage import Stage
 from server.running_worker import RunningWorker
+from support import eventually
 
 __all__ = ["ACTOR", "MakeApp", "Scene", "scene"]
 
@@ -50,6 +51,11 @@ class Scene:
         self.dispatcher = dispatcher
         self.worker = worker
         self.stage = stage
+
+    async def started(self, *job_ids: str) -> None:
+        """Wait until these jobs have entered their entrypoint, each once, and no others have."""
+        expected = dict.fromkeys(job_ids, 1)
+        await eventually(lambda: self.stage.starts() == expected, f"starts of {job_ids} and no others")
 
 
 @asynccontextmanager

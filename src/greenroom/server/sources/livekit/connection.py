@@ -117,6 +117,10 @@ class Connection:
             return str(error)
         except (aiohttp.ClientError, OSError) as error:
             return f"the connection failed: {error or type(error).__name__}"
+        except Exception as error:
+            # A worker that gave up here would be deaf for the rest of its life.
+            _logger.exception("%s: an error of the worker's own", self.registration)
+            return f"an error of the worker's own: {error!r}"
         return "the server closed the connection"
 
     async def _open(self) -> aiohttp.ClientWebSocketResponse:

@@ -115,19 +115,22 @@ class Sessions:
             connection.send(protocol.turned_down(offer.job_id))
 
     async def _consider(self, session: Session) -> None:
-        began, is_final = time.monotonic(), False
+        began = time.monotonic()
         try:
             await self._reserve(session)
         except asyncio.CancelledError:
             self._settle(session, Event.TURN_DOWN)
             raise
         except RejectedByApp as error:
-            is_final = error.final
-            self._turn_down(session, error, final=is_final)
+            self._turn_down(session, error, final=error.final)
         except TimeoutError:
             self._turn_down(session, f"no answer within {ANSWER_TIMEOUT:g} s")
         except (GreenroomError, TypeError, ValueError) as error:
             self._turn_down(session, error)
+        except Exception:
+            # Whatever it is, the server waits for an answer, and no other worker is asked before it has one.
+            _logger.exception("job %s could not be considered", session.id)
+            self._turn_down(session, "an error of the worker's own")
         self._note_answer(session, time.monotonic() - began)
 
     async def _reserve(self, session: Session) -> None:
@@ -202,7 +205,7 @@ class Sessions:
             await handle.started()
         except GreenroomError as error:
             # Told now: until the report is there, the process has to be gone.
-            self._tell_end(session, *_unstarted(handle, error))
+            self._tell_end(session, *_unstarted(session, handle, error))
             report = await handle.wait()
         else:
             session.connection.send(protocol.job_status(session.id, "running"))
@@ -293,5 +296,7 @@ def _order_of(job: agent.Job) -> Order:
     return Order(job.SerializeToString(), restarts=restarts, received_at=time.time())
 
 
-def _unstarted(handle: JobHandle, error: GreenroomError) -> tuple[JobStatus, str]:
+def _unstarted(session: Session, handle: JobHandle, error: GreenroomError) -> tuple[JobStatus, str]:
+    if session.terminated:
+        return "success", ""  # as the server itself counts it
     return status_of(handle.report) if handle.report is not None else ("failed", f"not started: {error}")
