@@ -206,7 +206,7 @@ async def test_two_names_at_two_servers_are_four_registrations(make_app: MakeApp
                 assert {(await line.registers()).agent_name for line in lines} == {"first", "second"}
                 await lines[0].ready()
                 await lines[0].runs(a_job(f"AJ_{dispatcher.url}".translate(WORDS)))
-        assert len(stage.starts()) == 2
+            await eventually(lambda: len(stage.starts()) == 2, "a start on each server")
 
 
 async def test_without_a_url_the_worker_ends_and_says_what_is_missing(make_app: MakeApp) -> None:
