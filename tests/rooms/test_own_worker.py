@@ -114,7 +114,7 @@ async def test_W5_a_server_that_is_restarted_finds_the_worker_again(livekit: Liv
     async with a_worker(livekit, name="greeter") as worker:
         await registered(worker)
         await livekit.restart()
-        worker.others.add(livekit.pid)
+        worker.has_nothing_to_do_with(livekit.pid)
         await registered(worker, count=2)
         async with livekit.api() as api, a_caller(livekit, "hall") as ann:
             await ann.connected()
