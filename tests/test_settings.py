@@ -30,6 +30,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "host": st.sampled_from(["127.0.0.1", "127.0.0.9", "::1", "localhost"]),
     "num_idle_processes": st.integers(0, 50),
     "max_idle_processes": st.none() | st.integers(50, 1000),
+    "livekit_offer_timeout": st.floats(0, 2.8),
+    "livekit_max_restarts": st.integers(0, 999),
+    "livekit_loss_timeout": st.floats(1, 10**5),
 }
 
 

@@ -72,6 +72,10 @@ class RunningWorker:
         await self._reading
         await eventually(lambda: not set(orphans()) - self._before, "end of what the worker had left running")
 
+    def has_nothing_to_do_with(self, pid: int) -> None:
+        """Of a process that the test started after this worker: not to be taken for one that was left running."""
+        self._before.add(pid)
+
     @property
     def pid(self) -> int:
         return self._process.pid

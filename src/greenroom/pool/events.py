@@ -26,12 +26,14 @@ __all__ = [
     "JobEnded",
     "JobStarted",
     "MemorySampled",
+    "OfferAnswered",
     "ProcessChanged",
     "ProcessEnded",
     "ProcessWarmed",
     "ReloadFailed",
     "Reloaded",
     "Resized",
+    "SourceChanged",
     "Stalled",
     "TurnedDown",
     "ZygoteLost",
@@ -139,6 +141,25 @@ class TurnedDown(Event):
     job_id: str
     source: str
     reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfferAnswered(Event):
+    """A source has told whoever offered a session whether it is taken; it took so long to find that out."""
+
+    job_id: str
+    source: str
+    accepted: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChanged(Event):
+    """Where sessions come from is connected, or is not."""
+
+    source: str
+    state: str
     detail: str
 
 

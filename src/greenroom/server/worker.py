@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import AppLoadError
+from ..errors import AppLoadError, GreenroomError
 from ..exit_codes import ExitCode
 from ..pool import ProcessPool
 from ..settings import Settings
@@ -24,7 +24,7 @@ from .memory import MemoryRoom
 from .metrics import Metrics
 from .orphans import OrphanReaper
 from .reload import Reloader, watch
-from .sources import HttpSource, Source
+from .sources import HttpSource, LiveKitSource, Source
 from .systemd import Notifier
 from .web import HttpServer, listen
 from .web.events import About, EventsApi
@@ -63,7 +63,7 @@ class Worker:
         self._board = Board(self._pool)
         self._metrics = Metrics(self._pool, self._board, self._admission)
         self._http = HttpSource()
-        self._sources: list[Source] = [self._http]
+        self._sources: list[Source] = [self._http, LiveKitSource(self._pool, settings.livekit)]
         self._drain_timeout = options.drain_timeout
         self._systemd = Notifier()
         self._reloader = Reloader(self._pool, lambda: self._systemd.reloading(f"serving {app}"))
@@ -137,9 +137,18 @@ class Worker:
             return False
         if is_loaded and not self._stopping.is_set():
             self._admission.closed = None
-            for source in self._sources:
-                await source.open(self._admission)
+            return await self._open_sources()
         return is_loaded
+
+    async def _open_sources(self) -> bool:
+        for source in self._sources:
+            try:
+                await source.open(self._admission)
+            except GreenroomError as error:
+                _logger.error("sessions from %s cannot be taken: %s", source.name, error)
+                self._exit_code = ExitCode.USAGE
+                return False
+        return True
 
     def _announce(self, url: str) -> None:
         stats = self._pool.stats()

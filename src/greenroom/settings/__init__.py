@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..options import PoolOptions
+from .livekit import LiveKitOptions
 from .log import LogOptions
 from .server import ServerOptions
 
-__all__ = ["DEFAULTS", "LogOptions", "PoolOptions", "ServerOptions", "Settings"]
+__all__ = ["DEFAULTS", "LiveKitOptions", "LogOptions", "PoolOptions", "ServerOptions", "Settings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class Settings:
     """The processes."""
     server: ServerOptions = field(default_factory=ServerOptions)
     """The worker's API, and its end."""
+    livekit: LiveKitOptions = field(default_factory=LiveKitOptions)
+    """LiveKit rooms as a source of sessions."""
     log: LogOptions = field(default_factory=LogOptions)
     """The log."""
 

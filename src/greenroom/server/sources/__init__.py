@@ -2,5 +2,6 @@
 
 from .base import Source
 from .http import HttpSource
+from .livekit.source import LiveKitSource
 
-__all__ = ["HttpSource", "Source"]
+__all__ = ["HttpSource", "LiveKitSource", "Source"]

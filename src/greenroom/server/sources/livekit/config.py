@@ -1,0 +1,122 @@
+"""Which servers, as which agents: settled from the settings, the environment and what the app has told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from ....errors import GreenroomError
+from ....settings.livekit import LiveKitOptions
+
+__all__ = ["ConfigError", "Registration", "Server", "registrations"]
+
+_KINDS = ("room", "publisher", "participant")
+_DEFAULT_PERMISSIONS = {
+    "can_publish": True,
+    "can_subscribe": True,
+    "can_publish_data": True,
+    "can_update_metadata": True,
+}
+_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+
+
+class ConfigError(GreenroomError):
+    """The worker cannot know where to connect to, or as what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A LiveKit server, and a key to it."""
+
+    url: str
+    """As agents join there: ws or wss."""
+    api_key: str
+    api_secret: str = field(repr=False)
+
+    @property
+    def http_url(self) -> str:
+        """As its API is reached, and a WebSocket opened."""
+        parts = urlsplit(self.url)
+        return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, parts.path.rstrip("/"), "", ""))
+
+    @property
+    def agent_url(self) -> str:
+        return f"{self.http_url}/agent"
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One agent on one server: each has a connection of its own."""
+
+    server: Server
+    agent_name: str
+    """Empty for an agent that is dispatched to each new room."""
+    kind: str
+    """``room``, ``publisher`` or ``participant``."""
+    permissions: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        agent = f"agent {self.agent_name!r}" if self.agent_name else "the agent without a name"
+        return f"{agent} at {self.server.url}"
+
+
+def registrations(
+    options: LiveKitOptions, manifest: Mapping[str, Any], environment: Mapping[str, str]
+) -> list[Registration]:
+    """What is set comes first, then LiveKit's own environment variables, then what the app says.
+
+    Raises :class:`ConfigError`.
+    """
+    kind = manifest.get("worker_type") or "room" if options.livekit_type == "app" else options.livekit_type
+    if kind not in _KINDS:
+        raise ConfigError(f"the app's worker type is {kind!r}; it can be {', '.join(_KINDS)}")
+    permissions = {**_DEFAULT_PERMISSIONS, **(manifest.get("permissions") or {})}
+    servers = _servers(options, manifest, environment)
+    names = _names(options, manifest)
+    return [Registration(server, name, kind, permissions) for server in servers for name in names]
+
+
+def _names(options: LiveKitOptions, manifest: Mapping[str, Any]) -> list[str]:
+    text = options.livekit_agent_name
+    if text is None:
+        text = manifest.get("agent_name") or ""
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+def _servers(options: LiveKitOptions, manifest: Mapping[str, Any], environment: Mapping[str, str]) -> list[Server]:
+    urls = _split(options.livekit_url or environment.get("LIVEKIT_URL") or manifest.get("ws_url"))
+    key = options.livekit_api_key or environment.get("LIVEKIT_API_KEY") or manifest.get("api_key")
+    secret = options.livekit_api_secret or environment.get("LIVEKIT_API_SECRET") or manifest.get("api_secret")
+    missing = [
+        f"{name} (LIVEKIT_{name.removeprefix('livekit_').upper()})"
+        for name, values in (("livekit_url", urls), ("livekit_api_key", key), ("livekit_api_secret", secret))
+        if not values
+    ]
+    if missing:
+        raise ConfigError(f"the app has a LiveKit agent, and the worker does not know: {', '.join(missing)}")
+    for url in urls:
+        _check(url)
+    every = zip(urls, _for_each(key, len(urls)), _for_each(secret, len(urls)), strict=True)
+    return [Server(_ws(url), key, secret) for url, key, secret in every]
+
+
+def _for_each(text: str | None, count: int) -> list[str]:
+    """One for each server if there are as many parts; else it is one for all, and its commas are its own."""
+    parts = _split(text)
+    return parts if len(parts) == count > 1 else [text or ""] * count
+
+
+def _split(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _check(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES or not parts.hostname:
+        raise ConfigError(f"livekit_url is {url!r}; it must be like wss://livekit.example.com or ws://127.0.0.1:7880")
+
+
+def _ws(url: str) -> str:
+    return url.replace("http", "ws", 1) if url.startswith("http") else url

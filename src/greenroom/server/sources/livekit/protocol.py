@@ -1,0 +1,163 @@
+"""The messages of LiveKit's worker protocol, from and to plain data. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from google.protobuf.message import DecodeError
+from livekit.protocol import agent, models
+
+from ....errors import GreenroomError
+from ....integrations.livekit.orders import Acceptance
+
+__all__ = [
+    "Assigned",
+    "GoneAway",
+    "JobStatus",
+    "Offered",
+    "ProtocolError",
+    "Registered",
+    "ServerMessage",
+    "Terminated",
+    "accepted",
+    "job_status",
+    "migrate",
+    "parse",
+    "register",
+    "turned_down",
+    "worker_status",
+]
+
+JobStatus = Literal["running", "success", "failed"]
+
+_JOB_STATUS = {"running": agent.JS_RUNNING, "success": agent.JS_SUCCESS, "failed": agent.JS_FAILED}
+_JOB_TYPES = {"room": agent.JT_ROOM, "publisher": agent.JT_PUBLISHER, "participant": agent.JT_PARTICIPANT}
+_LONGEST_ERROR = 4096
+
+
+class ProtocolError(GreenroomError):
+    """The peer sent something that is not LiveKit's worker protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The answer to :func:`register`."""
+
+    worker_id: str
+    server_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The server asks whether a job would be taken."""
+
+    job: agent.Job
+
+    @property
+    def job_id(self) -> str:
+        return self.job.id
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """The order to start a job that was offered. Without ``url`` the agent joins at the worker's own."""
+
+    job: agent.Job
+    url: str
+    token: str
+
+    @property
+    def job_id(self) -> str:
+        return self.job.id
+
+
+@dataclass(frozen=True, slots=True)
+class Terminated:
+    """A job is not wanted any more."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GoneAway:
+    """The server asks its workers to connect anew, elsewhere if they can."""
+
+    reason: str
+
+
+ServerMessage = Registered | Offered | Assigned | Terminated | GoneAway
+
+
+def parse(data: bytes) -> ServerMessage | None:
+    """A message of the server's; ``None`` for one that means nothing here, such as a newer one.
+
+    Raises :class:`ProtocolError` for what is no message at all.
+    """
+    try:
+        message = agent.ServerMessage.FromString(data)
+    except DecodeError as error:
+        raise ProtocolError(f"the server sent {len(data)} bytes that are no message: {error}") from error
+    match message.WhichOneof("message"):
+        case "register":
+            return Registered(message.register.worker_id, message.register.server_info.version)
+        case "availability":
+            return Offered(message.availability.job)
+        case "assignment":
+            return Assigned(message.assignment.job, message.assignment.url, message.assignment.token)
+        case "termination":
+            return Terminated(message.termination.job_id)
+        case "go_away":
+            return GoneAway(message.go_away.reason)
+    return None
+
+
+def register(kind: str, agent_name: str, version: str, permissions: Mapping[str, Any]) -> bytes:
+    """``kind``: ``room``, ``publisher`` or ``participant``. ``permissions`` as :class:`ParticipantPermission` names
+    them. Raises ``ValueError`` or ``KeyError`` for what the protocol does not know."""
+    request = agent.RegisterWorkerRequest(
+        type=_JOB_TYPES[kind],
+        agent_name=agent_name,
+        version=version,
+        allowed_permissions=models.ParticipantPermission(**{**permissions, "agent": True}),
+    )
+    return _encoded(register=request)
+
+
+def accepted(job_id: str, accept: Acceptance) -> bytes:
+    """Raises ``TypeError`` for an acceptance that cannot be told."""
+    answer = agent.AvailabilityResponse(
+        job_id=job_id,
+        available=True,
+        participant_identity=accept.identity,
+        participant_name=accept.name,
+        participant_metadata=accept.metadata,
+        participant_attributes=accept.attributes,
+    )
+    return _encoded(availability=answer)
+
+
+def turned_down(job_id: str, *, final: bool = False) -> bytes:
+    """``final``: no other worker is asked either."""
+    return _encoded(availability=agent.AvailabilityResponse(job_id=job_id, available=False, terminate=final))
+
+
+def worker_status(*, available: bool, load: float, job_count: int) -> bytes:
+    status = agent.WS_AVAILABLE if available else agent.WS_FULL
+    return _encoded(update_worker=agent.UpdateWorkerStatus(status=status, load=load, job_count=job_count))
+
+
+def job_status(job_id: str, status: JobStatus, error: str = "") -> bytes:
+    update = agent.UpdateJobStatus(job_id=job_id, status=_JOB_STATUS[status], error=error[:_LONGEST_ERROR])
+    return _encoded(update_job=update)
+
+
+def migrate(job_ids: Iterable[str]) -> bytes:
+    """These jobs go on, after a connection was lost."""
+    return _encoded(migrate_job=agent.MigrateJobRequest(job_ids=list(job_ids)))
+
+
+def _encoded(**variant: Any) -> bytes:
+    data: bytes = agent.WorkerMessage(**variant).SerializeToString()
+    return data

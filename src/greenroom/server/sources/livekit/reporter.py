@@ -1,0 +1,59 @@
+"""Tells the servers this worker's load: at once when it changes, and every 2.5 s."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from . import protocol
+from .connection import Connection
+from .load import Load
+
+__all__ = ["Reporter"]
+
+PERIOD = 2.5
+"""Seconds: the same as LiveKit's own worker."""
+SHORTEST = 0.05
+"""Seconds between two reports: a burst of sessions changes the load more often than anybody wants to hear of it."""
+
+
+class Reporter:
+    """``look`` finds the load of this moment."""
+
+    def __init__(self, look: Callable[[], Load], connections: Iterable[Connection]) -> None:
+        self._look = look
+        self._connections = connections
+        self._perhaps_changed = asyncio.Event()
+        self._told: Load | None = None
+
+    def poke(self, *_: object) -> None:
+        """It may have changed."""
+        self._perhaps_changed.set()
+
+    def tell(self, connection: Connection) -> None:
+        """Tell one server, which has heard nothing yet."""
+        connection.send(_message(self._look()))
+
+    def tell_all(self) -> None:
+        load = self._told = self._look()
+        for connection in self._connections:
+            connection.send(_message(load))
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + PERIOD
+        while True:
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._perhaps_changed.wait()
+            except TimeoutError:
+                pass  # then it is time for a regular one
+            self._perhaps_changed.clear()
+            if loop.time() >= due or self._look() != self._told:
+                self.tell_all()
+                due = loop.time() + PERIOD
+            await asyncio.sleep(SHORTEST)
+
+
+def _message(load: Load) -> bytes:
+    return protocol.worker_status(available=load.available, load=load.value, job_count=load.jobs)

@@ -1,0 +1,58 @@
+"""LiveKit as a source of sessions: the part that is there for every app, and wakes up for those that are LiveKit's."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from ....errors import GreenroomError
+from ....pool import ProcessPool
+from ....settings.livekit import LiveKitOptions
+from ...admission import Admission
+
+if TYPE_CHECKING:
+    from .office import Office
+
+__all__ = ["LiveKitSource"]
+
+_logger = logging.getLogger("greenroom.livekit")
+
+
+class LiveKitSource:
+    """Implements :class:`~greenroom.server.sources.Source`. Does nothing for an app whose manifest has no LiveKit."""
+
+    name = "livekit"
+
+    def __init__(self, pool: ProcessPool, options: LiveKitOptions) -> None:
+        self._pool = pool
+        self._options = options
+        self._office: Office | None = None
+
+    def status(self) -> dict[str, Any]:
+        """``state``: ``off``, ``connected``, ``degraded`` (some of several servers) or ``disconnected``."""
+        return {"state": "off"} if self._office is None else self._office.status()
+
+    async def open(self, admission: Admission) -> None:
+        """Connect, if the app is a LiveKit agent. Raises :class:`GreenroomError` if it cannot be known where to."""
+        manifest = self._pool.manifest.get("livekit")
+        if manifest is None:
+            return
+        try:
+            from .config import registrations
+            from .office import Office
+        except ImportError as error:
+            message = f"the app is a LiveKit agent, and LiveKit's protocol is not installed ({error.name})"
+            raise GreenroomError(f"{message}: pip install 'greenroom[livekit]'") from error
+        wanted = registrations(self._options, manifest, os.environ)
+        self._office = Office(self._pool, admission, self._options, wanted)
+        self._office.open()
+
+    def pause(self) -> None:
+        """The servers are told that no more jobs are taken; the connections stay, for those that go on."""
+        if self._office is not None:
+            self._office.pause()
+
+    async def close(self) -> None:
+        if self._office is not None:
+            await self._office.close()

@@ -1,0 +1,283 @@
+"""What the LiveKit source decides, without a socket: phases, load, waits, tokens, settings, leases."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import hmac
+import itertools
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greenroom import ExitReport
+from greenroom.pool import PoolStats
+from greenroom.report import Timings
+from greenroom.server.sources.livekit.backoff import backoff
+from greenroom.server.sources.livekit.config import ConfigError, registrations
+from greenroom.server.sources.livekit.jobs import Do, Event, JobTable, Phase, react
+from greenroom.server.sources.livekit.leases import Holding, Lease, LeaseBook
+from greenroom.server.sources.livekit.load import HIGHEST_LOAD, load_of
+from greenroom.server.sources.livekit.outcomes import may_restart, status_of
+from greenroom.server.sources.livekit.protocol import ProtocolError, parse
+from greenroom.server.sources.livekit.tokens import Signer, claims_of
+from greenroom.settings.livekit import LiveKitOptions
+
+SERVER_LIMIT = 0.7
+"""``agents.target_load``: at or above it a LiveKit server dispatches nothing."""
+ENVIRONMENT = {"LIVEKIT_URL": "wss://a.example", "LIVEKIT_API_KEY": "key", "LIVEKIT_API_SECRET": "secret"}
+STATS = PoolStats(
+    ready=True,
+    not_ready_reason=None,
+    idle=3,
+    warming=0,
+    jobs=0,
+    waiting=0,
+    idle_target=3,
+    generation=1,
+    zygote_pid=1,
+    zygote_restarts=0,
+    breaker_open=False,
+    breaker_cause=None,
+    session_mb=None,
+    expected_growth_mb=0.0,
+)
+
+
+# --- the phases of a job --------------------------------------------------------------------------
+
+
+def test_W1_whatever_comes_a_job_starts_only_after_it_was_offered_and_accepted() -> None:
+    for phase, event in itertools.product(Phase, Event):
+        _, do = react(phase, event)
+        assert (do is Do.START) == (phase is Phase.ACCEPTED and event is Event.ASSIGNMENT)
+
+
+@given(st.lists(st.sampled_from(Event), max_size=30))
+def test_W1_any_sequence_of_messages_starts_a_job_at_most_once_per_acceptance(events: list[Event]) -> None:
+    table, accepted = JobTable(), False
+    for event in events:
+        do = table.on("job", event)
+        if do is Do.ANSWER_YES:
+            accepted = True
+        elif do is Do.START:
+            assert accepted
+            accepted = False
+        elif do is Do.RELEASE:
+            accepted = False
+
+
+def test_W1_every_assignment_that_is_not_carried_out_is_refused_and_changes_nothing() -> None:
+    for phase in set(Phase) - {Phase.ACCEPTED}:
+        assert react(phase, Event.ASSIGNMENT) == (phase, Do.REFUSE)
+
+
+def test_W3_termination_in_each_phase() -> None:
+    assert {phase: react(phase, Event.TERMINATION)[1] for phase in Phase} == {
+        Phase.UNKNOWN: Do.IGNORE,
+        Phase.OFFERED: Do.NOTHING,
+        Phase.ACCEPTED: Do.RELEASE,
+        Phase.LIVE: Do.CANCEL,
+        Phase.TURNED_DOWN: Do.IGNORE,
+        Phase.EXPIRED: Do.IGNORE,
+        Phase.ENDED: Do.IGNORE,
+    }
+
+
+def test_jobs_that_are_over_are_forgotten_in_time() -> None:
+    table = JobTable(remembered=2)
+    for job_id in ("a", "b", "c"):
+        for event in (Event.OFFER, Event.TURN_DOWN):
+            table.on(job_id, event)
+    assert [table.phase(job_id) for job_id in ("a", "b", "c")] == [Phase.UNKNOWN, Phase.TURNED_DOWN, Phase.TURNED_DOWN]
+
+
+# --- load -----------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 500), st.data())
+def test_a_worker_with_a_free_slot_stays_below_what_servers_dispatch_to(max_jobs: int, data: st.DataObject) -> None:
+    jobs = data.draw(st.integers(0, max_jobs - 1))
+    load = load_of(None, dataclasses.replace(STATS, jobs=jobs), max_jobs)
+    assert load.available
+    assert load.value < SERVER_LIMIT
+
+
+@pytest.mark.parametrize("reason", ["full", "draining", "breaker_open"])
+def test_a_worker_that_cannot_take_a_session_is_full(reason: str) -> None:
+    load = load_of(None, dataclasses.replace(STATS, not_ready_reason=reason), 10)
+    assert (load.available, load.value, load.problem) == (False, 1.0, reason)
+
+
+def test_memory_and_whatever_else_closes_the_worker_make_it_full() -> None:
+    assert not load_of("memory", STATS, 10).available
+
+
+def test_without_a_warm_process_it_is_available_if_one_is_on_its_way_but_asked_after_others() -> None:
+    warming = dataclasses.replace(STATS, not_ready_reason="warming", idle=0, warming=1)
+    assert (load_of(None, warming, 10).available, load_of(None, warming, 10).value) == (True, HIGHEST_LOAD)
+    assert not load_of(None, dataclasses.replace(warming, warming=0), 10).available
+    assert not load_of(None, dataclasses.replace(warming, waiting=1), 10).available  # it is for another
+    assert load_of(None, dataclasses.replace(warming, warming=0, idle_target=0), 10).available
+
+
+# --- waits ----------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+def test_W5_waits_are_bounded_and_jittered(attempt: int, chance: float) -> None:
+    assert 0.25 <= backoff(attempt, chance) <= 10.0
+    assert backoff(attempt, 0.0) < backoff(attempt, 1.0)
+
+
+def test_W5_waits_grow() -> None:
+    assert [backoff(attempt, 1.0) for attempt in (1, 2, 3, 4, 5, 6, 7)] == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+
+
+# --- messages and tokens --------------------------------------------------------------------------
+
+
+def test_W1_garbage_is_told_from_a_message_of_a_later_version() -> None:
+    with pytest.raises(ProtocolError, match="no message"):
+        parse(b"\xff\xff garbage")
+    assert parse(b"") is None
+    assert parse(b"\x9a\x06\x00") is None  # field 99, which nobody knows yet
+
+
+@given(st.binary(max_size=200))
+def test_W1_any_bytes_are_a_message_or_an_error_of_ours(data: bytes) -> None:
+    with suppress(ProtocolError):
+        parse(data)
+
+
+def test_a_workers_token_says_what_servers_ask_for() -> None:
+    token = Signer("key", "secret").worker(now=1000.0)
+    assert claims_of(token) == {"sub": "", "video": {"agent": True}, "iss": "key", "nbf": 970, "exp": 1600}
+    text, _, signature = token.rpartition(".")
+    expected = hmac.new(b"secret", text.encode(), hashlib.sha256).digest()
+    assert base64.urlsafe_b64decode(signature + "=") == expected
+
+
+def test_a_token_made_again_has_the_same_grants_and_a_new_life() -> None:
+    video = {"roomJoin": True, "room": "r", "agent": True, "hidden": False}
+    old = Signer("server-key", "x").sign({"sub": "agent-1", "kind": "agent", "video": video}, 0.0, 60)
+    again = claims_of(Signer("key", "secret").again(old, now=10_000.0))
+    assert again == {"sub": "agent-1", "kind": "agent", "video": video, "iss": "key", "nbf": 9970, "exp": 13_600}
+
+
+@pytest.mark.parametrize("text", ["", "a", "a.b.c", "a.W10.c"])
+def test_what_is_no_token_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a token"):
+        claims_of(text)
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def test_settings_come_before_the_environment_and_that_before_the_app() -> None:
+    manifest = {"ws_url": "ws://of-the-app:1", "agent_name": "of-the-app", "worker_type": "publisher"}
+    (found,) = registrations(LiveKitOptions(), manifest, ENVIRONMENT)
+    assert (found.server.url, found.agent_name, found.kind) == ("wss://a.example", "of-the-app", "publisher")
+    options = LiveKitOptions(livekit_url="http://b:7880/x/", livekit_agent_name="mine", livekit_type="room")
+    (found,) = registrations(options, manifest, ENVIRONMENT)
+    assert (found.server.agent_url, found.server.url) == ("http://b:7880/x/agent", "ws://b:7880/x/")
+    assert (found.agent_name, found.kind) == ("mine", "room")
+
+
+def test_several_servers_and_several_names() -> None:
+    options = LiveKitOptions(livekit_url="ws://a, ws://b", livekit_api_key="k1,k2", livekit_agent_name="x,y")
+    found = registrations(options, {}, ENVIRONMENT)
+    assert [(each.server.url, each.server.api_key, each.agent_name) for each in found] == [
+        ("ws://a", "k1", "x"),
+        ("ws://a", "k1", "y"),
+        ("ws://b", "k2", "x"),
+        ("ws://b", "k2", "y"),
+    ]
+
+
+def test_a_secret_may_hold_commas() -> None:
+    options = LiveKitOptions(livekit_url="ws://a,ws://b", livekit_api_secret="one, two, three")
+    assert {each.server.api_secret for each in registrations(options, {}, ENVIRONMENT)} == {"one, two, three"}
+    (found,) = registrations(LiveKitOptions(livekit_api_secret="one,two"), {}, ENVIRONMENT)
+    assert found.server.api_secret == "one,two"
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "said"),
+    [
+        (LiveKitOptions(), {}, r"livekit_url \(LIVEKIT_URL\), livekit_api_key"),
+        (LiveKitOptions(livekit_url="a.example"), ENVIRONMENT, "it must be like wss://"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_named(options: LiveKitOptions, environment: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        registrations(options, {}, environment)
+
+
+def test_a_secret_is_not_shown() -> None:
+    options = LiveKitOptions(livekit_api_secret="hush")
+    (found,) = registrations(options, {}, ENVIRONMENT)
+    assert "hush" not in f"{options} {found!r} {found.server!r}"
+
+
+# --- ends -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "status", "restarts"),
+    [
+        ("succeeded", "completed", "success", False),
+        ("cancelled", "cancelled", "success", False),
+        ("cancelled", "drained", "failed", False),
+        ("failed", "raised", "failed", True),
+        ("failed", "exited", "failed", True),
+        ("failed", "signaled", "failed", True),
+        ("killed", "stalled", "failed", True),
+        ("killed", "memory_limit", "failed", True),
+        ("killed", "oom_killed", "failed", True),
+        ("failed", "start_timeout", "failed", True),
+        ("killed", "job_timeout", "failed", False),
+        ("killed", "shutdown_timeout", "failed", False),
+    ],
+)
+def test_what_an_end_means(outcome: str, reason: str, status: str, restarts: bool) -> None:
+    ended = ExitReport(outcome, reason, "in words", Timings(0.0))  # type: ignore[arg-type]
+    assert status_of(ended) == (status, "" if status == "success" else f"{reason}: in words")
+    options = LiveKitOptions(livekit_restart="on_crash", livekit_max_restarts=2)
+    assert [may_restart(options, ended, count) for count in (0, 1, 2)] == [restarts, restarts, False]
+    assert not may_restart(LiveKitOptions(), ended, 0)
+
+
+# --- leases ---------------------------------------------------------------------------------------
+
+
+def test_a_lease_says_what_it_was_told() -> None:
+    lease = Lease(7, (Holding("AJ_1", "room", "AD_1", "agent-AJ_1", 1),))
+    assert Lease.decode(lease.encode()) == lease
+
+
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", "{}", '{"greenroom": 2}', '{"greenroom": 1, "beat": 1, "jobs": [1]}']
+)
+def test_what_is_no_lease_is_left_alone(text: str) -> None:
+    assert Lease.decode(text) is None
+
+
+def test_a_worker_is_gone_when_its_lease_stands_still() -> None:
+    book = LeaseBook(timeout=10.0)
+    assert [book.observe({"a": "1", "b": str(now)}, now) for now in (0.0, 3.0, 6.0, 9.0)] == [[]] * 4
+    assert book.observe({"a": "1", "b": "x"}, 12.0) == ["a"]
+    assert book.observe({"a": "2", "b": "y"}, 14.0) == []  # it was only slow
+    assert book.observe({"b": "y"}, 17.0) == []
+
+
+def test_one_who_was_away_himself_gives_everybody_the_whole_time_again() -> None:
+    book = LeaseBook(timeout=10.0)
+    book.observe({"a": "1"}, 0.0)
+    assert book.observe({"a": "1"}, 1000.0) == []
+    assert book.observe({"a": "1"}, 1004.0) == []
+    assert book.observe({"a": "1"}, 1008.0) == []
+    assert book.observe({"a": "1"}, 1010.0) == ["a"]
