@@ -8,7 +8,7 @@ import typer
 
 from ..errors import OptionError
 from ..exit_codes import ExitCode
-from . import config, serve, version
+from . import config, control, jobs, serve, status, version
 from .failure import Failure
 
 __all__ = ["cli", "main"]
@@ -24,6 +24,9 @@ cli = typer.Typer(
 
 # In the order of the help.
 serve.register(cli)
+jobs.register(cli)
+status.register(cli)
+control.register(cli)
 config.register(cli)
 version.register(cli)
 
