@@ -15,6 +15,7 @@ from yarl import URL
 from .. import __version__
 from ..exit_codes import ExitCode
 from .failure import Failure
+from .text import harmless
 
 __all__ = ["ANSWER_SECONDS", "Answer", "Client", "Event", "Refused", "Unreachable"]
 
@@ -137,7 +138,7 @@ class Client:
             ) from None
         if status == 401:
             message = self._unauthorized()
-        raise Refused(message, status, type, reason)
+        raise Refused(harmless(message), status, type, reason)
 
     def _unauthorized(self) -> str:
         if self._token is None:

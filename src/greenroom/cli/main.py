@@ -8,7 +8,7 @@ import typer
 
 from ..errors import OptionError
 from ..exit_codes import ExitCode
-from . import config, control, jobs, serve, status, version
+from . import config, control, jobs, serve, status, top, version
 from .failure import Failure
 
 __all__ = ["cli", "main"]
@@ -26,6 +26,7 @@ cli = typer.Typer(
 serve.register(cli)
 jobs.register(cli)
 status.register(cli)
+top.register(cli)
 control.register(cli)
 config.register(cli)
 version.register(cli)

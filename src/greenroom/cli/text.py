@@ -41,7 +41,7 @@ def facts(items: Iterable[tuple[str, object]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """As short as it stays exact enough: ``0.8 s``, ``42 s``, ``3 m 07 s``, ``2 h 05 m``."""
+    """As short as it stays exact enough: ``0.8 s``, ``42 s``, ``3m07s``, ``2h05m``."""
     seconds = max(seconds, 0.0)
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -49,8 +49,8 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(int(seconds), 60)
     if minutes < 60:
-        return f"{minutes} m {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} m"
+        return f"{minutes}m{rest:02d}s"
+    return f"{minutes // 60}h{minutes % 60:02d}m"
 
 
 def clock(at: float) -> str:
