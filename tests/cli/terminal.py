@@ -7,7 +7,6 @@ import fcntl
 import os
 import pty
 import re
-import signal
 import struct
 import termios
 from contextlib import suppress
@@ -87,6 +86,10 @@ class Terminal:
     def resize(self, columns: int, lines: int) -> None:
         self._screen.resize(lines, columns)
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    @property
+    def fd(self) -> int:
+        return self._ours
 
     def signal(self, signum: int) -> None:
         self._process.send_signal(signum)

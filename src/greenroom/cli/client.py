@@ -53,6 +53,7 @@ class Refused(Failure):
         self.reason = reason
 
 
+_TURNED_DOWN = ("no_capacity", "rejected")
 _CODES = {400: ExitCode.USAGE, 401: ExitCode.UNAUTHORIZED}
 
 
@@ -138,6 +139,8 @@ class Client:
             ) from None
         if status == 401:
             message = self._unauthorized()
+        elif type in _TURNED_DOWN:
+            message = f"turned down ({reason}): {message}"
         raise Refused(harmless(message), status, type, reason)
 
     def _unauthorized(self) -> str:

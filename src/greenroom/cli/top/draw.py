@@ -85,7 +85,8 @@ def _rooms(processes: int, troubles: int, scene: Scene) -> tuple[int, int | None
 
 
 def _figures(picture: Picture, scene: Scene) -> Iterator[Text]:
-    yield Text.assemble(("Greenroom", "bold green"), f"  {harmless(picture.app)}  ", _verdict(picture, scene))
+    # The verdict before the app, whose path may be long.
+    yield Text.assemble(("Greenroom  ", "bold green"), _verdict(picture, scene), f"   {harmless(picture.app)}")
     yield Text("   ".join(_levels(picture)))
     yield Text.assemble(_starts(picture.start_ms()), "   ", _turned_down(picture, scene.now))
 

@@ -24,7 +24,7 @@ from .picture import Picture
 
 __all__ = ["LiveView", "print_once"]
 
-_SHORTEST_FRAME = 0.1
+_SHORTEST_FRAME = 0.2
 _LONGEST_FRAME = 1.0
 """Seconds: ages go on when nothing happens."""
 
