@@ -8,7 +8,7 @@ from typing import Any, Literal
 from .errors import ErrorInfo
 from .wire import payload
 
-__all__ = ["ExitReport", "Outcome", "Reason", "Timings"]
+__all__ = ["EXPECTED_ENDS", "ExitReport", "Outcome", "Reason", "Timings"]
 
 Outcome = Literal["succeeded", "failed", "cancelled", "killed"]
 Reason = Literal[
@@ -30,6 +30,9 @@ Reason = Literal[
     "drained",
     "protocol_error",
 ]
+
+EXPECTED_ENDS: frozenset[Reason] = frozenset({"completed", "idle_expired", "drained", "cancelled"})
+"""Why a process ends that nobody needs to look into."""
 
 
 @dataclass(frozen=True, slots=True)

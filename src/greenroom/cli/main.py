@@ -8,7 +8,7 @@ import typer
 
 from ..errors import OptionError
 from ..exit_codes import ExitCode
-from . import bench, config, doctor, init, serve, version
+from . import bench, config, control, doctor, init, jobs, serve, status, top, version
 from .failure import Failure
 
 __all__ = ["cli", "main"]
@@ -24,6 +24,10 @@ cli = typer.Typer(
 
 # In the order of the help.
 serve.register(cli)
+jobs.register(cli)
+status.register(cli)
+top.register(cli)
+control.register(cli)
 config.register(cli)
 doctor.register(cli)
 bench.register(cli)

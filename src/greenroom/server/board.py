@@ -20,7 +20,7 @@ from ..pool.events import (
     ProcessEnded,
     TurnedDown,
 )
-from ..report import ExitReport
+from ..report import EXPECTED_ENDS, ExitReport
 
 __all__ = ["RECENT_SECONDS", "Board"]
 
@@ -91,7 +91,7 @@ class Board:
     def _on_process_end(self, event: ProcessEnded) -> None:
         report = event.report
         self.processes.pop(report.process_id or "", None)
-        if report.reason not in ("completed", "idle_expired", "drained", "cancelled"):
+        if report.reason not in EXPECTED_ENDS:
             self.reports.append(report_brief(report) | {"at": event.at})
 
     def _on_accepted(self, event: JobAccepted) -> None:

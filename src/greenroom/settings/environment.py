@@ -10,13 +10,16 @@ from .fields import PREFIX, all_settings
 from .origins import Given, Layer, Origin, did_you_mean
 from .values import convert
 
-__all__ = ["CONFIG_VARIABLE", "from_environment"]
+__all__ = ["CONFIG_VARIABLE", "URL_VARIABLE", "from_environment"]
 
 CONFIG_VARIABLE = "GREENROOM_CONFIG"
+URL_VARIABLE = "GREENROOM_URL"
+"""Where the commands that ask a worker find it."""
 
 _NO_SETTINGS = frozenset(
     {
         CONFIG_VARIABLE,
+        URL_VARIABLE,
         "GREENROOM_POOL",  # the mark of what a pool has started: a worker may be started within a job
         "GREENROOM_PROCESS",  # the id of the process that a job runs in
     }

@@ -1,0 +1,189 @@
+"""The worker's HTTP API as the commands use it: the one place that knows the HTTP library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from .. import __version__
+from ..exit_codes import ExitCode
+from .failure import Failure
+from .text import harmless
+
+__all__ = ["ANSWER_SECONDS", "Answer", "Client", "Event", "Refused", "Unreachable"]
+
+ANSWER_SECONDS = 15.0
+"""For what is answered at once."""
+_CONNECT_SECONDS = 5.0
+_SILENCE_SECONDS = 10.0
+"""A stream of events brings something every second."""
+
+
+class Answer(NamedTuple):
+    status: int
+    body: Any
+
+
+class Event(NamedTuple):
+    name: str
+    data: Any
+
+
+class Unreachable(Failure):
+    """No worker answered."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.UNREACHABLE)
+
+
+class Refused(Failure):
+    """The worker answered, and did not do it. ``type`` and ``reason`` are those of the API's error."""
+
+    def __init__(self, message: str, status: int, type: str = "", reason: str | None = None) -> None:
+        super().__init__(message, _CODES.get(status, ExitCode.NEGATIVE))
+        self.status = status
+        self.type = type
+        self.reason = reason
+
+
+_TURNED_DOWN = ("no_capacity", "rejected")
+_CODES = {400: ExitCode.USAGE, 401: ExitCode.UNAUTHORIZED}
+
+
+class Client:
+    """Asks one worker; an async context manager.
+
+    Everything raises :class:`Unreachable` or :class:`Refused`, so that a command need catch only what it can mend.
+    """
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self.url = url
+        self._token = token
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        headers = {"User-Agent": f"greenroom/{__version__}"}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+        self._session = aiohttp.ClientSession(headers=headers)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None, **options: Any) -> Answer:
+        return await self._ask("GET", path, query, **options)
+
+    async def delete(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
+        return await self._ask("DELETE", path, query)
+
+    async def post(self, path: str, body: Mapping[str, Any], *, within: float = ANSWER_SECONDS) -> Answer:
+        return await self._ask("POST", path, None, within=within, body=msgspec.json.encode(body))
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """The stream of ``/v1/events``, until the worker ends it."""
+        timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
+        with self._translated(_SILENCE_SECONDS):
+            async with self._session.get(self._address("/v1/events"), timeout=timeout) as response:
+                if response.status != 200:
+                    self._judged(response.status, await response.read(), ())
+                # Not line by line: the picture that a stream begins with is longer than a line may be.
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *frames, rest = (rest + chunk).split(b"\n\n")
+                    for frame in frames:
+                        yield _event(frame)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        *,
+        within: float = ANSWER_SECONDS,
+        body: bytes | None = None,
+        accepted: tuple[int, ...] = (),
+    ) -> Answer:
+        """``within``: seconds; ``accepted``: statuses that are an answer, although they are an error's."""
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        timeout = aiohttp.ClientTimeout(total=within, sock_connect=_CONNECT_SECONDS)
+        with self._translated(within):
+            async with self._session.request(
+                method, self._address(path, query), headers=headers, data=body, timeout=timeout, allow_redirects=False
+            ) as response:
+                return self._judged(response.status, await response.read(), accepted)
+
+    def _address(self, path: str, query: Mapping[str, str] | None = None) -> URL:
+        return URL(self.url + path, encoded=True).with_query(query)
+
+    def _judged(self, status: int, body: bytes, accepted: tuple[int, ...]) -> Answer:
+        try:
+            decoded = msgspec.json.decode(body)
+            if status < 300 or status in accepted:
+                return Answer(status, decoded)
+            error = decoded["error"]
+            message, type, reason = error["message"], error["type"], error.get("reason")
+        except (msgspec.DecodeError, TypeError, KeyError, AttributeError):
+            raise Unreachable(
+                f"what answers at {self.url} (with status {status}) is no Greenroom worker; name the worker's "
+                f"address with --url or GREENROOM_URL"
+            ) from None
+        if status == 401:
+            message = self._unauthorized()
+        elif type in _TURNED_DOWN:
+            message = f"turned down ({reason}): {message}"
+        raise Refused(harmless(message), status, type, reason)
+
+    def _unauthorized(self) -> str:
+        if self._token is None:
+            return f"the worker at {self.url} wants a token; set GREENROOM_TOKEN to the one it was started with"
+        return f"the worker at {self.url} does not accept this token; GREENROOM_TOKEN or --token must be the worker's"
+
+    @contextmanager
+    def _translated(self, within: float) -> Iterator[None]:
+        try:
+            yield
+        except aiohttp.ConnectionTimeoutError:
+            raise Unreachable(self._unreachable(f"no connection within {_CONNECT_SECONDS:g} s")) from None
+        except TimeoutError:
+            message = f"the worker at {self.url} accepted the connection, but did not answer within {within:g} s; "
+            raise Unreachable(f"{message}it may be stopped, or overloaded: its log may tell") from None
+        except aiohttp.ClientConnectorError as error:
+            raise Unreachable(self._unreachable(_cause(error))) from None
+        except (aiohttp.ClientError, ConnectionError) as error:
+            message = f"the connection to the worker at {self.url} broke off ({error or type(error).__name__}); "
+            raise Unreachable(f"{message}it may have ended: its log tells") from None
+
+    def _unreachable(self, cause: str) -> str:
+        return (
+            f"no worker answered at {self.url}: {cause}; start one with `greenroom start APP`, or name the address "
+            f"of the one that runs with --url or GREENROOM_URL"
+        )
+
+
+def _cause(error: aiohttp.ClientConnectorError) -> str:
+    """In words: the library's own repeat the address."""
+    failure = error.os_error
+    if isinstance(error, aiohttp.ClientConnectorDNSError) or not failure.errno:
+        return str(failure.strerror or failure)
+    return os.strerror(failure.errno).lower()
+
+
+def _event(frame: bytes) -> Event:
+    name, data = "message", b"null"
+    for line in frame.split(b"\n"):
+        field, _, value = line.partition(b": ")
+        if field == b"event":
+            name = value.decode()
+        elif field == b"data":
+            data = value
+    return Event(name, msgspec.json.decode(data))

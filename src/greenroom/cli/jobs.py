@@ -1,0 +1,173 @@
+"""`greenroom jobs`: start jobs, list them, show how they ended, cancel them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote
+
+import typer
+
+from ..exit_codes import ExitCode
+from ..report import Outcome, Reason
+from .connection import Connection, JsonOption, with_connection
+from .failure import Failure
+from .metadata import read_metadata
+from .reports import job_text, started_text
+from .text import as_json, table
+
+if TYPE_CHECKING:
+    from .client import Client
+
+__all__ = ["State", "register"]
+
+State = Literal["live", "reserved", "waiting", "starting", "running", "draining", "ending", "ended"]
+"""What the API can be asked for."""
+
+_LONGEST_POLL = 60.0
+_START_SECONDS = 120.0
+"""For the answer to a start, beyond the time that the job may wait for a process."""
+
+_IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
+_MetadataOption = Annotated[
+    str | None, typer.Option("--metadata", metavar="JSON", help="What the job is told, as JSON.")
+]
+_FileOption = Annotated[
+    str | None, typer.Option("--metadata-file", metavar="FILE", help="The same, from a file; - is the standard input.")
+]
+_IdOption = Annotated[str | None, typer.Option("--id", metavar="ID", help="The job's id; without one, it gets one.")]
+_TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        help="How long it may wait for a process that is on its way; by default the worker's offer_timeout.",
+    ),
+]
+_WaitFlag = Annotated[
+    bool, typer.Option("--wait", help="Wait for its end and show the report; exits with 1 unless it succeeded.")
+]
+_StateOption = Annotated[State | None, typer.Option("--state", help="Only jobs in this state; live: not ended.")]
+_OutcomeOption = Annotated[Outcome | None, typer.Option("--outcome", help="Only jobs that ended so.")]
+_ReasonOption = Annotated[Reason | None, typer.Option("--reason", help="Only jobs that ended for this reason.")]
+_LimitOption = Annotated[
+    int, typer.Option("--limit", metavar="N", min=1, max=2000, help="No more than the latest so many.")
+]
+_SecondsOption = Annotated[
+    float, typer.Option("--wait", metavar="SECONDS", min=0, help="Wait for its end, but no longer than this.")
+]
+_WhyOption = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; the job and its report are told, and so is the log.")
+]
+
+
+def register(cli: typer.Typer) -> None:
+    jobs = typer.Typer(help="Start, list, show and cancel the jobs of a worker.")
+    jobs.command("run")(run)
+    jobs.command("list")(list_jobs)
+    jobs.command("show")(show)
+    jobs.command("cancel")(cancel)
+    cli.add_typer(jobs, name="jobs")
+
+
+@with_connection
+async def run(
+    connection: Connection,
+    metadata: _MetadataOption = None,
+    metadata_file: _FileOption = None,
+    id: _IdOption = None,
+    timeout: _TimeoutOption = None,
+    wait: _WaitFlag = False,
+    as_json_: JsonOption = False,
+) -> int:
+    """Start a job. It returns when its process has acknowledged it; exits with 1 if it was turned down."""
+    order: dict[str, Any] = {"metadata": read_metadata(metadata, metadata_file), "id": id, "timeout": timeout}
+    order = {name: value for name, value in order.items() if value is not None}
+    async with connection.open() as client:
+        started = (await client.post("/v1/jobs", order, within=_START_SECONDS + (timeout or 0.0))).body
+        if not wait:
+            typer.echo(as_json(started) if as_json_ else started_text(started))
+            return ExitCode.OK
+        typer.echo(started_text(started), err=True)
+        job = await _end_of(client, started["id"])
+    typer.echo(as_json(job) if as_json_ else job_text(job))
+    return ExitCode.OK if job["outcome"] == "succeeded" else ExitCode.NEGATIVE
+
+
+@with_connection
+async def list_jobs(
+    connection: Connection,
+    state: _StateOption = None,
+    outcome: _OutcomeOption = None,
+    reason: _ReasonOption = None,
+    limit: _LimitOption = 2000,
+    as_json_: JsonOption = False,
+) -> int:
+    """List the jobs that live, and the latest 1,000 that ended; the oldest come first."""
+    wanted = {"state": state, "outcome": outcome, "reason": reason, "limit": str(limit)}
+    query = {name: value for name, value in wanted.items() if value is not None}
+    async with connection.open() as client:
+        answer = (await client.get("/v1/jobs", query)).body
+    if as_json_:
+        typer.echo(as_json(answer))
+        return ExitCode.OK
+    columns = ("id", "state", "pid", "launch_type", "start_ms", "outcome", "reason")
+    head = ("ID", "STATE", "PID", "LAUNCH", "START MS", "OUTCOME", "REASON")
+    typer.echo(table(head, ([job[column] for column in columns] for job in answer["jobs"])))
+    return ExitCode.OK
+
+
+@with_connection
+async def show(
+    connection: Connection, job_id: _IdArgument, wait: _SecondsOption = 0.0, as_json_: JsonOption = False
+) -> int:
+    """Show a job: its state; once it has ended, its report, with traceback and stacks."""
+    async with connection.open() as client:
+        job = await _awaited(client, job_id, wait)
+    typer.echo(as_json(job) if as_json_ else job_text(job))
+    return ExitCode.OK
+
+
+@with_connection
+async def cancel(
+    connection: Connection, job_id: _IdArgument, reason: _WhyOption = "", as_json_: JsonOption = False
+) -> int:
+    """Cancel a job: it is asked to end, and made to if it does not. Exits with 1 if it had ended before."""
+    async with connection.open() as client:
+        answer = await client.delete(_path(job_id), {"reason": reason} if reason else None)
+    job, had_ended = answer.body, answer.status == 200
+    if as_json_:
+        typer.echo(as_json(job))
+    elif had_ended:
+        typer.echo(f"job {job_id} had ended before: {job['outcome']}, {job['reason']}")
+    else:
+        typer.echo(f"job {job_id} is being cancelled")
+    return ExitCode.NEGATIVE if had_ended else ExitCode.OK
+
+
+# --- waiting -------------------------------------------------------------------------------------
+
+
+async def _end_of(client: Client, job_id: str) -> Any:
+    try:
+        while (job := await _awaited(client, job_id, _LONGEST_POLL))["report"] is None:
+            pass
+    except Failure as error:
+        message = f"job {job_id} was started, and what became of it is not known: {error}"
+        raise Failure(message, error.code) from error
+    return job
+
+
+async def _awaited(client: Client, job_id: str, seconds: float) -> Any:
+    """The job after its end, or after so many seconds."""
+    give_up = time.monotonic() + seconds
+    while True:
+        left = max(give_up - time.monotonic(), 0.0)
+        poll = min(left, _LONGEST_POLL)
+        answer = await client.get(_path(job_id), {"wait": f"{poll:.3f}"}, within=poll + _START_SECONDS)
+        if answer.body["report"] is not None or poll == left:
+            return answer.body
+
+
+def _path(job_id: str) -> str:
+    return f"/v1/jobs/{quote(job_id, safe='')}"

@@ -1,0 +1,62 @@
+"""How the reading commands write: tables, lists of facts, and text of others made harmless. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["as_json", "clock", "duration", "facts", "harmless", "table"]
+
+NOTHING = "-"
+
+# What moves the cursor, changes colours or renames the window: C0 but for tab and newline, DEL, and C1.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def as_json(shown: Any) -> str:
+    return json.dumps(shown, indent=2)
+
+
+def harmless(text: str) -> str:
+    """Text that came from an app or a caller, so that a terminal only shows it."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns as wide as their widest cell; ``None`` is shown as a dash."""
+    cells = [list(head), *([_cell(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def facts(items: Iterable[tuple[str, object]]) -> str:
+    """Names and values, one pair a line; what is ``None`` is left out."""
+    known = [(name, _cell(value)) for name, value in items if value is not None]
+    width = max(len(name) for name, _ in known)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in known)
+
+
+def duration(seconds: float) -> str:
+    """As short as it stays exact enough: ``0.8 s``, ``42 s``, ``3m07s``, ``2h05m``."""
+    seconds = max(seconds, 0.0)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    return f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def clock(at: float) -> str:
+    """A time of day, from seconds since the epoch."""
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def _cell(value: object) -> str:
+    return NOTHING if value is None else harmless(str(value)).replace("\n", " ")

@@ -1,0 +1,60 @@
+"""The real commands, run to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import Any, NamedTuple
+
+from server.running_worker import GREENROOM, RunningWorker
+from support import DEADLINE
+
+__all__ = ["TELLING", "Done", "ask", "greenroom"]
+
+TELLING = """
+@app.entrypoint
+async def entrypoint(ctx):
+    match ctx.job.metadata:
+        case "stay":
+            await on_stage("job", ctx.job.id)
+        case "raise":
+            raise ValueError("a caller's \\x1b[31m text")
+        case "shutdown":
+            return {"told": await ctx.wait_for_shutdown()}
+    return {"metadata": ctx.job.metadata}
+"""
+"""For a stage: a job that goes by its metadata."""
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+async def greenroom(*arguments: str, stdin: bytes | None = None, **environ: str) -> Done:
+    """Run the command, with nothing of the test's own settings in its environment."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GREENROOM_")}
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        GREENROOM,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL if stdin is None else pipe,
+        stdout=pipe,
+        stderr=pipe,
+        env={**inherited, "COLUMNS": "200", "TERM": "dumb", **environ},
+    )
+    async with asyncio.timeout(DEADLINE * 2):
+        out, err = await process.communicate(stdin)
+    assert process.returncode is not None
+    return Done(process.returncode, out.decode(), err.decode())
+
+
+async def ask(worker: RunningWorker, *arguments: str, stdin: bytes | None = None) -> Done:
+    """Run the command against this worker."""
+    return await greenroom(*arguments, stdin=stdin, GREENROOM_URL=await worker.url())

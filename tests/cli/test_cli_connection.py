@@ -1,0 +1,134 @@
+"""Where the commands look for a worker, what they say if there is none, and how soon their help is there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from commands import ask, greenroom
+from faults.stage import PLAIN, Stage
+from server.running_worker import RunningWorker
+
+MakeApp = Callable[[str], str]
+
+TOKEN = "a-token-of-this-length"
+
+ASKING = [
+    ["jobs", "run"],
+    ["jobs", "list"],
+    ["jobs", "show", "x"],
+    ["jobs", "cancel", "x"],
+    ["drain"],
+    ["drain", "--wait"],
+    ["reload"],
+    ["resize", "1"],
+    ["status"],
+    ["top", "--once"],
+]
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address at which nobody listens, and nobody else can begin to."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+async def test_no_worker_there(nobody: str) -> None:
+    answers = await asyncio.gather(*(greenroom(*arguments, "--url", nobody) for arguments in ASKING))
+    for arguments, done in zip(ASKING, answers, strict=True):
+        assert (done.code, done.out) == (5, ""), arguments
+        assert len(done.err.splitlines()) == 1
+        assert f"no worker answered at {nobody}: connection refused; " in done.err
+        assert "greenroom start APP" in done.err
+        assert "GREENROOM_URL" in done.err
+
+
+async def test_a_name_that_is_not_known() -> None:
+    done = await greenroom("status", "--url", "http://no-such-host.invalid:8700")
+    assert done.code == 5
+    assert "http://no-such-host.invalid:8700" in done.err
+
+
+async def test_somebody_else_there() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\nContent-Type: text/html\r\n\r\n<html")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        done = await greenroom("status", "--url", f"http://127.0.0.1:{port}")
+    assert done.code == 5
+    assert "no Greenroom worker" in done.err
+
+
+async def test_somebody_there_who_hangs_up() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        done = await greenroom("status", "--url", f"http://127.0.0.1:{port}")
+    assert done.code == 5
+    assert "broke off" in done.err
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("127.0.0.1:8700", "begin with http:// or https://"),
+        ("localhost", "begin with http:// or https://"),
+        ("http://", "name a host"),
+        ("http://localhost:port", "Port could not be cast"),
+        ("http://user@localhost", "without user"),
+    ],
+)
+async def test_a_url_that_is_none(url: str, says: str) -> None:
+    done = await greenroom("status", GREENROOM_URL=url)
+    assert done.code == 2
+    assert says in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["jobs run", "drain", "top"])
+async def test_help_names_the_variables(command: str) -> None:
+    done = await greenroom(*command.split(), "--help")
+    assert done.code == 0
+    assert "GREENROOM_URL]" in done.out
+    assert "GREENROOM_TOKEN]" in done.out
+
+
+async def test_tokens(make_app: MakeApp) -> None:
+    worker_options = ("--num-idle-processes", "1", "--token", TOKEN)
+    async with Stage(make_app) as stage, RunningWorker(stage.app(PLAIN), *worker_options) as worker:
+        url = await worker.url()
+        answers = await asyncio.gather(*(ask(worker, *arguments) for arguments in ASKING))
+        for arguments, done in zip(ASKING, answers, strict=True):
+            assert (done.code, done.out) == (6, ""), arguments
+            assert "wants a token; set GREENROOM_TOKEN" in done.err
+        wrong = await ask(worker, "status", "--token", "a-token-that-is-wrong")
+        assert wrong.code == 6
+        assert "does not accept this token" in wrong.err
+        broken = await ask(worker, "status", "--token", "two\nlines")
+        assert broken.code == 2
+        assert stage.starts() == {}
+        assert (await ask(worker, "status", "--token", TOKEN)).code == 0
+        assert (await greenroom("jobs", "run", "--wait", GREENROOM_URL=f"{url}/", GREENROOM_TOKEN=TOKEN)).code == 0
+
+
+async def test_a_worker_does_not_mind_the_variable() -> None:
+    done = await greenroom("config", "--json", GREENROOM_URL="http://127.0.0.1:1")
+    assert (done.code, done.err) == (0, "")
+
+
+def test_help_does_not_load_what_only_some_commands_need() -> None:
+    code = "import sys, greenroom.cli.main; print({'aiohttp', 'rich', 'prometheus_client'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
