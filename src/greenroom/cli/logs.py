@@ -15,7 +15,7 @@ from .log_writer import LogWriter
 __all__ = ["logging_to_stderr"]
 
 _IDS = ("process_id", "job_pid", "job_id")
-_FIELDS = (*_IDS, "generation", "stream", "app_logger")
+_FIELDS = (*_IDS, "generation", "stream", "app_logger", "fields")
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 
@@ -48,7 +48,9 @@ class JsonFormatter(logging.Formatter):
             "message": _text(record),
         }
         ids = {name: getattr(record, name, None) for name in _FIELDS}
-        return json.dumps(shown | {name: value for name, value in ids.items() if value not in (None, "")}, default=str)
+        return json.dumps(
+            shown | {name: value for name, value in ids.items() if value not in (None, "", {})}, default=str
+        )
 
 
 @contextmanager

@@ -28,12 +28,14 @@ class OutputLine(NamedTuple):
     """``stdout``, ``stderr`` or ``log``."""
     logger: str = ""
     error: str | None = None
+    fields: Mapping[str, object] | None = None
+    """What the app has given to the record besides (``extra=``)."""
 
 
 def emit(line: OutputLine, ids: Mapping[str, object]) -> None:
     """Pass a line on to this process's own logging, under ``greenroom.app``, with process and job ids."""
     text = f"{line.text}\n{line.error}" if line.error else line.text
-    extra = {**ids, "stream": line.stream, "app_logger": line.logger}
+    extra = {**ids, "stream": line.stream, "app_logger": line.logger, "fields": line.fields}
     _app_logger.log(line.level, "%s", text, extra=extra)
 
 
@@ -165,4 +167,5 @@ def _parse(values: dict[str, Any]) -> OutputLine:
         "log",
         str(values["logger"]),
         None if error is None else str(error),
+        dict(values["fields"]),
     )

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import socket
+from itertools import islice
+from typing import Any
 
 from ..errors import ErrorInfo
 from ..system.heartbeat import HeartbeatPage
 
 __all__ = ["FrameHandler", "install"]
+
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""What every record has, and what formatters add: the rest are fields that the app has given to it."""
+_MOST_FIELDS, _LONGEST_NAME, _LONGEST_FIELD = 32, 64, 512
 
 _MAX_TEXT = 16 * 1024  # bytes, of which a packet holds two: the reader takes 64 KiB at a time
 
@@ -52,6 +58,7 @@ def _plain(record: logging.LogRecord) -> dict[str, object]:
         "logger": _cut(record.name),
         "message": _message(record),
         "error": _error(record),
+        "fields": _fields(record),
     }
 
 
@@ -64,6 +71,21 @@ def _message(record: logging.LogRecord) -> str:
 
 def _unformatted(message: object) -> str:
     return _cut(message) if isinstance(message, str) else f"<{type(message).__name__}>"
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """What was given by ``extra=`` or by a filter."""
+    given = ((name, value) for name, value in vars(record).items() if name not in _OWN)
+    return {_cut(str(name))[:_LONGEST_NAME]: _field(value) for name, value in islice(given, _MOST_FIELDS)}
+
+
+def _field(value: Any) -> object:
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    try:
+        return _cut(str(value)[:_LONGEST_FIELD])
+    except Exception as error:
+        return f"<{type(value).__name__}, not formatted: {type(error).__name__}>"
 
 
 def _error(record: logging.LogRecord) -> str | None:
