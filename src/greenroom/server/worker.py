@@ -25,6 +25,7 @@ from .limits import raise_fd_limit
 from .memory import MemoryRoom
 from .metrics import Metrics
 from .orphans import OrphanReaper
+from .otel import exporter_for
 from .reload import Reloader, watch
 from .sources import HttpSource, Source
 from .systemd import Notifier
@@ -65,6 +66,11 @@ class Worker:
         self._board = Board(self._pool)
         self._metrics = Metrics(self._pool, self._board, self._admission)
         self._event_log = EventLog(self._pool)
+        self._spans = exporter_for(options.tracing)
+        if self._spans is not None:
+            from .tracing import SessionTracer  # with packages of an extra
+
+            SessionTracer(self._pool, self._spans.tracer)
         self._http = HttpSource()
         self._sources: list[Source] = [self._http]
         self._drain_timeout = options.drain_timeout
@@ -107,6 +113,8 @@ class Worker:
             events.close()
             self._event_log.close()
             await server.close()
+            if self._spans is not None:
+                await self._spans.close()
         _logger.info("ended", extra=log_fields("ended"))
 
     def _operations(self, events: EventsApi) -> list[Operation]:
