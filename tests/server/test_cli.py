@@ -134,8 +134,8 @@ async def test_logs_for_people(make_app: MakeApp) -> None:
         await worker.logs(r"serving .*app_0.py:app on http://127.0.0.1:\d+, with 1 idle processes")
         await worker.logs(r"curl http://127.0.0.1:\d+/v1/jobs .* -d '\{\"metadata\": \{\}\}'")
         await worker.start(id="call")
-        await worker.logs(r"INFO    \[1-1 call\] printed$")
-        await worker.logs(r"WARNING \[1-1 call\] logged$")
+        await worker.logs(r"INFO    \[1-1 g1 call\] printed$")
+        await worker.logs(r"WARNING \[1-1 g1 call\] logged$")
         await worker.logs(r"^    in two lines$")
         await worker.logs(r"process 1-1 pid \d+ \(job call\) succeeded: completed")
 
@@ -152,7 +152,7 @@ async def test_logs_for_programs(make_app: MakeApp) -> None:
     assert of_job["printed"]["stream"] == "stdout"
     assert of_job["logged\nin two lines"]["app_logger"] == "mine"
     for event in of_job.values():
-        assert event["job_pid"] == job["pid"]
+        assert (event["job_pid"], event["process_id"], event["generation"]) == (job["pid"], "1-1", 1)
         assert event["time"].endswith("Z")
     assert {"info", "warning"} == {event["level"] for event in of_job.values()}
 

@@ -14,13 +14,13 @@ from .log_writer import LogWriter
 
 __all__ = ["logging_to_stderr"]
 
-_IDS = ("process_id", "job_pid", "job_id")
-_FIELDS = (*_IDS, "generation", "stream", "app_logger", "fields")
+_FIELDS = ("process_id", "job_pid", "job_id", "generation", "event", "stream", "app_logger", "fields")
+_ORIGIN = (("process_id", ""), ("generation", "g"), ("job_id", ""))
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 
 class HumanFormatter(logging.Formatter):
-    """Time, level, the session's ids where the line is an app's own, and the text."""
+    """Time, level, ``[process generation session]`` as far as there are these, and the text."""
 
     def __init__(self, *, coloured: bool) -> None:
         super().__init__()
@@ -47,10 +47,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": _text(record),
         }
-        ids = {name: getattr(record, name, None) for name in _FIELDS}
-        return json.dumps(
-            shown | {name: value for name, value in ids.items() if value not in (None, "", {})}, default=str
-        )
+        fields = {name: getattr(record, name, None) for name in _FIELDS}
+        given = {name: value for name, value in fields.items() if value not in (None, "", {})}
+        return json.dumps(shown | given | getattr(record, "details", {}), default=str)
 
 
 @contextmanager
@@ -79,7 +78,7 @@ def _text(record: logging.LogRecord) -> str:
 
 
 def _origin(record: logging.LogRecord) -> str:
-    if record.name != "greenroom.app":
+    ids = {name: getattr(record, name, None) for name, _ in _ORIGIN}
+    if ids["process_id"] is None and ids["job_id"] is None:
         return ""
-    ids = (getattr(record, name, None) for name in ("process_id", "job_id"))
-    return f"[{' '.join(str(one) for one in ids if one)}] "
+    return f"[{' '.join(f'{prefix}{ids[name]}' for name, prefix in _ORIGIN if ids[name] is not None)}] "

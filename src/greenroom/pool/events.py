@@ -27,9 +27,11 @@ __all__ = [
     "JobStarted",
     "MemorySampled",
     "OfferAnswered",
+    "Offered",
     "ProcessChanged",
     "ProcessEnded",
     "ProcessWarmed",
+    "Released",
     "ReloadFailed",
     "Reloaded",
     "Resized",
@@ -86,6 +88,30 @@ class ProcessEnded(Event):
     """A process has ended, whether it had a job or not."""
 
     report: ExitReport
+
+
+@dataclass(frozen=True, slots=True)
+class Offered(Event):
+    """A source asks whether a session is taken; that it was accepted, turned down or released is told next."""
+
+    job_id: str
+    source: str
+    traceparent: str | None = None
+    """Of the trace that the session belongs to, as W3C Trace Context writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released(Event):
+    """A process that was kept for a session, or looked for, is not any more: the order to start did not come."""
+
+    job_id: str
+    source: str
+    process_id: str | None
+    pid: int | None
+    generation: int | None
+    detail: str
+    expired: bool
+    """Whether ``reservation_timeout`` has passed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from .events import BreakerChanged, ProcessChanged, ProcessEnded, ProcessWarmed,
 from .exits import Decision
 from .idle import IdleQueue
 from .jobs import Jobs
+from .log_fields import log_fields
 from .process import Process
 from .sampler import MemorySampler
 from .sizing import Demand, forks_needed
@@ -176,12 +177,15 @@ class Fleet:
         self.breaker.failed(self._last_failure, cause)
         if self.breaker.is_open and not was_open:
             self.services.events.publish(BreakerChanged(True, cause))
-            _logger.error("sessions are turned down until a process becomes warm again: %s", cause)
+            extra = log_fields("breaker_opened", cause=cause)
+            _logger.error("sessions are turned down until a process becomes warm again: %s", cause, extra=extra)
 
     def _explain_failure(self, cause: str) -> None:
         """Tell what is known now that the process is gone."""
         self.breaker.explained(cause)
-        _logger.warning("a process did not become warm (%d in a row): %s", self.breaker.failures, cause)
+        failures = self.breaker.failures
+        extra = log_fields("prewarm_failed", cause=cause, failures=failures)
+        _logger.warning("a process did not become warm (%d in a row): %s", failures, cause, extra=extra)
         self._on_warm_failure()
 
     def use_launcher(self, launcher: Launcher) -> None:
@@ -291,15 +295,17 @@ class Fleet:
     def _note_success(self) -> None:
         if self.breaker.is_open:
             self.services.events.publish(BreakerChanged(False, None))
+            _logger.info("a process has become warm: sessions are taken again", extra=log_fields("breaker_closed"))
         self.breaker.succeeded()
 
     def stalled(self, process: Process, stall: Stall) -> None:
         job_id = process.launch.job_id if process.launch else None
         self.services.events.publish(Stalled(process.id, process.pid, job_id, stall.value))
+        extra = log_fields("stalled", **process.ids, kind=stall.value)
         if stall is Stall.STARVED:
-            _logger.warning("%s is starved of CPU; it is left alone", process.label)
+            _logger.warning("%s is starved of CPU; it is left alone", process.label, extra=extra)
         else:
-            _logger.warning("%s stalled: %s", process.label, stall.value)
+            _logger.warning("%s stalled: %s", process.label, stall.value, extra=extra)
 
     def died(self, process: Process) -> None:
         if process.launch is not None:

@@ -18,6 +18,7 @@ from .contracts import Launcher
 from .events import Reloaded, ReloadFailed, ZygoteLost, ZygoteStarted
 from .exits import Decision
 from .fleet import Fleet
+from .log_fields import log_fields
 from .process import Process
 from .spawn import Spawner
 from .watch import CHECKS_PER_TIMEOUT
@@ -219,7 +220,8 @@ class Generations:
             self._fleet.has_no_launcher(f"it was lost {self._breaker.failures} times in a row")
         live = len(self._fleet.processes_of(zygote))
         self._events.publish(ZygoteLost(zygote.generation, zygote.pid, zygote.ending))
-        _logger.error("zygote %d was lost (%s); its %d processes go on", zygote.pid, zygote.ending, live)
+        extra = log_fields("zygote_lost", job_pid=zygote.pid, generation=zygote.generation, cause=zygote.ending)
+        _logger.error("zygote %d was lost (%s); its %d processes go on", zygote.pid, zygote.ending, live, extra=extra)
 
     def _restart_soon(self) -> None:
         if not self._fleet.is_closing and (self._restarting is None or self._restarting.done()):
@@ -237,7 +239,8 @@ class Generations:
                 except AppLoadError as error:
                     self._breaker.failed(self._clock.now(), str(error))
                     self._fleet.has_no_launcher(str(error))
-                    _logger.error("the zygote could not be replaced; trying again: %s", error)
+                    extra = log_fields("zygote_not_replaced", cause=str(error))
+                    _logger.error("the zygote could not be replaced; trying again: %s", error, extra=extra)
                 else:
                     self.zygote_restarts += 1
                     self._serve_from(launcher)

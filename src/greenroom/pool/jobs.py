@@ -16,7 +16,7 @@ from ..errors import GreenroomError, LaunchError, NoCapacity
 from ..report import ExitReport, Timings
 from ..wire.messages import Answer
 from .clock import wall_time
-from .events import ClaimFailed, JobAccepted, JobEnded, JobStarted, TurnedDown
+from .events import ClaimFailed, JobAccepted, JobEnded, JobStarted, Released, TurnedDown
 from .exits import Decision
 from .launch import Launch
 from .process import Process
@@ -106,11 +106,12 @@ class Jobs:
             launch.answered(_refusal(launch, "the process that was kept for it has ended"), b"")
         return launch.answer
 
-    def release(self, launch: Launch, error: GreenroomError) -> None:
+    def release(self, launch: Launch, error: GreenroomError, *, expired: bool = False) -> None:
         """Nothing comes of what was offered. The process that was kept for it is idle again."""
         if not launch.is_held:
             return
         process, launch.process = launch.process, None
+        self._events.publish(_released(launch, process, str(error), expired=expired))
         if launch in self.waiting:
             self.waiting.remove(launch)
         del self.live[launch.job_id]
@@ -229,7 +230,7 @@ class Jobs:
     def reservation_overdue(self, launch: Launch) -> None:
         timeout = self._fleet.options.reservation_timeout
         message = f"job {launch.job_id} was not ordered within reservation_timeout ({timeout:g} s)"
-        self.release(launch, LaunchError(message))
+        self.release(launch, LaunchError(message), expired=True)
 
     # --- what becomes of them --------------------------------------------------------------------
 
@@ -309,6 +310,18 @@ class Jobs:
         launch.end(report, error)
         self._events.publish(JobEnded(report, launch.source))
         self._fleet.note_if_empty()
+
+
+def _released(launch: Launch, process: Process | None, detail: str, *, expired: bool) -> Released:
+    return Released(
+        job_id=launch.job_id,
+        source=launch.source,
+        process_id=process.id if process else None,
+        pid=process.pid if process else None,
+        generation=process.generation if process else None,
+        detail=detail,
+        expired=expired,
+    )
 
 
 def _refusal(launch: Launch, reason: str) -> Answer:

@@ -28,6 +28,7 @@ from .exits import Decision
 from .fleet import Fleet
 from .generations import Generations
 from .launch import JobHandle, Launch
+from .log_fields import log_fields
 from .oom import OomCounter
 from .output import Budget
 from .process import Process
@@ -354,10 +355,8 @@ class ProcessPool:
     def _on_report(self, process: Process, report: ExitReport) -> None:
         self._reports.append(replace(report, result_payload=None))
         level = logging.INFO if report.outcome in ("succeeded", "cancelled") else logging.WARNING
-        ids = {name: getattr(report, name) for name in ("process_id", "job_id", "generation")}
-        text = "%s %s: %s (%s)"
-        extra = {**ids, "job_pid": report.pid}
-        _logger.log(level, text, process.label, report.outcome, report.reason, report.detail, extra=extra)
+        text, fields = "%s %s: %s (%s)", _fields_of(report)
+        _logger.log(level, text, process.label, report.outcome, report.reason, report.detail, extra=fields)
         self._generations.process_ended(process, report)
 
     def _own_pids(self) -> set[int]:
@@ -375,6 +374,27 @@ def _order(job_or_metadata: Any) -> tuple[str, bytes]:
     if isinstance(job_or_metadata, Job):
         return job_or_metadata.id, job_or_metadata.payload
     return f"job-{secrets.token_hex(6)}", payload.encode(job_or_metadata)
+
+
+def _fields_of(report: ExitReport) -> dict[str, Any]:
+    """What the log line of a process's end carries."""
+    times = report.timings
+    has_run = times.started is not None and times.ended is not None
+    return log_fields(
+        "process_ended",
+        process_id=report.process_id,
+        job_pid=report.pid,
+        job_id=report.job_id,
+        generation=report.generation,
+        outcome=report.outcome,
+        reason=report.reason,
+        exit_code=report.exit_code,
+        signal=report.signal,
+        run_seconds=round((times.ended or 0.0) - (times.started or 0.0), 3) if has_run else None,
+        peak_memory_mb=report.peak_memory_mb,
+        cpu_seconds=report.cpu_seconds,
+        log_records_dropped=report.log_records_dropped or None,
+    )
 
 
 def _info(process: Process) -> ProcessInfo:

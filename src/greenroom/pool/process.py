@@ -19,6 +19,7 @@ from .contracts import Launcher, ProcessOwner, Services
 from .exits import Decision, ExitStatus
 from .handle import Handle
 from .launch import Launch
+from .log_fields import log_fields
 from .record import Record
 from .stalls import Stall
 from .states import Event, IllegalTransition, State, next_state
@@ -82,6 +83,12 @@ class Process:
     def label(self) -> str:
         job = f" (job {self.launch.job_id})" if self.launch is not None else ""
         return f"process {self.id} pid {self.pid}{job}"
+
+    @property
+    def ids(self) -> dict[str, object]:
+        """What log lines about it carry."""
+        job_id = self.launch.job_id if self.launch else None
+        return {"process_id": self.id, "job_pid": self.pid, "job_id": job_id, "generation": self.generation}
 
     @property
     def live_pid(self) -> int:
@@ -359,7 +366,8 @@ class Process:
         )
 
     def _on_nonsense(self, complaint: str) -> None:
-        _logger.error("%s broke the protocol and is killed: %s", self.label, complaint)
+        extra = log_fields("protocol_error", **self.ids, cause=complaint)
+        _logger.error("%s broke the protocol and is killed: %s", self.label, complaint, extra=extra)
         self.kill(Decision("protocol_error", f"it broke the protocol: {complaint}"), dump_seconds=0.0)
 
     # --- its death -------------------------------------------------------------------------------
@@ -475,8 +483,7 @@ class Process:
         self._deadline = None if seconds is None else self._clock.call_later(seconds, fn, *args)
 
     def _emit(self, line: output.OutputLine) -> None:
-        job_id = self.launch.job_id if self.launch else None
-        output.emit(line, {"process_id": self.id, "job_pid": self.pid, "job_id": job_id})
+        output.emit(line, self.ids)
 
 
 _HANDLERS: dict[type, Callable[..., None]] = {

@@ -11,6 +11,7 @@ from ..system import proc
 from ..system.heartbeat import Beats
 from .clock import AwakeClock, Timer
 from .exits import Decision
+from .log_fields import log_fields
 from .memory import SHORTEST, MemoryPolicy, MemoryVerdict
 from .stalls import Sample, Stall, classify
 
@@ -33,6 +34,8 @@ class Watched(Protocol):
     def live_pid(self) -> int: ...
     @property
     def is_idle(self) -> bool: ...
+    @property
+    def ids(self) -> dict[str, object]: ...
     def beats(self) -> Beats: ...
     def kill(self, decision: Decision, *, dump_seconds: float) -> None: ...
 
@@ -142,7 +145,8 @@ class MemoryWatch:
 
     def _act(self, verdict: MemoryVerdict, pss: float) -> None:
         if verdict is MemoryVerdict.WARN:
-            _logger.warning("%s uses %.0f MiB", self._process.label, pss)
+            extra = log_fields("memory_warning", **self._process.ids, memory_mb=round(pss, 1))
+            _logger.warning("%s uses %.0f MiB", self._process.label, pss, extra=extra)
         elif verdict is MemoryVerdict.KILL:
             detail = f"it used {pss:.0f} MiB; memory_limit_mb is {self._limit:g}"
             # A short dump: while the stack is written, the memory goes on growing.

@@ -23,6 +23,7 @@ from .channels import ZygoteChannels
 from .clock import Timer
 from .contracts import Services
 from .exits import ExitStatus
+from .log_fields import log_fields
 from .process import Process
 from .states import IllegalTransition, State
 
@@ -112,14 +113,12 @@ class Zygote:
         finally:
             overdue.cancel()
         self.loaded_at = self._services.clock.now()
-        _logger.info(
-            "zygote %d has loaded the app: %.2f s for imports, %.2f s for preload",
-            self.pid,
-            self.loaded.import_seconds,
-            self.loaded.preload_seconds,
-        )
+        imports, preload = self.loaded.import_seconds, self.loaded.preload_seconds
+        extra = log_fields("zygote_loaded", **self._ids, import_seconds=imports, preload_seconds=preload)
+        text = "zygote %d has loaded the app: %.2f s for imports, %.2f s for preload"
+        _logger.info(text, self.pid, imports, preload, extra=extra)
         for warning in self.loaded.warnings:
-            _logger.warning("zygote %d: %s", self.pid, warning)
+            _logger.warning("zygote %d: %s", self.pid, warning, extra=log_fields("zygote_warning", **self._ids))
         return self.loaded
 
     def _spawn(self, token: str) -> None:
@@ -350,7 +349,13 @@ class Zygote:
         self._owner.zygote_lost(self)
 
     def _emit(self, line: output.OutputLine) -> None:
-        output.emit(line, {"process_id": f"zygote-{self.generation}", "job_pid": self.pid, "job_id": None})
+        output.emit(line, self._ids)
+
+    @property
+    def _ids(self) -> dict[str, object]:
+        """What log lines about it carry."""
+        process_id = f"zygote-{self.generation}"
+        return {"process_id": process_id, "job_pid": self.pid, "job_id": None, "generation": self.generation}
 
 
 def _explained(error: ErrorInfo) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import GreenroomError, NoCapacity
 from ..job import Job, Reject
 from ..pool import JobHandle, ProcessPool, Reservation
-from ..pool.events import TurnedDown
+from ..pool.events import Offered, TurnedDown
 from .jobs import JobBook
 from .memory import MemoryRoom
 
@@ -51,6 +51,8 @@ class Offer:
     job_id: str | None = None
     timeout: float | None = None
     """How long it may wait for a process that is on its way; by default ``offer_timeout``."""
+    traceparent: str | None = None
+    """Of the trace that it belongs to, as W3C Trace Context writes it."""
 
 
 class Acceptance:
@@ -104,6 +106,7 @@ class Admission:
         whereabouts = "is being offered" if job_id in self._offered else self._book.whereabouts(job_id)
         if whereabouts is not None:
             raise DuplicateJob(f"job id {job_id!r} is taken by a job that {whereabouts}")
+        self._pool.publish(Offered(job_id, offer.source, offer.traceparent))
         self._check(offer.source, job_id)
         self._offered.add(job_id)
         try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ..errors import GreenroomError
@@ -12,8 +12,6 @@ from ..pool import JobHandle
 from ..report import ExitReport
 
 __all__ = ["EndedJob", "JobBook"]
-
-_logger = logging.getLogger("greenroom")
 
 KEPT_JOBS = 1000
 KEPT_RESULT_BYTES = 128 * 1024 * 1024
@@ -74,21 +72,11 @@ class JobBook:
         return "has ended" if ended is not None and ended.report.timings.started is not None else None
 
     async def _follow(self, handle: JobHandle) -> None:
-        try:
+        with suppress(GreenroomError):  # that it did not start is in its report, too
             await handle.started()
-        except GreenroomError as error:
-            _logger.warning("job %s did not start: %s", handle.id, error, extra={"job_id": handle.id})
-        else:
-            self._log_start(handle)
         report = await handle.wait()
         del self._live[handle.id]
         self._keep(handle.id, EndedJob(report))
-
-    def _log_start(self, handle: JobHandle) -> None:
-        ids = {"job_id": handle.id, "job_pid": handle.pid}
-        milliseconds = (handle.start_seconds or 0.0) * 1000
-        text = "job %s started in process %s (%s, %.1f ms)"
-        _logger.info(text, handle.id, handle.pid, handle.launch_type, milliseconds, extra=ids)
 
     def _keep(self, job_id: str, ended: EndedJob) -> None:
         self._forget(job_id)

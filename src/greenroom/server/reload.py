@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import AppLoadError, PoolClosed, PrewarmError
 from ..pool import ProcessPool
+from ..pool.log_fields import log_fields
 
 __all__ = ["Reloader", "source_folder", "watch"]
 
@@ -47,16 +48,11 @@ class Reloader:
         Raises :class:`AppLoadError` or :class:`PrewarmError` if the old code goes on serving, and
         :class:`PoolClosed`.
         """
-        _logger.info("reloading: %s", cause)
-        try:
-            with self._around():
-                await self._pool.reload()
-        except (AppLoadError, PrewarmError) as error:
-            _logger.error("the reload failed, and the old code goes on serving: %s", error)
-            raise
+        _logger.info("reloading: %s", cause, extra=log_fields("reloading", cause=cause))
+        with self._around():
+            await self._pool.reload()
         generation = self._pool.stats().generation
         assert generation is not None  # it has just been loaded
-        _logger.info("reloaded: generation %d serves from now on", generation)
         return generation
 
 

@@ -15,14 +15,17 @@ from typing import Any
 from ..errors import AppLoadError, GreenroomError
 from ..exit_codes import ExitCode
 from ..pool import ProcessPool
+from ..pool.log_fields import log_fields
 from ..settings import Settings
 from .admission import Admission, Closed
 from .board import Board
+from .event_log import EventLog
 from .jobs import JobBook
 from .limits import raise_fd_limit
 from .memory import MemoryRoom
 from .metrics import Metrics
 from .orphans import OrphanReaper
+from .otel import exporter_for
 from .reload import Reloader, watch
 from .sources import HttpSource, LiveKitSource, Source
 from .systemd import Notifier
@@ -62,6 +65,12 @@ class Worker:
         self._admission = Admission(self._pool, self._book, memory, options.offer_timeout)
         self._board = Board(self._pool)
         self._metrics = Metrics(self._pool, self._board, self._admission)
+        self._event_log = EventLog(self._pool)
+        self._spans = exporter_for(options.tracing)
+        if self._spans is not None:
+            from .tracing import SessionTracer  # with packages of an extra
+
+            SessionTracer(self._pool, self._spans.tracer)
         self._http = HttpSource()
         self._sources: list[Source] = [self._http, LiveKitSource(self._pool, settings.livekit)]
         self._drain_timeout = options.drain_timeout
@@ -102,8 +111,11 @@ class Worker:
             for source in self._sources:
                 await source.close()
             events.close()
+            self._event_log.close()
             await server.close()
-        _logger.info("ended")
+            if self._spans is not None:
+                await self._spans.close()
+        _logger.info("ended", extra=log_fields("ended"))
 
     def _operations(self, events: EventsApi) -> list[Operation]:
         """All that can be asked for by HTTP."""
@@ -127,7 +139,7 @@ class Worker:
 
     async def _load(self) -> bool:
         """Load the app and warm up; false if that failed, or is not wanted any more."""
-        _logger.info("loading %s", self._app)
+        _logger.info("loading %s", self._app, extra=log_fields("loading", app=self._app))
         self._systemd.status(f"loading {self._app}")
         try:
             is_loaded = await _unless(self._stopping, self._pool.start())
@@ -153,7 +165,8 @@ class Worker:
     def _announce(self, url: str) -> None:
         stats = self._pool.stats()
         self._systemd.ready(f"serving {self._app} on {url}")
-        _logger.info("serving %s on %s, with %d idle processes", self._app, url, stats.idle)
+        extra = log_fields("serving", app=self._app, url=url, idle=stats.idle, generation=stats.generation)
+        _logger.info("serving %s on %s, with %d idle processes", self._app, url, stats.idle, extra=extra)
         if stats.breaker_cause:
             _logger.warning("processes do not become warm yet: %s", stats.breaker_cause)
         _logger.info(
@@ -167,7 +180,9 @@ class Worker:
 
     async def _drain(self) -> None:
         timeout, jobs = self._drain_timeout, self._pool.stats().jobs
-        _logger.info("draining: %d jobs may go on for %g s; a second signal ends them at once", jobs, timeout)
+        extra = log_fields("draining", jobs=jobs, timeout=timeout)
+        text = "draining: %d jobs may go on for %g s; a second signal ends them at once"
+        _logger.info(text, jobs, timeout, extra=extra)
         self._systemd.status(f"draining: {jobs} jobs may go on for {timeout:g} s")
         if not await _unless(self._ending, self._pool.drain(timeout)):
             _logger.warning("ending %d jobs without waiting for them", self._pool.stats().jobs)
@@ -201,7 +216,7 @@ class Worker:
         return self._drain_timeout
 
     def _begin_to_stop(self, cause: str) -> None:
-        _logger.info("%s: stopping", cause)
+        _logger.info("%s: stopping", cause, extra=log_fields("stopping", cause=cause))
         # From this moment on, not from when the drain begins.
         self._admission.closed = _STOPPING
         for source in self._sources:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..errors import OptionError
 
@@ -34,6 +35,9 @@ class ServerOptions:
     """What clients must send (``Authorization: Bearer ...``), but for ``/livez`` and ``/readyz``."""
     rate_limit: float | None = 1000.0
     """Requests per second from one address, on average; for a moment, twice that."""
+    tracing: Literal["auto", "on", "off"] = "auto"
+    """Whether sessions are sent as OpenTelemetry spans. ``auto``: if ``OTEL_EXPORTER_OTLP_ENDPOINT`` says where to, and
+    the packages are there (``pip install 'greenroom[otel]'``); ``on``: to port 4318 of this host if it does not."""
 
     def __post_init__(self) -> None:
         if self.token is not None and len(self.token) < SHORTEST_TOKEN:

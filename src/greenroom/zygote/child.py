@@ -16,7 +16,9 @@ from ..job import JobProcess
 from ..system import lifeline, prctl
 from ..system.heartbeat import HeartbeatPage
 from ..wire.messages import AppFacts, ChildSettings
-from . import logs, signals
+from . import signals
+from .app_logging import AppLogging
+from .logs import LogChannel
 from .runner import Runner
 
 __all__ = ["PROCESS_VARIABLE", "Inheritance", "flush_stdio", "run", "set_line_buffering"]
@@ -52,7 +54,10 @@ def run(
     code = 70  # EX_SOFTWARE, if not even the error can be told
     try:
         page = _settle(inheritance, launch_id, slot, close)
-        code = Runner(app, settings, proc, inheritance.control, page, facts).run()
+        app_logging = AppLogging(LogChannel(inheritance.log, page))
+        app_logging.install()
+        gc.enable()
+        code = Runner(app, settings, proc, inheritance.control, page, facts, on_prewarmed=app_logging.settle).run()
     except BaseException:
         traceback.print_exc()
     finally:
@@ -75,8 +80,6 @@ def _settle(inheritance: Inheritance, launch_id: str, slot: int, close: list[int
     _reseed()
     page = HeartbeatPage(inheritance.heartbeat, slot)
     os.close(inheritance.heartbeat)
-    logs.install(inheritance.log, page)
-    gc.enable()
     return page
 
 

@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
 
 from ..app import App
 from ..errors import ErrorInfo
@@ -38,12 +39,14 @@ class Runner:
         control_fd: int,
         page: HeartbeatPage,
         facts: m.AppFacts | None = None,
+        on_prewarmed: Callable[[], None] = lambda: None,
     ) -> None:
         self._app = app
         self._settings = settings
         self._proc = proc
         self._page = page
         self._facts = facts
+        self._on_prewarmed = on_prewarmed
         self._sock = socket.socket(fileno=control_fd)
         self._sock.setblocking(False)
         self._decoder = FrameDecoder()
@@ -83,6 +86,7 @@ class Runner:
             return 1
         if self._is_copy:
             return 0
+        self._on_prewarmed()
         self._start_heartbeat_thread()
         await rehearse(self._proc, self._settings)
         self._send(m.Warm(prewarm_seconds=time.monotonic() - begin, app=self._facts))

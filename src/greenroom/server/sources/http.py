@@ -45,7 +45,7 @@ class HttpSource:
     async def start_job(self, request: web.Request) -> web.StreamResponse:
         """Answered when its process has acknowledged it, or at once with the reason why it is not taken."""
         order = await read_body(request, StartJob)
-        acceptance = await self._offer(order)
+        acceptance = await self._offer(order, request.headers.get("traceparent"))
         handle = _start(acceptance)
         try:
             await _started(handle)
@@ -58,7 +58,7 @@ class HttpSource:
             raise
         return response
 
-    async def _offer(self, order: StartJob) -> Acceptance:
+    async def _offer(self, order: StartJob, traceparent: str | None) -> Acceptance:
         try:
             metadata = payload.from_json(bytes(order.metadata))
         except PayloadError as error:
@@ -66,7 +66,7 @@ class HttpSource:
         if self._admission is None:
             raise turned_down(NoCapacity("the app is still being loaded", reason="warming", retry_after=1.0))
         try:
-            return await self._admission.offer(Offer(self.name, metadata, order.id, order.timeout))
+            return await self._admission.offer(Offer(self.name, metadata, order.id, order.timeout, traceparent))
         except DuplicateJob as error:
             raise ApiError(409, "duplicate_job", str(error)) from error
         except RejectedByApp as error:

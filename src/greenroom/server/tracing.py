@@ -1,0 +1,228 @@
+"""Sessions as spans, made of the pool's events: offer, claim, start and run, below one for the whole session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from ..pool import ProcessPool
+from ..pool.events import (
+    ClaimFailed,
+    Event,
+    JobAccepted,
+    JobEnded,
+    JobStarted,
+    Offered,
+    ProcessChanged,
+    Released,
+    Stalled,
+    TurnedDown,
+)
+from ..pool.output import Budget
+from ..report import ExitReport
+
+__all__ = ["SessionTracer"]
+
+TURNED_DOWN_RATE, TURNED_DOWN_BURST = 50.0, 500.0
+"""Traces per second, and at once, of sessions turned down: a flood of them must not cost the others their time."""
+
+
+@dataclass(slots=True)
+class _Session:
+    """What is known of a session so far. Spans are made when there is something to tell."""
+
+    job_id: str
+    source: str
+    offered_at: float
+    traceparent: str | None = None
+    accepted_at: float | None = None
+    claimed_at: float | None = None
+    root: Span | None = None
+    run: Span | None = None
+
+
+class SessionTracer:
+    """Follows a pool's events until it is closed. A span's attributes have the names of the log's fields."""
+
+    def __init__(self, pool: ProcessPool, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._sessions: dict[str, _Session] = {}
+        self._turned_down = Budget(TURNED_DOWN_RATE, TURNED_DOWN_BURST)
+        self._left_out = 0
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            Offered: self._on_offered,
+            TurnedDown: self._on_turned_down,
+            Released: self._on_released,
+            JobAccepted: self._on_accepted,
+            ProcessChanged: self._on_change,
+            ClaimFailed: self._on_claim_failed,
+            JobStarted: self._on_started,
+            Stalled: self._on_stalled,
+            JobEnded: self._on_job_end,
+        }
+        self._unsubscribe = pool.subscribe(self._on_event)
+
+    def close(self) -> None:
+        self._unsubscribe()
+
+    def _on_event(self, event: Event) -> None:
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+
+    # --- the offer -------------------------------------------------------------------------------
+
+    def _on_offered(self, event: Offered) -> None:
+        self._sessions[event.job_id] = _Session(event.job_id, event.source, event.at, event.traceparent)
+
+    def _on_turned_down(self, event: TurnedDown) -> None:
+        session = self._sessions.get(event.job_id)
+        if session is None or session.accepted_at is not None:
+            return  # never offered; or its end is told as that of an accepted job
+        del self._sessions[event.job_id]
+        if not self._turned_down.take():
+            self._left_out += 1
+            return
+        root = self._root(session)
+        root.set_attributes({"greenroom.reason": event.reason, "greenroom.detail": event.detail})
+        if self._left_out:
+            root.set_attribute("greenroom.turned_down_without_trace", self._left_out)
+            self._left_out = 0
+        status = Status(StatusCode.ERROR, f"turned down ({event.reason}): {event.detail}")
+        offer = self._child(session, "offer", session.offered_at)
+        offer.set_attribute("greenroom.reason", event.reason)
+        for span in (offer, root):
+            span.set_status(status)
+            span.end(_ns(event.at))
+
+    def _on_released(self, event: Released) -> None:
+        # If the app has turned it down, that is told in this same turn of the loop, and is the better reason.
+        asyncio.get_running_loop().call_soon(self._end_released, event)
+
+    def _end_released(self, event: Released) -> None:
+        session = self._sessions.get(event.job_id)
+        if session is None or session.accepted_at is not None or session.offered_at > event.at:
+            return
+        del self._sessions[event.job_id]
+        root = self._root(session)
+        root.set_attributes({"greenroom.reason": "released", "greenroom.detail": event.detail})
+        for span in (self._child(session, "offer", session.offered_at), root):
+            if event.expired:
+                span.set_status(Status(StatusCode.ERROR, event.detail))
+            span.end(_ns(event.at))
+
+    # --- the start -------------------------------------------------------------------------------
+
+    def _on_accepted(self, event: JobAccepted) -> None:
+        fresh = _Session(event.job_id, event.source, event.at)  # started without an offer, by other code than a source
+        session = self._sessions.setdefault(event.job_id, fresh)
+        session.accepted_at = event.at
+        self._root(session).set_attribute("greenroom.launch_type", event.launch_type)
+        self._child(session, "offer", session.offered_at).end(_ns(event.at))
+
+    def _on_change(self, event: ProcessChanged) -> None:
+        session = self._sessions.get(event.job_id or "")
+        if session is not None and event.after == "claimed":
+            session.claimed_at = event.at
+
+    def _on_claim_failed(self, event: ClaimFailed) -> None:
+        session = self._sessions.get(event.job_id)
+        if session is not None and session.root is not None:
+            facts = {"greenroom.process_id": event.process_id, "greenroom.cause": event.cause}
+            session.root.add_event("claim_failed", facts | {"greenroom.retried": event.retried}, _ns(event.at))
+
+    def _on_started(self, event: JobStarted) -> None:
+        session = self._sessions.get(event.job_id)
+        if session is None or session.accepted_at is None:
+            return
+        claimed_at = max(session.claimed_at or session.accepted_at, session.accepted_at)
+        self._child(session, "claim", session.accepted_at).end(_ns(claimed_at))
+        facts: dict[str, str | int | float] = {
+            "greenroom.process_id": event.process_id,
+            "greenroom.process_pid": event.pid or 0,
+            "greenroom.generation": event.generation,
+            "greenroom.start_ms": round(event.start_seconds * 1000, 3),
+        }
+        start = self._child(session, "start", claimed_at)
+        session.run = self._child(session, "run", event.at)
+        for span in (start, session.run, self._root(session)):
+            span.set_attributes(facts)
+        start.end(_ns(event.at))
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def _on_stalled(self, event: Stalled) -> None:
+        session = self._sessions.get(event.job_id or "")
+        if session is not None and session.run is not None:
+            session.run.add_event("stalled", {"greenroom.kind": event.kind}, _ns(event.at))
+
+    def _on_job_end(self, event: JobEnded) -> None:
+        session = self._sessions.pop(event.report.job_id or "", None)
+        if session is None:
+            return
+        for span in (session.run, self._root(session)):
+            if span is not None:
+                _tell(span, event.report)
+                span.end(_ns(max(event.report.timings.ended or 0.0, event.at)))
+
+    # --- spans -----------------------------------------------------------------------------------
+
+    def _root(self, session: _Session) -> Span:
+        if session.root is None:
+            session.root = self._tracer.start_span(
+                "session",
+                _parent(session.traceparent),
+                SpanKind.SERVER,
+                {"greenroom.job_id": session.job_id, "greenroom.source": session.source},
+                start_time=_ns(session.offered_at),
+            )
+        return session.root
+
+    def _child(self, session: _Session, name: str, at: float) -> Span:
+        parent = set_span_in_context(self._root(session), Context())
+        return self._tracer.start_span(
+            name, parent, attributes={"greenroom.job_id": session.job_id}, start_time=_ns(at)
+        )
+
+
+def _parent(traceparent: str | None) -> Context:
+    """Empty, and so the beginning of a trace, if nothing or nonsense was given."""
+    if traceparent is None:
+        return Context()
+    return TraceContextTextMapPropagator().extract({"traceparent": traceparent}, Context())
+
+
+def _tell(span: Span, report: ExitReport) -> None:
+    facts = {
+        "outcome": report.outcome,
+        "reason": report.reason,
+        "detail": report.detail,
+        "exit_code": report.exit_code,
+        "signal": report.signal,
+        "peak_memory_mb": report.peak_memory_mb,
+        "cpu_seconds": report.cpu_seconds,
+    }
+    span.set_attributes({f"greenroom.{name}": value for name, value in facts.items() if value is not None})
+    if report.outcome in ("failed", "killed"):
+        span.set_status(Status(StatusCode.ERROR, f"{report.reason}: {report.detail}"))
+    if report.error is not None:
+        error = report.error
+        span.add_event(
+            "exception",
+            {
+                "exception.type": error.type,
+                "exception.message": error.message,
+                "exception.stacktrace": error.traceback,
+            },
+            _ns(report.timings.ended) if report.timings.ended is not None else None,
+        )
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
