@@ -15,4 +15,4 @@ with pytest.MonkeyPatch.context() as patch:
     import onnxruntime  # type: ignore[import-untyped]  # noqa: F401
 
 # A real LiveKit server, for the examples that need one.
-from rooms.conftest import livekit, livekit_binary, pytest_runtestloop, webrtc_network  # noqa: E402, F401
+from rooms.conftest import livekit, livekit_binary, pytest_runtestloop, webrtc_network  # noqa: F401

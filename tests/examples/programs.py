@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Program:
-    """``async with Program("python", "-m", "this", LIVEKIT_URL=url) as program``: it and its children end with the block."""
+    """``async with Program("python", "-m", "this", environment={})``: it and its children end with the block."""
 
     def __init__(self, *command: str | Path, environment: Mapping[str, str]) -> None:
         self._command = [str(part) for part in command]

@@ -47,6 +47,7 @@ class Phone:
         async with Program(*command, *sentences, environment=self._environment) as caller:
             code = await caller.ends(CALL_LIMIT + 20)
             events = [json.loads(line) for line in caller.lines if line.startswith("{")]
+            print(*caller.lines, sep="\n")
             assert code == 0, events
             return events
 
@@ -62,18 +63,23 @@ class Phone:
                 await asyncio.sleep(0.05)
 
 
-@pytest.fixture(params=WORKERS)
+@pytest.fixture
+def worker_kind() -> str:
+    return next(iter(WORKERS))
+
+
+@pytest.fixture
 def telephone(
-    request: pytest.FixtureRequest, livekit: LiveKitServer, tmp_path: Path
+    worker_kind: str, livekit: LiveKitServer, tmp_path: Path
 ) -> Callable[[str, Callable[[Phone], Awaitable[None]]], None]:
-    """Runs a test's calls against an example, with the offline provider, under each kind of worker."""
+    """Runs a test's calls against an example, with the offline provider, under a kind of worker."""
 
     async def run(agent: str, calls: Callable[[Phone], Awaitable[None]]) -> None:
         environment = {**livekit.environment, "RECORDS": str(tmp_path / "records.jsonl"), "OPENAI_API_KEY": "offline"}
         provider = [PYTHON, "-m", "examples.livekit.offline", "--port", "0", "--speed", "1.2"]
         async with Program(*provider, environment={}) as offline:
             environment["OPENAI_BASE_URL"] = (await offline.says(r"offline provider: (\S+)"))[1]
-            command = [str(part).format(agent=EXAMPLES / agent) for part in WORKERS[request.param]]
+            command = [str(part).format(agent=EXAMPLES / agent) for part in WORKERS[worker_kind]]
             async with Program(*command, environment=environment) as worker:
                 await worker.says(IS_REGISTERED)
                 await calls(Phone(environment))
@@ -103,6 +109,7 @@ CHANGE_OF_MIND = (
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("worker_kind", WORKERS)
 def test_two_guests_are_served_at_once_each_from_desk_to_desk(telephone: Any) -> None:
     async def calls(phone: Phone) -> None:
         anna, peter = await asyncio.gather(phone.call("anna", *ORDER), phone.call("peter", *CHANGE_OF_MIND))
@@ -151,7 +158,7 @@ def test_a_caller_leaves_a_message_with_the_realtime_model_and_interrupts_it(tel
         opening, thanks, joke, *rest = texts(susan, "heard")
         assert opening == "The restaurant is closed. May I have your name?"
         assert thanks == "Thank you, Susan. What is your number?"
-        assert joke and "A waiter walks into a bar. He takes the orders".startswith(joke[:10])
+        assert joke.startswith("A waiter")
         assert "laughs at all" not in joke, "it was not interrupted"
         assert rest == ["We will call you back.", "Goodbye."]
         assert await phone.record("susan") == {"room": "susan", "name": "Susan", "phone": "555123"}

@@ -2,7 +2,8 @@
 
 Each SENTENCE is spoken when the agent has answered the one before; one that begins with ``!`` interrupts it. It hangs
 up when the agent does, or when its last sentence is answered and ``--stay`` is not given. Prints a line of JSON for
-each thing it says or hears, and one at the end. Exit code: 0 if the call went to its end, 1 if it took too long.
+each thing it says or hears, with `at` in seconds since the call began, and one at the end. Exit code: 0 if the call
+went to its end, 1 if it took too long.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import asyncio
 import json
 import os
 import sys
+import time
 import wave
+from collections.abc import Callable
 from typing import Any
 
 from livekit import api
@@ -28,7 +31,8 @@ def token(room: str) -> str:
 
 async def call(options: argparse.Namespace) -> bool:
     """Returns whether the call went to its end in time."""
-    caller = Caller(_print)
+    report = _printer()
+    caller = Caller(report)
     in_time = False
     try:
         async with asyncio.timeout(options.limit):
@@ -36,10 +40,10 @@ async def call(options: argparse.Namespace) -> bool:
             await caller.converse(options.sentence, options.stay)
             in_time = True
     except TimeoutError:
-        _print({"event": "gave up", "after": options.limit})
+        report({"event": "gave up", "after": options.limit})
     finally:
         await caller.leave()
-        _print({"event": "left", "heard_seconds": round(caller.heard_seconds, 2)})
+        report({"event": "left", "heard_seconds": round(caller.heard_seconds, 2)})
         if options.record:
             _keep(options.record, caller.tape)
     return in_time
@@ -51,8 +55,9 @@ def _keep(path: str, tape: bytearray) -> None:
         file.writeframes(tape)
 
 
-def _print(event: dict[str, Any]) -> None:
-    print(json.dumps(event), flush=True)
+def _printer() -> Callable[[dict[str, Any]], None]:
+    began = time.monotonic()
+    return lambda event: print(json.dumps({"at": round(time.monotonic() - began, 1), **event}), flush=True)
 
 
 def main() -> None:

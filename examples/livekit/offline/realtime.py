@@ -121,10 +121,13 @@ class Session:
     # --- what is heard ---------------------------------------------------------------------------
 
     async def _append_audio(self, event: dict[str, Any]) -> None:
-        found = self._turns.feed(np.frombuffer(base64.b64decode(event["audio"]), np.int16))
-        if detection := self._settings["audio"]["input"]["turn_detection"]:
-            for turn in found:
-                await self._turn(turn, detection)
+        samples = np.frombuffer(base64.b64decode(event["audio"]), np.int16)
+        detection = self._settings["audio"]["input"]["turn_detection"]
+        if not detection:
+            self._turns.keep(samples)
+            return
+        for turn in self._turns.feed(samples):
+            await self._turn(turn, detection)
 
     async def _turn(self, turn: Turn, detection: dict[str, Any]) -> None:
         at = int(turn.at * 1000)

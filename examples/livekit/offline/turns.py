@@ -59,6 +59,10 @@ class TurnDetector:
         self._talking = False
         self._silent_for = 0.0
 
+    def keep(self, samples: Samples) -> None:
+        """Of a client that tells by itself when the caller is done: nothing is found."""
+        self._kept = np.concatenate([self._kept, samples])[-int(_LONGEST_TURN * self._rate) :]
+
     def feed(self, samples: Samples) -> list[Turn]:
         self._kept = np.concatenate([self._kept, samples])
         self._fed += len(samples) / self._rate
