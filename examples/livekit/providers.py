@@ -3,7 +3,8 @@
 `STT`, `LLM`, `TTS` and `REALTIME` are ``PLUGIN`` or ``PLUGIN/MODEL``: ``deepgram/nova-3`` needs the package
 ``livekit-plugins-deepgram`` and the key that this plugin reads, ``DEEPGRAM_API_KEY``. `STT_BASE_URL` and so on name a
 server other than the provider's own; for the OpenAI plugin ``OPENAI_BASE_URL`` names it for all of them.
-`TURN_DETECTOR` is ``v1-mini``, which runs in the agent's process, or ``v1`` in LiveKit's cloud.
+`TURN_DETECTOR` is ``v1-mini``, which comes with livekit-agents and runs in the agent's process, or ``v1``, which runs
+in LiveKit's cloud, together with a model that tells interruptions from other sounds.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import os
 from types import ModuleType
 from typing import Any
 
-from livekit.agents import inference, llm, stt, tts
+from livekit.agents import TurnHandlingOptions, inference, llm, stt, tts
 
-__all__ = ["language_model", "realtime_model", "speech_to_text", "text_to_speech", "turn_detector"]
+__all__ = ["language_model", "realtime_model", "speech_to_text", "text_to_speech", "turn_handling"]
 
 DEFAULTS = {
     "STT": "openai/gpt-4o-mini-transcribe",
@@ -44,9 +45,14 @@ def realtime_model() -> llm.RealtimeModel:
     return _plugin("REALTIME").realtime.RealtimeModel(**_options("REALTIME"))  # type: ignore[no-any-return]
 
 
-def turn_detector() -> inference.TurnDetector:
-    """Tells whether the caller has finished or merely pauses. Its weights come with livekit-agents."""
-    return inference.TurnDetector(version=os.environ.get("TURN_DETECTOR", "v1-mini"))
+def turn_handling() -> TurnHandlingOptions:
+    """How it is told that the caller has finished or merely pauses, and that it interrupts."""
+    version = os.environ.get("TURN_DETECTOR", "v1-mini")
+    in_cloud = version == "v1"
+    return {
+        "turn_detection": inference.TurnDetector(version=version),  # type: ignore[arg-type]
+        "interruption": {"mode": "adaptive" if in_cloud else "vad"},
+    }
 
 
 def _choice(what: str) -> tuple[str, str]:

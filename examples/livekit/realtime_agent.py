@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 import providers
 import records
-from livekit.agents import Agent, AgentServer, AgentSession, JobContext, RunContext, cli, function_tool
+from livekit.agents import Agent, AgentServer, AgentSession, JobContext, RunContext, cli, function_tool, room_io
 from livekit.agents.beta.tools import EndCallTool
 
 
@@ -29,7 +29,11 @@ class AnsweringService(Agent):
         super().__init__(
             instructions="You answer the phone of a restaurant that is closed. Take the caller's name and phone "
             "number, so that somebody can call back. Be brief and friendly.",
-            tools=[EndCallTool(end_instructions="Thank the caller and say goodbye.", ignore_on_enter=True)],
+            tools=[
+                EndCallTool(
+                    delete_room=False, end_instructions="Thank the caller and say goodbye.", ignore_on_enter=True
+                )
+            ],
         )
 
     async def on_enter(self) -> None:
@@ -67,7 +71,10 @@ async def answering_service(context: JobContext) -> None:
 
     context.add_shutdown_callback(keep_record)
     session = AgentSession[Message](userdata=message, llm=providers.realtime_model())
-    await session.start(AnsweringService(), room=context.room)
+    # A room that the caller has left is kept for a while, and this process with it, unless it is deleted.
+    await session.start(
+        AnsweringService(), room=context.room, room_options=room_io.RoomOptions(delete_room_on_close=True)
+    )
 
 
 if __name__ == "__main__":

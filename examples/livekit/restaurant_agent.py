@@ -13,7 +13,18 @@ from typing import Annotated, Literal
 
 import providers
 import records
-from livekit.agents import Agent, AgentServer, AgentSession, JobContext, RunContext, ToolError, cli, function_tool, llm
+from livekit.agents import (
+    Agent,
+    AgentServer,
+    AgentSession,
+    JobContext,
+    RunContext,
+    ToolError,
+    cli,
+    function_tool,
+    llm,
+    room_io,
+)
 from livekit.agents.beta.tools import EndCallTool
 from pydantic import BaseModel, Field
 
@@ -80,7 +91,11 @@ class Desk(Agent):
             instructions=f"You work in a restaurant and talk with a guest on the phone. {self.task} "
             "Be brief and friendly. Speak plainly: no lists, no symbols.",
             chat_ctx=history,
-            tools=[EndCallTool(end_instructions="Thank the guest and say goodbye.", ignore_on_enter=True)],
+            tools=[
+                EndCallTool(
+                    delete_room=False, end_instructions="Thank the guest and say goodbye.", ignore_on_enter=True
+                )
+            ],
         )
 
     async def on_enter(self) -> None:
@@ -202,9 +217,11 @@ async def restaurant(context: JobContext) -> None:
         stt=providers.speech_to_text(),
         llm=providers.language_model(),
         tts=providers.text_to_speech(),
-        turn_handling={"turn_detection": providers.turn_detector()},
+        turn_handling=providers.turn_handling(),
     )
-    await session.start(Greeter(), room=context.room)
+    # A room that the caller has left is kept for a while, and this process with it, unless it is deleted.
+    options = room_io.RoomOptions(delete_room_on_close=True)
+    await session.start(Greeter(), room=context.room, room_options=options)
 
 
 if __name__ == "__main__":
