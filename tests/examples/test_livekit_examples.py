@@ -22,7 +22,7 @@ from rooms.server import LiveKitServer
 PYTHON = sys.executable
 EXAMPLES = Path("examples", "livekit")
 CALL_LIMIT = 90.0  # seconds; a call of these takes about half a minute, most of it talk
-IS_REGISTERED = "registered worker"
+IS_REGISTERED = "registered (worker|as)"
 
 WORKERS = {
     "greenroom": [Path(PYTHON).with_name("greenroom"), "start", "{agent}", "--port", "0"],

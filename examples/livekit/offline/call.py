@@ -37,6 +37,7 @@ async def call(options: argparse.Namespace) -> bool:
     try:
         async with asyncio.timeout(options.limit):
             await caller.join(os.environ.get("LIVEKIT_URL", "ws://127.0.0.1:7880"), token(options.room))
+            report({"event": "joined", "room": options.room})
             await caller.converse(options.sentence, options.stay)
             in_time = True
     except TimeoutError:
