@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from programs import Program
-from rooms.server import LiveKitServer
+from rooms.livekit_server import LiveKitServer
 
 PYTHON = sys.executable
 EXAMPLES = Path("examples", "livekit")
