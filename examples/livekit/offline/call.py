@@ -68,7 +68,10 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=120.0, help="seconds after which it gives up")
     parser.add_argument("--stay", action="store_true", help="wait until the agent hangs up")
     parser.add_argument("--record", help="a WAV file for what it hears")
-    sys.exit(0 if asyncio.run(call(parser.parse_args())) else 1)
+    in_time = asyncio.run(call(parser.parse_args()))
+    # Nothing is left to be done, and the native runtime's own exit handlers abort the process now and then.
+    sys.stdout.flush()
+    os._exit(0 if in_time else 1)
 
 
 if __name__ == "__main__":
