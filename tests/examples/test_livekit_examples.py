@@ -114,14 +114,13 @@ def test_two_guests_are_served_at_once_each_from_desk_to_desk(telephone: Any) ->
     async def calls(phone: Phone) -> None:
         anna, peter = await asyncio.gather(phone.call("anna", *ORDER), phone.call("peter", *CHANGE_OF_MIND))
         assert texts(anna, "understood") == list(ORDER)
-        assert texts(anna, "heard") == [
+        assert texts(anna, "heard")[:6] == [
             "Good evening. A table, or takeaway?",
             "What would you like?",
             "That is 2 pizzas and 1 coffee. Anything else?",
             "May I have your name?",
             "Anna, that is 20 dollars. Is that right?",
             "It will be ready in twenty minutes.",
-            "Goodbye.",
         ]
         assert texts(peter, "understood") == list(CHANGE_OF_MIND)
         assert texts(peter, "heard")[2:5] == [
@@ -129,7 +128,9 @@ def test_two_guests_are_served_at_once_each_from_desk_to_desk(telephone: Any) ->
             "Thank you, Peter.",
             "What would you like?",
         ]
-        assert all(events[-1]["heard_seconds"] > 3 for events in (anna, peter)), "the agent was hardly audible"
+        for events in (anna, peter):
+            assert [event["event"] for event in events[-2:]] == ["hung up by the agent", "left"]
+            assert events[-1]["heard_seconds"] > 3, "the agent was hardly audible"
 
         assert await phone.record("anna") == {
             "room": "anna",
@@ -160,7 +161,8 @@ def test_a_caller_leaves_a_message_with_the_realtime_model_and_interrupts_it(tel
         assert thanks == "Thank you, Susan. What is your number?"
         assert joke.startswith("A waiter")
         assert "laughs at all" not in joke, "it was not interrupted"
-        assert rest == ["We will call you back.", "Goodbye."]
+        assert rest[0] == "We will call you back."  # the end of a goodbye may be cut off with the room
+        assert susan[-2]["event"] == "hung up by the agent"
         assert await phone.record("susan") == {"room": "susan", "name": "Susan", "phone": "555123"}
 
     telephone("realtime_agent.py", calls)

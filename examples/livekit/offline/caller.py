@@ -140,11 +140,20 @@ class Caller:
         self._start(self._read(reader, identity))
 
     async def _read(self, reader: rtc.TextStreamReader, identity: str) -> None:
-        text = await reader.read_all()
+        text = ""
+        try:
+            async for chunk in reader:
+                text += chunk
+        except rtc.StreamError:
+            pass  # the room ended first; what has come is what was said
+        finally:
+            self._note(text, identity, reader.info.attributes or {})
+
+    def _note(self, text: str, identity: str, attributes: dict[str, str]) -> None:
         if identity != IDENTITY:
             self._answers += 1
             self._report({"event": "heard", "text": text})
-        elif (reader.info.attributes or {}).get("lk.transcription_final") == "true":
+        elif attributes.get("lk.transcription_final") == "true":
             self._report({"event": "understood", "text": text})
         self._changed.set()
 
