@@ -29,10 +29,9 @@ WORKERS = {
     # In its own `start` mode it takes no job on a machine whose CPUs are busy, as a test machine's are.
     "livekit": [PYTHON, "{agent}", "dev", "--no-reload"],
 }
+# Until Greenroom has the source: then every test but one runs under its worker.
 if not find_spec("greenroom.server.sources") or not find_spec("greenroom.server.sources.livekit"):
     del WORKERS["greenroom"]
-
-Calls = dict[str, list[dict[str, Any]]]
 
 
 class Phone:
@@ -109,7 +108,6 @@ CHANGE_OF_MIND = (
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("worker_kind", WORKERS)
 def test_two_guests_are_served_at_once_each_from_desk_to_desk(telephone: Any) -> None:
     async def calls(phone: Phone) -> None:
         anna, peter = await asyncio.gather(phone.call("anna", *ORDER), phone.call("peter", *CHANGE_OF_MIND))
@@ -145,6 +143,17 @@ def test_two_guests_are_served_at_once_each_from_desk_to_desk(telephone: Any) ->
         peters = await phone.record("peter")
         assert (peters["name"], peters["table"]) == ("Peter", {"people": 4, "hour": 19})
         assert (peters["served_by"], peters["order"]) == (["greeter", "reservation", "takeaway"], {})
+
+    telephone("restaurant_agent.py", calls)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("worker_kind", ["livekit"])
+def test_livekits_own_worker_runs_the_restaurant_just_as_well(telephone: Any) -> None:
+    async def calls(phone: Phone) -> None:
+        robert = await phone.call("robert", "i would like to book a table", "a table for six people at nine", "goodbye")
+        assert texts(robert, "heard")[2] == "A table for 6 at 9 is yours. What is your name?"
+        assert (await phone.record("robert"))["table"] == {"people": 6, "hour": 21}
 
     telephone("restaurant_agent.py", calls)
 
