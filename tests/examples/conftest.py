@@ -13,3 +13,6 @@ with pytest.MonkeyPatch.context() as patch:
     patch.setenv("OPENBLAS_NUM_THREADS", "1")
     patch.setenv("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime  # type: ignore[import-untyped]  # noqa: F401
+
+# A real LiveKit server, for the examples that need one.
+from rooms.conftest import livekit, livekit_binary, pytest_runtestloop, webrtc_network  # noqa: F401
