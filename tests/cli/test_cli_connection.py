@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from commands import ask, greenroom
+from client_commands import ask, greenroom
 from faults.stage import PLAIN, Stage
 from server.running_worker import RunningWorker
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from commands import TELLING, ask, greenroom
+from client_commands import TELLING, ask, greenroom
 from faults.stage import Stage
 from server.running_worker import RunningWorker
 

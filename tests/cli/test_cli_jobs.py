@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
-from commands import TELLING, ask
+from client_commands import TELLING, ask
 from faults.stage import Stage
 from server.running_worker import RunningWorker
 

@@ -9,7 +9,7 @@ import termios
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from commands import TELLING, ask, greenroom
+from client_commands import TELLING, ask, greenroom
 from faults.stage import Stage
 from server.running_worker import GREENROOM, RunningWorker
 from support import kill

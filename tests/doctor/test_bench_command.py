@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from commands import GREENROOM, tell
+from doctor_commands import GREENROOM, tell
 from support import DEADLINE, wait_for_file
 
 MakeApp = Callable[[str], str]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from commands import GREENROOM, tell
+from doctor_commands import GREENROOM, tell
 from support import wait_for_exit, wait_for_file
 
 from greenroom.system import proc
