@@ -5,6 +5,7 @@ it, `python -m X` a module of this repository, and a path into this repository a
 link leads to a file. Nothing is run but `greenroom X --help`.
 """
 
+import itertools
 import os
 import re
 import shlex
@@ -63,7 +64,8 @@ def check_make(arguments: list[str]) -> Iterator[str]:
 
 
 def check_greenroom(arguments: list[str]) -> Iterator[str]:
-    subcommand = [word for word in arguments[:1] if not word.startswith("-")]
+    # Up to two, as in `greenroom jobs run`; where the second word is an argument, the help is the same.
+    subcommand = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments[:2]))
     text = greenroom_help(*subcommand)
     if text is None:
         yield f"`greenroom {' '.join([*subcommand, '--help'])}` fails"

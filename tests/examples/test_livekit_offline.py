@@ -98,7 +98,7 @@ SENTENCES = (
     "three salads and an ice cream",
     "a table for six people at nine",
     "my name is robert",
-    "my number is five zero nine eight seven one",
+    "my number is five five five one two three",
     "yes that is right",
     "that is all",
     "goodbye",
@@ -125,7 +125,7 @@ async def test_speech_comes_as_events_and_as_bytes() -> None:
             events = [json.loads(line[6:]) async for line in stream.iter_lines() if line.startswith("data: ")]
         assert [event["type"] for event in events[-2:]] == ["speech.audio.delta", "speech.audio.done"]
         spoken_again = b"".join(base64.b64decode(event["audio"]) for event in events[:-1])
-        assert len(spoken_again) == len(whole)  # the voice has some noise in it: the bytes differ
+        assert abs(len(spoken_again) - len(whole)) < RATE / 10  # the voice is not the same to the sample
 
 
 async def test_chat_streams_words_and_calls() -> None:
