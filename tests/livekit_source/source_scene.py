@@ -47,10 +47,11 @@ STEADY = ("--num-idle-processes", "2", "--max-idle-processes", "2")
 
 
 class Scene:
-    def __init__(self, dispatcher: Dispatcher, worker: RunningWorker, stage: Stage) -> None:
+    def __init__(self, dispatcher: Dispatcher, worker: RunningWorker, stage: Stage, app: str) -> None:
         self.dispatcher = dispatcher
         self.worker = worker
         self.stage = stage
+        self.app = app
 
     async def started(self, *job_ids: str) -> None:
         """Wait until these jobs have entered their entrypoint, each once, and no others have."""
@@ -65,4 +66,4 @@ async def scene(make_app: MakeApp, *options: str, source: str = ACTOR) -> AsyncI
         environment = {**os.environ, **dispatcher.environment}
         app = stage.app(source)
         async with RunningWorker(app, *STEADY, *options, env=environment) as worker:
-            yield Scene(dispatcher, worker, stage)
+            yield Scene(dispatcher, worker, stage, app)

@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from dispatcher import Dispatcher, Line, a_job, token
@@ -83,6 +84,14 @@ async def test_W1_a_misbehaving_server_costs_its_connection_and_nothing_else(
         await line.closes()
         again = await (await at.dispatcher.line()).ready()
         await again.runs(a_job("AJ_1"))
+
+
+async def test_W1_a_server_that_stays_silent_is_left(make_app: MakeApp) -> None:
+    async with scene(make_app) as at:
+        line = await at.dispatcher.line()
+        await at.worker.logs("did not register the worker within 10 s")
+        await line.closes()
+        await (await at.dispatcher.line()).ready()
 
 
 async def test_W1_a_server_that_goes_away_is_left_for_a_new_connection(make_app: MakeApp) -> None:
@@ -207,6 +216,19 @@ async def test_two_names_at_two_servers_are_four_registrations(make_app: MakeApp
                 await lines[0].ready()
                 await lines[0].runs(a_job(f"AJ_{dispatcher.url}".translate(WORDS)))
             await eventually(lambda: len(stage.starts()) == 2, "a start on each server")
+
+
+async def test_a_reload_that_changes_the_agent_name_says_what_to_do(make_app: MakeApp) -> None:
+    async with scene(make_app) as at:
+        line = await (await at.dispatcher.line()).ready()
+        at.worker.signal(signal.SIGHUP)
+        await at.worker.logs("serving generation 2|reloaded")
+        path = at.app.partition(":")[0]
+        Path(path).write_text(Path(path).read_text().replace('"agent_name": "actor"', '"agent_name": "other"'))
+        at.worker.signal(signal.SIGHUP)
+        await at.worker.logs("has another agent name, type or permissions: restart the worker")
+        await line.runs(a_job("AJ_1"))
+        assert sum("another agent name" in text for text in at.worker.lines) == 1
 
 
 async def test_without_a_url_the_worker_ends_and_says_what_is_missing(make_app: MakeApp) -> None:

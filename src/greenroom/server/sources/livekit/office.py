@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
 
-from ....errors import PoolClosed
+from ....errors import GreenroomError, PoolClosed
 from ....pool import ProcessPool
-from ....pool.events import SourceChanged
+from ....pool.events import Event, Reloaded, SourceChanged
 from ....settings.livekit import LiveKitOptions
 from ...admission import Admission
 from .config import Registration, Server
@@ -36,8 +36,14 @@ class Office:
     """Listens to its connections, and passes on what they say."""
 
     def __init__(
-        self, pool: ProcessPool, admission: Admission, options: LiveKitOptions, wanted: list[Registration]
+        self,
+        pool: ProcessPool,
+        admission: Admission,
+        options: LiveKitOptions,
+        registrations: Callable[[], list[Registration]],
     ) -> None:
+        self._find_registrations = registrations
+        self._registrations = wanted = registrations()
         self._pool = pool
         self._admission = admission
         self._is_paused = False
@@ -52,7 +58,7 @@ class Office:
         self._watches = self._loss_watches(options, rooms)
         self._tasks: list[asyncio.Task[None]] = []
         self._told_state: tuple[str, str] | None = None
-        self._unsubscribe = pool.subscribe(self._reporter.poke)
+        self._unsubscribe = pool.subscribe(self._on_event)
 
     def open(self) -> None:
         """Begin; none of it ends by itself."""
@@ -143,6 +149,20 @@ class Office:
         if self._told_state != (told := self._state()):
             self._told_state = told
             self._pool.publish(SourceChanged("livekit", *told))
+
+    def _on_event(self, event: Event) -> None:
+        self._reporter.poke()
+        if isinstance(event, Reloaded):
+            self._compare_registrations()
+
+    def _compare_registrations(self) -> None:
+        try:
+            is_same = self._find_registrations() == self._registrations
+        except GreenroomError as error:
+            _logger.warning("%s; the worker stays registered as it was", error)
+            return
+        if not is_same:
+            _logger.warning("the reloaded app has another agent name, type or permissions: restart the worker for that")
 
     # --- the rest --------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ class Reporter:
         self._perhaps_changed = asyncio.Event()
         self._told: Load | None = None
 
-    def poke(self, *_: object) -> None:
+    def poke(self) -> None:
         """It may have changed."""
         self._perhaps_changed.set()
 

@@ -16,7 +16,7 @@ from ....errors import GreenroomError, LaunchError
 from ....integrations.livekit import orders
 from ....integrations.livekit.orders import Order
 from ....pool import JobHandle, ProcessPool
-from ....pool.events import OfferAnswered
+from ....pool.events import OfferAnswered, TurnedDown
 from ....report import ExitReport
 from ....wire import payload
 from ...admission import Acceptance, Admission, Offer, RejectedByApp
@@ -34,6 +34,8 @@ ASSIGNMENT_TIMEOUT = 7.5
 """Seconds from our acceptance: the same as LiveKit's own worker has."""
 ANSWER_TIMEOUT = 2.5
 """The server gives an offer up after 2.8 s; a later answer is of no use to anybody."""
+LONGEST_OFFER = 2.3
+"""That leaves the pool the time to say in its own words that no process was there."""
 KEPT_ENDS = 1000
 
 
@@ -78,7 +80,7 @@ class Sessions:
         self.last_answer_seconds: float | None = None
         self._pool = pool
         self._admission = admission
-        self._offer_timeout = min(offer_timeout, ANSWER_TIMEOUT)
+        self._offer_timeout = min(offer_timeout, LONGEST_OFFER)
         self._on_end = on_end
         self._on_change = on_change
         self._sessions: dict[str, Session] = {}
@@ -124,7 +126,9 @@ class Sessions:
         except RejectedByApp as error:
             self._turn_down(session, error, final=error.final)
         except TimeoutError:
-            self._turn_down(session, f"no answer within {ANSWER_TIMEOUT:g} s")
+            cause = f"neither a process nor the app had said yes within {ANSWER_TIMEOUT:g} s"
+            self._pool.publish(TurnedDown(session.id, "livekit", "offer_timeout", cause))
+            self._turn_down(session, cause)
         except (GreenroomError, TypeError, ValueError) as error:
             self._turn_down(session, error)
         except Exception:

@@ -12,6 +12,7 @@ from ....settings.livekit import LiveKitOptions
 from ...admission import Admission
 
 if TYPE_CHECKING:
+    from .config import Registration
     from .office import Office
 
 __all__ = ["LiveKitSource"]
@@ -35,8 +36,7 @@ class LiveKitSource:
 
     async def open(self, admission: Admission) -> None:
         """Connect, if the app is a LiveKit agent. Raises :class:`GreenroomError` if it cannot be known where to."""
-        manifest = self._pool.manifest.get("livekit")
-        if manifest is None:
+        if "livekit" not in self._pool.manifest:
             return
         try:
             from .config import registrations
@@ -44,7 +44,10 @@ class LiveKitSource:
         except ImportError as error:
             message = f"the app is a LiveKit agent, and LiveKit's protocol is not installed ({error.name})"
             raise GreenroomError(f"{message}: pip install 'greenroom[livekit]'") from error
-        wanted = registrations(self._options, manifest, os.environ)
+
+        def wanted() -> list[Registration]:
+            return registrations(self._options, self._pool.manifest.get("livekit") or {}, os.environ)
+
         self._office = Office(self._pool, admission, self._options, wanted)
         self._office.open()
 
