@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from greenroom.system import prctl
+
 TEST_TIMEOUT = 60.0
 
 
@@ -57,6 +59,8 @@ app = greenroom.App()
 @pytest.fixture(autouse=True)
 def nothing_left_over() -> Iterator[None]:
     """After each test: no process, no zombie, no fd and no thread more than before."""
+    # A pool in an earlier test has made this process a subreaper; orphans of other tests are init's.
+    prctl.set_child_subreaper(False)
     fds, threads, children = _fds(), set(threading.enumerate()), _children()
     yield
     gc.collect()

@@ -183,7 +183,7 @@ async def test_spawned_processes_are_measured_too(make_app: MakeApp) -> None:
 
 async def test_a_grace_period_that_is_too_short_is_a_problem(make_app: MakeApp, tmp_path: Path) -> None:
     unit = tmp_path / "agent.service"
-    unit.write_text("[Service]\nTimeoutStopSec=30s\n")
+    unit.write_text("[Service]\nTimeoutStopSec=60s\n")
     command = ("doctor", make_app(ENTRYPOINT), "--processes", "1", "--deployment", str(unit))
     told = await tell(*command, "--json")
     assert told.code == 1

@@ -141,7 +141,7 @@ def test_the_documentation_is_what_the_types_say() -> None:
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
-        (["greenroom", "sta"], ["start"]),
+        (["greenroom", "star"], ["start"]),
         (["greenroom", "start", "--max-j"], ["--max-jobs"]),
         (["greenroom", "start", "--start-method", "s"], ["spawn"]),
         (["greenroom", "config", "--for", ""], ["start", "dev"]),

@@ -127,7 +127,7 @@ async def test_pressure_counts_slots_and_what_was_turned_down(make_app: MakeApp)
         full = (await worker.get("/pressure")).body
         assert (full["accepting"], full["reason"], full["running"], full["free"]) == (False, "full", 1, 0)
         assert full["turned_down"] == {"seconds": 60.0, "total": 3, "by_reason": {"full": 3}}
-        assert full["sources"] == {"http": {"state": "open"}}
+        assert full["sources"] == {"http": {"state": "open"}, "livekit": {"state": "off"}}
         assert await metric(worker, "greenroom_turned_down_total", source="http", reason="full") == 3
         assert await metric(worker, "greenroom_ready") == 0
         (await stage.next("job")).order("leave")

@@ -15,9 +15,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def set_child_subreaper() -> None:
+def set_child_subreaper(wanted: bool = True) -> None:
     """Adopt the orphans among this process's descendants, instead of init. Not inherited by fork."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1))
+    _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(wanted))
 
 
 def set_parent_death_signal() -> None:
