@@ -249,6 +249,36 @@ async def test_W4_whoever_asks_and_goes_leaves_no_process_with_a_stranger_in_it(
         assert kept not in idle_pids(pool)
 
 
+async def test_a_job_cannot_be_ordered_while_the_app_is_asked(make_app: MakeApp) -> None:
+    asked = PLAIN + '\n@app.request\nasync def request(request):\n    return await on_stage("asked") == "yes"\n'
+    async with Stage(make_app) as stage, ProcessPool(stage.app(asked), **steady(1), request_timeout=20) as pool:
+        reservation = await pool.reserve()
+        asking = asyncio.create_task(reservation.ask())
+        visit = await stage.next("asked")
+        with pytest.raises(LaunchError, match="has not answered"):
+            reservation.launch()
+        visit.order("yes")
+        assert isinstance(await asking, Accept)
+        assert (await reservation.launch().wait()).outcome == "succeeded"
+        await assert_recovered(pool, 1)
+
+
+@pytest.mark.parametrize("metadata", ["crash", False])
+async def test_P9_an_order_that_comes_with_the_rejection_starts_nothing_and_takes_no_slot(
+    make_app: MakeApp, metadata: object
+) -> None:
+    async with ProcessPool(make_app(ASKED), **steady(1), max_jobs=1) as pool:
+        reservation = await pool.reserve(metadata)
+        asking = asyncio.create_task(reservation.ask())
+        await asyncio.sleep(0)
+        while reservation.state == "reserved":
+            await asyncio.sleep(0)  # the order is tried in the very turn in which the answer is known
+        with pytest.raises(LaunchError, match="not reserved any more"):
+            reservation.launch()
+        assert isinstance(await asking, Reject)
+        await assert_recovered(pool, 1)
+
+
 async def test_a_final_rejection_says_so(make_app: MakeApp) -> None:
     async with ProcessPool(make_app(ASKED), num_idle_processes=1) as pool:
         verdict = await (await pool.reserve("final")).ask()

@@ -281,7 +281,7 @@ class Fleet:
 
     def answered(self, process: Process, answer: Answer, body: bytes) -> None:
         if process.launch is not None:
-            process.launch.answered(answer, body)
+            self.jobs.answered(process.launch, answer, body)
 
     def reservation_overdue(self, process: Process) -> None:
         if process.launch is not None:

@@ -87,6 +87,8 @@ class Jobs:
         """The order to start a job that a process was kept for. Raises :class:`LaunchError` if it is none any more."""
         if not launch.is_held:
             raise LaunchError(f"job {launch.job_id} cannot be started: its process is not reserved any more")
+        if launch.is_being_asked:
+            raise LaunchError(f"job {launch.job_id} cannot be started: the app has not answered whether it takes it")
         launch.is_held = False
         if metadata is not None:
             launch.metadata = metadata
@@ -103,8 +105,14 @@ class Jobs:
         if launch.process is not None and launch.process.state is State.RESERVED:
             launch.process.ask(launch, timeout)
         else:
-            launch.answered(_refusal(launch, "the process that was kept for it has ended"), b"")
+            self.answered(launch, _refusal(launch, "the process that was kept for it has ended"), b"")
         return launch.answer
+
+    def answered(self, launch: Launch, answer: Answer, body: bytes) -> None:
+        """The app has spoken. Turned down, it is over in this moment, and not when whoever asked comes to hear it."""
+        launch.answered(answer, body)
+        if not answer.accepted:
+            self.release(launch, LaunchError(f"job {launch.job_id} was not started: the app turned it down: {answer.reason}"))
 
     def release(self, launch: Launch, error: GreenroomError, *, expired: bool = False) -> None:
         """Nothing comes of what was offered. The process that was kept for it is idle again."""
@@ -117,11 +125,11 @@ class Jobs:
         del self.live[launch.job_id]
         launch.give_up(error)
         if process is not None and process.state is State.RESERVED:
-            if launch.answer is None or launch.answer.done():
-                process.release()
-            else:
+            if launch.is_being_asked:
                 # The app's request function still runs in it: it cannot be offered to anybody else.
                 process.stop(Decision("cancelled", f"job {launch.job_id} was withdrawn while the app was asked"))
+            else:
+                process.release()
         self._fleet.note_if_empty()
 
     def cancel(self, launch: Launch, decision: Decision) -> None:
@@ -251,9 +259,8 @@ class Jobs:
 
     def answer_lost(self, process: Process, launch: Launch) -> None:
         """Its process ends, or has ended, while the app was asked: that is the answer."""
-        if launch.answer is not None and not launch.answer.done():
-            launch.process = None  # whoever asked releases it
-            launch.answered(_refusal(launch, process.fate), b"")
+        if launch.is_being_asked:
+            self.answered(launch, _refusal(launch, process.fate), b"")
 
     def lost_process(self, process: Process, launch: Launch) -> None:
         """Its process is dead and had not acknowledged it: it goes to another one, if that is still wanted."""

@@ -312,6 +312,8 @@ class Process:
     def _on_answer(self, message: m.Answer, body: bytes) -> None:
         self._step(Event.ANSWERED)
         if self.state is State.RESERVED:
+            if self.launch is None or not self.launch.is_being_asked or message.job_id != self.launch.job_id:
+                raise IllegalTransition(f"it answered for a job {message.job_id!r}, which nobody had asked it about")
             self._set_deadline(self._options.reservation_timeout, self._owner.reservation_overdue, self)
             self._owner.answered(self, message, body)
 
