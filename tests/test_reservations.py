@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from faults.stage import PLAIN, Stage, assert_recovered, steady
-from support import eventually, idle_pids, kill, wait_for_file
+from support import eventually, idle_pids, kill, wait_for_file, zygote_pid
 
 from greenroom import Accept, GreenroomError, Job, LaunchError, NoCapacity, OptionError, ProcessPool, Reject
 
@@ -290,6 +290,20 @@ async def test_with_spawn_the_first_process_tells_of_the_request_function(make_a
     async with ProcessPool(make_app(ASKED), num_idle_processes=1, start_method="spawn") as pool:
         assert pool.has_request
         assert isinstance(await (await pool.reserve(False)).ask(), Reject)
+
+
+async def test_S2_the_app_is_asked_also_while_its_zygote_is_being_replaced(make_app: MakeApp) -> None:
+    loads = ASKED + '\nif os.path.exists(STAGE + ".again"):\n    block_on_stage("loading")\n'
+    async with Stage(make_app) as stage:
+        async with ProcessPool(stage.app(loads), **steady(2)) as pool:
+            (stage.directory / "stage.again").touch()
+            kill(zygote_pid(pool))
+            loading = await stage.next("loading")
+            assert pool.has_request
+            verdict = await (await pool.reserve(False)).ask()
+            assert isinstance(verdict, Reject)
+            loading.order("go on")
+            await assert_recovered(pool, 2)
 
 
 async def test_the_manifest_comes_from_the_zygote(make_app: MakeApp) -> None:
