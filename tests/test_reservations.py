@@ -40,6 +40,12 @@ async def answer(request):
         return greenroom.Reject("closed for good", final=True)
     if wanted == "unsendable":
         return greenroom.Accept({"value": object()})
+    if wanted == "no mapping":
+        accept = greenroom.Accept()
+        accept.answer = ["Ada"]
+        return accept
+    if wanted == "cancelled":
+        raise asyncio.CancelledError
     if wanted == "answer":
         return greenroom.Accept({"name": "Ada", "source": request.source})
     return wanted
@@ -201,6 +207,8 @@ async def test_the_app_accepts_in_the_process_that_the_job_gets(make_app: MakeAp
         (None, "returned a NoneType", True),
         (1, "returned a int", True),
         ("unsendable", "cannot be sent", True),
+        ("no mapping", "cannot be sent", True),
+        ("cancelled", "CancelledError", True),
         ("exit", "died", False),
         ("crash", "died", False),
     ],
