@@ -13,6 +13,7 @@ from faults.stage import PLAIN, Stage, assert_recovered, steady
 from support import eventually, idle_pids, kill, wait_for_file, zygote_pid
 
 from greenroom import Accept, GreenroomError, Job, LaunchError, NoCapacity, OptionError, ProcessPool, Reject
+from greenroom.pool.events import ProcessChanged
 
 MakeApp = Callable[[str], str]
 
@@ -86,6 +87,19 @@ async def test_a_released_process_is_idle_again(make_app: MakeApp) -> None:
         with pytest.raises(LaunchError, match="not reserved any more"):
             reservation.launch()
         await assert_recovered(pool, 1)
+
+
+async def test_each_change_of_a_process_is_told_with_the_job_that_it_is_for(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ECHO), **steady(1)) as pool:
+        changes: list[ProcessChanged] = []
+        pool.subscribe(lambda event: changes.append(event) if isinstance(event, ProcessChanged) else None)
+        (await pool.reserve(Job("offered"))).release()
+        await (await pool.launch(Job("ordered"), timeout=20)).wait()
+        await assert_recovered(pool, 1)
+    told = {(change.before, change.after): change.job_id for change in changes}
+    assert told["idle", "reserved"] == "offered"
+    assert told["reserved", "idle"] is None
+    assert told["idle", "claimed"] == "ordered"
 
 
 async def test_nothing_idle_is_turned_down_at_once_unless_it_may_wait(make_app: MakeApp) -> None:
@@ -302,16 +316,15 @@ async def test_with_spawn_the_first_process_tells_of_the_request_function(make_a
 
 async def test_S2_the_app_is_asked_also_while_its_zygote_is_being_replaced(make_app: MakeApp) -> None:
     loads = ASKED + '\nif os.path.exists(STAGE + ".again"):\n    block_on_stage("loading")\n'
-    async with Stage(make_app) as stage:
-        async with ProcessPool(stage.app(loads), **steady(2)) as pool:
-            (stage.directory / "stage.again").touch()
-            kill(zygote_pid(pool))
-            loading = await stage.next("loading")
-            assert pool.has_request
-            verdict = await (await pool.reserve(False)).ask()
-            assert isinstance(verdict, Reject)
-            loading.order("go on")
-            await assert_recovered(pool, 2)
+    async with Stage(make_app) as stage, ProcessPool(stage.app(loads), **steady(2)) as pool:
+        (stage.directory / "stage.again").touch()
+        kill(zygote_pid(pool))
+        loading = await stage.next("loading")
+        assert pool.has_request
+        verdict = await (await pool.reserve(False)).ask()
+        assert isinstance(verdict, Reject)
+        loading.order("go on")
+        await assert_recovered(pool, 2)
 
 
 async def test_the_manifest_comes_from_the_zygote(make_app: MakeApp) -> None:
