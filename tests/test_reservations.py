@@ -180,6 +180,20 @@ async def test_P3_closing_while_processes_are_reserved(make_app: MakeApp, kill_i
     await asyncio.gather(waiting, return_exceptions=True)
 
 
+@pytest.mark.parametrize("is_drained", [False, True])
+async def test_S5_an_offer_that_waits_when_the_pool_ends_is_turned_down(make_app: MakeApp, is_drained: bool) -> None:
+    held = PLAIN + '\n@app.prewarm\nasync def prewarm(proc):\n    await on_stage("prewarm")\n'
+    async with Stage(make_app) as stage, ProcessPool(stage.app(held), num_idle_processes=0) as pool:
+        waiting = asyncio.create_task(pool.reserve(timeout=20))
+        await stage.next("prewarm")
+        if is_drained:
+            await pool.drain(0.1)
+        await pool.aclose()
+        with pytest.raises(NoCapacity) as turned_down:
+            await waiting
+        assert turned_down.value.reason == "draining"
+
+
 async def test_S5_a_drain_waits_for_what_is_reserved(make_app: MakeApp) -> None:
     async with ProcessPool(make_app(ECHO), num_idle_processes=1) as pool:
         reservation = await pool.reserve()

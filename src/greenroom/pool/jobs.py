@@ -135,7 +135,7 @@ class Jobs:
     def cancel(self, launch: Launch, decision: Decision) -> None:
         """End a job wherever it is. One that has not started will not."""
         if launch.is_held:
-            self.release(launch, _never_started(launch, decision.detail))
+            self.release(launch, self._withdrawn(launch, decision))
             return
         launch.cancelled = launch.cancelled or decision
         if launch.process is not None:
@@ -143,6 +143,12 @@ class Jobs:
         elif launch in self.waiting:
             self.waiting.remove(launch)
             self._end_unstarted(launch, decision, _never_started(launch, decision.detail))
+
+    def _withdrawn(self, launch: Launch, decision: Decision) -> GreenroomError:
+        """What whoever offered it is told: an offer that still waits for its process is turned down."""
+        if decision.reason != "drained" or launch.reserved.done():
+            return _never_started(launch, decision.detail)
+        return self._turned_down(launch.job_id, launch.source, "draining", *self._explain("draining"))
 
     # --- turning them down -----------------------------------------------------------------------
 
