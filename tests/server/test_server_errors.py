@@ -51,6 +51,7 @@ async def test_errors_are_typed(make_app: MakeApp) -> None:
         requests: list[tuple[str, str, dict[str, Any], int, str]] = [
             ("POST", "/v1/jobs", {"data": b"{}"}, 415, "not_json"),
             ("POST", "/v1/jobs", {"data": {"metadata": "form"}}, 415, "not_json"),
+            ("POST", "/v1/jobs", {"data": b"{}", "headers": {**JSON, "Content-Encoding": "gzip"}}, 400, "bad_body"),
             ("GET", "/v1/jobs/nobody", {}, 404, "unknown_job"),
             ("DELETE", "/v1/jobs/nobody", {}, 404, "unknown_job"),
             ("GET", "/v2/jobs", {}, 404, "not_found"),
@@ -66,6 +67,7 @@ async def test_errors_are_typed(make_app: MakeApp) -> None:
             assert _is_error(await worker.get(f"/v1/jobs/call?wait={wait}"), 400, "wrong_type")
         assert [one["id"] for one in (await worker.get("/v1/jobs")).body["jobs"]] == ["call"]
         assert (await worker.get("/livez")).status == 200
+        assert not [line for line in worker.lines if "Traceback" in line]
 
 
 async def test_W6_a_full_worker_says_so_and_when_to_come_back(make_app: MakeApp) -> None:

@@ -81,6 +81,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return _answer(ApiError(503, "no_capacity", str(error), reason="draining", retry_after=5.0))
     except web.HTTPRequestEntityTooLarge as error:
         return _answer(ApiError(413, "too_large", f"the body is too large: {error.text}"))
+    except web.RequestPayloadError as error:
+        return _answer(ApiError(400, "bad_body", f"the body cannot be read: {error}"))
     except web.HTTPException as error:
         return _answer(_routing_error(request, error), allow=error.headers.get("Allow"))
     except (asyncio.CancelledError, ConnectionError):
@@ -92,7 +94,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 def _is_ours(record: logging.LogRecord) -> bool:
     """What is not HTTP is answered, and is nothing to fill a log with, least of all with tracebacks."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    return not (record.exc_info and isinstance(record.exc_info[1], (HttpProcessingError, web.RequestPayloadError)))
 
 
 def _routing_error(request: web.Request, error: web.HTTPException) -> ApiError:
