@@ -79,7 +79,9 @@ async def test_the_latest_jobs_are_kept_and_the_latest_results(make_app: Callabl
         await book.settled()
 
 
-async def test_a_session_that_was_taken_and_not_started_yet_has_its_id_for_itself(make_app: Callable[[str], str]) -> None:
+async def test_a_session_that_was_taken_and_not_started_has_its_id_to_itself(
+    make_app: Callable[[str], str],
+) -> None:
     async with ProcessPool(make_app(ECHO), num_idle_processes=2) as pool:
         book = JobBook()
         admission = Admission(pool, book, MemoryRoom(None), offer_timeout=20)

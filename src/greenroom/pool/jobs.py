@@ -112,7 +112,7 @@ class Jobs:
         """The app has spoken. Turned down, it is over in this moment, and not when whoever asked comes to hear it."""
         launch.answered(answer, body)
         if not answer.accepted:
-            self.release(launch, LaunchError(f"job {launch.job_id} was not started: the app turned it down: {answer.reason}"))
+            self.release(launch, _not_started(launch, f"the app turned it down: {answer.reason}"))
 
     def release(self, launch: Launch, error: GreenroomError, *, expired: bool = False) -> None:
         """Nothing comes of what was offered. The process that was kept for it is idle again."""
