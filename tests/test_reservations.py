@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from faults.stage import PLAIN, Stage, assert_recovered, steady
-from support import eventually, idle_pids, kill, wait_for_file
+from support import eventually, idle_pids, kill, wait_for_file, zygote_pid
 
 from greenroom import Accept, GreenroomError, Job, LaunchError, NoCapacity, OptionError, ProcessPool, Reject
+from greenroom.pool.events import ProcessChanged
 
 MakeApp = Callable[[str], str]
 
@@ -40,6 +41,12 @@ async def answer(request):
         return greenroom.Reject("closed for good", final=True)
     if wanted == "unsendable":
         return greenroom.Accept({"value": object()})
+    if wanted == "no mapping":
+        accept = greenroom.Accept()
+        accept.answer = ["Ada"]
+        return accept
+    if wanted == "cancelled":
+        raise asyncio.CancelledError
     if wanted == "answer":
         return greenroom.Accept({"name": "Ada", "source": request.source})
     return wanted
@@ -80,6 +87,19 @@ async def test_a_released_process_is_idle_again(make_app: MakeApp) -> None:
         with pytest.raises(LaunchError, match="not reserved any more"):
             reservation.launch()
         await assert_recovered(pool, 1)
+
+
+async def test_each_change_of_a_process_is_told_with_the_job_that_it_is_for(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(ECHO), **steady(1)) as pool:
+        changes: list[ProcessChanged] = []
+        pool.subscribe(lambda event: changes.append(event) if isinstance(event, ProcessChanged) else None)
+        (await pool.reserve(Job("offered"))).release()
+        await (await pool.launch(Job("ordered"), timeout=20)).wait()
+        await assert_recovered(pool, 1)
+    told = {(change.before, change.after): change.job_id for change in changes}
+    assert told["idle", "reserved"] == "offered"
+    assert told["reserved", "idle"] is None
+    assert told["idle", "claimed"] == "ordered"
 
 
 async def test_nothing_idle_is_turned_down_at_once_unless_it_may_wait(make_app: MakeApp) -> None:
@@ -160,6 +180,20 @@ async def test_P3_closing_while_processes_are_reserved(make_app: MakeApp, kill_i
     await asyncio.gather(waiting, return_exceptions=True)
 
 
+@pytest.mark.parametrize("is_drained", [False, True])
+async def test_S5_an_offer_that_waits_when_the_pool_ends_is_turned_down(make_app: MakeApp, is_drained: bool) -> None:
+    held = PLAIN + '\n@app.prewarm\nasync def prewarm(proc):\n    await on_stage("prewarm")\n'
+    async with Stage(make_app) as stage, ProcessPool(stage.app(held), num_idle_processes=0) as pool:
+        waiting = asyncio.create_task(pool.reserve(timeout=20))
+        await stage.next("prewarm")
+        if is_drained:
+            await pool.drain(0.1)
+        await pool.aclose()
+        with pytest.raises(NoCapacity) as turned_down:
+            await waiting
+        assert turned_down.value.reason == "draining"
+
+
 async def test_S5_a_drain_waits_for_what_is_reserved(make_app: MakeApp) -> None:
     async with ProcessPool(make_app(ECHO), num_idle_processes=1) as pool:
         reservation = await pool.reserve()
@@ -201,6 +235,8 @@ async def test_the_app_accepts_in_the_process_that_the_job_gets(make_app: MakeAp
         (None, "returned a NoneType", True),
         (1, "returned a int", True),
         ("unsendable", "cannot be sent", True),
+        ("no mapping", "cannot be sent", True),
+        ("cancelled", "CancelledError", True),
         ("exit", "died", False),
         ("crash", "died", False),
     ],
@@ -249,6 +285,36 @@ async def test_W4_whoever_asks_and_goes_leaves_no_process_with_a_stranger_in_it(
         assert kept not in idle_pids(pool)
 
 
+async def test_a_job_cannot_be_ordered_while_the_app_is_asked(make_app: MakeApp) -> None:
+    asked = PLAIN + '\n@app.request\nasync def request(request):\n    return await on_stage("asked") == "yes"\n'
+    async with Stage(make_app) as stage, ProcessPool(stage.app(asked), **steady(1), request_timeout=20) as pool:
+        reservation = await pool.reserve()
+        asking = asyncio.create_task(reservation.ask())
+        visit = await stage.next("asked")
+        with pytest.raises(LaunchError, match="has not answered"):
+            reservation.launch()
+        visit.order("yes")
+        assert isinstance(await asking, Accept)
+        assert (await reservation.launch().wait()).outcome == "succeeded"
+        await assert_recovered(pool, 1)
+
+
+@pytest.mark.parametrize("metadata", ["crash", False])
+async def test_P9_an_order_that_comes_with_the_rejection_starts_nothing_and_takes_no_slot(
+    make_app: MakeApp, metadata: object
+) -> None:
+    async with ProcessPool(make_app(ASKED), **steady(1), max_jobs=1) as pool:
+        reservation = await pool.reserve(metadata)
+        asking = asyncio.create_task(reservation.ask())
+        await asyncio.sleep(0)
+        while reservation.state == "reserved":
+            await asyncio.sleep(0)  # the order is tried in the very turn in which the answer is known
+        with pytest.raises(LaunchError, match="not reserved any more"):
+            reservation.launch()
+        assert isinstance(await asking, Reject)
+        await assert_recovered(pool, 1)
+
+
 async def test_a_final_rejection_says_so(make_app: MakeApp) -> None:
     async with ProcessPool(make_app(ASKED), num_idle_processes=1) as pool:
         verdict = await (await pool.reserve("final")).ask()
@@ -260,6 +326,19 @@ async def test_with_spawn_the_first_process_tells_of_the_request_function(make_a
     async with ProcessPool(make_app(ASKED), num_idle_processes=1, start_method="spawn") as pool:
         assert pool.has_request
         assert isinstance(await (await pool.reserve(False)).ask(), Reject)
+
+
+async def test_S2_the_app_is_asked_also_while_its_zygote_is_being_replaced(make_app: MakeApp) -> None:
+    loads = ASKED + '\nif os.path.exists(STAGE + ".again"):\n    block_on_stage("loading")\n'
+    async with Stage(make_app) as stage, ProcessPool(stage.app(loads), **steady(2)) as pool:
+        (stage.directory / "stage.again").touch()
+        kill(zygote_pid(pool))
+        loading = await stage.next("loading")
+        assert pool.has_request
+        verdict = await (await pool.reserve(False)).ask()
+        assert isinstance(verdict, Reject)
+        loading.order("go on")
+        await assert_recovered(pool, 2)
 
 
 async def test_the_manifest_comes_from_the_zygote(make_app: MakeApp) -> None:

@@ -77,3 +77,18 @@ async def test_the_latest_jobs_are_kept_and_the_latest_results(make_app: Callabl
             await admission.offer(Offer("test", b"jnull", "call-4"))
         (await admission.offer(Offer("test", b"jnull", "call-1"))).start()
         await book.settled()
+
+
+async def test_a_session_that_was_taken_and_not_started_has_its_id_to_itself(
+    make_app: Callable[[str], str],
+) -> None:
+    async with ProcessPool(make_app(ECHO), num_idle_processes=2) as pool:
+        book = JobBook()
+        admission = Admission(pool, book, MemoryRoom(None), offer_timeout=20)
+        offer = Offer("test", b"jnull", "call")
+        acceptance = await admission.offer(offer)
+        with pytest.raises(DuplicateJob, match="offered before"):
+            await admission.offer(offer)
+        acceptance.release("nobody came")
+        (await admission.offer(offer)).start()
+        await book.settled()

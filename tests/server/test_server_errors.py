@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from faults.stage import Stage
 from running_worker import Answer, RunningWorker
+from support import DEADLINE
 
 MakeApp = Callable[[str], str]
 
@@ -51,6 +53,7 @@ async def test_errors_are_typed(make_app: MakeApp) -> None:
         requests: list[tuple[str, str, dict[str, Any], int, str]] = [
             ("POST", "/v1/jobs", {"data": b"{}"}, 415, "not_json"),
             ("POST", "/v1/jobs", {"data": {"metadata": "form"}}, 415, "not_json"),
+            ("POST", "/v1/jobs", {"data": b"{}", "headers": {**JSON, "Content-Encoding": "gzip"}}, 400, "bad_body"),
             ("GET", "/v1/jobs/nobody", {}, 404, "unknown_job"),
             ("DELETE", "/v1/jobs/nobody", {}, 404, "unknown_job"),
             ("GET", "/v2/jobs", {}, 404, "not_found"),
@@ -66,6 +69,7 @@ async def test_errors_are_typed(make_app: MakeApp) -> None:
             assert _is_error(await worker.get(f"/v1/jobs/call?wait={wait}"), 400, "wrong_type")
         assert [one["id"] for one in (await worker.get("/v1/jobs")).body["jobs"]] == ["call"]
         assert (await worker.get("/livez")).status == 200
+        assert not [line for line in worker.lines if "Traceback" in line]
 
 
 async def test_W6_a_full_worker_says_so_and_when_to_come_back(make_app: MakeApp) -> None:
@@ -107,3 +111,25 @@ async def test_W6_a_worker_without_idle_processes_is_ready(make_app: MakeApp) ->
     async with RunningWorker(make_app(NOOP), "--num-idle-processes", "0") as worker:
         assert (await worker.get("/readyz")).status == 200
         assert (await worker.start())["launch_type"] == "cold"
+
+
+async def test_clients_of_events_that_go_at_once_leave_their_place_and_no_traceback(make_app: MakeApp) -> None:
+    async with RunningWorker(make_app(NOOP), "--num-idle-processes", "1", "--rate-limit", "off") as worker:
+        port = await worker.port()
+        for _ in range(300):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await writer.drain()
+            writer.close()
+        async with asyncio.timeout(DEADLINE):
+            while not (await _first_line_of_events(port)).startswith(b"HTTP/1.1 200"):
+                await asyncio.sleep(0.01)
+        assert not [line for line in worker.lines if "Traceback" in line]
+
+
+async def _first_line_of_events(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    line = await reader.readline()
+    writer.close()
+    return line

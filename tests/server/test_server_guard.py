@@ -115,6 +115,8 @@ async def test_too_many_requests_are_turned_down_one_by_one(make_app: MakeApp) -
         answer = await worker.until("/v1/pool", lambda answer: answer.status == 429)
         assert answer.error["type"] == "too_many_requests"
         assert int(answer.headers["Retry-After"]) >= 1
+        probes = [(await worker.get("/livez")).status for _ in range(20)]
+        assert set(probes) == {200}  # from the same address, as behind a proxy
 
 
 @given(st.floats(0.1, 1000), st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 5)), max_size=200))

@@ -62,7 +62,8 @@ class Fleet:
         self.empty.set()
         self.jobs = Jobs(self)
         self.sampler = MemorySampler(services.events)
-        self._spawned_facts: AppFacts | None = None
+        self._known_facts: AppFacts | None = None
+        """What was told last: while a lost zygote is replaced, its processes serve, and its app has its say."""
         self._on_idle = on_idle
         self._on_report = on_report
         self._on_warm_failure = on_warm_failure
@@ -79,8 +80,7 @@ class Fleet:
     @property
     def facts(self) -> AppFacts:
         """What is known of the app that is served."""
-        known = self.launcher.facts if self.launcher is not None else None
-        return known or self._spawned_facts or AppFacts(False, {})
+        return self._known_facts or AppFacts(False, {})
 
     # --- idle processes --------------------------------------------------------------------------
 
@@ -191,6 +191,7 @@ class Fleet:
     def use_launcher(self, launcher: Launcher) -> None:
         """Fork from this one from now on; what is idle of it may serve."""
         self.launcher, self.trouble = launcher, None
+        self._known_facts = launcher.facts or self._known_facts
         self.jobs.serve_waiting()
         self.balance()
 
@@ -259,7 +260,7 @@ class Fleet:
 
     def became_idle(self, process: Process) -> None:
         self.demand.refilled(process.refill_seconds)
-        self._spawned_facts = process.facts or self._spawned_facts
+        self._known_facts = process.facts or self._known_facts
         seconds = (process.fork_seconds, process.prewarm_seconds, process.refill_seconds)
         self.services.events.publish(ProcessWarmed(process.id, process.pid, process.generation, *seconds))
         self.idle.add(process)
@@ -281,7 +282,7 @@ class Fleet:
 
     def answered(self, process: Process, answer: Answer, body: bytes) -> None:
         if process.launch is not None:
-            process.launch.answered(answer, body)
+            self.jobs.answered(process.launch, answer, body)
 
     def reservation_overdue(self, process: Process) -> None:
         if process.launch is not None:

@@ -87,6 +87,8 @@ class Jobs:
         """The order to start a job that a process was kept for. Raises :class:`LaunchError` if it is none any more."""
         if not launch.is_held:
             raise LaunchError(f"job {launch.job_id} cannot be started: its process is not reserved any more")
+        if launch.is_being_asked:
+            raise LaunchError(f"job {launch.job_id} cannot be started: the app has not answered whether it takes it")
         launch.is_held = False
         if metadata is not None:
             launch.metadata = metadata
@@ -103,8 +105,14 @@ class Jobs:
         if launch.process is not None and launch.process.state is State.RESERVED:
             launch.process.ask(launch, timeout)
         else:
-            launch.answered(_refusal(launch, "the process that was kept for it has ended"), b"")
+            self.answered(launch, _refusal(launch, "the process that was kept for it has ended"), b"")
         return launch.answer
+
+    def answered(self, launch: Launch, answer: Answer, body: bytes) -> None:
+        """The app has spoken. Turned down, it is over in this moment, and not when whoever asked comes to hear it."""
+        launch.answered(answer, body)
+        if not answer.accepted:
+            self.release(launch, _not_started(launch, f"the app turned it down: {answer.reason}"))
 
     def release(self, launch: Launch, error: GreenroomError, *, expired: bool = False) -> None:
         """Nothing comes of what was offered. The process that was kept for it is idle again."""
@@ -117,17 +125,17 @@ class Jobs:
         del self.live[launch.job_id]
         launch.give_up(error)
         if process is not None and process.state is State.RESERVED:
-            if launch.answer is None or launch.answer.done():
-                process.release()
-            else:
+            if launch.is_being_asked:
                 # The app's request function still runs in it: it cannot be offered to anybody else.
                 process.stop(Decision("cancelled", f"job {launch.job_id} was withdrawn while the app was asked"))
+            else:
+                process.release()
         self._fleet.note_if_empty()
 
     def cancel(self, launch: Launch, decision: Decision) -> None:
         """End a job wherever it is. One that has not started will not."""
         if launch.is_held:
-            self.release(launch, _never_started(launch, decision.detail))
+            self.release(launch, self._withdrawn(launch, decision))
             return
         launch.cancelled = launch.cancelled or decision
         if launch.process is not None:
@@ -135,6 +143,12 @@ class Jobs:
         elif launch in self.waiting:
             self.waiting.remove(launch)
             self._end_unstarted(launch, decision, _never_started(launch, decision.detail))
+
+    def _withdrawn(self, launch: Launch, decision: Decision) -> GreenroomError:
+        """What whoever offered it is told: an offer that still waits for its process is turned down."""
+        if decision.reason != "drained" or launch.reserved.done():
+            return _never_started(launch, decision.detail)
+        return self._turned_down(launch.job_id, launch.source, "draining", *self._explain("draining"))
 
     # --- turning them down -----------------------------------------------------------------------
 
@@ -251,9 +265,8 @@ class Jobs:
 
     def answer_lost(self, process: Process, launch: Launch) -> None:
         """Its process ends, or has ended, while the app was asked: that is the answer."""
-        if launch.answer is not None and not launch.answer.done():
-            launch.process = None  # whoever asked releases it
-            launch.answered(_refusal(launch, process.fate), b"")
+        if launch.is_being_asked:
+            self.answered(launch, _refusal(launch, process.fate), b"")
 
     def lost_process(self, process: Process, launch: Launch) -> None:
         """Its process is dead and had not acknowledged it: it goes to another one, if that is still wanted."""

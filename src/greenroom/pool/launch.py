@@ -67,6 +67,11 @@ class Launch:
             return "ended"
         return "waiting" if self.process is None else _STATES.get(self.process.state, "starting")
 
+    @property
+    def is_being_asked(self) -> bool:
+        """The app's request function runs, in the process that is kept for it."""
+        return self.answer is not None and not self.answer.done()
+
     def answered(self, answer: Answer, body: bytes) -> None:
         if self.answer is not None and not self.answer.done():
             self.answer.set_result((answer, body))

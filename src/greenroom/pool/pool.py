@@ -301,6 +301,10 @@ class ProcessPool:
         """Whether the app has a ``request`` function: see :meth:`Reservation.ask`. Raises :class:`PoolClosed`."""
         return self._open_fleet().facts.has_request
 
+    def has_job(self, job_id: str) -> bool:
+        """Whether a job of this id lives, or a process is kept, or looked for, for one."""
+        return self._state == "open" and job_id in self._fleet.jobs.live
+
     @property
     def processes(self) -> tuple[ProcessInfo, ...]:
         """Every process there is, oldest first. Raises :class:`PoolClosed`."""

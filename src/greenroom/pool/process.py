@@ -164,8 +164,7 @@ class Process:
 
     def reserve(self, launch: Launch, timeout: float) -> None:
         """Keep it for a job that is offered; it is idle again if the order does not come in ``timeout`` seconds."""
-        self._step(Event.RESERVE)
-        self.launch = launch
+        self._take(launch, Event.RESERVE)
         self._set_deadline(timeout, self._owner.reservation_overdue, self)
 
     def ask(self, launch: Launch, timeout: float) -> None:
@@ -176,19 +175,22 @@ class Process:
 
     def release(self) -> None:
         """The job it was reserved for does not come."""
-        self._step(Event.RELEASE)
-        self.launch = None
+        self._take(None, Event.RELEASE)
         self._set_deadline(None)
         self._owner.released(self)
 
     def claim(self, launch: Launch, timeout: float) -> None:
         """Hand it the one job; it has ``timeout`` seconds to acknowledge that."""
-        self._step(Event.CLAIM)
-        self.launch = launch
+        self._take(launch, Event.CLAIM)
         self._wires.send(m.Start(job_id=launch.job_id), launch.metadata)
         self._memory_watch.hurry()
         detail = f"it did not acknowledge the job within {timeout:.3g} s"
         self._set_deadline(timeout, self.kill, Decision("start_timeout", detail))
+
+    def _take(self, launch: Launch | None, event: Event) -> None:
+        next_state(self.state, event)  # or it has a job, and must not be given another
+        self.launch = launch  # before it changes, so that whoever is told of the change is told whose it is
+        self._step(event)
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -312,6 +314,8 @@ class Process:
     def _on_answer(self, message: m.Answer, body: bytes) -> None:
         self._step(Event.ANSWERED)
         if self.state is State.RESERVED:
+            if self.launch is None or not self.launch.is_being_asked or message.job_id != self.launch.job_id:
+                raise IllegalTransition(f"it answered for a job {message.job_id!r}, which nobody had asked it about")
             self._set_deadline(self._options.reservation_timeout, self._owner.reservation_overdue, self)
             self._owner.answered(self, message, body)
 

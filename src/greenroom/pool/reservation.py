@@ -57,13 +57,10 @@ class Reservation:
         try:
             asked = self._fleet.jobs.ask(self._launch, self._fleet.options.request_timeout)
             answer, body = await asyncio.shield(asked)
+            return Accept(payload.decode(body)) if answer.accepted else Reject(answer.reason, final=answer.final)
         except BaseException:
             self.release("the one who asked has gone")
             raise
-        if answer.accepted:
-            return Accept(payload.decode(body))
-        self.release(f"the app turned it down: {answer.reason}")
-        return Reject(answer.reason, final=answer.final)
 
     def launch(self, metadata: Any = None, *, timeout: float | None = None) -> JobHandle:
         """Order the job to start; see :meth:`JobHandle.started`.

@@ -94,7 +94,6 @@ class Admission:
         self._book = book
         self._memory = memory
         self._offer_timeout = offer_timeout
-        self._offered: set[str] = set()
 
     async def offer(self, offer: Offer) -> Acceptance:
         """Take a session, or turn it down with a reason.
@@ -103,16 +102,12 @@ class Admission:
         and :class:`~greenroom.PoolClosed`.
         """
         job_id = offer.job_id or f"job-{secrets.token_hex(6)}"
-        whereabouts = "is being offered" if job_id in self._offered else self._book.whereabouts(job_id)
+        whereabouts = self._book.whereabouts(job_id) or ("was offered before" if self._pool.has_job(job_id) else None)
         if whereabouts is not None:
             raise DuplicateJob(f"job id {job_id!r} is taken by a job that {whereabouts}")
         self._pool.publish(Offered(job_id, offer.source, offer.traceparent))
         self._check(offer.source, job_id)
-        self._offered.add(job_id)
-        try:
-            return await self._reserve(offer, job_id)
-        finally:
-            self._offered.discard(job_id)
+        return await self._reserve(offer, job_id)
 
     def problem(self) -> Closed | None:
         """Why a session would be turned down now, before any pool or app is asked; ``None`` if it would not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from typing import NamedTuple
@@ -34,7 +35,7 @@ async def decide(app: App, request: JobRequest) -> tuple[Verdict, bytes]:
         if inspect.isawaitable(said):
             said = await said
         return _verdict(said)
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:  # nobody cancels this; something that it awaited was cancelled
         _logger.exception("the request function failed for job %s", request.job.id)
         return _rejected(f"the app's request function raised {ErrorInfo.of(error, limit=_LONGEST_REASON)}")
 
@@ -46,8 +47,8 @@ def _verdict(said: object) -> tuple[Verdict, bytes]:
         said = Reject()
     if isinstance(said, Accept):
         try:
-            return Verdict(True), payload.encode(said.answer)
-        except PayloadError as error:
+            return Verdict(True), payload.encode(dict(said.answer))
+        except (PayloadError, TypeError, ValueError) as error:  # its attribute can be set to anything
             return _rejected(f"the app's request function gave an answer that cannot be sent: {error}")
     if isinstance(said, Reject):
         return _rejected(str(said.reason) or "the app turned it down", bool(said.final))

@@ -26,6 +26,8 @@ __all__ = ["About", "EventsApi"]
 LONGEST_QUEUE = 5000
 """Events that wait for a client to read them. Of what is more it is told the number, and gets a new picture."""
 MOST_CLIENTS = 64
+SLOWEST_READER = 30.0
+"""Seconds that a client may read nothing; then its place is somebody else's."""
 LEVELS_EVERY = 1.0
 """Seconds between two readings of what is a level and not an event."""
 
@@ -76,18 +78,23 @@ class EventsApi:
         if len(self._clients) >= MOST_CLIENTS:
             message = f"{MOST_CLIENTS} clients are reading events already"
             raise ApiError(503, "too_many_streams", message, retry_after=10.0)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await response.prepare(request)
         client = _Client()
         self._clients.add(client)
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         try:
-            await response.prepare(request)
             await self._serve(client, response)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()  # what is still to be sent to it would be waited for
+            raise ConnectionResetError("a client did not read its events") from None
         finally:
             self._clients.discard(client)
         return response
 
     async def _serve(self, client: _Client, response: web.StreamResponse) -> None:
-        await response.write(_frame("board", self._picture()))
+        # Its first events are those after this picture: none is in both.
+        await _write(response, _frame("board", self._picture()))
         loop = asyncio.get_running_loop()
         due = loop.time() + LEVELS_EVERY
         while not client.is_over:
@@ -97,7 +104,7 @@ class EventsApi:
             if loop.time() >= due:
                 frames.append(_frame("Levels", self._levels()))
                 due = loop.time() + LEVELS_EVERY
-            await response.write(b"".join(frames))
+            await _write(response, b"".join(frames))
         await response.write_eof()
 
     def _levels(self) -> dict[str, Any]:
@@ -159,6 +166,12 @@ class _Client:
         frames, self._frames = self._frames, []
         lost, self._lost = self._lost, 0
         return frames, lost
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    """Raises ``TimeoutError`` if the client does not read."""
+    async with asyncio.timeout(SLOWEST_READER):
+        await response.write(data)
 
 
 def _plain(event: Event) -> dict[str, Any]:

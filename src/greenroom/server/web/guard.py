@@ -31,10 +31,13 @@ class Guard:
     @web.middleware
     async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Raises :class:`ApiError` for a request that is not to be served."""
-        self._check_rate(request)
+        is_open = request.path in self._open_paths
+        if not is_open:
+            # A probe from the address of a busy client is answered: one that is not ends the worker, with its sessions.
+            self._check_rate(request)
         if self._token is None:
             self._check_host(request)
-        elif request.path not in self._open_paths:
+        elif not is_open:
             self._check_token(request, self._token)
         return await handler(request)
 

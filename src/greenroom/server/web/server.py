@@ -26,8 +26,11 @@ __all__ = ["HttpServer", "listen"]
 _logger = logging.getLogger("greenroom")
 
 BACKLOG = 1024
+IDLE_CONNECTION = 75.0
+"""Seconds that a connection may take for its first request, headers and all, or be idle between two."""
 LAST_ANSWERS = 2.0
 """Seconds that answers under way may take when everything else has ended."""
+_CLIENTS_FAULTS = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -50,7 +53,13 @@ class HttpServer:
         app.add_routes([*routes_of(operations), web.get("/openapi.json", self._show_document)])
         logging.getLogger("aiohttp.server").addFilter(_is_ours)
         # A handler is cancelled when its client goes: a job that nobody would learn of must not start.
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=LAST_ANSWERS)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=IDLE_CONNECTION,
+            shutdown_timeout=LAST_ANSWERS,
+        )
 
     async def _show_document(self, request: web.Request) -> web.Response:
         return web.Response(body=self._document, content_type="application/json")
@@ -81,6 +90,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return _answer(ApiError(503, "no_capacity", str(error), reason="draining", retry_after=5.0))
     except web.HTTPRequestEntityTooLarge as error:
         return _answer(ApiError(413, "too_large", f"the body is too large: {error.text}"))
+    except web.RequestPayloadError as error:
+        return _answer(ApiError(400, "bad_body", f"the body cannot be read: {error}"))
     except web.HTTPException as error:
         return _answer(_routing_error(request, error), allow=error.headers.get("Allow"))
     except (asyncio.CancelledError, ConnectionError):
@@ -91,8 +102,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """What is not HTTP is answered, and is nothing to fill a log with, least of all with tracebacks."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    """What is not HTTP is answered, and a client that has gone is gone: nothing to fill a log with tracebacks with."""
+    return not (record.exc_info and isinstance(record.exc_info[1], _CLIENTS_FAULTS))
 
 
 def _routing_error(request: web.Request, error: web.HTTPException) -> ApiError:
