@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip --disable-pip-version-check --no-input install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types news-check docs-check bench soak clean
+.PHONY: help demo test lint format types news-check docs-check docs settings-doc bench soak clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -35,6 +35,12 @@ news-check: $(VENV)/.dev  ## Check the news fragments
 
 docs-check: $(VENV)/.dev  ## Check commands and links in README and docs
 	$(RUN) scripts/check_docs.py
+
+docs: $(VENV)/.dev  ## Build the documentation's pages into build/site
+	$(RUN) -m mkdocs build --strict --quiet
+
+settings-doc: $(VENV)/.dev  ## Write docs/settings.md from the types that declare the settings
+	$(RUN) scripts/settings_doc.py
 
 bench: $(VENV)/.bench  ## Measure Greenroom beside its peers
 	$(RUN) -m benchmarks $(ARGS)

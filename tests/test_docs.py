@@ -1,0 +1,55 @@
+"""What the documentation says is so: its examples run, and its tables leave nothing out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from greenroom import ProcessPool, Reject
+from greenroom.report import Reason
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+EXAMPLE = re.compile(r"^<!-- serve: (\{[^\n]*\}) -->\n```python\n(.*?)^```", re.M | re.S)
+
+
+def examples() -> list[tuple[str, dict[str, object], str]]:
+    return [
+        (page.name, json.loads(wanted), source)
+        for page in sorted(DOCS.glob("*.md"))
+        for wanted, source in EXAMPLE.findall(page.read_text())
+    ]
+
+
+@pytest.mark.parametrize(("page", "wanted", "source"), examples())
+async def test_an_example_runs(page: str, wanted: dict[str, object], source: str, tmp_path: Path) -> None:
+    app = tmp_path / "agent.py"
+    app.write_text(source)
+    async with ProcessPool(f"{app}:app", num_idle_processes=1) as pool:
+        if "rejected" in wanted:
+            reservation = await pool.reserve(wanted["rejected"], timeout=20)
+            assert isinstance(await reservation.ask(), Reject)
+        handle = await pool.launch(wanted["metadata"], timeout=20)
+        if "cancel" in wanted:
+            handle.cancel(str(wanted["cancel"]))
+        report = await handle.wait()
+        assert report.error is None, (page, report)
+        if "cancel" not in wanted:  # a job that was told to end has no result to give
+            assert report.result == wanted["result"], (page, report)
+
+
+def test_every_exit_reason_is_explained() -> None:
+    page = (DOCS / "exit-reasons.md").read_text()
+    assert [reason for reason in get_args(Reason) if f"| `{reason}` |" not in page] == []
+
+
+def test_every_metric_is_explained(make_app: Callable[[str], str]) -> None:
+    source = (DOCS.parent / "src/greenroom/server/metrics.py").read_text()
+    page = (DOCS / "metrics.md").read_text()
+    names = set(re.findall(r'"(greenroom_[a-z_]+)"', source))
+    assert len(names) > 15
+    assert [name for name in sorted(names) if f"`{name}" not in page] == []
