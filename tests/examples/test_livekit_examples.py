@@ -11,7 +11,6 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,6 @@ WORKERS = {
     # In its own `start` mode it takes no job on a machine whose CPUs are busy, as a test machine's are.
     "livekit": [PYTHON, "{agent}", "dev", "--no-reload"],
 }
-# Until Greenroom has the source: then every test but one runs under its worker.
-if not find_spec("greenroom.server.sources") or not find_spec("greenroom.server.sources.livekit"):
-    del WORKERS["greenroom"]
 
 
 class Phone:
@@ -64,7 +60,7 @@ class Phone:
 
 @pytest.fixture
 def worker_kind() -> str:
-    return next(iter(WORKERS))
+    return "greenroom"
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from .dialogue import answer
 from .hearing import listen
 from .openai_api import error_body, new_id
 from .response import Response
+from .session_settings import SERVER_VAD, merge, new_settings
 from .speech import Samples
 from .turns import Turn, TurnDetector, TurnSettings
 
@@ -28,14 +29,6 @@ logger = logging.getLogger(__name__)
 _CHUNK = SPEECH_RATE // 10
 # A model speaks faster than its words are heard, but not all at once: an interruption must find it speaking.
 _PACE = 5.0
-_SERVER_VAD: dict[str, Any] = {
-    "type": "server_vad",
-    "threshold": 0.5,
-    "prefix_padding_ms": 300,
-    "silence_duration_ms": 500,
-    "create_response": True,
-    "interrupt_response": True,
-}
 
 
 def add_routes(router: web.UrlDispatcher, voice: Callable[[str], Samples]) -> None:
@@ -54,9 +47,9 @@ class Session:
     def __init__(self, socket: web.WebSocketResponse, voice: Callable[[str], Samples], model: str) -> None:
         self._socket = socket
         self._voice = voice
-        self._settings = _new_settings(model)
+        self._settings = new_settings(model)
         self._conversation = Conversation()
-        self._turns = TurnDetector(SPEECH_RATE, TurnSettings.of(_SERVER_VAD))
+        self._turns = TurnDetector(SPEECH_RATE, TurnSettings.of(SERVER_VAD))
         self._talking_item = ""
         self._responding: asyncio.Task[None] | None = None
 
@@ -91,7 +84,7 @@ class Session:
     # --- the session and its items ---------------------------------------------------------------
 
     async def _update_session(self, event: dict[str, Any]) -> None:
-        _merge(self._settings, event["session"])
+        merge(self._settings, event["session"])
         if detection := self._settings["audio"]["input"]["turn_detection"]:
             self._turns.settings = TurnSettings.of(detection)
         await self._send({"type": "session.updated", "session": self._settings})
@@ -221,28 +214,3 @@ class Session:
         "response.create": _create_response,
         "response.cancel": _cancel_response,
     }
-
-
-def _new_settings(model: str) -> dict[str, Any]:
-    pcm = {"type": "audio/pcm", "rate": SPEECH_RATE}
-    heard = {"format": pcm, "transcription": None, "noise_reduction": None, "turn_detection": dict(_SERVER_VAD)}
-    return {
-        "object": "realtime.session",
-        "type": "realtime",
-        "id": new_id("sess"),
-        "model": model,
-        "instructions": "",
-        "output_modalities": ["audio"],
-        "tools": [],
-        "tool_choice": "auto",
-        "audio": {"input": heard, "output": {"format": pcm, "voice": "marin", "speed": 1.0}},
-    }
-
-
-def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:
-    """A setting that is not named stays as it is."""
-    for name, value in changes.items():
-        if isinstance(value, dict) and isinstance(settings.get(name), dict) and name in ("audio", "input", "output"):
-            _merge(settings[name], value)
-        else:
-            settings[name] = value
