@@ -67,8 +67,8 @@ async def all_gone(token: bytes, before: set[int]) -> None:
 
 async def kill_and_look(supervisor: Supervisor, zygote: int, *, at_least: int) -> None:
     token = token_of(zygote)
+    await eventually(lambda: len(still_alive(token)) >= at_least, f"{at_least} processes")
     before = still_alive(token)
-    assert len(before) >= at_least, before
     supervisor.signal(signal.SIGKILL)
     assert await supervisor.ends() == -signal.SIGKILL
     await all_gone(token, before | {zygote})

@@ -47,6 +47,10 @@ class _Session:
     run: Span | None = None
 
 
+_TELLING = 0.2
+"""Seconds that the one who offered a session has, after its process was released, to say why."""
+
+
 class SessionTracer:
     """Follows a pool's events until it is closed. A span's attributes have the names of the log's fields."""
 
@@ -102,8 +106,8 @@ class SessionTracer:
             span.end(_ns(event.at))
 
     def _on_released(self, event: Released) -> None:
-        # If the app has turned it down, that is told in this same turn of the loop, and is the better reason.
-        asyncio.get_running_loop().call_soon(self._end_released, event)
+        # If the app has turned it down, that is told a few turns of the loop later, and is the better reason.
+        asyncio.get_running_loop().call_later(_TELLING, self._end_released, event)
 
     def _end_released(self, event: Released) -> None:
         session = self._sessions.get(event.job_id)
