@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -94,6 +95,21 @@ async def test_S2_killed_again_and_again(make_app: MakeApp) -> None:
         visit.order("7")
         assert ended(await job.wait()) == ("failed", "exited", 7, None)
         await assert_recovered(pool, 2)
+
+
+async def test_S2_what_a_dead_zygote_cannot_fork_is_put_down_to_its_loss(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage, pool_of(stage.app(APP)) as pool:
+        lost = zygote_pid(pool)
+        pidfd = os.pidfd_open(lost)
+        kill(lost)
+        select.select([pidfd], [], [])  # it is dead, and this event loop has had no turn to hear of it
+        os.close(pidfd)
+        pool.resize(8)
+        await replaced(pool, lost)
+        await assert_recovered(pool, 8)
+        reports = [report for report in pool.recent_reports if report.pid is None]
+        assert reports
+        assert {report.detail for report in reports} == {"it could not be forked: its zygote was lost"}
 
 
 async def test_S2_killed_with_a_dead_child_that_it_had_not_buried(make_app: MakeApp) -> None:

@@ -202,8 +202,12 @@ class Zygote:
             except BlockingIOError:
                 self._loop.add_writer(self._channel, self._flush)
                 return
+            except (BrokenPipeError, ConnectionResetError):
+                # It is dying: when its pidfd says so, those that it did not fork are told, with the true cause.
+                self._outbox.clear()
+                break
             except OSError as error:
-                # It is dying (its pidfd will say so), or too many fds are under way (ETOOMANYREFS).
+                # Too many fds are under way (ETOOMANYREFS), say.
                 _logger.warning("zygote %d takes no request: %s", self.pid, error)
                 self._outbox.popleft()
                 self.processes.pop(process.id, None)
