@@ -53,3 +53,11 @@ def test_every_metric_is_explained(make_app: Callable[[str], str]) -> None:
     names = set(re.findall(r'"(greenroom_[a-z_]+)"', source))
     assert len(names) > 15
     assert [name for name in sorted(names) if f"`{name}" not in page] == []
+
+
+def test_every_event_of_the_log_is_explained() -> None:
+    source = "".join(path.read_text() for path in (DOCS.parent / "src/greenroom").rglob("*.py"))
+    page = (DOCS / "logs-and-traces.md").read_text()
+    names = set(re.findall(r'log_fields\(\s*"([a-z_]+)"', source))
+    assert len(names) > 20
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []

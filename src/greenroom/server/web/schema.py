@@ -79,7 +79,8 @@ class ShowJob(Struct, forbid_unknown_fields=True):
 class CancelJob(Struct, forbid_unknown_fields=True):
     """The parameters of ``DELETE /v1/jobs/{id}``."""
 
-    reason: Annotated[str, Meta(max_length=1000)] = ""
+    # In a URL a character takes up to twelve bytes, and a longer line than 8,190 is refused before it is read.
+    reason: Annotated[str, Meta(max_length=500)] = ""
 
 
 class Resize(Struct, forbid_unknown_fields=True):
