@@ -29,9 +29,9 @@ class LiveKitOptions:
     new room (default: the app's)."""
     livekit_type: Literal["app", "room", "publisher", "participant"] = "app"
     """One job for each room, each publisher, or each participant; ``app``: what the app says."""
-    livekit_offer_timeout: float = 1.0
+    livekit_offer_timeout: float = 2.0
     """How long an offer may wait for a process that is on its way. The server gives an offer up after 2.8 s, over
-    all workers that it asks."""
+    all workers that it asks, and asks nobody again: with several workers a shorter time leaves them more of it."""
     livekit_restart: Literal["never", "on_crash", "on_worker_loss"] = "never"
     """Whether a job that crashed is started again in its room; on_worker_loss: also those of a worker that is gone,
     by any other one on the same server."""

@@ -1,0 +1,189 @@
+"""`python -m benchmarks.rooms`: rooms of a real LiveKit server, served by Greenroom and by livekit-agents' own worker.
+
+The same agent, unmodified, on the same server, in one run, the two workers in turn. Callers are in their rooms before;
+then all rooms are dispatched at once, once: a room that nobody takes is counted as that. Needs what `tests/rooms`
+needs: `python3 scripts/livekit_server.py`, and the packages of the `dev` extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
+
+import livekit_server
+from rooms.caller import Caller
+from rooms.livekit_server import LiveKitServer
+from rooms.stock_worker import AGENTS, StockWorker
+from server.running_worker import RunningWorker
+
+from greenroom.system import proc
+
+NAME = "greeter"
+PATIENCE = 45.0
+CPU_SECONDS = 20.0
+WORKERS = ("greenroom", "livekit-agents")
+
+
+@asynccontextmanager
+async def a_server() -> AsyncIterator[LiveKitServer]:
+    with tempfile.TemporaryDirectory() as folder:
+        server = LiveKitServer(livekit_server.ensure(), Path(folder, "livekit.log"))
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+@asynccontextmanager
+async def a_worker(kind: str, server: LiveKitServer, idle: int) -> AsyncIterator[int]:
+    """A worker that is registered and warm; gives its pid."""
+    agent = AGENTS / "answer.py"
+    if kind == "livekit-agents":
+        async with StockWorker(server, agent, agent_name=NAME, idle=idle) as stock:
+            await stock.ready()
+            await stock.logs(r"process \d+ is set up", count=idle)
+            yield stock.pid
+        return
+    options = ("--livekit-agent-name", NAME, "--num-idle-processes", str(idle))
+    async with RunningWorker(str(agent), *options, env={**os.environ, **server.environment}) as worker:
+        await worker.logs("registered as AW_")
+        await worker.until("/v1/pool", lambda answer: answer.body["idle"] >= idle)
+        yield worker.pid
+
+
+async def a_round(kind: str, rooms: int, idle: int) -> dict[str, Any]:
+    """One burst; all times in seconds after the dispatch was asked for, sorted."""
+    async with a_server() as server, a_worker(kind, server, idle), AsyncExitStack() as stack:
+        api = await stack.enter_async_context(server.api())
+        names = [f"room-{number}" for number in range(rooms)]
+        callers = [
+            await stack.enter_async_context(Caller(server.url, server.tokens.caller("ann", name), say=440))
+            for name in names
+        ]
+        for caller in callers:
+            await caller.connected()
+        await asyncio.sleep(1.0)  # the callers' own start is not to be measured
+        begin = time.monotonic()
+        await asyncio.gather(*(api.dispatch(NAME, name) for name in names))
+        seen = await asyncio.gather(*(see(caller, begin) for caller in callers))
+    return {
+        "worker": kind,
+        "rooms": rooms,
+        "not_taken": sum(not times for times in seen),
+        **{what: sorted(times[what] for times in seen if what in times) for what in ("entered", "joined", "heard")},
+    }
+
+
+async def see(caller: Caller, begin: float) -> dict[str, float]:
+    """When the agent's entrypoint ran, when it was in the room, when the caller heard its answer."""
+    times: dict[str, float] = {}
+    with suppress(AssertionError):  # nobody came, or it came to no answer
+        joined = await caller.event("joined", kind="agent", deadline=PATIENCE)
+        times["joined"] = joined["at"] - begin
+        attributes = await caller.attributes(joined["identity"], "entered")
+        times["entered"] = float(attributes["entered"]) - begin
+        heard = await caller.event("heard", identity=joined["identity"], deadline=PATIENCE)
+        times["heard"] = heard["at"] - begin
+    return times
+
+
+async def at_rest(kind: str, idle: int) -> dict[str, Any]:
+    """What a worker with idle processes, and nothing to do, takes."""
+    async with a_server() as server, a_worker(kind, server, idle) as pid:
+        await asyncio.sleep(5.0)
+        before = cpu_seconds(family(pid))
+        await asyncio.sleep(CPU_SECONDS)
+        there = family(pid)
+        return {
+            "worker": kind,
+            "idle": idle,
+            "cpu_percent": round(100 * (cpu_seconds(there) - before) / CPU_SECONDS, 2),
+            "private_mb": round(sum(map(private_mb, there)), 1),
+            "processes": len(there),
+        }
+
+
+def family(pid: int) -> list[int]:
+    found = [pid]
+    for parent in found:
+        found += proc.children(parent)
+    return found
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    ticks = 0
+    for pid in pids:
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def private_mb(pid: int) -> float:
+    try:
+        return proc.private_mb(pid)
+    except OSError:
+        return 0.0
+
+
+async def measure(rounds: int, sizes: list[int], idle: int) -> list[dict[str, Any]]:
+    results = [await at_rest(kind, idle) for kind in WORKERS]
+    print(json.dumps(results), file=sys.stderr)
+    for size in sizes:
+        for _ in range(rounds):
+            for kind in WORKERS:
+                results.append(await a_round(kind, size, idle))
+                print(json.dumps(results[-1]), file=sys.stderr)
+    return results
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Medians over the rounds of the median and of the last room."""
+    lines = ["| rooms | worker | entered, median / last | joined, median / last | heard, median / last | not taken |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    bursts = [result for result in results if "rooms" in result]
+    for size in sorted({burst["rooms"] for burst in bursts}):
+        for kind in WORKERS:
+            of_kind = [burst for burst in bursts if burst["rooms"] == size and burst["worker"] == kind]
+            cells = [over_rounds(of_kind, what) for what in ("entered", "joined", "heard")]
+            lost = sum(burst["not_taken"] for burst in of_kind)
+            lines.append(f"| {size} | {kind} | {' | '.join(cells)} | {lost} of {size * len(of_kind)} |")
+    return "\n".join(lines)
+
+
+def over_rounds(bursts: list[dict[str, Any]], what: str) -> str:
+    known = [burst[what] for burst in bursts if burst[what]]
+    if not known:
+        return "–"
+    middle = statistics.median(statistics.median(times) for times in known)
+    return f"{middle:.2f} / {statistics.median(times[-1] for times in known):.2f} s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rooms", type=int, nargs="+", default=[1, 10, 20])
+    parser.add_argument("--idle", type=int, default=3)
+    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/rooms.json")
+    arguments = parser.parse_args()
+    results = asyncio.run(measure(arguments.rounds, arguments.rooms, arguments.idle))
+    arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
