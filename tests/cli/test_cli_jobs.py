@@ -168,4 +168,5 @@ async def test_a_worker_that_dies_while_a_job_is_waited_for(make_app: MakeApp) -
         worker.signal(9)
         done = await waiting
         assert done.code == 5
-        assert "broke off" in done.err  # before or after the answer that it was started
+        # The worker may have died before its answer that the job was started had come, or after.
+        assert "broke off" in done.err or "what became of it is not known" in done.err
