@@ -16,7 +16,7 @@ from greenroom.pool.breaker import Breaker
 from greenroom.pool.clock import LONGEST_SLEEP, TOLERANCE, AwakeClock
 from greenroom.pool.exits import Decision, Evidence, ExitStatus, judge
 from greenroom.pool.memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
-from greenroom.pool.sizing import Demand, forks_needed
+from greenroom.pool.sizing import Demand, expected_wait, forks_needed
 from greenroom.pool.stalls import Sample, Stall, classify
 from greenroom.pool.states import State
 from greenroom.report import Outcome, Reason
@@ -64,6 +64,19 @@ def test_more_claims_never_mean_a_smaller_target(claims: int) -> None:
         for _ in range(number):
             demand.claimed(0.0)
     assert busy.idle_target(0.0, 1, 1000) >= quiet.idle_target(0.0, 1, 1000)
+
+
+@given(counts, counts, st.floats(0.001, 100), st.integers(1, 100))
+def test_the_expected_wait_is_of_whole_refills_and_grows_with_the_queue(
+    idle: int, waiting: int, refill: float, concurrent: int
+) -> None:
+    def wait(behind: int) -> float:
+        return expected_wait(idle=idle, waiting=behind, refill_seconds=refill, concurrent=concurrent)
+
+    assert (wait(waiting) == 0) == (idle > waiting)  # whoever is idle beyond those who wait takes it at once
+    assert wait(waiting) <= wait(waiting + 1) <= wait(waiting) + refill * 1.001
+    if idle <= waiting < idle + concurrent:
+        assert wait(waiting) == refill
 
 
 # --- breaker -------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from dispatcher import Dispatcher, Line, a_job, token
-from faults.stage import Stage
+from faults.stage import Stage, Visit
 from livekit.protocol import agent
 from server.running_worker import Answer, RunningWorker
-from source_scene import ACTOR, MakeApp, scene
+from source_scene import ACTOR, MakeApp, Scene, scene
 from support import eventually
 
 WORDS = str.maketrans(":/.", "___")
@@ -268,6 +268,65 @@ async def test_W2_a_burst_is_answered_against_reserved_processes_alone(make_app:
         for job in taken:
             await line.update(job.id, agent.JS_RUNNING)
         await at.started(*(job.id for job in taken))
+
+
+HELD_PREWARM = (
+    ACTOR
+    + """
+@app.prewarm
+async def prewarm(proc):
+    await on_stage("prewarm")
+    note("warm")
+"""
+)
+
+
+async def offered_more_than_are_idle(at: Scene) -> tuple[Line, Visit]:
+    """Two jobs are assigned to the two idle processes, and a third is offered, whose process is not warm yet."""
+    for _ in range(2):
+        (await at.stage.next("prewarm")).order("go on")
+    line = await (await at.dispatcher.line()).ready()
+    await at.worker.until("/v1/pool", lambda answer: answer.body["idle"] == 2)
+    for number in range(3):
+        await line.ask(a_job(f"AJ_{number}"))
+    third = await at.stage.next("prewarm")
+    for number in range(2):
+        assert (await line.answer(f"AJ_{number}")).available
+    for number in range(2):
+        await line.assign(a_job(f"AJ_{number}"))
+    return line, third
+
+
+async def test_W2_in_a_burst_all_are_answered_before_the_first_starts(make_app: MakeApp) -> None:
+    options = ("--livekit-start-delay", "5", "--max-concurrent-prewarms", "2")
+    async with scene(make_app, *options, source=HELD_PREWARM) as at:
+        line, third = await offered_more_than_are_idle(at)
+        await at.worker.until("/pressure", lambda answer: answer.body["sources"]["livekit"]["jobs"] == 2)
+        assert at.stage.starts() == {}
+        third.order("go on")
+        assert (await line.answer("AJ_2")).available
+        await line.assign(a_job("AJ_2"))
+        await at.started("AJ_0", "AJ_1", "AJ_2")
+
+
+@pytest.mark.parametrize("delay", ["0", "0.05"])
+async def test_a_start_is_put_off_for_the_time_that_is_set_and_no_longer(make_app: MakeApp, delay: str) -> None:
+    options = ("--livekit-start-delay", delay, "--max-concurrent-prewarms", "2")
+    async with scene(make_app, *options, source=HELD_PREWARM) as at:
+        await offered_more_than_are_idle(at)
+        await at.started("AJ_0", "AJ_1")
+
+
+async def test_W3_a_job_whose_start_is_put_off_is_let_go(make_app: MakeApp) -> None:
+    options = ("--livekit-start-delay", "5", "--max-concurrent-prewarms", "2")
+    async with scene(make_app, *options, source=HELD_PREWARM) as at:
+        line, third = await offered_more_than_are_idle(at)
+        await line.terminate("AJ_0")
+        await line.update("AJ_0", agent.JS_SUCCESS)
+        third.order("go on")
+        await line.update("AJ_1", agent.JS_RUNNING)
+        await at.started("AJ_1")
+        assert line.updates("AJ_0") == ["JS_SUCCESS"]
 
 
 @pytest.mark.parametrize(

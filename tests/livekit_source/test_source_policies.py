@@ -20,9 +20,10 @@ from greenroom.server.sources.livekit.backoff import backoff
 from greenroom.server.sources.livekit.config import ConfigError, registrations
 from greenroom.server.sources.livekit.jobs import Do, Event, JobTable, Phase, react
 from greenroom.server.sources.livekit.leases import Holding, Lease, LeaseBook
-from greenroom.server.sources.livekit.load import HIGHEST_LOAD, load_of
+from greenroom.server.sources.livekit.load import HIGHEST_LOAD, Load, load_of
 from greenroom.server.sources.livekit.outcomes import may_restart, status_of
 from greenroom.server.sources.livekit.protocol import ProtocolError, parse
+from greenroom.server.sources.livekit.starts import someone_waits
 from greenroom.server.sources.livekit.tokens import Signer, claims_of
 from greenroom.settings.livekit import LiveKitOptions
 
@@ -36,6 +37,7 @@ STATS = PoolStats(
     warming=0,
     jobs=0,
     waiting=0,
+    expected_wait=0.0,
     idle_target=3,
     generation=1,
     zygote_pid=1,
@@ -101,27 +103,34 @@ def test_jobs_that_are_over_are_forgotten_in_time() -> None:
 @given(st.integers(1, 500), st.data())
 def test_a_worker_with_a_free_slot_stays_below_what_servers_dispatch_to(max_jobs: int, data: st.DataObject) -> None:
     jobs = data.draw(st.integers(0, max_jobs - 1))
-    load = load_of(None, dataclasses.replace(STATS, jobs=jobs), max_jobs)
+    load = load_of(None, dataclasses.replace(STATS, jobs=jobs), max_jobs, 2.0)
     assert load.available
     assert load.value < SERVER_LIMIT
 
 
 @pytest.mark.parametrize("reason", ["full", "draining", "breaker_open"])
 def test_a_worker_that_cannot_take_a_session_is_full(reason: str) -> None:
-    load = load_of(None, dataclasses.replace(STATS, not_ready_reason=reason), 10)
+    load = load_of(None, dataclasses.replace(STATS, not_ready_reason=reason), 10, 2.0)
     assert (load.available, load.value, load.problem) == (False, 1.0, reason)
 
 
 def test_memory_and_whatever_else_closes_the_worker_make_it_full() -> None:
-    assert not load_of("memory", STATS, 10).available
+    assert not load_of("memory", STATS, 10, 2.0).available
 
 
-def test_without_a_warm_process_it_is_available_if_one_is_on_its_way_but_asked_after_others() -> None:
-    warming = dataclasses.replace(STATS, not_ready_reason="warming", idle=0, warming=1)
-    assert (load_of(None, warming, 10).available, load_of(None, warming, 10).value) == (True, HIGHEST_LOAD)
-    assert not load_of(None, dataclasses.replace(warming, warming=0), 10).available
-    assert not load_of(None, dataclasses.replace(warming, waiting=1), 10).available  # it is for another
-    assert load_of(None, dataclasses.replace(warming, warming=0, idle_target=0), 10).available
+@pytest.mark.parametrize(("wait", "is_available"), [(0.3, True), (2.0, True), (2.1, False), (None, False)])
+def test_without_a_warm_process_it_is_available_if_one_will_be_there_in_time_but_asked_after_others(
+    wait: float | None, is_available: bool
+) -> None:
+    stats = dataclasses.replace(STATS, not_ready_reason="warming", idle=0, expected_wait=wait)
+    load = load_of(None, stats, 10, 2.0)
+    assert load == Load(True, HIGHEST_LOAD, 0) if is_available else Load(False, 1.0, 0, "warming")
+
+
+@given(st.integers(0, 100), st.integers(0, 100))
+def test_a_start_is_put_off_only_for_those_who_wait_and_whose_process_is_on_its_way(waiting: int, warming: int) -> None:
+    stats = dataclasses.replace(STATS, waiting=waiting, warming=warming)
+    assert someone_waits(stats) == (waiting > 0 and warming > 0)
 
 
 # --- waits ----------------------------------------------------------------------------------------

@@ -26,11 +26,12 @@ Event = dict[str, Any]
 class Caller:
     """``async with Caller(url, token) as caller``: it joins, and has hung up at the end of the block.
 
-    ``say`` is what it says as soon as it has joined: a tone of so many hertz, or the path of a WAV file.
+    ``say`` is what it says as soon as it has joined: a tone of so many hertz, or the path of a WAV file. Whoever is
+    ``muted`` publishes nothing, not even silence, before it is told to say something.
     """
 
-    def __init__(self, url: str, token: str, *, say: int | str | None = None) -> None:
-        self._join = {"url": url, "token": token}
+    def __init__(self, url: str, token: str, *, say: int | str | None = None, muted: bool = False) -> None:
+        self._join = {"url": url, "token": token, "muted": muted}
         self._say = say
         self._process: asyncio.subprocess.Process
         self._reading: asyncio.Task[tuple[None, None]]

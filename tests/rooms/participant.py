@@ -3,8 +3,10 @@
 LiveKit's native runtime leaves threads behind, which must not live in the process that runs the tests. Commands come
 as JSON lines on stdin, the first of them ``join``. When stdin ends, the participant leaves.
 
-    {"do": "join", "url": ..., "token": ...}    {"do": "hush"}
+    {"do": "join", "url": ..., "token": ..., "muted": false}    {"do": "hush"}
     {"do": "say", "what": 440 or "file.wav"}    {"do": "data", "text": ...}    {"do": "hang_up"}
+
+A muted one publishes its microphone, and sends silence, only from its first "say" on.
 
 Events go as JSON lines to stdout, each with ``at``, the monotonic clock in seconds, which all processes of one machine
 share: connected, published, reconnecting, reconnected, disconnected (reason), failed (error); and about another one:
@@ -83,8 +85,10 @@ class Microphone:
         self._source = rtc.AudioSource(RATE, 1, queue_size_ms=2 * SPEECH_MS)  # short, so that "hush" is obeyed soon
         self._saying: Iterator[bytes] = iter(())
         self._asked = asyncio.Event()
+        self.is_open = False
 
     async def open(self, room: rtc.Room) -> None:
+        self.is_open = True
         track = rtc.LocalAudioTrack.create_audio_track("microphone", self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         await room.local_participant.publish_track(track, options)
@@ -165,11 +169,15 @@ class Participant:
         room.on("reconnected", lambda: tell("reconnected"))
         room.on("disconnected", self._on_disconnected)
 
-    async def join(self, url: str, token: str) -> None:
+    async def join(self, url: str, token: str, muted: bool) -> None:
         await self._room.connect(url, token)
         tell("connected", room=self._room.name, **facts(self._room.local_participant))
         for who in self._room.remote_participants.values():
             tell("joined", **facts(who))
+        if not muted:
+            await self._open_microphone()
+
+    async def _open_microphone(self) -> None:
         await self._microphone.open(self._room)
         tell("published")
         self._start(self._microphone.run())
@@ -181,6 +189,8 @@ class Participant:
                 case "join":
                     await self.join(**order)
                 case "say":
+                    if not self._microphone.is_open:
+                        await self._open_microphone()
                     self._microphone.say(**order)
                 case "hush":
                     self._microphone.hush()

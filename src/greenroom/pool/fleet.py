@@ -20,7 +20,7 @@ from .jobs import Jobs
 from .log_fields import log_fields
 from .process import Process
 from .sampler import MemorySampler
-from .sizing import Demand, forks_needed
+from .sizing import Demand, expected_wait, forks_needed
 from .stalls import Stall
 from .states import State
 
@@ -104,14 +104,13 @@ class Fleet:
             return
         now, generation = self.clock.now(), self.launcher.generation
         warming = sum(process.generation == generation for process in self.warming)
-        bound = self.breaker.tries_allowed(now, len(self.warming), self.options.max_concurrent_prewarms)
         missing = forks_needed(
             idle_target=self.idle_target(),
             idle=self.idle.count(generation),
             waiting=len(self.jobs.waiting),
             warming=warming,
             outgoing=len(self.warming) - warming,
-            concurrent=bound,
+            concurrent=self._prewarms_allowed(),
         )
         for _ in range(missing):
             if self.launcher is None or not self.fork_from(self.launcher):
@@ -133,6 +132,21 @@ class Fleet:
             return 0
         options = self.options
         return self.demand.idle_target(self.clock.now(), options.num_idle_processes, options.idle_ceiling)
+
+    def expected_wait(self) -> float | None:
+        """Seconds that a session which came now would wait for a process; ``None`` if there is nothing to fork from."""
+        if self.launcher is None:
+            return None
+        return expected_wait(
+            idle=len(self.idle),
+            waiting=len(self.jobs.waiting),
+            refill_seconds=self.demand.refill_seconds,
+            concurrent=max(self._prewarms_allowed(), 1),
+            delay=self.breaker.wait(self.clock.now()),
+        )
+
+    def _prewarms_allowed(self) -> int:
+        return self.breaker.tries_allowed(self.clock.now(), len(self.warming), self.options.max_concurrent_prewarms)
 
     def shed_idle(self, decision: Decision) -> None:
         """Have the idle processes exit that nobody waits for."""

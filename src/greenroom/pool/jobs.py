@@ -7,7 +7,6 @@ is claimed by one job, and no job's life delays another's.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -182,12 +181,11 @@ class Jobs:
 
     def _admit_to_queue(self, job_id: str, timeout: float, source: str) -> None:
         """Turn down what no process can be there for in time, by what one takes to become warm."""
-        fleet = self._fleet
-        rounds = math.ceil((len(self.waiting) + 1) / fleet.options.max_concurrent_prewarms)
-        expected = rounds * fleet.demand.refill_seconds
-        if fleet.launcher is None or expected > timeout or timeout <= 0:
-            message = f"no process is idle for job {job_id}, and the next one takes {expected:.2g} s"
-            raise self._turned_down(job_id, source, "warming", message, max(expected, 1.0))
+        expected = self._fleet.expected_wait()
+        if expected is None or expected > timeout or timeout <= 0:
+            when = "there is no zygote to fork one from" if expected is None else f"the next one takes {expected:.2g} s"
+            message = f"no process is idle for job {job_id}, and {when}"
+            raise self._turned_down(job_id, source, "warming", message, max(expected or 0.0, 1.0))
 
     def _turned_down(self, job_id: str, source: str, reason: str, message: str, retry_after: float) -> NoCapacity:
         self._events.publish(TurnedDown(job_id, source, reason, message))

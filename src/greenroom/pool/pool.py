@@ -64,6 +64,9 @@ class PoolStats:
     jobs: int
     """Accepted and not ended, those that wait included."""
     waiting: int
+    """For a process; among them sessions that are only offered."""
+    expected_wait: float | None
+    """Seconds that a session which came now would wait for a process: 0 if one is idle, ``None`` without a zygote."""
     idle_target: int
     generation: int | None
     """The generation that forks now; ``None`` while there is no zygote."""
@@ -330,6 +333,7 @@ class ProcessPool:
             warming=len(fleet.warming),
             jobs=len(fleet.jobs),
             waiting=len(fleet.jobs.waiting),
+            expected_wait=fleet.expected_wait(),
             idle_target=fleet.idle_target(),
             generation=launcher.generation if launcher else None,
             zygote_pid=next(iter(launcher.pids), None) if launcher else None,

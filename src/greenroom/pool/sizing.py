@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Demand", "forks_needed"]
+__all__ = ["Demand", "expected_wait", "forks_needed"]
 
 _HALF_LIFE = 10.0
 """Seconds in which half of the claim rate's memory fades: a burst is remembered, not for ever."""
@@ -58,3 +58,14 @@ def forks_needed(*, idle_target: int, idle: int, waiting: int, warming: int, out
     """
     missing = waiting + idle_target - idle - warming
     return max(0, min(missing, concurrent - warming - outgoing))
+
+
+def expected_wait(*, idle: int, waiting: int, refill_seconds: float, concurrent: int, delay: float = 0.0) -> float:
+    """Seconds that a session which came now would wait for a process, by what one has taken of late; 0 if one is idle.
+
+    ``refill_seconds`` is what each takes where ``concurrent`` are made at the same time, the first of them after
+    ``delay``.
+    """
+    if idle > waiting:
+        return 0.0
+    return delay + math.ceil((waiting - idle + 1) / concurrent) * refill_seconds

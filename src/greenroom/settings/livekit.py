@@ -12,6 +12,9 @@ __all__ = ["LiveKitOptions"]
 _LONGEST_OFFER = 2.8
 """After this many seconds the server has given an offer up, and the room stays without an agent."""
 
+_LONGEST_DELAY = 5.0
+"""A caller who hears nothing for longer hangs up."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveKitOptions:
@@ -32,6 +35,9 @@ class LiveKitOptions:
     livekit_offer_timeout: float = 2.0
     """How long an offer may wait for a process that is on its way. The server gives an offer up after 2.8 s, over
     all workers that it asks, and asks nobody again: with several workers a shorter time leaves them more of it."""
+    livekit_start_delay: float = 1.0
+    """The longest that a job's start is put off while other offers wait for a process that is on its way; 0 is never.
+    When more rooms come at once than processes are idle, all are answered before agents that join take the CPUs."""
     livekit_restart: Literal["never", "on_crash", "on_worker_loss"] = "never"
     """Whether a job that crashed is started again in its room; on_worker_loss: also those of a worker that is gone,
     by any other one on the same server."""
@@ -45,6 +51,11 @@ class LiveKitOptions:
             raise OptionError(
                 f"livekit_offer_timeout is {self.livekit_offer_timeout!r}; it must be a number of seconds from 0 to "
                 f"{_LONGEST_OFFER:g}, when the server gives up"
+            )
+        if not 0 <= self.livekit_start_delay <= _LONGEST_DELAY:
+            raise OptionError(
+                f"livekit_start_delay is {self.livekit_start_delay!r}; it must be a number of seconds from 0 to "
+                f"{_LONGEST_DELAY:g}"
             )
         if not 0 <= self.livekit_max_restarts < 1000:
             raise OptionError(f"livekit_max_restarts is {self.livekit_max_restarts!r}; it must be from 0 to 999")

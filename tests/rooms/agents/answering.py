@@ -71,7 +71,7 @@ class Answerer:
 
 
 async def answer(ctx: JobContext) -> None:
-    entered = time.monotonic()
+    entered, entered_ns = time.monotonic(), time.time_ns()
     break_start(ctx.job.metadata)
     answerer = Answerer(ctx.proc.userdata["tone"])
     tasks = set[asyncio.Task[None]]()
@@ -93,7 +93,13 @@ async def answer(ctx: JobContext) -> None:
     await ctx.connect()
     connected = time.monotonic()
     await answerer.open(ctx.room)
-    facts = {"pid": os.getpid(), "entered": entered, "connected": connected, "job": ctx.job.id}
+    facts = {
+        "pid": os.getpid(),
+        "entered": entered,
+        "connected": connected,
+        "picked_up": (entered_ns - ctx.job.state.started_at) / 1e9,  # since the server made its offer
+        "job": ctx.job.id,
+    }
     await ctx.room.local_participant.set_attributes({name: str(value) for name, value in facts.items()})
 
 

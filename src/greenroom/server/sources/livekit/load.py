@@ -4,7 +4,7 @@ A server dispatches to workers that are available and whose load is below its ``
 less loaded ones more often; and it never asks again for a room that no worker was available for. So this worker is
 available as long as a session could start, and its load stays below that target until then, however busy the
 machine: an offer that is turned down costs a few milliseconds, since the server asks the next worker; to be full for
-a moment costs the room. Full is only what will not change by itself within the time of an offer.
+a moment costs the room. Full is only what is not expected to change within the time that an offer may wait.
 """
 
 from __future__ import annotations
@@ -32,17 +32,12 @@ class Load:
 NOTHING = Load(False, 1.0, 0, "draining")
 
 
-def load_of(problem: str | None, stats: PoolStats, max_jobs: int) -> Load:
+def load_of(problem: str | None, stats: PoolStats, max_jobs: int, offer_timeout: float) -> Load:
     """``problem``: the word for why the worker takes no sessions, whatever its pool says."""
     problem = problem or stats.not_ready_reason
-    if problem == "warming" and _one_is_on_its_way(stats):
+    if problem == "warming" and stats.expected_wait is not None and stats.expected_wait <= offer_timeout:
         # Others that have a warm process are to be asked first.
         return Load(True, HIGHEST_LOAD, stats.jobs)
     if problem is not None:
         return Load(False, 1.0, stats.jobs, problem)
     return Load(True, round(HIGHEST_LOAD * stats.jobs / max_jobs, 4), stats.jobs)
-
-
-def _one_is_on_its_way(stats: PoolStats) -> bool:
-    """Or will be as soon as somebody asks, where none is to be idle."""
-    return stats.warming > stats.waiting or stats.idle_target == 0

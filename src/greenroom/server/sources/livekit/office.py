@@ -23,6 +23,7 @@ from .reporter import Reporter
 from .restart import Restarter
 from .rooms import Rooms
 from .sessions import Sessions
+from .starts import StartGate
 
 __all__ = ["Office"]
 
@@ -52,8 +53,10 @@ class Office:
         self._reporter = Reporter(self.load, self._connections)
         rooms = {server: Rooms(server, self._session) for server in dict.fromkeys(each.server for each in wanted)}
         self._restarter = Restarter(options, admission, rooms)
+        self._offer_timeout = options.livekit_offer_timeout
+        self._gate = StartGate(pool.stats, options.livekit_start_delay)
         self._sessions = Sessions(
-            pool, admission, options.livekit_offer_timeout, self._restarter.ended, self._jobs_changed
+            pool, admission, self._offer_timeout, self._gate, self._restarter.ended, self._jobs_changed
         )
         self._watches = self._loss_watches(options, rooms)
         self._tasks: list[asyncio.Task[None]] = []
@@ -100,7 +103,8 @@ class Office:
         if self._is_paused:
             return Load(False, 1.0, stats.jobs, "draining")
         problem = self._admission.problem()
-        return load_of(None if problem is None else problem.reason, stats, self._pool.options.max_jobs)
+        reason = None if problem is None else problem.reason
+        return load_of(reason, stats, self._pool.options.max_jobs, self._offer_timeout)
 
     def status(self) -> dict[str, Any]:
         state, detail = self._state()
@@ -152,6 +156,7 @@ class Office:
 
     def _on_event(self, event: Event) -> None:
         self._reporter.poke()
+        self._gate.poke()
         if isinstance(event, Reloaded):
             self._compare_registrations()
 

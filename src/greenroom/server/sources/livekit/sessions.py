@@ -25,6 +25,7 @@ from .connection import Connection
 from .jobs import Do, Event, JobTable, Phase
 from .outcomes import status_of
 from .protocol import Assigned, JobStatus, Offered
+from .starts import StartGate
 
 __all__ = ["Session", "Sessions"]
 
@@ -72,6 +73,7 @@ class Sessions:
         pool: ProcessPool,
         admission: Admission,
         offer_timeout: float,
+        gate: StartGate,
         on_end: Callable[[Session, ExitReport], object],
         on_change: Callable[[], object],
     ) -> None:
@@ -81,6 +83,7 @@ class Sessions:
         self._pool = pool
         self._admission = admission
         self._offer_timeout = min(offer_timeout, LONGEST_OFFER)
+        self._gate = gate
         self._on_end = on_end
         self._on_change = on_change
         self._sessions: dict[str, Session] = {}
@@ -184,7 +187,6 @@ class Sessions:
     def _start(self, session: Session, assignment: Assigned) -> None:
         if session.expiry is not None:
             session.expiry.cancel()
-        now = time.time()
         session.job = assignment.job
         session.order = replace(
             session.order,
@@ -192,9 +194,22 @@ class Sessions:
             url=assignment.url or session.connection.registration.server.url,
             token=assignment.token,
             worker_id=session.connection.worker_id,
-            assigned_at=now,
-            launched_at=now,
+            assigned_at=time.time(),
         )
+        if self._gate.is_open:
+            self._launch(session)
+        else:
+            session.following = self._spawn(self._launch_later(session), f"greenroom-livekit-{session.id}")
+
+    async def _launch_later(self, session: Session) -> None:
+        await self._gate.opened()
+        if session.terminated:
+            self._tell_end(session, "success", "")  # as the server itself counts it
+        else:
+            self._launch(session)
+
+    def _launch(self, session: Session) -> None:
+        session.order = replace(session.order, launched_at=time.time())
         assert session.acceptance is not None
         try:
             session.handle = session.acceptance.start(payload.encode(session.order.encode()))
