@@ -40,15 +40,19 @@ def read_json(path: Path) -> Results:
 
 
 def update_page(results: Results) -> None:
-    """Replace what stands between the markers."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{markdown(results)}\n{END}{after}")
+    replace_between(BEGIN, END, markdown(results))
+
+
+def replace_between(begin: str, end: str, text: str) -> None:
+    """Put this between two markers of docs/benchmarks.md."""
+    before, _, rest = PAGE.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def markdown(results: Results) -> str:
     notes = Notes()
-    parts = [_provenance(results), _figure_table(results["figures"], notes)]
+    parts = [provenance(results), _figure_table(results["figures"], notes)]
     if results["scaling"]:
         parts += [_thousand(results["scaling"]), *_scaling_tables(results["scaling"], notes)]
     if notes.texts:
@@ -68,7 +72,7 @@ class Notes:
         return f"<sup>{self.texts.index(text) + 1}</sup>"
 
 
-def _provenance(results: Results) -> str:
+def provenance(results: Results) -> str:
     machine = results["machine"]
     versions = ", ".join(
         f"{name} {machine[name]}" for name in ("greenroom", "livekit-agents", "pebble", "node") if name in machine
@@ -87,7 +91,7 @@ def _figure_table(figures: dict[str, dict[str, Any]], notes: Notes) -> str:
     for figure in measured:
         cells = [_cell(figure, name, figures[figure.key].get(name), notes) for name in names]
         rows.append([figure.title, figure.target, *cells])
-    return _table(rows)
+    return table(rows)
 
 
 def _cell(figure: Figure, name: str, told: dict[str, Any] | None, notes: Notes) -> str:
@@ -136,7 +140,7 @@ def _scaling_table(peers: dict[str, list[dict[str, Any]]], notes: Notes) -> str:
     for name, points in peers.items():
         by_size = {point["sessions"]: point for point in points}
         rows.append([PEERS[name].label, *(_scaling_cell(by_size.get(size), notes) for size in sizes)])
-    return _table(rows)
+    return table(rows)
 
 
 def _scaling_cell(point: dict[str, Any] | None, notes: Notes) -> str:
@@ -150,7 +154,7 @@ def _scaling_cell(point: dict[str, Any] | None, notes: Notes) -> str:
     )
 
 
-def _table(rows: list[list[str]]) -> str:
+def table(rows: list[list[str]]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + " --- |" * len(rows[0]))
     return "\n".join(lines)

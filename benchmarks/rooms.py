@@ -1,8 +1,9 @@
 """`python -m benchmarks.rooms`: rooms of a real LiveKit server, served by Greenroom and by livekit-agents' own worker.
 
-The same agent, unmodified, on the same server, in one run, the two workers in turn. Callers are in their rooms before;
-then all rooms are dispatched at once, once: a room that nobody takes is counted as that. Needs what `tests/rooms`
-needs: `python3 scripts/livekit_server.py`, and the packages of the `dev` extra.
+The same agent, unmodified, on the same server, in one run, the two workers in turn. Callers are in their rooms before,
+and say nothing until their agent is there; then all rooms are dispatched at once, once: a room that nobody takes is
+counted as that. Needs what `tests/rooms` needs: `python3 scripts/livekit_server.py`, and the packages of the `bench`
+extra. What was measured goes into benchmarks/results/rooms.json, and from there into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import asyncio
 import json
 import os
-import statistics
+import signal
 import sys
 import tempfile
 import time
@@ -29,13 +30,16 @@ from rooms.livekit_server import LiveKitServer
 from rooms.stock_worker import AGENTS, StockWorker
 from server.running_worker import RunningWorker
 
+from benchmarks import report, rooms_report
+from benchmarks.machine import facts
+from benchmarks.rooms_report import TIMES, WORKERS
 from greenroom.system import proc
 
 NAME = "greeter"
 PATIENCE = 45.0
 CPU_SECONDS = 20.0
-WORKERS = ("greenroom", "livekit-agents")
-TIMES = ("picked up", "entered", "joined", "heard")
+ROOMS_AFTER_LOSS = 6
+"""Dispatched in the moment in which one of two workers begins to drain, or is killed."""
 
 
 @asynccontextmanager
@@ -70,23 +74,41 @@ async def a_round(kind: str, rooms: int, idle: int) -> dict[str, Any]:
     """One burst; all times in seconds after the dispatch was asked for, sorted."""
     async with a_server() as server, a_worker(kind, server, idle), AsyncExitStack() as stack:
         api = await stack.enter_async_context(server.api())
-        names = [f"room-{number}" for number in range(rooms)]
-        callers = [
-            await stack.enter_async_context(Caller(server.url, server.tokens.caller("ann", name), muted=True))
-            for name in names
-        ]
-        for caller in callers:
-            await caller.connected()
-        await asyncio.sleep(1.0)  # the callers' own start is not to be measured
+        callers = await call_in(server, stack, rooms)
         begin = time.monotonic()
-        await asyncio.gather(*(api.dispatch(NAME, name) for name in names))
-        seen = await asyncio.gather(*(see(caller, begin) for caller in callers))
-    return {
-        "worker": kind,
-        "rooms": rooms,
-        "not_taken": sum(not times for times in seen),
-        **{what: sorted(times[what] for times in seen if what in times) for what in TIMES},
-    }
+        await asyncio.gather(*(api.dispatch(NAME, room) for room in callers))
+        seen = await asyncio.gather(*(see(caller, begin) for caller in callers.values()))
+    return {"worker": kind, "rooms": rooms, **sorted_out(seen)}
+
+
+def sorted_out(seen: list[dict[str, float]]) -> dict[str, Any]:
+    times = {what: sorted(times[what] for times in seen if what in times) for what in TIMES}
+    return {"not_taken": sum(not times for times in seen), **times}
+
+
+async def a_loss(kind: str, sign: signal.Signals, idle: int) -> dict[str, Any]:
+    """Of two workers one begins to drain, or is killed; rooms are dispatched in that moment."""
+    async with a_server() as server, AsyncExitStack() as stack:
+        lost, _ = [await stack.enter_async_context(a_worker(kind, server, idle)) for _ in range(2)]
+        api = await stack.enter_async_context(server.api())
+        callers = await call_in(server, stack, ROOMS_AFTER_LOSS)
+        begin = time.monotonic()
+        os.kill(lost, sign)
+        await asyncio.gather(*(api.dispatch(NAME, room) for room in callers))
+        seen = await asyncio.gather(*(see(caller, begin) for caller in callers.values()))
+    return {"worker": kind, "loss": sign.name, **sorted_out(seen)}
+
+
+async def call_in(server: LiveKitServer, stack: AsyncExitStack, rooms: int) -> dict[str, Caller]:
+    """One caller in each room, who waits."""
+    callers = {}
+    for name in (f"room-{number}" for number in range(rooms)):
+        caller = Caller(server.url, server.tokens.caller("ann", name), muted=True)
+        callers[name] = await stack.enter_async_context(caller)
+    for caller in callers.values():
+        await caller.connected()
+    await asyncio.sleep(1.0)  # their own start is not to be measured
+    return callers
 
 
 async def see(caller: Caller, begin: float) -> dict[str, float]:
@@ -152,29 +174,12 @@ async def measure(rounds: int, sizes: list[int], idle: int) -> list[dict[str, An
             for kind in WORKERS:
                 results.append(await a_round(kind, size, idle))
                 print(json.dumps(results[-1]), file=sys.stderr)
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        for _ in range(rounds):
+            for kind in WORKERS:
+                results.append(await a_loss(kind, sign, idle))
+                print(json.dumps(results[-1]), file=sys.stderr)
     return results
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    """Medians over the rounds of the median and of the last room."""
-    lines = [f"| rooms | worker | {' | '.join(f'{what}, median / last' for what in TIMES)} | not taken |"]
-    lines.append("| --- | --- |" + " --- |" * len(TIMES) + " --- |")
-    bursts = [result for result in results if "rooms" in result]
-    for size in sorted({burst["rooms"] for burst in bursts}):
-        for kind in WORKERS:
-            of_kind = [burst for burst in bursts if burst["rooms"] == size and burst["worker"] == kind]
-            cells = [over_rounds(of_kind, what) for what in TIMES]
-            lost = sum(burst["not_taken"] for burst in of_kind)
-            lines.append(f"| {size} | {kind} | {' | '.join(cells)} | {lost} of {size * len(of_kind)} |")
-    return "\n".join(lines)
-
-
-def over_rounds(bursts: list[dict[str, Any]], what: str) -> str:
-    known = [burst[what] for burst in bursts if burst[what]]
-    if not known:
-        return "–"
-    middle = statistics.median(statistics.median(times) for times in known)
-    return f"{middle:.2f} / {statistics.median(times[-1] for times in known):.2f} s"
 
 
 def main() -> None:
@@ -182,11 +187,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rooms", type=int, nargs="+", default=[1, 10, 20])
     parser.add_argument("--idle", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/rooms.json")
+    parser.add_argument("--json", type=Path, default=rooms_report.LATEST)
     arguments = parser.parse_args()
+    begun, about = time.monotonic(), {"machine": facts()}
     results = asyncio.run(measure(arguments.rounds, arguments.rooms, arguments.idle))
-    arguments.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(table(results))
+    about |= {"command": " ".join(["python -m benchmarks.rooms", *sys.argv[1:]]), "idle": arguments.idle}
+    report.write_json({**about, "minutes": (time.monotonic() - begun) / 60, "results": results}, arguments.json)
+    print(rooms_report.markdown(report.read_json(arguments.json)))
+    if arguments.json == rooms_report.LATEST:
+        rooms_report.render()
 
 
 if __name__ == "__main__":

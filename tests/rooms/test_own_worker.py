@@ -123,6 +123,44 @@ async def test_W5_a_server_that_is_restarted_finds_the_worker_again(livekit: Liv
             await ann.hears((await ann.agent())["identity"])
 
 
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+async def test_new_rooms_go_to_the_other_worker_when_one_is_drained_or_killed(
+    livekit: LiveKitServer, sign: signal.Signals
+) -> None:
+    async with (
+        a_worker(livekit, name="greeter") as first,
+        a_worker(livekit, name="greeter") as second,
+        livekit.api() as api,
+        AsyncExitStack() as stack,
+    ):
+        await registered(first)
+        await registered(second)
+        rooms = [f"room-{n}" for n in range(4)]
+        callers = [await stack.enter_async_context(a_caller(livekit, room)) for room in rooms]
+        for caller in callers:
+            await caller.connected()
+        await api.dispatch("greeter", rooms[0])
+        agent = (await callers[0].agent())["identity"]
+        await callers[0].hears(agent)
+        served_by_first = any("AJ_" in line and "started in process" in line for line in first.lines)
+        busy, other = (first, second) if served_by_first else (second, first)
+        busy.signal(sign)
+        if sign == signal.SIGTERM:
+            await busy.logs("draining")
+        else:
+            await eventually(lambda: is_gone(busy.pid), "end of the worker")
+        for room in rooms[1:]:
+            await api.dispatch("greeter", room)
+        for caller in callers[1:]:
+            await caller.hears((await caller.agent())["identity"])
+        started = [line for line in other.lines if "started in process" in line]
+        assert len(started) == 3
+        if sign == signal.SIGTERM:
+            await callers[0].send("leave")  # its call went on all the time
+            await busy.logs(r"succeeded: completed")
+            await busy.logs("ended$")
+
+
 # --- started again --------------------------------------------------------------------------------
 
 

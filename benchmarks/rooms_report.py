@@ -1,0 +1,145 @@
+"""What `benchmarks.rooms` measured, as the tables and the plot of docs/benchmarks.md.
+
+`python -m benchmarks.rooms_report` makes them anew from benchmarks/results/rooms.json, and measures nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks import plot, report
+
+__all__ = ["LATEST", "TIMES", "WORKERS", "markdown", "render"]
+
+LATEST = report.LATEST.with_name("rooms.json")
+PICTURE = plot.PICTURE.with_name("rooms.png")
+BEGIN, END = "<!-- begin: rooms -->", "<!-- end: rooms -->"
+
+WORKERS = ("greenroom", "livekit-agents")
+TIMES = ("picked up", "entered", "joined", "heard")
+"""In the order in which they come; all but the first since the dispatch was asked for."""
+_COLORS = dict(zip(WORKERS, ("#0a7f4f", "#d9622b"), strict=True))
+_LOSSES = {"SIGTERM": "drained", "SIGKILL": "killed"}
+
+Burst = dict[str, Any]
+
+
+def render() -> None:
+    results = report.read_json(LATEST)
+    report.replace_between(BEGIN, END, markdown(results))
+    draw(results["results"])
+
+
+def markdown(results: report.Results) -> str:
+    measured = results["results"]
+    bursts = [one for one in measured if "rooms" in one]
+    losses = [one for one in measured if "loss" in one]
+    parts = [report.provenance(results), _bursts_table(bursts), _every_join(bursts)]
+    if losses:
+        parts += [_losses_text(losses), _losses_table(losses)]
+    return "\n\n".join([*parts, _rest_text([one for one in measured if "cpu_percent" in one])])
+
+
+def _bursts_table(bursts: list[Burst]) -> str:
+    """Medians over the rounds of the median and of the last room."""
+    rows = [["rooms", "worker", *(f"{what}, median / last" for what in TIMES), "not taken"]]
+    for size in sorted({burst["rooms"] for burst in bursts}):
+        for kind in WORKERS:
+            of_kind = [burst for burst in bursts if burst["rooms"] == size and burst["worker"] == kind]
+            rows.append([str(size), kind, *_cells(of_kind), _not_taken(of_kind, size)])
+    return report.table(rows)
+
+
+def _losses_text(losses: list[Burst]) -> str:
+    rooms = losses[0]["not_taken"] + len(losses[0]["joined"])
+    return f"Two workers, one of which is drained or killed in the moment in which {rooms} rooms are dispatched:"
+
+
+def _losses_table(losses: list[Burst]) -> str:
+    rows = [["one is", "workers", *(f"{what}, median / last" for what in TIMES), "not taken"]]
+    for sign, word in _LOSSES.items():
+        for kind in WORKERS:
+            of_kind = [one for one in losses if one["loss"] == sign and one["worker"] == kind]
+            rooms = of_kind[0]["not_taken"] + len(of_kind[0]["joined"])
+            rows.append([word, kind, *_cells(of_kind), _not_taken(of_kind, rooms)])
+    return report.table(rows)
+
+
+def _cells(bursts: list[Burst]) -> list[str]:
+    return [_over_rounds(bursts, what) for what in TIMES]
+
+
+def _over_rounds(bursts: list[Burst], what: str) -> str:
+    known = [burst[what] for burst in bursts if burst[what]]
+    if not known:
+        return "–"
+    middle = statistics.median(statistics.median(times) for times in known)
+    last = statistics.median(times[-1] for times in known)
+    if what == "picked up":
+        return f"{1000 * middle:,.0f} / {1000 * last:,.0f} ms"
+    return f"{middle:.2f} / {last:.2f} s"
+
+
+def _not_taken(bursts: list[Burst], rooms: int) -> str:
+    return f"{sum(burst['not_taken'] for burst in bursts)} of {rooms * len(bursts)}"
+
+
+def _every_join(bursts: list[Burst]) -> str:
+    """One round each of ten rooms: that whose last room is the median of all rounds."""
+    lines = []
+    for kind in WORKERS:
+        rounds = [burst["joined"] for burst in bursts if burst["rooms"] == 10 and burst["worker"] == kind]
+        if rounds:
+            middle = sorted(rounds, key=lambda times: times[-1])[(len(rounds) - 1) // 2]
+            lines.append(f"{kind}: {' '.join(f'{seconds:.2f}' for seconds in middle)}")
+    return "Ten rooms, from the dispatch to each agent in its room, in s. " + "; ".join(lines) + "."
+
+
+def _rest_text(at_rest: list[Burst]) -> str:
+    told = [
+        f"{one['private_mb']:.0f} MB private in {one['processes']} processes and {one['cpu_percent']:.1f} % of a core "
+        f"({one['worker']})"
+        for one in at_rest
+    ]
+    return f"At rest with {at_rest[0]['idle']} idle processes: {', '.join(told)}."
+
+
+# --- the plot -------------------------------------------------------------------------------------
+
+
+def draw(measured: list[Burst]) -> None:
+    """How many rooms have their agent, as time goes by; a line for each round."""
+    mpl.rcParams["font.family"] = "DejaVu Sans"
+    bursts = [one for one in measured if one.get("rooms", 0) > 1]
+    sizes = sorted({burst["rooms"] for burst in bursts})
+    figure = Figure(figsize=(12, 4.4), facecolor="white", layout="constrained")
+    for axes, size in zip(figure.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
+        _panel(axes, size, [burst for burst in bursts if burst["rooms"] == size])
+    figure.suptitle("Rooms dispatched at once, 3 idle processes, 2 cores", fontsize=13, x=0.01, ha="left")
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PICTURE, dpi=130)
+
+
+def _panel(axes: Axes, size: int, bursts: list[Burst]) -> None:
+    end = max(burst["joined"][-1] for burst in bursts if burst["joined"])
+    for burst in bursts:
+        kind, times = burst["worker"], burst["joined"]
+        x, y = [0.0, *times, end], [0, *range(1, len(times) + 1), len(times)]
+        axes.step(x, y, where="post", color=_COLORS[kind], linewidth=2.2 if kind == WORKERS[0] else 1.5, label=kind)
+    axes.axhline(size, color="#59636e", linewidth=0.8, linestyle=":")
+    axes.set_title(f"{size} rooms", fontsize=11, loc="left")
+    axes.set_xlabel("seconds after the dispatch")
+    axes.set_ylabel("agents in their rooms")
+    axes.grid(True, color="#e6e8eb")
+    handles, labels = axes.get_legend_handles_labels()
+    by_label = dict(zip(labels, handles, strict=True))
+    axes.legend(by_label.values(), by_label.keys(), frameon=False, loc="lower right")
+
+
+if __name__ == "__main__":
+    render()
