@@ -51,14 +51,18 @@ def webrtc_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def livekit(livekit_binary: Path, webrtc_network: None, tmp_path: Path) -> Iterator[LiveKitServer]:
-    """A running server of the test's own. Its log is shown when the test fails."""
+    """A running server of the test's own. What its log says of agents and of troubles is shown when the test fails."""
     server = LiveKitServer(livekit_binary, tmp_path / "livekit.log")
     try:
         asyncio.run(server.start())
         yield server
     finally:
         asyncio.run(server.kill())
-        print(server.log)
+        print("\n".join(filter(_is_telling, server.log.splitlines())))
+
+
+def _is_telling(line: str) -> bool:
+    return "\tINFO\t" not in line or "livekit.agents" in line or "agent/client.go" in line
 
 
 def _missing(reason: str) -> Any:
