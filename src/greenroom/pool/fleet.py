@@ -48,6 +48,8 @@ class Fleet:
         self.services = services
         self.clock = services.clock
         self.launcher: Launcher | None = None
+        self.generation = 0
+        """The latest that serves. What is of a later one is on trial: a session gets new code when all do."""
         self.processes: dict[str, Process] = {}
         self.idle = IdleQueue()
         self.warming: set[Process] = set()
@@ -87,7 +89,7 @@ class Fleet:
     def take_idle(self) -> Process | None:
         """The next idle process that is alive at this moment; those of the present generation first."""
         found, unfit = None, []
-        for process in self.idle.in_order(self.launcher.generation if self.launcher else None):
+        for process in self.idle.in_order(self.generation):
             if process.is_alive():
                 found = process
                 break
@@ -191,7 +193,11 @@ class Fleet:
     def use_launcher(self, launcher: Launcher) -> None:
         """Fork from this one from now on; what is idle of it may serve."""
         self.launcher, self.trouble = launcher, None
+        self.generation = launcher.generation
         self._known_facts = launcher.facts or self._known_facts
+        proven = [process for process in self.processes_of(launcher) if process.is_idle]
+        for process in sorted(proven, key=lambda process: process.idle_since):
+            self._may_serve(process)
         self.jobs.serve_waiting()
         self.balance()
 
@@ -260,12 +266,16 @@ class Fleet:
 
     def became_idle(self, process: Process) -> None:
         self.demand.refilled(process.refill_seconds)
-        self._known_facts = process.facts or self._known_facts
         seconds = (process.fork_seconds, process.prewarm_seconds, process.refill_seconds)
         self.services.events.publish(ProcessWarmed(process.id, process.pid, process.generation, *seconds))
-        self.idle.add(process)
+        if process.generation <= self.generation:
+            self._may_serve(process)
         self._on_idle(process)
         self._offer_idle()
+
+    def _may_serve(self, process: Process) -> None:
+        self._known_facts = process.facts or self._known_facts
+        self.idle.add(process)
 
     def released(self, process: Process) -> None:
         if self.launcher is not None and process.generation < self.launcher.generation:
