@@ -11,7 +11,7 @@ import pytest
 from stage import Stage, Visit, assert_recovered
 from support import eventually, idle_pids, is_gone, kill, zygote_pid
 
-from greenroom import AppLoadError, NoCapacity, PrewarmError, ProcessPool
+from greenroom import AppLoadError, NoCapacity, PoolClosed, PrewarmError, ProcessPool
 
 MakeApp = Callable[[str], str]
 
@@ -297,3 +297,38 @@ async def test_S6_a_pool_with_nothing_idle_but_on_trial_is_not_ready(make_app: M
             await reload
             report = await waiting.wait()
             assert (report.outcome, report.generation) == ("succeeded", 2)
+
+
+async def test_S6_a_drain_gives_a_reload_up(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD)
+        async with ProcessPool(app, num_idle_processes=2, max_idle_processes=2, prewarm_timeout=50) as pool:
+            job = await pool.launch("stay")
+            visit = await stage.next("job")
+            rewrite(app, "@app.entrypoint", HELD)
+            reload = asyncio.create_task(pool.reload())
+            await all_but_one_on_trial(stage, pool, 2)
+            draining = asyncio.create_task(pool.drain(3600))
+            with pytest.raises(PoolClosed, match="draining"):
+                await reload
+            await eventually(lambda: [process.job_id for process in pool.processes] == [job.id])
+            visit.order("leave")
+            assert (await job.wait()).result == "old"
+            await draining
+            with pytest.raises(PoolClosed, match="draining"):
+                await pool.reload()
+
+
+async def test_S6_code_that_has_loaded_only_when_the_pool_drains_does_not_serve(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD)
+        async with ProcessPool(app, num_idle_processes=1) as pool:
+            held = '@app.preload\ndef preload():\n    block_on_stage("preload")\n\n'
+            rewrite(app, "@app.entrypoint", f"{held}@app.entrypoint")
+            reload = asyncio.create_task(pool.reload())
+            visit = await stage.next("preload")
+            await pool.drain(3600)
+            visit.order("go on")
+            with pytest.raises(PoolClosed, match="draining"):
+                await reload
+            assert pool.stats().generation == 1

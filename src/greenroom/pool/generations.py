@@ -61,11 +61,11 @@ class Generations:
     async def reload(self) -> None:
         """Load the app anew and serve from that; if it does not load or become warm, nothing changes.
 
-        Raises :class:`AppLoadError` or :class:`PrewarmError`. Jobs that run go on with the code they have.
+        Raises :class:`AppLoadError`, :class:`PrewarmError`, or :class:`PoolClosed` if the pool drains. Jobs that
+        run go on with the code they have.
         """
         async with self._changing:
-            if self._fleet.is_closing:  # while this waited for the reload before it
-                raise PoolClosed("the pool was closed before the app was reloaded")
+            self._check_wanted()
             begin = time.monotonic()
             new = await self._load_and_prove()
             self._fleet.breaker.succeeded()  # those failures were the old code's
@@ -77,15 +77,28 @@ class Generations:
                 self._retire(launcher, "its code was reloaded")
             self._fleet.balance()
 
+    def give_up_reload(self) -> None:
+        """The pool drains: new code would have nothing to serve, and what is on trial would hold the drain up."""
+        if self._trial is not None:
+            self._trial.fail("the pool is draining")
+
+    def _check_wanted(self) -> None:
+        """A pool that drains or closes needs no new code."""
+        if self._fleet.is_draining or self._fleet.is_closing:
+            doing = "closed" if self._fleet.is_closing else "draining"
+            raise PoolClosed(f"the pool is {doing}: it is not reloaded any more")
+
     async def _load_and_prove(self) -> Zygote | Spawner:
         try:
             new = await self._load()
             try:
+                self._check_wanted()
                 await self._prove(new)
             except BaseException:
-                self._retire(new, "the new code did not become warm")
+                self._retire(new, "the new code does not serve")
                 raise
         except (AppLoadError, PrewarmError) as error:
+            self._check_wanted()  # if it is not, that is the cause, and says nothing about the code
             self._events.publish(ReloadFailed(str(error)))
             raise
         return new
