@@ -168,6 +168,23 @@ async def test_P10_a_process_that_was_reserved_over_a_reload_serves_or_goes(make
         assert {process.generation for process in pool.processes} == {2}
 
 
+async def test_S2_a_process_that_was_reserved_while_its_zygote_was_lost_is_idle_again(make_app: MakeApp) -> None:
+    """The replacement has the same code: a later generation is not in itself a newer one."""
+    async with ProcessPool(make_app(ECHO), **steady(1) | {"idle_ttl": 3600}) as pool:
+        reservation = await pool.reserve()
+        kept = reservation.pid
+        kill(lost := zygote_pid(pool))
+        await eventually(lambda: pool.stats().zygote_pid not in (None, lost), "replacement of the zygote")
+        reservation.release()
+        assert kept in idle_pids(pool)
+        again = [await pool.reserve(timeout=20), await pool.reserve(timeout=20)]
+        assert kept in {other.pid for other in again}
+        await pool.reload()  # now its code is old
+        for other in again:
+            other.release()
+        await eventually(lambda: [r.detail for r in pool.recent_reports if r.pid == kept] == ["its code was reloaded"])
+
+
 @pytest.mark.parametrize("kill_it", [False, True])
 async def test_P3_closing_while_processes_are_reserved(make_app: MakeApp, kill_it: bool) -> None:
     pool = ProcessPool(make_app(ECHO), num_idle_processes=2)

@@ -48,8 +48,9 @@ class Fleet:
         self.services = services
         self.clock = services.clock
         self.launcher: Launcher | None = None
-        self.generation = 0
-        """The latest that serves. What is of a later one is on trial: a session gets new code when all do."""
+        self.generation = self.code_since = 0
+        """The latest that serves, and the first with the same code: a lost zygote's replacement is a later one.
+        What is of one later still is on trial: a session gets new code when all do."""
         self.processes: dict[str, Process] = {}
         self.idle = IdleQueue()
         self.warming: set[Process] = set()
@@ -190,10 +191,12 @@ class Fleet:
         _logger.warning("a process did not become warm (%d in a row): %s", failures, cause, extra=extra)
         self._on_warm_failure()
 
-    def use_launcher(self, launcher: Launcher) -> None:
+    def use_launcher(self, launcher: Launcher, *, has_new_code: bool) -> None:
         """Fork from this one from now on; what is idle of it may serve."""
         self.launcher, self.trouble = launcher, None
         self.generation = launcher.generation
+        if has_new_code:
+            self.code_since = launcher.generation
         self._known_facts = launcher.facts or self._known_facts
         proven = [process for process in self.processes_of(launcher) if process.is_idle]
         for process in sorted(proven, key=lambda process: process.idle_since):
@@ -278,7 +281,7 @@ class Fleet:
         self.idle.add(process)
 
     def released(self, process: Process) -> None:
-        if self.launcher is not None and process.generation < self.launcher.generation:
+        if process.generation < self.code_since:
             process.stop(Decision("drained", "its code was reloaded"))
         else:
             self.idle.add(process)
@@ -347,9 +350,10 @@ class Fleet:
             self._failed(f"it died as soon as it was idle: {report.detail}")
 
     def _was_wanted(self, process: Process) -> bool:
-        """Whether its end says something about the app; what becomes of old code says nothing about the new."""
-        is_old = self.launcher is not None and process.generation != self.launcher.generation
-        return not (process.is_recalled or process.was_abandoned or is_old)
+        """Whether its end says something about the app; what becomes of old code, or of code
+        on trial, says nothing about what is served."""
+        is_served = self.code_since <= process.generation <= self.generation
+        return is_served and not (process.is_recalled or process.was_abandoned)
 
     def fork_overdue(self, process: Process) -> None:
         _logger.error("the zygote did not fork %s in time; it is replaced", process.label)

@@ -56,7 +56,7 @@ class Generations:
 
     async def start(self) -> None:
         """Load the app. Raises :class:`AppLoadError`."""
-        self._serve_from(await self._load())
+        self._serve_from(await self._load(), has_new_code=True)
 
     async def reload(self) -> None:
         """Load the app anew and serve from that; if it does not load or become warm, nothing changes.
@@ -69,7 +69,7 @@ class Generations:
             begin = time.monotonic()
             new = await self._load_and_prove()
             self._fleet.breaker.succeeded()  # those failures were the old code's
-            self._serve_from(new)
+            self._serve_from(new, has_new_code=True)
             self._events.publish(Reloaded(new.generation, time.monotonic() - begin))
             # A lost zygote may have left idle processes: they have the old code, too.
             lost: set[Launcher] = {process.launcher for process in self._fleet.processes.values()}
@@ -150,8 +150,8 @@ class Generations:
             ),
         )
 
-    def _serve_from(self, launcher: Launcher) -> None:
-        self._fleet.use_launcher(launcher)
+    def _serve_from(self, launcher: Launcher, *, has_new_code: bool) -> None:
+        self._fleet.use_launcher(launcher, has_new_code=has_new_code)
         pid = next(iter(launcher.pids), None)
         loaded = launcher.loaded if isinstance(launcher, Zygote) else None
         seconds = (loaded.import_seconds, loaded.preload_seconds) if loaded else (0.0, 0.0)
@@ -256,7 +256,7 @@ class Generations:
                     _logger.error("the zygote could not be replaced; trying again: %s", error, extra=extra)
                 else:
                     self.zygote_restarts += 1
-                    self._serve_from(launcher)
+                    self._serve_from(launcher, has_new_code=False)
 
 
 class _Trial:
