@@ -161,11 +161,9 @@ class Worker:
         """False if that failed, or is not wanted any more. Those that are open may have brought sessions by then."""
         try:
             return await _unless(self._stopping, self._sources.open(self._admission))
-        except GreenroomError as error:
-            self._exit_code, cause = ExitCode.USAGE, error
-        except TimeoutError as error:
-            self._exit_code, cause = ExitCode.NEGATIVE, error
-        _logger.error("%s", cause)
+        except (GreenroomError, TimeoutError) as error:
+            _logger.error("%s", error)
+            self._exit_code = ExitCode.NEGATIVE if isinstance(error, TimeoutError) else ExitCode.USAGE
         self._begin_to_stop("a source of sessions did not open")
         return False
 
