@@ -274,6 +274,21 @@ async def test_W4_a_request_that_is_turned_down_costs_nothing_else(
         assert (await pool.launch("fine", timeout=20)).launch_type == "warm"
 
 
+async def test_offers_that_come_to_nothing_raise_no_idle_target(make_app: MakeApp) -> None:
+    slow = ASKED + "\n@app.prewarm\nasync def prewarm(proc):\n    await asyncio.sleep(1)\n"
+    options = {"num_idle_processes": 1, "max_idle_processes": 20, "max_concurrent_prewarms": 20}
+    async with ProcessPool(make_app(slow), **options) as pool:
+        for _ in range(30):
+            assert isinstance(await (await pool.reserve(False, timeout=20)).ask(), Reject)
+            (await pool.reserve(timeout=20)).release("it went to another worker")
+        assert pool.stats().idle_target == 1
+        orders = [asyncio.create_task(pool.reserve(True, timeout=20)) for _ in range(20)]
+        handles = [reservation.launch() for reservation in await asyncio.gather(*orders)]
+        assert pool.stats().idle_target > 1  # those that were ordered do
+        for handle in handles:
+            assert (await handle.wait()).outcome == "succeeded"
+
+
 @pytest.mark.parametrize("how", ["hang", "block"])
 async def test_W4_a_request_function_that_hangs_loses_its_process(make_app: MakeApp, how: str) -> None:
     async with ProcessPool(make_app(ASKED), **steady(1), request_timeout=0.2) as pool:
