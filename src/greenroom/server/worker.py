@@ -77,9 +77,7 @@ class Worker:
         self._event_log = EventLog(self._pool)
         self._spans = exporter_for(options.tracing)
         if self._spans is not None:
-            from .tracing import SessionTracer  # with packages of an extra
-
-            SessionTracer(self._pool, self._spans.tracer)
+            self._spans.follow(self._pool)
         self._http = HttpSource()
         self._sources = SourceGroup([self._http, LiveKitSource(self._pool, settings.livekit), *more_sources])
         self._drain_timeout = options.drain_timeout
