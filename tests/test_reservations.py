@@ -168,6 +168,23 @@ async def test_P10_a_process_that_was_reserved_over_a_reload_serves_or_goes(make
         assert {process.generation for process in pool.processes} == {2}
 
 
+async def test_S2_a_process_that_was_reserved_while_its_zygote_was_lost_is_idle_again(make_app: MakeApp) -> None:
+    """The replacement has the same code: a later generation is not in itself a newer one."""
+    async with ProcessPool(make_app(ECHO), **steady(1) | {"idle_ttl": 3600}) as pool:
+        reservation = await pool.reserve()
+        kept = reservation.pid
+        kill(lost := zygote_pid(pool))
+        await eventually(lambda: pool.stats().zygote_pid not in (None, lost), "replacement of the zygote")
+        reservation.release()
+        assert kept in idle_pids(pool)
+        again = [await pool.reserve(timeout=20), await pool.reserve(timeout=20)]
+        assert kept in {other.pid for other in again}
+        await pool.reload()  # now its code is old
+        for other in again:
+            other.release()
+        await eventually(lambda: [r.detail for r in pool.recent_reports if r.pid == kept] == ["its code was reloaded"])
+
+
 @pytest.mark.parametrize("kill_it", [False, True])
 async def test_P3_closing_while_processes_are_reserved(make_app: MakeApp, kill_it: bool) -> None:
     pool = ProcessPool(make_app(ECHO), num_idle_processes=2)
@@ -255,6 +272,21 @@ async def test_W4_a_request_that_is_turned_down_costs_nothing_else(
         ends = [report.reason for report in pool.recent_reports if report.pid == kept]
         assert (kept in idle_pids(pool) or ends == ["idle_expired"]) is survives
         assert (await pool.launch("fine", timeout=20)).launch_type == "warm"
+
+
+async def test_offers_that_come_to_nothing_raise_no_idle_target(make_app: MakeApp) -> None:
+    slow = ASKED + "\n@app.prewarm\nasync def prewarm(proc):\n    await asyncio.sleep(1)\n"
+    options = {"num_idle_processes": 1, "max_idle_processes": 20, "max_concurrent_prewarms": 20}
+    async with ProcessPool(make_app(slow), **options) as pool:
+        for _ in range(30):
+            assert isinstance(await (await pool.reserve(False, timeout=20)).ask(), Reject)
+            (await pool.reserve(timeout=20)).release("it went to another worker")
+        assert pool.stats().idle_target == 1
+        orders = [asyncio.create_task(pool.reserve(True, timeout=20)) for _ in range(20)]
+        handles = [reservation.launch() for reservation in await asyncio.gather(*orders)]
+        assert pool.stats().idle_target > 1  # those that were ordered do
+        for handle in handles:
+            assert (await handle.wait()).outcome == "succeeded"
 
 
 @pytest.mark.parametrize("how", ["hang", "block"])

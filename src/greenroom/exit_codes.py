@@ -13,7 +13,8 @@ class ExitCode(IntEnum):
     OK = 0
     """Done; or, of a worker: ended by a signal, after a drain."""
     NEGATIVE = 1
-    """The command did its work, and the answer is no: a job that failed, an app with a finding, a refused request."""
+    """The command did its work, and the answer is no: a job that failed, an app with a finding, a refused request.
+    Of a worker: a source of sessions did not open in time."""
     USAGE = 2
     """An argument, a flag, an environment variable or the settings file was not understood. Nothing was started."""
     APP = 3

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stage import Stage, assert_recovered
+from stage import Stage, Visit, assert_recovered
 from support import eventually, idle_pids, is_gone, kill, zygote_pid
 
-from greenroom import AppLoadError, NoCapacity, PrewarmError, ProcessPool
+from greenroom import AppLoadError, NoCapacity, PoolClosed, PrewarmError, ProcessPool
 
 MakeApp = Callable[[str], str]
 
@@ -246,3 +246,89 @@ async def test_S6_all_idle_processes_are_of_the_new_code_when_a_reload_returns(m
             assert len(idle_pids(pool)) >= 3
             assert before.isdisjoint(idle_pids(pool))
             await assert_recovered(pool, 3)
+
+
+async def all_but_one_on_trial(stage: Stage, pool: ProcessPool, count: int) -> Visit:
+    """Let ``count - 1`` processes of new code become idle; the last one is held in its prewarm."""
+    visits = [await stage.next("prewarm") for _ in range(count)]
+    for visit in visits[:-1]:
+        visit.order("go on")
+    on_trial = {visit.pid for visit in visits[:-1]}
+    await eventually(lambda: on_trial <= set(idle_pids(pool)), "idle processes on trial")
+    return visits[-1]
+
+
+async def test_S6_what_is_on_trial_neither_counts_as_idle_nor_is_shed(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD)
+        options = {"num_idle_processes": 3, "max_idle_processes": 3, "idle_ttl": 0.01, "prewarm_timeout": 50}
+        async with ProcessPool(app, **options) as pool:
+            before = set(idle_pids(pool))
+            rewrite(app, "@app.entrypoint", HELD)
+            reload = asyncio.create_task(pool.reload())
+            last = await all_but_one_on_trial(stage, pool, 3)
+            assert pool.stats().idle == 3
+            pool.resize(2, max_idle_processes=2)  # the surplus goes at once, and is one
+            await eventually(lambda: len(before & set(idle_pids(pool))) == 2)
+            assert len(idle_pids(pool)) == 4
+            assert not [report for report in pool.recent_reports if report.generation == 2]
+            last.order("go on")
+            await reload
+            assert before.isdisjoint(idle_pids(pool))
+            assert pool.stats().idle == 3
+
+
+async def test_S6_a_pool_with_nothing_idle_but_on_trial_is_not_ready(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(f"@app.prewarm\nasync def prewarm(proc):\n    pass\n{OLD}")
+        async with ProcessPool(app, num_idle_processes=2, max_idle_processes=2, prewarm_timeout=50) as pool:
+            rewrite(app, "    pass", '    await on_stage("prewarm")')
+            reload = asyncio.create_task(pool.reload())
+            last = await all_but_one_on_trial(stage, pool, 2)
+            zygote = zygote_pid(pool)
+            kill(zygote)  # no more of the old code, for as long as the reload takes
+            await eventually(lambda: pool.stats().zygote_pid is None)
+            for _ in range(2):
+                await pool.launch("stay")
+            assert (pool.stats().ready, pool.stats().idle) == (False, 0)
+            waiting = pool.submit()
+            assert pool.stats().waiting == 1  # for proven code
+            last.order("go on")
+            await reload
+            report = await waiting.wait()
+            assert (report.outcome, report.generation) == ("succeeded", 2)
+
+
+async def test_S6_a_drain_gives_a_reload_up(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD)
+        async with ProcessPool(app, num_idle_processes=2, max_idle_processes=2, prewarm_timeout=50) as pool:
+            job = await pool.launch("stay")
+            visit = await stage.next("job")
+            rewrite(app, "@app.entrypoint", HELD)
+            reload = asyncio.create_task(pool.reload())
+            await all_but_one_on_trial(stage, pool, 2)
+            draining = asyncio.create_task(pool.drain(3600))
+            with pytest.raises(PoolClosed, match="draining"):
+                await reload
+            await eventually(lambda: [process.job_id for process in pool.processes] == [job.id])
+            visit.order("leave")
+            assert (await job.wait()).result == "old"
+            await draining
+            with pytest.raises(PoolClosed, match="draining"):
+                await pool.reload()
+
+
+async def test_S6_code_that_has_loaded_only_when_the_pool_drains_does_not_serve(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD)
+        async with ProcessPool(app, num_idle_processes=1) as pool:
+            held = '@app.preload\ndef preload():\n    block_on_stage("preload")\n\n'
+            rewrite(app, "@app.entrypoint", f"{held}@app.entrypoint")
+            reload = asyncio.create_task(pool.reload())
+            visit = await stage.next("preload")
+            await pool.drain(3600)
+            visit.order("go on")
+            with pytest.raises(PoolClosed, match="draining"):
+                await reload
+            assert pool.stats().generation == 1

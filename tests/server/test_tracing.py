@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from faults.stage import PLAIN, Stage
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from running_worker import RunningWorker
@@ -204,3 +205,19 @@ def test_what_the_environment_says_holds() -> None:
     assert exporter_for("auto", endpoint | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) is None
     with pytest.raises(OptionError, match=r"OTEL_EXPORTER_OTLP_PROTOCOL is 'grpc'.*http/protobuf"):
         exporter_for("on", endpoint | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
+
+
+async def test_what_was_released_in_the_last_moment_is_told(make_app: MakeApp) -> None:
+    asked = PLAIN + '\n@app.request\nasync def request(request):\n    await on_stage("asked")\n'
+    async with Stage(make_app) as stage, receiving() as (receiver, environment):
+        options = ("--num-idle-processes", "1", "--request-timeout", "50")
+        async with RunningWorker(stage.app(asked), *options, env=environment) as worker:
+            caller = asyncio.create_task(worker.post(id="hung-up"))
+            visit = await stage.next("asked")
+            caller.cancel()
+            await visit.left()
+            worker.signal(signal.SIGTERM)
+            assert await worker.ends() == 0
+    session = receiver.of("hung-up")
+    assert set(session) == {"session", "offer"}
+    assert attributes(session["session"])["greenroom.reason"] == "released"

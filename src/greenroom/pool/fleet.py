@@ -48,6 +48,9 @@ class Fleet:
         self.services = services
         self.clock = services.clock
         self.launcher: Launcher | None = None
+        self.generation = self.code_since = 0
+        """The latest that serves, and the first with the same code: a lost zygote's replacement is a later one.
+        What is of one later still is on trial: a session gets new code when all do."""
         self.processes: dict[str, Process] = {}
         self.idle = IdleQueue()
         self.warming: set[Process] = set()
@@ -87,7 +90,7 @@ class Fleet:
     def take_idle(self) -> Process | None:
         """The next idle process that is alive at this moment; those of the present generation first."""
         found, unfit = None, []
-        for process in self.idle.in_order(self.launcher.generation if self.launcher else None):
+        for process in self.idle.in_order(self.generation):
             if process.is_alive():
                 found = process
                 break
@@ -202,10 +205,16 @@ class Fleet:
         _logger.warning("a process did not become warm (%d in a row): %s", failures, cause, extra=extra)
         self._on_warm_failure()
 
-    def use_launcher(self, launcher: Launcher) -> None:
+    def use_launcher(self, launcher: Launcher, *, has_new_code: bool) -> None:
         """Fork from this one from now on; what is idle of it may serve."""
         self.launcher, self.trouble = launcher, None
+        self.generation = launcher.generation
+        if has_new_code:
+            self.code_since = launcher.generation
         self._known_facts = launcher.facts or self._known_facts
+        proven = [process for process in self.processes_of(launcher) if process.is_idle]
+        for process in sorted(proven, key=lambda process: process.idle_since):
+            self._may_serve(process)
         self.jobs.serve_waiting()
         self.balance()
 
@@ -274,15 +283,19 @@ class Fleet:
 
     def became_idle(self, process: Process) -> None:
         self.demand.refilled(process.refill_seconds)
-        self._known_facts = process.facts or self._known_facts
         seconds = (process.fork_seconds, process.prewarm_seconds, process.refill_seconds)
         self.services.events.publish(ProcessWarmed(process.id, process.pid, process.generation, *seconds))
-        self.idle.add(process)
+        if process.generation <= self.generation:
+            self._may_serve(process)
         self._on_idle(process)
         self._offer_idle()
 
+    def _may_serve(self, process: Process) -> None:
+        self._known_facts = process.facts or self._known_facts
+        self.idle.add(process)
+
     def released(self, process: Process) -> None:
-        if self.launcher is not None and process.generation < self.launcher.generation:
+        if process.generation < self.code_since:
             process.stop(Decision("drained", "its code was reloaded"))
         else:
             self.idle.add(process)
@@ -351,9 +364,10 @@ class Fleet:
             self._failed(f"it died as soon as it was idle: {report.detail}")
 
     def _was_wanted(self, process: Process) -> bool:
-        """Whether its end says something about the app; what becomes of old code says nothing about the new."""
-        is_old = self.launcher is not None and process.generation != self.launcher.generation
-        return not (process.is_recalled or process.was_abandoned or is_old)
+        """Whether its end says something about the app; what becomes of old code, or of code
+        on trial, says nothing about what is served."""
+        is_served = self.code_since <= process.generation <= self.generation
+        return is_served and not (process.is_recalled or process.was_abandoned)
 
     def fork_overdue(self, process: Process) -> None:
         _logger.error("the zygote did not fork %s in time; it is replaced", process.label)

@@ -56,20 +56,20 @@ class Generations:
 
     async def start(self) -> None:
         """Load the app. Raises :class:`AppLoadError`."""
-        self._serve_from(await self._load())
+        self._serve_from(await self._load(), has_new_code=True)
 
     async def reload(self) -> None:
         """Load the app anew and serve from that; if it does not load or become warm, nothing changes.
 
-        Raises :class:`AppLoadError` or :class:`PrewarmError`. Jobs that run go on with the code they have.
+        Raises :class:`AppLoadError`, :class:`PrewarmError`, or :class:`PoolClosed` if the pool drains. Jobs that
+        run go on with the code they have.
         """
         async with self._changing:
-            if self._fleet.is_closing:  # while this waited for the reload before it
-                raise PoolClosed("the pool was closed before the app was reloaded")
+            self._check_wanted()
             begin = time.monotonic()
             new = await self._load_and_prove()
             self._fleet.breaker.succeeded()  # those failures were the old code's
-            self._serve_from(new)
+            self._serve_from(new, has_new_code=True)
             self._events.publish(Reloaded(new.generation, time.monotonic() - begin))
             # A lost zygote may have left idle processes: they have the old code, too.
             lost: set[Launcher] = {process.launcher for process in self._fleet.processes.values()}
@@ -77,15 +77,28 @@ class Generations:
                 self._retire(launcher, "its code was reloaded")
             self._fleet.balance()
 
+    def give_up_reload(self) -> None:
+        """The pool drains: new code would have nothing to serve, and what is on trial would hold the drain up."""
+        if self._trial is not None:
+            self._trial.fail("the pool is draining")
+
+    def _check_wanted(self) -> None:
+        """A pool that drains or closes needs no new code."""
+        if self._fleet.is_draining or self._fleet.is_closing:
+            doing = "closed" if self._fleet.is_closing else "draining"
+            raise PoolClosed(f"the pool is {doing}: it is not reloaded any more")
+
     async def _load_and_prove(self) -> Zygote | Spawner:
         try:
             new = await self._load()
             try:
+                self._check_wanted()
                 await self._prove(new)
             except BaseException:
-                self._retire(new, "the new code did not become warm")
+                self._retire(new, "the new code does not serve")
                 raise
         except (AppLoadError, PrewarmError) as error:
+            self._check_wanted()  # if it is not, that is the cause, and says nothing about the code
             self._events.publish(ReloadFailed(str(error)))
             raise
         return new
@@ -137,8 +150,8 @@ class Generations:
             ),
         )
 
-    def _serve_from(self, launcher: Launcher) -> None:
-        self._fleet.use_launcher(launcher)
+    def _serve_from(self, launcher: Launcher, *, has_new_code: bool) -> None:
+        self._fleet.use_launcher(launcher, has_new_code=has_new_code)
         pid = next(iter(launcher.pids), None)
         loaded = launcher.loaded if isinstance(launcher, Zygote) else None
         seconds = (loaded.import_seconds, loaded.preload_seconds) if loaded else (0.0, 0.0)
@@ -243,7 +256,7 @@ class Generations:
                     _logger.error("the zygote could not be replaced; trying again: %s", error, extra=extra)
                 else:
                     self.zygote_restarts += 1
-                    self._serve_from(launcher)
+                    self._serve_from(launcher, has_new_code=False)
 
 
 class _Trial:

@@ -1,4 +1,4 @@
-"""The processes that wait for a job, in the order in which they became idle."""
+"""The processes that wait for a job, in the order in which they became idle. Those on trial are not among them."""
 
 from __future__ import annotations
 
@@ -41,13 +41,10 @@ class IdleQueue:
     def oldest(self, number: int) -> list[Process]:
         return list(islice(self._processes, max(number, 0)))
 
-    def in_order(self, generation: int | None) -> Iterator[Process]:
-        """Those of that generation first, then older ones; each in the order in which they became idle.
-
-        Newer ones are on trial: a session gets new code when all do. ``None``: any.
-        """
-        if generation is None or self._per_generation[generation] == len(self):
+    def in_order(self, generation: int) -> Iterator[Process]:
+        """Those of that generation first, then the others; each in the order in which they became idle."""
+        if self._per_generation[generation] == len(self):
             return iter(self._processes)
         present = (process for process in self._processes if process.generation == generation)
-        older = (process for process in self._processes if process.generation < generation)
-        return chain(present, older)
+        others = (process for process in self._processes if process.generation != generation)
+        return chain(present, others)

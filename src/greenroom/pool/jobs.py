@@ -75,7 +75,8 @@ class Jobs:
             launch.expiry = self._clock.call_later(timeout, self._expire, launch)
         self.live[launch.job_id] = launch
         self._fleet.empty.clear()
-        self._fleet.demand.claimed(self._clock.now())
+        if not launch.is_held:
+            self._fleet.demand.claimed(self._clock.now())
         if process is not None:
             self._fleet.balance_soon()
         else:
@@ -96,6 +97,8 @@ class Jobs:
         if launch.process is not None and launch.process.state is State.RESERVED:
             self._claim(launch.process, launch)
         # Else its process has died, or is about to: then it waits in the queue, or soon will.
+        self._fleet.demand.claimed(self._clock.now())  # not before: of what was only offered, nothing may come
+        self._fleet.balance_soon()
         self._events.publish(JobAccepted(launch.job_id, launch.source, launch.launch_type))
 
     def ask(self, launch: Launch, timeout: float) -> asyncio.Future[tuple[Answer, bytes]]:

@@ -163,6 +163,7 @@ class ProcessPool:
         fleet, timeout = self._open_fleet(), checked_seconds("timeout", timeout)
         fleet.is_draining = True
         self._events.publish(Draining(timeout))
+        self._generations.give_up_reload()
         fleet.shed_idle(Decision("drained", "the pool is draining"))
         overdue = fleet.clock.call_later(timeout, self._drain_overdue, timeout)
         try:
@@ -271,7 +272,8 @@ class ProcessPool:
         """Serve from newly loaded code; jobs that run end on the code they started with.
 
         Raises :class:`AppLoadError` or :class:`PrewarmError` if the new code does not load or become
-        warm: then the old code goes on serving as if nothing had been.
+        warm: then the old code goes on serving as if nothing had been. Raises :class:`PoolClosed` if the pool
+        drains, or begins to: then nothing is reloaded any more.
         """
         self._open_fleet()
         await self._generations.reload()

@@ -18,6 +18,9 @@ from ..errors import OptionError
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+    from ..pool import ProcessPool
+    from .tracing import SessionTracer
+
 __all__ = ["Exporter", "exporter_for"]
 
 _logger = logging.getLogger("greenroom")
@@ -33,10 +36,18 @@ class Exporter:
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
-        self.tracer = provider.get_tracer("greenroom")
+        self._tracers: list[SessionTracer] = []
+
+    def follow(self, pool: ProcessPool) -> None:
+        """Send the sessions of a pool, until :meth:`close`."""
+        from .tracing import SessionTracer  # with packages of an extra
+
+        self._tracers.append(SessionTracer(pool, self._provider.get_tracer("greenroom")))
 
     async def close(self) -> None:
         """Send what is left, but wait no longer than a moment for a collector that does not answer."""
+        for tracer in self._tracers:
+            tracer.close()
         loop, is_done = asyncio.get_running_loop(), asyncio.Event()
 
         def shut_down() -> None:

@@ -59,6 +59,7 @@ class SessionTracer:
         self._sessions: dict[str, _Session] = {}
         self._turned_down = Budget(TURNED_DOWN_RATE, TURNED_DOWN_BURST)
         self._left_out = 0
+        self._released: dict[Released, asyncio.TimerHandle] = {}
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             Offered: self._on_offered,
             TurnedDown: self._on_turned_down,
@@ -73,7 +74,11 @@ class SessionTracer:
         self._unsubscribe = pool.subscribe(self._on_event)
 
     def close(self) -> None:
+        """Tell what is known. The pool is closed: there is nothing more to come."""
         self._unsubscribe()
+        for event, timer in list(self._released.items()):
+            timer.cancel()
+            self._end_released(event)
 
     def _on_event(self, event: Event) -> None:
         handler = self._handlers.get(type(event))
@@ -107,9 +112,11 @@ class SessionTracer:
 
     def _on_released(self, event: Released) -> None:
         # If the app has turned it down, that is told a few turns of the loop later, and is the better reason.
-        asyncio.get_running_loop().call_later(_TELLING, self._end_released, event)
+        loop = asyncio.get_running_loop()
+        self._released[event] = loop.call_later(_TELLING, self._end_released, event)
 
     def _end_released(self, event: Released) -> None:
+        del self._released[event]
         session = self._sessions.get(event.job_id)
         if session is None or session.accepted_at is not None or session.offered_at > event.at:
             return

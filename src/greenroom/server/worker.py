@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import signal
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from .metrics import Metrics
 from .orphans import OrphanReaper
 from .otel import exporter_for
 from .reload import Reloader, watch
-from .sources import HttpSource, LiveKitSource, Source
+from .sources import HttpSource, LiveKitSource, Source, SourceGroup
 from .systemd import Notifier
 from .web import HttpServer, listen
 from .web.events import About, EventsApi
@@ -50,10 +50,19 @@ class Worker:
     """Serves an app until a signal ends it.
 
     SIGTERM and SIGINT drain: accepted jobs go on for up to ``drain_timeout``, and no others are taken. A second
-    one ends them at once. SIGHUP reloads; so do changed sources, if there is a folder to watch.
+    one ends them at once. SIGHUP reloads; so do changed sources, if there is a folder to watch. ``more_sources`` are
+    sources of sessions beside those that are always there.
     """
 
-    def __init__(self, app: str, settings: Settings, *, watched: Path | None = None, is_dev: bool = False) -> None:
+    def __init__(
+        self,
+        app: str,
+        settings: Settings,
+        *,
+        watched: Path | None = None,
+        is_dev: bool = False,
+        more_sources: Iterable[Source] = (),
+    ) -> None:
         self._app = app
         self._pool_options = settings.pool
         self._options = options = settings.server
@@ -68,11 +77,9 @@ class Worker:
         self._event_log = EventLog(self._pool)
         self._spans = exporter_for(options.tracing)
         if self._spans is not None:
-            from .tracing import SessionTracer  # with packages of an extra
-
-            SessionTracer(self._pool, self._spans.tracer)
+            self._spans.follow(self._pool)
         self._http = HttpSource()
-        self._sources: list[Source] = [self._http, LiveKitSource(self._pool, settings.livekit)]
+        self._sources = SourceGroup([self._http, LiveKitSource(self._pool, settings.livekit), *more_sources])
         self._drain_timeout = options.drain_timeout
         self._systemd = Notifier()
         self._reloader = Reloader(self._pool, lambda: self._systemd.reloading(f"serving {app}"))
@@ -100,16 +107,16 @@ class Worker:
         await server.start()
         try:
             if await self._load():
-                self._announce(str(server.url))
-                await self._steer()
+                if await self._open_sources():
+                    self._announce(str(server.url))
+                    await self._steer()
                 await self._drain()
         finally:
             if not self._ending.is_set():
                 await _unless(self._ending, self._pool.aclose())
             await self._pool.aclose(kill=True)  # after a second signal; else there is nothing left to kill
             await self._book.settled()
-            for source in self._sources:
-                await source.close()
+            await self._sources.close()
             events.close()
             self._event_log.close()
             await server.close()
@@ -120,7 +127,7 @@ class Worker:
     def _operations(self, events: EventsApi) -> list[Operation]:
         """All that can be asked for by HTTP."""
         tells_details = self._options.token is None
-        health = HealthApi(self._pool, self._admission, self._board, self._source_status, tells_details=tells_details)
+        health = HealthApi(self._pool, self._admission, self._board, self._sources.status, tells_details=tells_details)
         jobs, pool = JobsApi(self._book), PoolApi(self._pool, self._reloader, self._drain_by_request)
         return [
             *self._http.operations(),
@@ -131,9 +138,6 @@ class Worker:
             *MetricsApi(self._metrics).operations(),
             *PageFiles().operations(),
         ]
-
-    def _source_status(self) -> dict[str, dict[str, Any]]:
-        return {source.name: source.status() for source in self._sources}
 
     # --- phases ----------------------------------------------------------------------------------
 
@@ -149,18 +153,17 @@ class Worker:
             return False
         if is_loaded and not self._stopping.is_set():
             self._admission.closed = None
-            return await self._open_sources()
         return is_loaded
 
     async def _open_sources(self) -> bool:
-        for source in self._sources:
-            try:
-                await source.open(self._admission)
-            except GreenroomError as error:
-                _logger.error("sessions from %s cannot be taken: %s", source.name, error)
-                self._exit_code = ExitCode.USAGE
-                return False
-        return True
+        """False if that failed, or is not wanted any more. Those that are open may have brought sessions by then."""
+        try:
+            return await _unless(self._stopping, self._sources.open(self._admission))
+        except (GreenroomError, TimeoutError) as error:
+            _logger.error("%s", error)
+            self._exit_code = ExitCode.NEGATIVE if isinstance(error, TimeoutError) else ExitCode.USAGE
+        self._begin_to_stop("a source of sessions did not open")
+        return False
 
     def _announce(self, url: str) -> None:
         stats = self._pool.stats()
@@ -219,8 +222,7 @@ class Worker:
         _logger.info("%s: stopping", cause, extra=log_fields("stopping", cause=cause))
         # From this moment on, not from when the drain begins.
         self._admission.closed = _STOPPING
-        for source in self._sources:
-            source.pause()
+        self._sources.pause()
         self._systemd.stopping()
         self._stopping.set()
 

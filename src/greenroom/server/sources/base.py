@@ -26,10 +26,13 @@ class Source(Protocol):
         """What an operator should know of it, as plain data: above all its ``state``, in a word."""
 
     async def open(self, admission: Admission) -> None:
-        """Begin to take sessions. Called once the pool is warm."""
+        """Begin to take sessions. Called once the pool is warm; cancelled if the worker ends, or if it takes too long.
+
+        Raises :class:`GreenroomError` if it can take none, as things are set up.
+        """
 
     def pause(self) -> None:
         """The worker drains: see to it that no more arrive. What was accepted goes on, and its end is told."""
 
     async def close(self) -> None:
-        """The last job has ended. Called also if the source was never opened."""
+        """The last job has ended. Called also if the source was never opened; cancelled if it takes too long."""

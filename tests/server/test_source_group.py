@@ -1,0 +1,141 @@
+"""W1: a source that hangs or fails holds up neither the other sources nor the end of the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import DEADLINE
+
+from greenroom import GreenroomError, ProcessPool
+from greenroom.server.admission import Admission
+from greenroom.server.jobs import JobBook
+from greenroom.server.memory import MemoryRoom
+from greenroom.server.sources.group import SourceGroup
+
+MakeApp = Callable[[str], str]
+
+
+class Scripted:
+    """A source that hangs or raises where it is told to, and writes down what it was asked."""
+
+    def __init__(self, name: str, **faults: str) -> None:
+        self.name = name
+        self.asked: list[str] = []
+        self._faults = faults
+
+    def status(self) -> dict[str, Any]:
+        return {"state": "open"}
+
+    async def open(self, admission: Admission) -> None:
+        await self._act("open")
+
+    def pause(self) -> None:
+        self.asked.append("pause")
+        if "pause" in self._faults:
+            raise RuntimeError("cannot pause")
+
+    async def close(self) -> None:
+        await self._act("close")
+
+    async def _act(self, what: str) -> None:
+        self.asked.append(what)
+        if self._faults.get(what) == "hang":
+            await asyncio.Event().wait()
+        if self._faults.get(what) == "late":
+            raise TimeoutError("its server is silent")
+        if self._faults.get(what) == "raise":
+            raise GreenroomError(f"{self.name} cannot {what}")
+
+
+@pytest.fixture
+def admission() -> Admission:
+    return Admission(ProcessPool("nowhere.py:app"), JobBook(), MemoryRoom(None), 1.0)
+
+
+async def test_a_source_that_does_not_open_is_named(admission: Admission) -> None:
+    group = SourceGroup([Scripted("first"), Scripted("second", open="hang")], open_timeout=0.05)
+    with pytest.raises(TimeoutError, match=r"sessions from second cannot be taken: no answer within 0\.05 s"):
+        await group.open(admission)
+
+
+async def test_what_a_source_raises_at_its_opening_is_passed_on(admission: Admission) -> None:
+    with pytest.raises(GreenroomError, match="sessions from first cannot be taken: first cannot open"):
+        await SourceGroup([Scripted("first", open="raise")]).open(admission)
+    with pytest.raises(TimeoutError, match="its server is silent"):
+        await SourceGroup([Scripted("first", open="late")]).open(admission)
+
+
+async def test_a_source_that_fails_keeps_no_other_from_being_paused_and_closed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sources = [
+        Scripted("failing", pause="raise", close="raise"),
+        Scripted("hanging", close="hang"),
+        Scripted("late", close="late"),
+        Scripted("fine"),
+    ]
+    group = SourceGroup(sources, close_timeout=0.05)
+    group.pause()
+    await group.close()
+    assert [source.asked for source in sources] == [["pause", "close"]] * 4
+    assert "failing was not closed in order" in caplog.text
+    assert "late was not closed in order" in caplog.text
+    assert "hanging did not close within 0.05 s" in caplog.text
+
+
+WORKER = """
+import asyncio, logging, sys
+from greenroom import GreenroomError
+from greenroom.server import Worker
+from greenroom.settings import Settings, ServerOptions
+
+class Source:
+    name = "scripted"
+
+    def status(self):
+        return {"state": "open"}
+
+    async def open(self, admission):
+        print("opening", flush=True)
+        if "hang" in sys.argv:
+            await asyncio.Event().wait()
+
+    def pause(self):
+        raise RuntimeError("cannot pause")
+
+    async def close(self):
+        raise GreenroomError("cannot close")
+
+logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
+settings = Settings(server=ServerOptions(port=0))
+sys.exit(asyncio.run(Worker(sys.argv[1], settings, more_sources=[Source()]).run()))
+"""
+
+
+@pytest.mark.parametrize("how", ["hang", "open"])
+async def test_S5_sigterm_ends_a_worker_in_order_whatever_a_source_does(
+    make_app: MakeApp, tmp_path: Path, how: str
+) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    app = make_app("@app.entrypoint\nasync def entrypoint(ctx):\n    pass\n")
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, script, app, how, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    assert worker.stdout is not None
+    wanted = "opening" if how == "hang" else "to start a session"
+    async with asyncio.timeout(DEADLINE):
+        while wanted not in (line := (await worker.stdout.readline()).decode()):
+            assert line, "it ended before its time"
+        worker.send_signal(signal.SIGTERM)
+        said = (await worker.stdout.read()).decode()
+        assert await worker.wait() == 0, said
+    assert "draining: 0 jobs" in said
+    assert "scripted was not closed in order" in said
+    assert said.splitlines()[-1] == "ended"
