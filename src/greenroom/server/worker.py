@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import signal
 import socket
@@ -14,29 +13,16 @@ from typing import Any
 
 from ..errors import AppLoadError, GreenroomError
 from ..exit_codes import ExitCode
-from ..pool import ProcessPool
 from ..pool.log_fields import log_fields
 from ..settings import Settings
-from .admission import Admission, Closed
-from .board import Board
-from .event_log import EventLog
-from .jobs import JobBook
+from .admission import Closed
+from .assembly import assemble
 from .limits import raise_fd_limit
-from .memory import MemoryRoom
-from .metrics import Metrics
 from .orphans import OrphanReaper
-from .otel import exporter_for
 from .reload import Reloader, watch
-from .sources import HttpSource, LiveKitSource, Source, SourceGroup
+from .sources import Source
 from .systemd import Notifier
-from .web import HttpServer, listen
-from .web.events import About, EventsApi
-from .web.health import HealthApi
-from .web.jobs import JobsApi
-from .web.metrics import MetricsApi
-from .web.operations import Operation
-from .web.page import PageFiles
-from .web.pool import PoolApi
+from .web import listen
 
 __all__ = ["Worker"]
 
@@ -64,23 +50,11 @@ class Worker:
         more_sources: Iterable[Source] = (),
     ) -> None:
         self._app = app
-        self._pool_options = settings.pool
-        self._options = options = settings.server
+        self._pool_options, self._options = settings.pool, settings.server
         self._watched = watched
-        self._is_dev = is_dev
-        self._pool = ProcessPool(app, **dataclasses.asdict(settings.pool))
-        self._book = JobBook()
-        memory = MemoryRoom(options.min_free_memory_mb)
-        self._admission = Admission(self._pool, self._book, memory, options.offer_timeout)
-        self._board = Board(self._pool)
-        self._metrics = Metrics(self._pool, self._board, self._admission)
-        self._event_log = EventLog(self._pool)
-        self._spans = exporter_for(options.tracing)
-        if self._spans is not None:
-            self._spans.follow(self._pool)
-        self._http = HttpSource()
-        self._sources = SourceGroup([self._http, LiveKitSource(self._pool, settings.livekit), *more_sources])
-        self._drain_timeout = options.drain_timeout
+        self._parts = parts = assemble(app, settings, is_dev=is_dev, more_sources=more_sources)
+        self._pool, self._admission, self._sources = parts.pool, parts.admission, parts.sources
+        self._drain_timeout = settings.server.drain_timeout
         self._systemd = Notifier()
         self._reloader = Reloader(self._pool, lambda: self._systemd.reloading(f"serving {app}"))
         self._stopping = asyncio.Event()
@@ -101,9 +75,7 @@ class Worker:
 
     async def _serve(self, sock: socket.socket) -> None:
         self._admission.closed = _LOADING
-        about = About(self._app, self._is_dev)
-        events = EventsApi(self._pool, self._board, self._admission, about)
-        server = HttpServer(self._operations(events), sock, self._options)
+        server = self._parts.server(sock, self._options, self._reloader, self._drain_by_request)
         await server.start()
         try:
             if await self._load():
@@ -115,29 +87,13 @@ class Worker:
             if not self._ending.is_set():
                 await _unless(self._ending, self._pool.aclose())
             await self._pool.aclose(kill=True)  # after a second signal; else there is nothing left to kill
-            await self._book.settled()
+            await self._parts.book.settled()
             await self._sources.close()
-            events.close()
-            self._event_log.close()
+            self._parts.end_streams()
             await server.close()
-            if self._spans is not None:
-                await self._spans.close()
+            if self._parts.spans is not None:
+                await self._parts.spans.close()
         _logger.info("ended", extra=log_fields("ended"))
-
-    def _operations(self, events: EventsApi) -> list[Operation]:
-        """All that can be asked for by HTTP."""
-        tells_details = self._options.token is None
-        health = HealthApi(self._pool, self._admission, self._board, self._sources.status, tells_details=tells_details)
-        jobs, pool = JobsApi(self._book), PoolApi(self._pool, self._reloader, self._drain_by_request)
-        return [
-            *self._http.operations(),
-            *jobs.operations(),
-            *pool.operations(),
-            *events.operations(),
-            *health.operations(),
-            *MetricsApi(self._metrics).operations(),
-            *PageFiles().operations(),
-        ]
 
     # --- phases ----------------------------------------------------------------------------------
 

@@ -1,0 +1,94 @@
+"""What a worker is made of: each part made once, and handed to those that use it."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..pool import ProcessPool
+from ..settings import Settings
+from ..settings.server import ServerOptions
+from .admission import Admission
+from .board import Board
+from .event_log import EventLog
+from .jobs import JobBook
+from .memory import MemoryRoom
+from .metrics import Metrics
+from .otel import Exporter, exporter_for
+from .reload import Reloader
+from .sources import HttpSource, LiveKitSource, Source, SourceGroup
+from .web import HttpServer
+from .web.events import About, EventsApi
+from .web.health import HealthApi
+from .web.jobs import JobsApi
+from .web.metrics import MetricsApi
+from .web.page import PageFiles
+from .web.pool import PoolApi
+
+__all__ = ["Parts", "assemble"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The way of a session: from ``sources`` through ``admission`` into ``pool``; ``book`` keeps its report. All else
+    follows the pool's events."""
+
+    pool: ProcessPool
+    book: JobBook
+    admission: Admission
+    http: HttpSource
+    sources: SourceGroup
+    board: Board
+    metrics: Metrics
+    events: EventsApi
+    event_log: EventLog
+    spans: Exporter | None
+
+    def server(
+        self, sock: socket.socket, options: ServerOptions, reloader: Reloader, drain: Callable[[float | None], float]
+    ) -> HttpServer:
+        """All that can be asked for by HTTP, on this socket."""
+        details = options.token is None
+        health = HealthApi(self.pool, self.admission, self.board, self.sources.status, tells_details=details)
+        operations = [
+            *self.http.operations(),
+            *JobsApi(self.book).operations(),
+            *PoolApi(self.pool, reloader, drain).operations(),
+            *self.events.operations(),
+            *health.operations(),
+            *MetricsApi(self.metrics).operations(),
+            *PageFiles().operations(),
+        ]
+        return HttpServer(operations, sock, options)
+
+    def end_streams(self) -> None:
+        """Nothing happens any more that anybody could be told of."""
+        self.events.close()
+        self.event_log.close()
+
+
+def assemble(app: str, settings: Settings, *, is_dev: bool, more_sources: Iterable[Source]) -> Parts:
+    """Nothing of it runs yet."""
+    options = settings.server
+    pool = ProcessPool(app, **dataclasses.asdict(settings.pool))
+    book = JobBook()
+    admission = Admission(pool, book, MemoryRoom(options.min_free_memory_mb), options.offer_timeout)
+    http = HttpSource()
+    board = Board(pool)
+    spans = exporter_for(options.tracing)
+    if spans is not None:
+        spans.follow(pool)
+    return Parts(
+        pool=pool,
+        book=book,
+        admission=admission,
+        http=http,
+        sources=SourceGroup([http, LiveKitSource(pool, settings.livekit), *more_sources]),
+        board=board,
+        metrics=Metrics(pool, board, admission),
+        events=EventsApi(pool, board, admission, About(app, is_dev)),
+        event_log=EventLog(pool),
+        spans=spans,
+    )
