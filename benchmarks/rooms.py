@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -139,6 +140,7 @@ async def at_rest(kind: str, idle: int) -> dict[str, Any]:
             "idle": idle,
             "cpu_percent": round(100 * (cpu_seconds(there) - before) / CPU_SECONDS, 2),
             "private_mb": round(sum(map(private_mb, there)), 1),
+            "idle_process_mb": round(statistics.median(map(private_mb, idle_processes(there))), 2),
             "processes": len(there),
         }
 
@@ -148,6 +150,11 @@ def family(pid: int) -> list[int]:
     for parent in found:
         found += proc.children(parent)
     return found
+
+
+def idle_processes(pids: list[int]) -> list[int]:
+    """Below a zygote or a forkserver, which has more children than anybody else."""
+    return max((proc.children(pid) for pid in pids), key=len)
 
 
 def cpu_seconds(pids: list[int]) -> float:
