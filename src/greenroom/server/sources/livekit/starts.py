@@ -29,7 +29,8 @@ class StartGate:
     def __init__(self, look: Callable[[], PoolStats], longest: float) -> None:
         self._look = look
         self._longest = longest
-        self._changed = asyncio.Event()
+        self._held = 0
+        self._opening = asyncio.Event()
 
     @property
     def is_open(self) -> bool:
@@ -41,13 +42,19 @@ class StartGate:
             return True
 
     def poke(self) -> None:
-        """Whether somebody waits may have changed."""
-        self._changed.set()
+        """Whether somebody waits may have changed. Looks once for all starts that are put off, however many."""
+        if self._held and self.is_open:
+            self._opening.set()
 
     async def opened(self) -> None:
         """Return when nobody waits any more, or after the longest time."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._longest):
-                while not self.is_open:
-                    self._changed.clear()
-                    await self._changed.wait()
+        if self.is_open:
+            return
+        self._opening.clear()
+        self._held += 1
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._longest):
+                    await self._opening.wait()
+        finally:
+            self._held -= 1
