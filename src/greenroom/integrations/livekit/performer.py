@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from livekit.agents.ipc import job_proc_lazy_main, proto
-from livekit.agents.job import JobAcceptArguments, JobExecutorType, RunningJobInfo
+from livekit.agents.job import JobExecutorType, RunningJobInfo
 from livekit.agents.utils import aio
-from livekit.protocol import agent
+from livekit.rtc._ffi_client import FfiClient
 
 from ...errors import GreenroomError
 from ...job import JobContext
-from .blueprint import Blueprint, fill
-from .inference import InferenceClient
+from . import running_job
+from .blueprint import Part, fill
 from .loop_monitor import LoopMonitor
-from .orders import RESTARTS_ATTRIBUTE, Order
+from .orders import Order
 from .outside_loop import outside_loop
 from .watch import Watch
 
-__all__ = ["Performer", "check_release"]
+__all__ = ["Infer", "Performer", "check_release"]
+
+Infer = Callable[[str, bytes], Awaitable[bytes | None]]
+"""Has the runner of a method work on the data. Raises :class:`GreenroomError` for what went wrong."""
 
 _logger = logging.getLogger("greenroom.livekit")
 
@@ -40,28 +44,37 @@ class _JobProc(job_proc_lazy_main._JobProc):
 class Performer:
     """One process's side of LiveKit: made when the process is warmed up, used for one job."""
 
-    def __init__(self, blueprint: Blueprint, inference: InferenceClient) -> None:
-        """Runs the user's ``setup_fnc``; what that raises comes through."""
-        self._watch = Watch(blueprint.entrypoint_fnc, self._is_ending)
+    def __init__(self, part: Part, infer: Infer, close_timeout: float | None = None) -> None:
+        """Runs the user's ``setup_fnc``; what that raises comes through.
+
+        A job that takes longer than ``close_timeout`` to leave its room and call its callbacks has failed.
+        """
+        self._watch = Watch(part.entrypoint_fnc, self._is_ending)
         self._monitor = LoopMonitor()
-        self._proc = _JobProc(**_job_proc_arguments(blueprint, self._watch))
-        self._link = _Link(inference)
-        request = _initialize_request(blueprint)
+        self._proc = _JobProc(**_job_proc_arguments(part, self._watch))
+        self._link = _Link(infer)
+        self._close_timeout = close_timeout
+        self._is_overdue = False
+        request = _initialize_request(part)
         with outside_loop():
             self._proc.initialize(request, self._link)  # type: ignore[arg-type]  # all that it asks for is send()
+        assert FfiClient.instance is not None  # started here, threads and all, so that no connect waits for it
         self._life: asyncio.Task[None]
 
-    async def run(self, context: JobContext, order: Order) -> dict[str, Any]:
-        """Run the job until LiveKit's sequence comes to the shutdown callbacks; those are run by Greenroom's."""
+    async def run(self, context: JobContext, job: RunningJobInfo) -> dict[str, Any]:
+        """Run the job until LiveKit's sequence comes to the shutdown callbacks; those are run by Greenroom's,
+        if it is not this job's own ``close_timeout`` that bounds them."""
         loop = asyncio.get_running_loop()
         self._proc.setup_failed = loop.create_future()
         request = proto.StartJobRequest()
-        request.running_job = _running_job(order)
+        request.running_job = job
         self._life = loop.create_task(self._proc.entrypoint(self._link.messages), name="livekit")
         context.add_shutdown_callback(self._finish)
         self._watch.when_entered = self._monitor.start
         self._link.messages.send_nowait(request)
         await self._until_the_end(context)
+        if self._close_timeout is not None:
+            await self._close_within(self._close_timeout)
         if self._watch.error is not None:
             raise self._watch.error  # LiveKit has logged it, and would report a success
         return {"ended_by": self._link.reason}
@@ -84,8 +97,17 @@ class Performer:
             if end.done():
                 end.result()
 
+    async def _close_within(self, seconds: float) -> None:
+        await asyncio.wait({self._life}, timeout=seconds)
+        if not self._life.done():
+            self._is_overdue = True
+            _tell_where_it_hangs()
+            raise TimeoutError(f"leaving the room and the shutdown callbacks took longer than {seconds:g} s")
+
     async def _finish(self) -> None:
         """The rest of LiveKit's sequence: it has ``shutdown_timeout``, as all shutdown callbacks have."""
+        if self._is_overdue:
+            return  # it has had its time, and ends with the process
         if not self._proc.has_running_job:
             self._life.cancel()
         try:
@@ -106,11 +128,11 @@ class Performer:
 class _Link:
     """In the place of LiveKit's channel to its worker: takes what the job's life cycle sends, and feeds it."""
 
-    def __init__(self, inference: InferenceClient) -> None:
+    def __init__(self, infer: Infer) -> None:
         self.messages: aio.Chan[Any] = aio.Chan()
         self.exiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.reason = ""
-        self._inference = inference
+        self._run_inference = infer
         self._requests: set[asyncio.Task[None]] = set()
 
     async def send(self, message: Any) -> None:
@@ -127,7 +149,7 @@ class _Link:
     async def _infer(self, request: proto.InferenceRequest) -> None:
         data, error = None, ""
         try:
-            data = await self._inference.run(request.method, request.data)
+            data = await self._run_inference(request.method, request.data)
         except GreenroomError as failure:
             error = str(failure)
         response = proto.InferenceResponse(request_id=request.request_id, data=data, error=error)
@@ -135,40 +157,30 @@ class _Link:
             self.messages.send_nowait(response)
 
 
-def check_release(blueprint: Blueprint) -> None:
+def check_release(part: Part) -> None:
     """Find out before any fork that this livekit-agents cannot be driven. Raises :class:`AppLoadError`."""
-    _job_proc_arguments(blueprint, blueprint.entrypoint_fnc)
-    _initialize_request(blueprint)
-    _running_job(Order(job=b""))
+    _job_proc_arguments(part, part.entrypoint_fnc)
+    _initialize_request(part)
+    running_job.from_order(Order(job=b""))
 
 
-def _job_proc_arguments(blueprint: Blueprint, entrypoint: Any) -> dict[str, Any]:
+def _job_proc_arguments(part: Part, entrypoint: Any) -> dict[str, Any]:
     return fill(
         job_proc_lazy_main._JobProc,
         {
-            "initialize_process_fnc": blueprint.setup_fnc,
+            "initialize_process_fnc": part.setup_fnc,
             "job_entrypoint_fnc": entrypoint,
-            "session_end_fnc": blueprint.session_end_fnc,
-            "simulation_end_fnc": blueprint.simulation_end_fnc,
-            "session_end_timeout": blueprint.session_end_timeout,
+            "session_end_fnc": part.session_end_fnc,
+            "simulation_end_fnc": part.simulation_end_fnc,
+            "session_end_timeout": part.session_end_timeout,
             "executor_type": JobExecutorType.PROCESS,
             "user_arguments": None,
         },
     )
 
 
-def _initialize_request(blueprint: Blueprint) -> proto.InitializeRequest:
-    return proto.InitializeRequest(**fill(proto.InitializeRequest, {"http_proxy": blueprint.http_proxy or ""}))
-
-
-def _running_job(order: Order) -> RunningJobInfo:
-    job = agent.Job.FromString(order.job)
-    if order.restarts:
-        job.attributes[RESTARTS_ATTRIBUTE] = str(order.restarts)
-    accept = JobAcceptArguments(**fill(JobAcceptArguments, order.accept.answer()))
-    names = ("url", "token", "worker_id", "fake_job", "received_at", "accepted_at", "assigned_at", "launched_at")
-    values = {name: getattr(order, name) for name in names} | {"job": job, "accept_arguments": accept}
-    return RunningJobInfo(**fill(RunningJobInfo, values))
+def _initialize_request(part: Part) -> proto.InitializeRequest:
+    return proto.InitializeRequest(**fill(proto.InitializeRequest, {"http_proxy": part.http_proxy or ""}))
 
 
 def _tell_where_it_hangs() -> None:
