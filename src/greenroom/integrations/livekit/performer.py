@@ -17,7 +17,7 @@ from ...job import JobContext
 from . import running_job
 from .blueprint import Part, fill
 from .loop_monitor import LoopMonitor
-from .orders import Order
+from .orders import ENDED_BY_SERVER, Order
 from .outside_loop import outside_loop
 from .watch import Watch
 
@@ -25,6 +25,9 @@ __all__ = ["Infer", "Performer", "check_release"]
 
 Infer = Callable[[str, bytes], Awaitable[bytes | None]]
 """Has the runner of a method work on the data. Raises :class:`GreenroomError` for what went wrong."""
+
+_NEWS_OF_THE_ROOM = 0.5
+"""Seconds. After a dispatch was deleted the server waits 3 s for the agent to leave, before it removes it."""
 
 _logger = logging.getLogger("greenroom.livekit")
 
@@ -77,7 +80,9 @@ class Performer:
             await self._close_within(self._close_timeout)
         if self._watch.error is not None:
             raise self._watch.error  # LiveKit has logged it, and would report a success
-        return {"ended_by": self._link.reason}
+        if not self._is_ending():
+            raise RuntimeError("LiveKit's life cycle of the job broke off; it has logged why")
+        return {"ended_by": self._proc._shutdown_fut.result().reason}
 
     async def _until_the_end(self, context: JobContext) -> None:
         told = asyncio.create_task(context.wait_for_shutdown(), name="livekit-shutdown")
@@ -85,17 +90,40 @@ class Performer:
         try:
             await asyncio.wait({*ends, told}, return_when=asyncio.FIRST_COMPLETED)
             if told.done():
-                self._link.messages.send_nowait(proto.ShutdownRequest(reason=told.result()))
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                await self._hear_of_the_room(told.result(), ends)
+            context.ends_by_itself = self._has_its_own_end or any(end.done() for end in ends)
+            self._pass_on(context)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             # Half of shutdown_timeout is over: from here on LiveKit's sequence runs as a shutdown callback.
             self._watch.cut_off()
-            raise
+            self._pass_on(context)
+            if not context.ends_by_itself:
+                raise
         finally:
             told.cancel()
         for end in (self._proc.setup_failed, self._life):
             if end.done():
                 end.result()
+
+    async def _hear_of_the_room(self, reason: str, ends: set[asyncio.Future[Any]]) -> None:
+        """Wait for a moment, if the server may have ended this job because its agent is not in the room any more.
+
+        That the room was deleted, or the agent removed from it, comes by another way, and may come later.
+        """
+        if reason == ENDED_BY_SERVER and not self._has_its_own_end:
+            news = {*ends, self._proc._shutdown_fut}
+            await asyncio.wait(news, timeout=_NEWS_OF_THE_ROOM, return_when=asyncio.FIRST_COMPLETED)
+
+    @property
+    def _has_its_own_end(self) -> bool:
+        """Whether something in the job has begun its end. To be asked while no order to end was passed on."""
+        return self._is_ending() or self._watch.error is not None
+
+    def _pass_on(self, context: JobContext) -> None:
+        """The order to end, if there is one; LiveKit passes it over when its sequence has begun."""
+        if context.shutdown_requested.done():
+            self._link.messages.send_nowait(proto.ShutdownRequest(reason=context.shutdown_requested.result()))
 
     async def _close_within(self, seconds: float) -> None:
         await asyncio.wait({self._life}, timeout=seconds)
@@ -131,14 +159,12 @@ class _Link:
     def __init__(self, infer: Infer) -> None:
         self.messages: aio.Chan[Any] = aio.Chan()
         self.exiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.reason = ""
         self._run_inference = infer
         self._requests: set[asyncio.Task[None]] = set()
 
     async def send(self, message: Any) -> None:
         if isinstance(message, proto.Exiting):
             # The session is closed and on_session_end has run; the room is left, and callbacks are called, next.
-            self.reason = message.reason
             if not self.exiting.done():
                 self.exiting.set_result(None)
         elif isinstance(message, proto.InferenceRequest):
