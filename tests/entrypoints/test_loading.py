@@ -68,11 +68,13 @@ server = AgentServer(
     ws_url="ws://rooms.example", load_threshold=float("inf"), drain_timeout=60, job_memory_limit_mb=500,
     num_idle_processes=ServerEnvOption(dev_default=1, prod_default=9),
     permissions=WorkerPermissions(can_publish=False, hidden=True), load_fnc=lambda: 0.5,
+    session_end_timeout=90.0,
 )
 
 async def on_request(request: JobRequest): await request.accept()
+async def on_session_end(ctx: JobContext): ...
 
-@server.rtc_session(type=ServerType.PUBLISHER, on_request=on_request)
+@server.rtc_session(type=ServerType.PUBLISHER, on_request=on_request, on_session_end=on_session_end)
 async def entrypoint(ctx: JobContext): ...
 """
     )
@@ -94,9 +96,11 @@ async def entrypoint(ctx: JobContext): ...
             "drain_timeout": 60,
             "job_memory_limit_mb": 500,
             "load_threshold": None,
+            "session_end_timeout": 90.0,
         },
         "has_request_hook": True,
         "has_load_fnc": True,
+        "session_end_seconds": 90.0,
         "ws_url": "ws://rooms.example",
         "api_key": "from a file that the app reads",
     }

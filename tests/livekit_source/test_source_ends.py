@@ -9,6 +9,8 @@ from source_scene import ACTOR, MakeApp, Scene, scene
 from support import eventually
 from test_source_restarts import AGENT, CALLER, ON_CRASH, FakeRooms
 
+from greenroom.server.sources.livekit.config import time_for_session_end
+
 ENDED = "the LiveKit server ended the job"
 
 PLAIN = """
@@ -103,6 +105,20 @@ async def test_W3_a_livekit_job_that_was_not_ending_is_cancelled(make_app: MakeA
         report = await at.worker.report("AJ_1")
         assert (report["outcome"], report["reason"], report["detail"]) == ("cancelled", "cancelled", ENDED)
         await line.update("AJ_1", agent.JS_SUCCESS)
+
+
+async def test_an_on_session_end_that_may_be_cut_off_is_told_at_the_start(make_app: MakeApp) -> None:
+    async with scene(make_app, source=AGENTS) as at:
+        await at.worker.logs("INFO .*on_session_end may run for 300 s .* cut off after 10 s")
+    chosen = AGENTS.replace("AgentServer()", "AgentServer(session_end_timeout=90.0)")
+    async with scene(make_app, "--shutdown-timeout", "89", source=chosen) as at:
+        await at.worker.logs("WARNING .*on_session_end may run for 90 s .* cut off after 89 s")
+
+
+def test_an_on_session_end_that_has_its_time_is_not_spoken_of() -> None:
+    assert time_for_session_end({"session_end_seconds": 90.0}, 90.0) is None
+    assert time_for_session_end({"session_end_seconds": 0.0}, 10.0) is None
+    assert time_for_session_end({}, 10.0) is None
 
 
 async def test_a_job_whose_agent_has_left_since_it_crashed_is_started_again(make_app: MakeApp) -> None:

@@ -46,6 +46,7 @@ def describe(blueprint: Blueprint, source: object) -> dict[str, Any]:
         "options": _options_set(server, source),
         "has_request_hook": blueprint.request_fnc is not None,
         "has_load_fnc": _has_load_fnc(server),
+        "session_end_seconds": blueprint.part.session_end_timeout if blueprint.part.session_end_fnc else 0.0,
         "livekit_agents_version": VERSION,
     }
     for name in _CREDENTIALS:

@@ -129,7 +129,7 @@ class Performer:
         await asyncio.wait({self._life}, timeout=seconds)
         if not self._life.done():
             self._is_overdue = True
-            _tell_where_it_hangs()
+            _tell_where_it_hangs(f"{seconds:g} s")
             raise TimeoutError(f"leaving the room and the shutdown callbacks took longer than {seconds:g} s")
 
     async def _finish(self) -> None:
@@ -142,7 +142,7 @@ class Performer:
             await self._life
         except asyncio.CancelledError:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task
-                _tell_where_it_hangs()
+                _tell_where_it_hangs("shutdown_timeout")
                 raise
         finally:
             self._monitor.stop()
@@ -209,10 +209,10 @@ def _initialize_request(part: Part) -> proto.InitializeRequest:
     return proto.InitializeRequest(**fill(proto.InitializeRequest, {"http_proxy": part.http_proxy or ""}))
 
 
-def _tell_where_it_hangs() -> None:
+def _tell_where_it_hangs(limit: str) -> None:
     from ...zygote.performance import stack_of
 
     names = ("job_task", "job_user_entrypoint", "job_shutdown_callback")
     for task in asyncio.all_tasks():
         if task.get_name() in names:
-            _logger.error("LiveKit's shutdown sequence did not end in time; it was in %s", stack_of(task))
+            _logger.error("LiveKit's shutdown sequence did not end within %s; it was in %s", limit, stack_of(task))

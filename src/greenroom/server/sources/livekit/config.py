@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from ....errors import GreenroomError
 from ....settings.livekit import LiveKitOptions
 
-__all__ = ["ConfigError", "Registration", "Server", "registrations"]
+__all__ = ["ConfigError", "Registration", "Server", "registrations", "time_for_session_end"]
 
 _KINDS = ("room", "publisher", "participant")
 _DEFAULT_PERMISSIONS = {
@@ -76,6 +76,17 @@ def registrations(
     servers = _servers(options, manifest, environment)
     names = _names(options, manifest)
     return [Registration(server, name, kind, permissions) for server in servers for name in names]
+
+
+def time_for_session_end(manifest: Mapping[str, Any], shutdown_timeout: float) -> str | None:
+    """What to say if an ``on_session_end`` may run for longer than a job has that is told to end."""
+    seconds = manifest.get("session_end_seconds") or 0.0
+    if seconds <= shutdown_timeout:
+        return None
+    return (
+        f"on_session_end may run for {seconds:g} s (session_end_timeout); in a job that is told to end (by a drain, or "
+        f"as its dispatch is deleted) it is cut off after {shutdown_timeout:g} s: set shutdown_timeout to what it needs"
+    )
 
 
 def _names(options: LiveKitOptions, manifest: Mapping[str, Any]) -> list[str]:
