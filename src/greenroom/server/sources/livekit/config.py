@@ -34,6 +34,8 @@ class Server:
     """As agents join there: ws or wss."""
     api_key: str
     api_secret: str = field(repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    """By which it is reached, whatever the environment says; its URL may hold a password."""
 
     @property
     def http_url(self) -> str:
@@ -110,7 +112,14 @@ def _servers(options: LiveKitOptions, manifest: Mapping[str, Any], environment: 
     for url in urls:
         _check(url)
     every = zip(urls, _for_each(key, len(urls)), _for_each(secret, len(urls)), strict=True)
-    return [Server(_ws(url), key, secret) for url, key, secret in every]
+    proxy = _proxy(manifest, environment)
+    return [Server(_ws(url), key, secret, proxy) for url, key, secret in every]
+
+
+def _proxy(manifest: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
+    """The app's own. LiveKit fills in what the environment has, which is left to aiohttp: it knows ``NO_PROXY``."""
+    proxy = manifest.get("http_proxy") or None
+    return proxy if proxy != (environment.get("HTTPS_PROXY") or environment.get("HTTP_PROXY")) else None
 
 
 def _for_each(text: str | None, count: int) -> list[str]:
