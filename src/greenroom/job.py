@@ -100,6 +100,8 @@ class JobContext:
         self.shutdown_requested: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.requested_by: asyncio.Task[Any] | None = None
         self.is_awaited = False
+        self.ends_by_itself = False
+        """Its end had begun, of a cause of its own, when an order to end came: that is not what ended it."""
 
     def shutdown(self, reason: str = "") -> None:
         """End this job. The first reason wins; called again, it does nothing.

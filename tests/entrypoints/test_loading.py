@@ -56,7 +56,7 @@ def test_an_agent_is_found_wherever_it_is_made(
 
 def test_the_manifest_tells_what_the_supervisor_needs(make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", sys.path[:])
-    for name in ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"):
+    for name in ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     path = make_agent(
         """
@@ -68,11 +68,13 @@ server = AgentServer(
     ws_url="ws://rooms.example", load_threshold=float("inf"), drain_timeout=60, job_memory_limit_mb=500,
     num_idle_processes=ServerEnvOption(dev_default=1, prod_default=9),
     permissions=WorkerPermissions(can_publish=False, hidden=True), load_fnc=lambda: 0.5,
+    session_end_timeout=90.0, http_proxy="http://user:password@proxy.example:3128",
 )
 
 async def on_request(request: JobRequest): await request.accept()
+async def on_session_end(ctx: JobContext): ...
 
-@server.rtc_session(type=ServerType.PUBLISHER, on_request=on_request)
+@server.rtc_session(type=ServerType.PUBLISHER, on_request=on_request, on_session_end=on_session_end)
 async def entrypoint(ctx: JobContext): ...
 """
     )
@@ -94,9 +96,12 @@ async def entrypoint(ctx: JobContext): ...
             "drain_timeout": 60,
             "job_memory_limit_mb": 500,
             "load_threshold": None,
+            "session_end_timeout": 90.0,
         },
         "has_request_hook": True,
         "has_load_fnc": True,
+        "session_end_seconds": 90.0,
+        "http_proxy": "http://user:password@proxy.example:3128",
         "ws_url": "ws://rooms.example",
         "api_key": "from a file that the app reads",
     }

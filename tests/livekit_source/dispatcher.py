@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 from collections.abc import Callable
 from types import TracebackType
 
@@ -134,7 +135,8 @@ class Dispatcher:
     ``refuse_with`` is the HTTP status for whoever connects; ``twirp`` answers calls of the server's API.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.refuse_with: int | None = None
         self.attempts = 0
         self.twirp: Callable[[str, bytes], web.Response] | None = None
@@ -144,7 +146,7 @@ class Dispatcher:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self._port}"
+        return f"{'wss' if self._tls else 'ws'}://127.0.0.1:{self._port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -166,7 +168,7 @@ class Dispatcher:
         app.router.add_post("/twirp/{service}/{method}", self._call)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls).start()
         self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

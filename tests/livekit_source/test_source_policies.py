@@ -226,6 +226,16 @@ def test_what_is_missing_or_wrong_is_named(options: LiveKitOptions, environment:
         registrations(options, {}, environment)
 
 
+def test_a_proxy_is_the_apps_own_or_left_to_the_environment() -> None:
+    mine, ours = "http://user:hush@mine:3128", "http://ours:3128"
+    for environment, proxy in (({}, mine), ({"HTTPS_PROXY": ours}, mine), ({"HTTP_PROXY": mine}, None)):
+        (found,) = registrations(LiveKitOptions(), {"http_proxy": mine}, ENVIRONMENT | environment)
+        assert found.server.proxy == proxy
+        assert "hush" not in repr(found)
+    (found,) = registrations(LiveKitOptions(), {}, ENVIRONMENT | {"HTTPS_PROXY": ours})
+    assert found.server.proxy is None
+
+
 def test_a_secret_is_not_shown() -> None:
     options = LiveKitOptions(livekit_api_secret="hush")
     (found,) = registrations(options, {}, ENVIRONMENT)

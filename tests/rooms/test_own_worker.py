@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from livekit.api import TwirpError
@@ -91,6 +92,34 @@ async def test_W3_a_dispatch_that_is_deleted_ends_its_job(livekit: LiveKitServer
             await ann.event("left", identity=agent)
         report = await worker.report(agent.removeprefix("agent-"))
         assert (report["reason"], report["detail"]) == ("cancelled", "the LiveKit server ended the job")
+
+
+@pytest.mark.parametrize("how", ["the agent deletes its room", "the room is deleted", "the agent is removed"])
+async def test_W3_an_agent_whose_room_is_gone_is_not_cancelled(
+    livekit: LiveKitServer, tmp_path: Path, how: str
+) -> None:
+    """The server sends a termination, sooner or later than the agent hears of its room; once it knows of the job."""
+    gate = tmp_path / "gate"
+    async with a_worker(livekit, name="greeter") as worker, livekit.api() as api:
+        await registered(worker)
+        async with a_caller(livekit, "hall") as ann:
+            await ann.connected()
+            await api.dispatch("greeter", "hall", metadata=str(gate))
+            agent = (await ann.agent())["identity"]
+            while not await is_taken(api, "hall"):
+                pass
+            match how:
+                case "the agent deletes its room":
+                    await ann.send("delete")
+                case "the room is deleted":
+                    await api.delete_room("hall")
+                case "the agent is removed":
+                    await api.remove_participant("hall", agent)
+            await worker.logs("is to be ended: the server says so")
+            gate.touch()
+            report = await worker.report(agent.removeprefix("agent-"))
+        assert (report["outcome"], report["reason"]) == ("succeeded", "completed"), report["detail"]
+        assert report["result"] == {"ended_by": "room disconnected"}
 
 
 async def test_ten_rooms_at_once_on_three_idle_processes(livekit: LiveKitServer) -> None:

@@ -47,7 +47,7 @@ class Evidence:
     ended: str | None = None
     """How the entrypoint ended, if the process could say so."""
     told: bool = False
-    """The entrypoint had been told to end before it did."""
+    """It was told to end, and had not begun to end by itself before."""
     error: ErrorInfo | None = None
     oom_killed: bool = False
 

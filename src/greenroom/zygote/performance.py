@@ -40,7 +40,7 @@ class Performance:
         self._entrypoint: Callable[..., Any] = app.entrypoint_fn
         self._context = context
         self._settings = settings
-        self.told_to_end = False
+        self._told_to_end = False
         self._exit: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> tuple[End, bytes]:
@@ -63,7 +63,7 @@ class Performance:
         except asyncio.CancelledError as error:
             if not self._context.shutdown_requested.done():
                 return End("raised", 1, ErrorInfo.of(error)), b""
-            return End("cancelled" if self.told_to_end else "completed", 0), payload.encode(None)
+            return End("cancelled" if self.was_told else "completed", 0), payload.encode(None)
         except (SystemExit, KeyboardInterrupt) as stop:
             return self._exited(stop), b""
         except BaseException as error:
@@ -80,8 +80,13 @@ class Performance:
 
     def shut_down(self, reason: str) -> None:
         """The supervisor's order to end."""
-        self.told_to_end = True
+        self._told_to_end |= not self._context.shutdown_requested.done()
         self._context.shutdown(reason)
+
+    @property
+    def was_told(self) -> bool:
+        """Whether it ends by the supervisor's order, and had not begun to end before that came."""
+        return self._told_to_end and not self._context.ends_by_itself
 
     def exit_requested(self, stop: BaseException) -> None:
         """A SystemExit came out of the loop; the first one counts."""

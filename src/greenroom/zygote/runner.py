@@ -122,7 +122,7 @@ class Runner:
         ended, result = await self._performance.run()
         if self._is_copy:
             return ended.exit_code
-        await self._send_large(m.Ended(ended.how, self._performance.told_to_end, ended.error), result)
+        await self._send_large(m.Ended(ended.how, self._performance.was_told, ended.error), result)
         overrun = await self._performance.run_callbacks()
         self._send(m.CleaningUp(overrun))
         await self._clean_up()

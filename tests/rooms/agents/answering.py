@@ -1,7 +1,8 @@
 """What the agents here do in a room: they answer each sound with a tone, and break when they are told to.
 
 Written as a user of livekit-agents would, with nothing of Greenroom in it. Job metadata breaks the start: ``raise``,
-``exit``, ``stay out`` (never joins). A data message breaks the call: see ``FATES``.
+``exit``, ``stay out`` (never joins); or it is the path of a file, without which the end waits. A data message breaks
+the call: see ``FATES``.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ async def request(request: JobRequest) -> None:
 
 
 async def session_ended(ctx: JobContext) -> None:
+    while ctx.job.metadata.startswith("/") and not os.path.exists(ctx.job.metadata):
+        await asyncio.sleep(0.01)
     logger.info("session of %s ended", ctx.room.name)
 
 
@@ -115,6 +118,7 @@ def break_start(how: str) -> None:
 
 FATES = {
     "leave": lambda ctx: ctx.shutdown("told to leave"),
+    "delete": lambda ctx: ctx.delete_room(),
     "exit": lambda ctx: os._exit(3),
     "abort": lambda ctx: os.abort(),
     "kill": lambda ctx: os.kill(os.getpid(), signal.SIGKILL),

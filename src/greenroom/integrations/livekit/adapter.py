@@ -6,15 +6,14 @@ import logging
 from typing import Any
 
 from livekit.agents import AgentServer, WorkerOptions
-from livekit.rtc._ffi_client import FfiClient
 
 from ...app import App
 from ...job import JobContext, JobProcess
-from . import inference, performer
+from . import inference, running_job
 from .blueprint import Blueprint, server_of
 from .manifest import describe, runs_in_threads
 from .orders import Order
-from .performer import Performer
+from .performer import Performer, check_release
 from .preload import preload
 from .requests import RequestHook
 
@@ -26,7 +25,7 @@ _logger = logging.getLogger("greenroom.livekit")
 def adapt(source: AgentServer | WorkerOptions) -> App:
     """An app that runs this server's jobs. Raises :class:`AppLoadError` if it has none to run."""
     blueprint = Blueprint.of(server_of(source))
-    performer.check_release(blueprint)
+    check_release(blueprint.part)
     if runs_in_threads(blueprint.server):
         _logger.warning("job_executor_type is THREAD: under Greenroom each job has a process of its own")
     role = _Role(blueprint)
@@ -52,13 +51,9 @@ class _Role:
         inference.register(app)
 
     async def prewarm(self, process: JobProcess) -> None:
-        self._performer = Performer(self._blueprint, inference.InferenceClient(process.generation))
-        _start_native_runtime()
+        infer = inference.InferenceClient(process.generation).run
+        self._performer = Performer(self._blueprint.part, infer)
 
     async def entrypoint(self, context: JobContext) -> dict[str, Any]:
-        return await self._performer.run(context, Order.decode(context.job.metadata))
-
-
-def _start_native_runtime() -> None:
-    """Threads and all: so that the first connect does not have to."""
-    assert FfiClient.instance is not None
+        order = Order.decode(context.job.metadata)
+        return await self._performer.run(context, running_job.from_order(order))

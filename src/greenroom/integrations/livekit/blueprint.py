@@ -13,23 +13,30 @@ from livekit.agents import AgentServer, WorkerOptions
 
 from ...errors import AppLoadError
 
-__all__ = ["VERSION", "Blueprint", "fill", "is_server", "server_of"]
+__all__ = ["VERSION", "Blueprint", "Part", "fill", "is_server", "nothing_to_set_up", "server_of"]
 
 VERSION: str = livekit.agents.__version__
 
 
 @dataclass(frozen=True, slots=True)
-class Blueprint:
-    """The functions of an ``AgentServer``, and the settings that concern a process of it."""
+class Part:
+    """What a process plays: the functions that LiveKit's sequence calls in it, and the settings that concern it."""
 
-    server: AgentServer
     entrypoint_fnc: Callable[..., Any]
     setup_fnc: Callable[..., Any]
-    request_fnc: Callable[..., Any] | None
     session_end_fnc: Callable[..., Any] | None
     simulation_end_fnc: Callable[..., Any] | None
     session_end_timeout: float
     http_proxy: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """An ``AgentServer``: the part that its processes play, and what is done for them before."""
+
+    server: AgentServer
+    part: Part
+    request_fnc: Callable[..., Any] | None
     preload_modules: tuple[str, ...]
 
     @classmethod
@@ -41,17 +48,15 @@ class Blueprint:
                 "the AgentServer has no entrypoint; mark one with @server.rtc_session(agent_name=...) "
                 "at the top level of the module"
             )
-        return cls(
-            server=server,
+        part = Part(
             entrypoint_fnc=entrypoint,
-            setup_fnc=getattr(server, "_setup_fnc", None) or _nothing_to_set_up,
-            request_fnc=_own_request_fnc(server),
+            setup_fnc=getattr(server, "_setup_fnc", None) or nothing_to_set_up,
             session_end_fnc=getattr(server, "_session_end_fnc", None),
             simulation_end_fnc=getattr(server, "_simulation_end_fnc", None),
             session_end_timeout=getattr(server, "_session_end_timeout", 300.0),
             http_proxy=getattr(server, "_http_proxy", None) or None,
-            preload_modules=tuple(getattr(server, "_preload_modules", ())),
         )
+        return cls(server, part, _own_request_fnc(server), tuple(getattr(server, "_preload_modules", ())))
 
 
 def is_server(value: object) -> bool:
@@ -99,5 +104,5 @@ def _own_request_fnc(server: AgentServer) -> Callable[..., Any] | None:
     return None if is_default else request
 
 
-def _nothing_to_set_up(process: object) -> None:
+def nothing_to_set_up(process: object) -> None:
     return None

@@ -24,7 +24,6 @@ _OPTIONS = (
     "session_end_timeout",
     "max_retry",
     "log_level",
-    "http_proxy",
 )
 
 _CREDENTIALS = {"ws_url": "LIVEKIT_URL", "api_key": "LIVEKIT_API_KEY", "api_secret": "LIVEKIT_API_SECRET"}
@@ -46,9 +45,10 @@ def describe(blueprint: Blueprint, source: object) -> dict[str, Any]:
         "options": _options_set(server, source),
         "has_request_hook": blueprint.request_fnc is not None,
         "has_load_fnc": _has_load_fnc(server),
+        "session_end_seconds": blueprint.part.session_end_timeout if blueprint.part.session_end_fnc else 0.0,
         "livekit_agents_version": VERSION,
     }
-    for name in _CREDENTIALS:
+    for name in (*_CREDENTIALS, "http_proxy"):
         value = getattr(server, f"_{name}", "")
         if value:
             manifest[name] = value

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-__all__ = ["RESTARTS_ATTRIBUTE", "Acceptance", "Order"]
+__all__ = ["ENDED_BY_SERVER", "RESTARTS_ATTRIBUTE", "Acceptance", "Order"]
 
 RESTARTS_ATTRIBUTE = "greenroom.restarts"
 """The attribute of a job that is run again: how many times it was started before. Absent the first time."""
+
+ENDED_BY_SERVER = "the LiveKit server ended the job"
+"""The reason of an order to end: its dispatch was deleted, or its agent is not in the room any more."""
 
 _VERSION = 1
 _PREFIX = struct.Struct(">BI")  # version, length of the header; the job follows the header

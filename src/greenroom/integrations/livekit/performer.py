@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from livekit.agents.ipc import job_proc_lazy_main, proto
-from livekit.agents.job import JobAcceptArguments, JobExecutorType, RunningJobInfo
+from livekit.agents.job import JobExecutorType, RunningJobInfo
 from livekit.agents.utils import aio
-from livekit.protocol import agent
+from livekit.rtc._ffi_client import FfiClient
 
 from ...errors import GreenroomError
 from ...job import JobContext
-from .blueprint import Blueprint, fill
-from .inference import InferenceClient
+from . import running_job
+from .blueprint import Part, fill
 from .loop_monitor import LoopMonitor
-from .orders import RESTARTS_ATTRIBUTE, Order
+from .orders import ENDED_BY_SERVER, Order
 from .outside_loop import outside_loop
 from .watch import Watch
 
-__all__ = ["Performer", "check_release"]
+__all__ = ["Infer", "Performer", "check_release"]
+
+Infer = Callable[[str, bytes], Awaitable[bytes | None]]
+"""Has the runner of a method work on the data. Raises :class:`GreenroomError` for what went wrong."""
+
+_NEWS_OF_THE_ROOM = 0.5
+"""Seconds. After a dispatch was deleted the server waits 3 s for the agent to leave, before it removes it."""
 
 _logger = logging.getLogger("greenroom.livekit")
 
@@ -40,31 +47,42 @@ class _JobProc(job_proc_lazy_main._JobProc):
 class Performer:
     """One process's side of LiveKit: made when the process is warmed up, used for one job."""
 
-    def __init__(self, blueprint: Blueprint, inference: InferenceClient) -> None:
-        """Runs the user's ``setup_fnc``; what that raises comes through."""
-        self._watch = Watch(blueprint.entrypoint_fnc, self._is_ending)
+    def __init__(self, part: Part, infer: Infer, close_timeout: float | None = None) -> None:
+        """Runs the user's ``setup_fnc``; what that raises comes through.
+
+        A job that takes longer than ``close_timeout`` to leave its room and call its callbacks has failed.
+        """
+        self._watch = Watch(part.entrypoint_fnc, self._is_ending)
         self._monitor = LoopMonitor()
-        self._proc = _JobProc(**_job_proc_arguments(blueprint, self._watch))
-        self._link = _Link(inference)
-        request = _initialize_request(blueprint)
+        self._proc = _JobProc(**_job_proc_arguments(part, self._watch))
+        self._link = _Link(infer)
+        self._close_timeout = close_timeout
+        self._is_overdue = False
+        request = _initialize_request(part)
         with outside_loop():
             self._proc.initialize(request, self._link)  # type: ignore[arg-type]  # all that it asks for is send()
+        assert FfiClient.instance is not None  # started here, threads and all, so that no connect waits for it
         self._life: asyncio.Task[None]
 
-    async def run(self, context: JobContext, order: Order) -> dict[str, Any]:
-        """Run the job until LiveKit's sequence comes to the shutdown callbacks; those are run by Greenroom's."""
+    async def run(self, context: JobContext, job: RunningJobInfo) -> dict[str, Any]:
+        """Run the job until LiveKit's sequence comes to the shutdown callbacks; those are run by Greenroom's,
+        if it is not this job's own ``close_timeout`` that bounds them."""
         loop = asyncio.get_running_loop()
         self._proc.setup_failed = loop.create_future()
         request = proto.StartJobRequest()
-        request.running_job = _running_job(order)
+        request.running_job = job
         self._life = loop.create_task(self._proc.entrypoint(self._link.messages), name="livekit")
         context.add_shutdown_callback(self._finish)
         self._watch.when_entered = self._monitor.start
         self._link.messages.send_nowait(request)
         await self._until_the_end(context)
+        if self._close_timeout is not None:
+            await self._close_within(self._close_timeout)
         if self._watch.error is not None:
             raise self._watch.error  # LiveKit has logged it, and would report a success
-        return {"ended_by": self._link.reason}
+        if not self._is_ending():
+            raise RuntimeError("LiveKit's life cycle of the job broke off; it has logged why")
+        return {"ended_by": self._proc._shutdown_fut.result().reason}
 
     async def _until_the_end(self, context: JobContext) -> None:
         told = asyncio.create_task(context.wait_for_shutdown(), name="livekit-shutdown")
@@ -72,27 +90,59 @@ class Performer:
         try:
             await asyncio.wait({*ends, told}, return_when=asyncio.FIRST_COMPLETED)
             if told.done():
-                self._link.messages.send_nowait(proto.ShutdownRequest(reason=told.result()))
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                await self._hear_of_the_room(told.result(), ends)
+            context.ends_by_itself = self._has_its_own_end or any(end.done() for end in ends)
+            self._pass_on(context)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             # Half of shutdown_timeout is over: from here on LiveKit's sequence runs as a shutdown callback.
             self._watch.cut_off()
-            raise
+            self._pass_on(context)
+            if not context.ends_by_itself:
+                raise
         finally:
             told.cancel()
         for end in (self._proc.setup_failed, self._life):
             if end.done():
                 end.result()
 
+    async def _hear_of_the_room(self, reason: str, ends: set[asyncio.Future[Any]]) -> None:
+        """Wait for a moment, if the server may have ended this job because its agent is not in the room any more.
+
+        That the room was deleted, or the agent removed from it, comes by another way, and may come later.
+        """
+        if reason == ENDED_BY_SERVER and not self._has_its_own_end:
+            news = {*ends, self._proc._shutdown_fut}
+            await asyncio.wait(news, timeout=_NEWS_OF_THE_ROOM, return_when=asyncio.FIRST_COMPLETED)
+
+    @property
+    def _has_its_own_end(self) -> bool:
+        """Whether something in the job has begun its end. To be asked while no order to end was passed on."""
+        return self._is_ending() or self._watch.error is not None
+
+    def _pass_on(self, context: JobContext) -> None:
+        """The order to end, if there is one; LiveKit passes it over when its sequence has begun."""
+        if context.shutdown_requested.done():
+            self._link.messages.send_nowait(proto.ShutdownRequest(reason=context.shutdown_requested.result()))
+
+    async def _close_within(self, seconds: float) -> None:
+        await asyncio.wait({self._life}, timeout=seconds)
+        if not self._life.done():
+            self._is_overdue = True
+            _tell_where_it_hangs(f"{seconds:g} s")
+            raise TimeoutError(f"leaving the room and the shutdown callbacks took longer than {seconds:g} s")
+
     async def _finish(self) -> None:
         """The rest of LiveKit's sequence: it has ``shutdown_timeout``, as all shutdown callbacks have."""
+        if self._is_overdue:
+            return  # it has had its time, and ends with the process
         if not self._proc.has_running_job:
             self._life.cancel()
         try:
             await self._life
         except asyncio.CancelledError:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task
-                _tell_where_it_hangs()
+                _tell_where_it_hangs("shutdown_timeout")
                 raise
         finally:
             self._monitor.stop()
@@ -106,17 +156,15 @@ class Performer:
 class _Link:
     """In the place of LiveKit's channel to its worker: takes what the job's life cycle sends, and feeds it."""
 
-    def __init__(self, inference: InferenceClient) -> None:
+    def __init__(self, infer: Infer) -> None:
         self.messages: aio.Chan[Any] = aio.Chan()
         self.exiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.reason = ""
-        self._inference = inference
+        self._run_inference = infer
         self._requests: set[asyncio.Task[None]] = set()
 
     async def send(self, message: Any) -> None:
         if isinstance(message, proto.Exiting):
             # The session is closed and on_session_end has run; the room is left, and callbacks are called, next.
-            self.reason = message.reason
             if not self.exiting.done():
                 self.exiting.set_result(None)
         elif isinstance(message, proto.InferenceRequest):
@@ -127,7 +175,7 @@ class _Link:
     async def _infer(self, request: proto.InferenceRequest) -> None:
         data, error = None, ""
         try:
-            data = await self._inference.run(request.method, request.data)
+            data = await self._run_inference(request.method, request.data)
         except GreenroomError as failure:
             error = str(failure)
         response = proto.InferenceResponse(request_id=request.request_id, data=data, error=error)
@@ -135,46 +183,36 @@ class _Link:
             self.messages.send_nowait(response)
 
 
-def check_release(blueprint: Blueprint) -> None:
+def check_release(part: Part) -> None:
     """Find out before any fork that this livekit-agents cannot be driven. Raises :class:`AppLoadError`."""
-    _job_proc_arguments(blueprint, blueprint.entrypoint_fnc)
-    _initialize_request(blueprint)
-    _running_job(Order(job=b""))
+    _job_proc_arguments(part, part.entrypoint_fnc)
+    _initialize_request(part)
+    running_job.from_order(Order(job=b""))
 
 
-def _job_proc_arguments(blueprint: Blueprint, entrypoint: Any) -> dict[str, Any]:
+def _job_proc_arguments(part: Part, entrypoint: Any) -> dict[str, Any]:
     return fill(
         job_proc_lazy_main._JobProc,
         {
-            "initialize_process_fnc": blueprint.setup_fnc,
+            "initialize_process_fnc": part.setup_fnc,
             "job_entrypoint_fnc": entrypoint,
-            "session_end_fnc": blueprint.session_end_fnc,
-            "simulation_end_fnc": blueprint.simulation_end_fnc,
-            "session_end_timeout": blueprint.session_end_timeout,
+            "session_end_fnc": part.session_end_fnc,
+            "simulation_end_fnc": part.simulation_end_fnc,
+            "session_end_timeout": part.session_end_timeout,
             "executor_type": JobExecutorType.PROCESS,
             "user_arguments": None,
         },
     )
 
 
-def _initialize_request(blueprint: Blueprint) -> proto.InitializeRequest:
-    return proto.InitializeRequest(**fill(proto.InitializeRequest, {"http_proxy": blueprint.http_proxy or ""}))
+def _initialize_request(part: Part) -> proto.InitializeRequest:
+    return proto.InitializeRequest(**fill(proto.InitializeRequest, {"http_proxy": part.http_proxy or ""}))
 
 
-def _running_job(order: Order) -> RunningJobInfo:
-    job = agent.Job.FromString(order.job)
-    if order.restarts:
-        job.attributes[RESTARTS_ATTRIBUTE] = str(order.restarts)
-    accept = JobAcceptArguments(**fill(JobAcceptArguments, order.accept.answer()))
-    names = ("url", "token", "worker_id", "fake_job", "received_at", "accepted_at", "assigned_at", "launched_at")
-    values = {name: getattr(order, name) for name in names} | {"job": job, "accept_arguments": accept}
-    return RunningJobInfo(**fill(RunningJobInfo, values))
-
-
-def _tell_where_it_hangs() -> None:
+def _tell_where_it_hangs(limit: str) -> None:
     from ...zygote.performance import stack_of
 
     names = ("job_task", "job_user_entrypoint", "job_shutdown_callback")
     for task in asyncio.all_tasks():
         if task.get_name() in names:
-            _logger.error("LiveKit's shutdown sequence did not end in time; it was in %s", stack_of(task))
+            _logger.error("LiveKit's shutdown sequence did not end within %s; it was in %s", limit, stack_of(task))

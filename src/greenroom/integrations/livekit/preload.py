@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import logging
 import os
+from collections.abc import Iterable
 from types import ModuleType
 
 from livekit.agents import Plugin, telemetry
@@ -16,7 +17,7 @@ from ...errors import AppLoadError
 from .blueprint import Blueprint
 from .manifest import export_credentials
 
-__all__ = ["preload"]
+__all__ = ["preload", "share"]
 
 _logger = logging.getLogger("greenroom.livekit")
 
@@ -31,14 +32,17 @@ _VARIABLES = ("ORT_DISABLE_TELEMETRY", "OPENBLAS_NUM_THREADS")
 
 def preload(blueprint: Blueprint) -> None:
     """As LiveKit's own worker does in its forkserver. Raises :class:`AppLoadError` if a fork would break."""
-    _check_environment()
     os.environ.update(export_credentials(blueprint.server))
-    _set_certificates()
     _set_log_levels()
-    for module in blueprint.preload_modules:
+    share([*blueprint.preload_modules, *(plugin.package for plugin in Plugin.registered_plugins)])
+
+
+def share(modules: Iterable[str]) -> None:
+    """Import these and LiveKit's own, and make what each job would make. Raises :class:`AppLoadError` as above."""
+    _check_environment()
+    _set_certificates()
+    for module in modules:
         importlib.import_module(module)
-    for plugin in list(Plugin.registered_plugins):
-        importlib.import_module(plugin.package)
     for module in _WARM_UPS:
         if importlib.util.find_spec(module) is not None:
             importlib.import_module(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,8 @@ from ....errors import GreenroomError
 from ....job import Job
 from ....pool import JobHandle, ProcessPool, events
 from ....report import ExitReport
-from . import app, job_info
+from .. import running_job
+from . import app
 from .executor import Executor
 from .inference import InferenceRelay
 from .settings import OWN_OPTIONS, child_settings, pool_options
@@ -66,6 +68,7 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         """End all jobs, in LiveKit's order of things, and all processes."""
         if self._pool is None:
             return
+        await asyncio.gather(*(executor.aclose() for executor in self.processes))  # for a reason in LiveKit's words
         await self._pool.aclose()
         self._unsubscribe()
         await self._relay.close()
@@ -87,7 +90,7 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         await handle.started()
 
     def _submit(self, pool: ProcessPool, info: RunningJobInfo) -> JobHandle:
-        job = Job(info.job.id, job_info.to_plain(info))
+        job = Job(info.job.id, running_job.to_plain(info))
         try:
             return pool.submit(job, timeout=_ATTEMPTS * self._options["prewarm_timeout"], source="livekit")
         except GreenroomError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ __all__ = ["OWN_OPTIONS", "child_settings", "pool_options"]
 
 _GUARDS = 15.0 + 60.0
 """Seconds: LiveKit's own bounds for the entrypoint to return at a shutdown, and for its session to close."""
-_WARM_UP = "livekit.agents.ipc._preload"  # from 1.8
 _FREEZE = "livekit.agents.ipc._preload_freeze"  # the zygote settles its memory itself, and later
 _FUNCTIONS = ("initialize_process_fnc", "job_entrypoint_fnc", "session_end_fnc", "simulation_end_fnc")
 
@@ -74,10 +72,9 @@ def child_settings(arguments: Mapping[str, Any], inference: str) -> dict[str, An
 
 
 def _preload_modules() -> list[str]:
-    """What the worker has told its forkserver to import; where it has none, what LiveKit's own warm-up is."""
-    listed = list(getattr(getattr(forkserver, "_forkserver", None), "_preload_modules", ()))
-    names = [name for name in listed if name not in ("__main__", _FREEZE)]
-    return names or [name for name in (_WARM_UP,) if importlib.util.find_spec(name) is not None]
+    """What the worker has told its forkserver to import."""
+    listed = getattr(getattr(forkserver, "_forkserver", None), "_preload_modules", ())
+    return [name for name in listed if name not in ("__main__", _FREEZE)]
 
 
 def _session_end_timeout(arguments: Mapping[str, Any]) -> float:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from ....errors import GreenroomError
 from ....settings.livekit import LiveKitOptions
 
-__all__ = ["ConfigError", "Registration", "Server", "registrations"]
+__all__ = ["ConfigError", "Registration", "Server", "registrations", "time_for_session_end"]
 
 _KINDS = ("room", "publisher", "participant")
 _DEFAULT_PERMISSIONS = {
@@ -34,6 +34,8 @@ class Server:
     """As agents join there: ws or wss."""
     api_key: str
     api_secret: str = field(repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    """By which it is reached, whatever the environment says; its URL may hold a password."""
 
     @property
     def http_url(self) -> str:
@@ -78,6 +80,17 @@ def registrations(
     return [Registration(server, name, kind, permissions) for server in servers for name in names]
 
 
+def time_for_session_end(manifest: Mapping[str, Any], shutdown_timeout: float) -> str | None:
+    """What to say if an ``on_session_end`` may run for longer than a job has that is told to end."""
+    seconds = manifest.get("session_end_seconds") or 0.0
+    if seconds <= shutdown_timeout:
+        return None
+    return (
+        f"on_session_end may run for {seconds:g} s (session_end_timeout); in a job that is told to end (by a drain, or "
+        f"as its dispatch is deleted) it is cut off after {shutdown_timeout:g} s: set shutdown_timeout to what it needs"
+    )
+
+
 def _names(options: LiveKitOptions, manifest: Mapping[str, Any]) -> list[str]:
     text = options.livekit_agent_name
     if text is None:
@@ -99,7 +112,14 @@ def _servers(options: LiveKitOptions, manifest: Mapping[str, Any], environment: 
     for url in urls:
         _check(url)
     every = zip(urls, _for_each(key, len(urls)), _for_each(secret, len(urls)), strict=True)
-    return [Server(_ws(url), key, secret) for url, key, secret in every]
+    proxy = _proxy(manifest, environment)
+    return [Server(_ws(url), key, secret, proxy) for url, key, secret in every]
+
+
+def _proxy(manifest: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
+    """The app's own. LiveKit fills in what the environment has, which is left to aiohttp: it knows ``NO_PROXY``."""
+    proxy = manifest.get("http_proxy") or None
+    return proxy if proxy != (environment.get("HTTPS_PROXY") or environment.get("HTTP_PROXY")) else None
 
 
 def _for_each(text: str | None, count: int) -> list[str]:

@@ -129,6 +129,7 @@ class Connection:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 return await self._session.ws_connect(
                     self.registration.server.agent_url,
+                    proxy=self.registration.server.proxy,
                     headers={"Authorization": f"Bearer {token}"},
                     heartbeat=HEARTBEAT,
                     max_msg_size=LARGEST_MESSAGE,
@@ -136,6 +137,8 @@ class Connection:
                 )
         except TimeoutError:
             raise _Dropped(f"the server did not answer within {CONNECT_TIMEOUT:g} s") from None
+        except aiohttp.ClientHttpProxyError as error:
+            raise _Dropped(f"the HTTP proxy refused the connection with HTTP status {error.status}") from error
         except aiohttp.WSServerHandshakeError as error:
             raise _Dropped(_refusal(error)) from error
 

@@ -44,6 +44,7 @@ class Rooms:
         self._url = server.http_url
         self._signer = Signer(server.api_key, server.api_secret)
         self._session = session
+        self._proxy = server.proxy
 
     async def participants(self, name: str) -> list[models.ParticipantInfo]:
         request = room.ListParticipantsRequest(room=name)
@@ -114,7 +115,7 @@ class Rooms:
         url = f"{self._url}/twirp/livekit.{method}"
         try:
             async with self._session.post(
-                url, data=request.SerializeToString(), headers=headers, timeout=TIMEOUT
+                url, data=request.SerializeToString(), headers=headers, timeout=TIMEOUT, proxy=self._proxy
             ) as response:
                 body = await response.read()
                 if response.status == 200:

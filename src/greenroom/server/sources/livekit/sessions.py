@@ -230,8 +230,7 @@ class Sessions:
             session.connection.send(protocol.job_status(session.id, "running"))
             report = await handle.wait()
             self._tell_end(session, *status_of(report))
-        if not session.terminated:
-            self._on_end(session, report)
+        self._on_end(session, report)
 
     def _tell_end(self, session: Session, status: JobStatus, error: str) -> None:
         self._settle(session, Event.END)
@@ -250,7 +249,7 @@ class Sessions:
         _logger.info("job %s is to be ended: the server says so", job_id)
         session.terminated = True
         if do is Do.CANCEL and session.handle is not None:
-            session.handle.cancel("the LiveKit server ended the job")
+            session.handle.cancel(orders.ENDED_BY_SERVER)
         else:
             self._withdraw(session, "the LiveKit server withdrew the job")
 

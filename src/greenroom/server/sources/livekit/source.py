@@ -39,7 +39,7 @@ class LiveKitSource:
         if "livekit" not in self._pool.manifest:
             return
         try:
-            from .config import registrations
+            from .config import registrations, time_for_session_end
             from .office import Office
         except ImportError as error:
             message = f"the app is a LiveKit agent, and LiveKit's protocol is not installed ({error.name})"
@@ -48,6 +48,12 @@ class LiveKitSource:
         def wanted() -> list[Registration]:
             return registrations(self._options, self._pool.manifest.get("livekit") or {}, os.environ)
 
+        manifest = self._pool.manifest["livekit"]
+        complaint = time_for_session_end(manifest, self._pool.options.shutdown_timeout)
+        if complaint is not None:
+            # LiveKit's default is five minutes; who has chosen a time is more likely to count on it.
+            is_chosen = "session_end_timeout" in (manifest.get("options") or {})
+            _logger.log(logging.WARNING if is_chosen else logging.INFO, "%s", complaint)
         self._office = Office(self._pool, admission, self._options, wanted)
         self._office.open()
 

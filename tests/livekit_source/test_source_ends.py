@@ -1,0 +1,138 @@
+"""A server says that a job is to end: whether that ended it, or it was about to end anyway."""
+
+from __future__ import annotations
+
+import pytest
+from dispatcher import Line, a_job
+from livekit.protocol import agent
+from source_scene import ACTOR, MakeApp, Scene, scene
+from support import eventually
+from test_source_restarts import AGENT, CALLER, ON_CRASH, FakeRooms
+
+from greenroom.server.sources.livekit.config import time_for_session_end
+
+ENDED = "the LiveKit server ended the job"
+
+PLAIN = """
+app.manifest["livekit"] = {"agent_name": "actor", "worker_type": "room", "permissions": {}}
+
+@app.entrypoint
+async def entrypoint(ctx):
+    ctx.shutdown("said goodbye")
+    return await on_stage("ending")
+"""
+
+AGENTS = """
+from livekit.agents import AgentServer
+
+async def on_session_end(ctx):
+    if ctx.job.metadata != "stays":
+        await on_stage("ending")
+
+app = AgentServer()
+
+@app.rtc_session(on_session_end=on_session_end)
+async def entrypoint(ctx):
+    if ctx.job.metadata == "leaves":
+        ctx.shutdown("said goodbye")
+    elif ctx.job.metadata == "raises":
+        raise LookupError("no such table")
+    elif ctx.job.metadata == "loses the room":
+        ctx.room.emit("disconnected", 0)
+    elif ctx.job.metadata == "loses the room a moment after it is to end":
+        (told,) = [task for task in asyncio.all_tasks() if task.get_name() == "livekit-shutdown"]
+        told.add_done_callback(lambda _: asyncio.get_running_loop().call_later(0.05, ctx.room.emit, "disconnected", 0))
+        note("runs")
+"""
+"""Its room is never joined; but it can be told that it has left it, as by LiveKit's own library."""
+
+
+async def terminated(at: Scene, line: Line) -> None:
+    await line.terminate("AJ_1")
+    await at.worker.logs("AJ_1 is to be ended")
+    await at.worker.until("/v1/jobs/AJ_1", lambda answer: answer.body["state"] != "running")
+
+
+async def test_W3_a_job_that_was_ending_is_not_cancelled(make_app: MakeApp) -> None:
+    async with scene(make_app, source=PLAIN) as at:
+        line = await (await at.dispatcher.line()).ready()
+        await line.runs(a_job("AJ_1"))
+        visit = await at.stage.next("ending")
+        await terminated(at, line)
+        visit.order("and left")
+        report = await at.worker.report("AJ_1")
+        assert (report["outcome"], report["reason"], report["result"]) == ("succeeded", "completed", "and left")
+
+
+@pytest.mark.parametrize(
+    ("what", "outcome", "reason", "result"),
+    [
+        ("leaves", "succeeded", "completed", {"ended_by": "said goodbye"}),
+        ("loses the room", "succeeded", "completed", {"ended_by": "room disconnected"}),
+        ("raises", "failed", "raised", None),
+    ],
+)
+async def test_W3_a_livekit_job_that_was_ending_is_not_cancelled(
+    make_app: MakeApp, what: str, outcome: str, reason: str, result: object
+) -> None:
+    async with scene(make_app, source=AGENTS) as at:
+        line = await (await at.dispatcher.line()).ready()
+        await line.runs(a_job("AJ_1", metadata=what))
+        visit = await at.stage.next("ending")
+        await terminated(at, line)
+        visit.order("leave")
+        report = await at.worker.report("AJ_1")
+        assert (report["outcome"], report["reason"], report["result"]) == (outcome, reason, result)
+
+
+async def test_W3_news_of_the_room_may_come_after_the_termination(make_app: MakeApp) -> None:
+    async with scene(make_app, source=AGENTS) as at:
+        line = await (await at.dispatcher.line()).ready()
+        await line.runs(a_job("AJ_1", metadata="loses the room a moment after it is to end"))
+        await eventually(lambda: at.stage.noted("runs"), "its entrypoint")
+        await terminated(at, line)
+        (await at.stage.next("ending")).order("leave")
+        report = await at.worker.report("AJ_1")
+        assert (report["outcome"], report["result"]) == ("succeeded", {"ended_by": "room disconnected"})
+        await line.update("AJ_1", agent.JS_SUCCESS)
+
+
+async def test_W3_a_livekit_job_that_was_not_ending_is_cancelled(make_app: MakeApp) -> None:
+    async with scene(make_app, source=AGENTS) as at:
+        line = await (await at.dispatcher.line()).ready()
+        await line.runs(a_job("AJ_1", metadata="stays"))
+        await terminated(at, line)
+        report = await at.worker.report("AJ_1")
+        assert (report["outcome"], report["reason"], report["detail"]) == ("cancelled", "cancelled", ENDED)
+        await line.update("AJ_1", agent.JS_SUCCESS)
+
+
+async def test_an_on_session_end_that_may_be_cut_off_is_told_at_the_start(make_app: MakeApp) -> None:
+    async with scene(make_app, source=AGENTS) as at:
+        await at.worker.logs("INFO .*on_session_end may run for 300 s .* cut off after 10 s")
+    chosen = AGENTS.replace("AgentServer()", "AgentServer(session_end_timeout=90.0)")
+    async with scene(make_app, "--shutdown-timeout", "89", source=chosen) as at:
+        await at.worker.logs("WARNING .*on_session_end may run for 90 s .* cut off after 89 s")
+
+
+def test_an_on_session_end_that_has_its_time_is_not_spoken_of() -> None:
+    assert time_for_session_end({"session_end_seconds": 90.0}, 90.0) is None
+    assert time_for_session_end({"session_end_seconds": 0.0}, 10.0) is None
+    assert time_for_session_end({}, 10.0) is None
+
+
+async def test_a_job_whose_agent_has_left_since_it_crashed_is_started_again(make_app: MakeApp) -> None:
+    raises = ACTOR.replace('== "raise":', '== "raise" and not order.restarts:').replace(
+        "        raise ", "        ctx.add_shutdown_callback(lambda: on_stage('ending'))\n        raise "
+    )
+    async with scene(make_app, *ON_CRASH, source=raises) as at:
+        at.dispatcher.twirp = FakeRooms(CALLER, AGENT)
+        line = await (await at.dispatcher.line()).ready()
+        await line.runs(a_job("AJ_1", metadata="raise", dispatch_id="AD_1"))
+        visit = await at.stage.next("ending")
+        await terminated(at, line)  # as a server does when it sees an agent leave
+        visit.order("leave")
+        again = await at.stage.next("job")
+        again.order("leave")
+        assert (await at.worker.report("AJ_1"))["reason"] == "raised"
+        assert (await at.worker.report("AJ_1~1"))["outcome"] == "succeeded"
