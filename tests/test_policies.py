@@ -17,7 +17,7 @@ from greenroom.pool.clock import LONGEST_SLEEP, TOLERANCE, AwakeClock
 from greenroom.pool.exits import Decision, Evidence, ExitStatus, judge
 from greenroom.pool.memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
 from greenroom.pool.sizing import Demand, expected_wait, forks_needed
-from greenroom.pool.stalls import Sample, Stall, classify
+from greenroom.pool.stalls import Patience, Sample, Stall, classify
 from greenroom.pool.states import State
 from greenroom.report import Outcome, Reason
 
@@ -162,6 +162,28 @@ def test_a_process_that_got_no_cpu_is_never_called_stuck(last: Sample, timeout: 
     now = last._replace(at=last.at + elapsed, waited=last.waited + elapsed * 0.9)
     assume(now.at - last.at >= timeout)
     assert classify(last, last, now, timeout) is Stall.STARVED
+
+
+def looks(rounds: int, *, beats: int = 0, state: str = "S", cpu: float = 0.0, waited: float = 0.0) -> list[Sample]:
+    """How a zygote looks every 2.5 s: what it does in each of them is given."""
+    return [Sample(2.5 * n, beats * n, beats * n, state, cpu * n, waited * n) for n in range(1, rounds + 1)]
+
+
+@pytest.mark.parametrize(
+    ("seen", "ended_at"),
+    [
+        (looks(20), 5.0),  # it waits for a lock
+        (looks(20, state="R", cpu=2.5), 5.0),  # it spins
+        (looks(20, state="T"), 5.0),
+        (looks(20, state="R"), 30.0),
+        (looks(20, waited=2.0, cpu=0.5), 30.0),
+        (looks(20, beats=1), 30.0),  # it answers, but not this request
+        ([*looks(4, beats=1), Sample(12.5, 4, 4, "S", 0.0, 0.0)], 12.5),
+    ],
+)
+def test_S2_a_zygote_is_given_up_when_it_hangs_or_after_the_longest_time(seen: list[Sample], ended_at: float) -> None:
+    patience = Patience(2.5, 30.0)
+    assert next(sample.at for sample in seen if patience.ends_with(sample)) == ended_at
 
 
 # --- memory --------------------------------------------------------------------------------------

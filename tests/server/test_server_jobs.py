@@ -51,6 +51,24 @@ async def test_a_session_from_post_to_report(make_app: MakeApp) -> None:
         assert [(one["id"], one["state"], one["reason"]) for one in listed] == [("call:1", "ended", "completed")]
 
 
+async def test_who_asks_for_a_session_is_told_what_the_app_answered(make_app: MakeApp) -> None:
+    answering = (
+        ECHO
+        + """
+@app.request
+async def request(request):
+    if request.job.metadata == "plain":
+        return True
+    return greenroom.Accept({"room": "blue", "odd": [float("nan"), "\\ud800"], "big": 2**70})
+"""
+    )
+    async with RunningWorker(make_app(answering), "--num-idle-processes", "1") as worker:
+        assert (await worker.start("plain"))["answer"] == {}
+        job = await worker.start(timeout=20)
+        assert job["answer"] == {"room": "blue", "odd": [None, "\ufffd"], "big": 2**70}
+        assert "answer" not in (await worker.get(f"/v1/jobs/{job['id']}")).body
+
+
 async def test_results_are_json_whatever_the_app_returned(make_app: MakeApp) -> None:
     async with RunningWorker(make_app(ECHO), "--num-idle-processes", "1") as worker:
         odd = await worker.report((await worker.start("odd"))["id"])

@@ -14,7 +14,7 @@ from .clock import AwakeClock
 from .events import EventBus
 from .oom import OomCounter
 from .output import Budget
-from .stalls import Stall
+from .stalls import Sample, Stall
 from .states import State
 from .strays import StrayKiller
 
@@ -71,5 +71,8 @@ class Launcher(Protocol):
     @property
     def facts(self) -> AppFacts | None: ...
     def fork(self, process: Process) -> None: ...
+    def sample(self) -> Sample | None:
+        """How that which forks looks now; ``None`` if nothing stands between the request and the process."""
+
     def kill(self) -> None: ...
     def close(self) -> None: ...

@@ -21,7 +21,7 @@ from .handle import Handle
 from .launch import Launch
 from .log_fields import log_fields
 from .record import Record
-from .stalls import Stall
+from .stalls import Patience, Stall
 from .states import Event, IllegalTransition, State, next_state
 from .watch import MemoryWatch, StallWatch
 from .wires import Wires
@@ -31,7 +31,9 @@ __all__ = ["Process"]
 _logger = logging.getLogger("greenroom")
 
 FORK_TIMEOUT = 5.0
-"""Seconds for the zygote to answer a request for a fork."""
+"""Seconds for the zygote to answer a request for a fork,"""
+STARVED_FORK_TIMEOUT = 30.0
+"""and for one that answers others meanwhile, or is starved of CPU."""
 REAP_TIMEOUT = 8.0
 """Seconds from the death until the status is known and everything that the process left behind is gone."""
 MARGIN = 1.0
@@ -74,7 +76,9 @@ class Process:
         self._memory_watch: MemoryWatch
         self._watches: list[StallWatch | MemoryWatch] = []
         self._record = Record(requested_at=time.monotonic())
-        self._deadline: Timer | None = self._clock.call_later(FORK_TIMEOUT, owner.fork_overdue, self)
+        self._patience = Patience(FORK_TIMEOUT / 2, STARVED_FORK_TIMEOUT)
+        self._deadline: Timer | None = None
+        self._set_deadline(FORK_TIMEOUT / 2, self._look_after_fork)
 
     def __repr__(self) -> str:
         return f"<{self.label} {self.state.value}>"
@@ -112,6 +116,16 @@ class Process:
     def fork_sent(self) -> None:
         """The fork request is on its way, and the child's ends with it."""
         self._wires.close_child_ends()
+
+    def _look_after_fork(self) -> None:
+        """The zygote is late: it hangs, or has much to do, or the machine has."""
+        sample = self.launcher.sample()
+        if sample is not None and self._patience.ends_with(sample):
+            self._owner.fork_overdue(self)
+            return
+        if self._patience.is_starved:
+            _logger.warning("the zygote is starved of CPU, and has not forked %s yet; it is left alone", self.label)
+        self._set_deadline(FORK_TIMEOUT / 2, self._look_after_fork)
 
     def fork_answered(self, pid: int, pidfd: int) -> None:
         """The process exists. Takes the pidfd."""

@@ -60,6 +60,9 @@ class Spawner:
         process.configure(self._configuration)
         popen.returncode = 0  # not Popen's to wait for: its finalizer must not try
 
+    def sample(self) -> None:
+        """There is nothing to look at."""
+
     def close(self) -> None:
         """There is nothing to close."""
 

@@ -1,11 +1,11 @@
-"""Is the event loop of a job standing still, and why? Pure: samples in, a classification out."""
+"""Is the event loop of a job, or a zygote, standing still, and why? Pure: samples in, a classification out."""
 
 from __future__ import annotations
 
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["Sample", "Stall", "classify"]
+__all__ = ["Patience", "Sample", "Stall", "classify"]
 
 
 class Stall(Enum):
@@ -50,3 +50,29 @@ def classify(last_beat: Sample, before: Sample, now: Sample, timeout: float) -> 
     if waits and now.cpu - last_beat.cpu < timeout / 2:
         return Stall.STARVED
     return Stall.LOOP_BLOCKED if now.thread_beat != before.thread_beat else Stall.GIL_HELD
+
+
+class Patience:
+    """How long a zygote is waited for that does not answer a request; it beats by answering others.
+
+    One that hangs is given up after two looks, of which each is ``interval`` seconds after what was before. One that
+    gets on, or is starved, is given up after ``longest`` seconds.
+    """
+
+    def __init__(self, interval: float, longest: float) -> None:
+        self._interval = interval
+        self._longest = longest
+        self._first: Sample | None = None
+        self._before: Sample | None = None
+        self.is_starved = False
+
+    def ends_with(self, now: Sample) -> bool:
+        """Whether it has ended, by how the zygote looks now. To be asked every ``interval`` seconds."""
+        before, self._before = self._before, now
+        if before is None or self._first is None:
+            self._first = now
+            return False
+        stall = classify(before, before, now, self._interval)
+        self.is_starved = stall is Stall.STARVED
+        is_late = now.at - self._first.at + self._interval >= self._longest
+        return is_late or stall not in (None, Stall.STARVED)

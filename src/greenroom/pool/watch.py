@@ -15,7 +15,7 @@ from .log_fields import log_fields
 from .memory import SHORTEST, MemoryPolicy, MemoryVerdict
 from .stalls import Sample, Stall, classify
 
-__all__ = ["MemoryWatch", "StallWatch", "Watched"]
+__all__ = ["MemoryWatch", "StallWatch", "Watched", "sample_of"]
 
 _logger = logging.getLogger("greenroom")
 
@@ -38,6 +38,17 @@ class Watched(Protocol):
     def ids(self) -> dict[str, object]: ...
     def beats(self) -> Beats: ...
     def kill(self, decision: Decision, *, dump_seconds: float) -> None: ...
+
+
+def sample_of(pid: int, now: float, beats: Beats) -> Sample:
+    """How a process looks now."""
+    try:
+        cpu, waited = proc.schedule(pid)
+        state = proc.stat(pid).state
+    except OSError:
+        # Gone, which its pidfd will tell; or a kernel without these files: then nothing looks starved.
+        cpu, waited, state = 0.0, 0.0, "?"
+    return Sample(now, beats.loop, beats.thread, state, cpu, waited)
 
 
 class StallWatch:
@@ -91,15 +102,7 @@ class StallWatch:
         self._process.kill(Decision("stalled", detail), dump_seconds=1.0)
 
     def _sample(self) -> Sample:
-        beats = self._process.beats()
-        pid = self._process.live_pid
-        try:
-            cpu, waited = proc.schedule(pid)
-            state = proc.stat(pid).state
-        except OSError:
-            # Gone, which its pidfd will tell; or a kernel without these files: then nothing looks starved.
-            cpu, waited, state = 0.0, 0.0, "?"
-        return Sample(self._clock.now(), beats.loop, beats.thread, state, cpu, waited)
+        return sample_of(self._process.live_pid, self._clock.now(), self._process.beats())
 
 
 class MemoryWatch:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from ..errors import AppLoadError, ErrorInfo
 from ..system import mark, stackdump
+from ..system.heartbeat import Beats
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import FrameError
@@ -25,7 +26,9 @@ from .contracts import Services
 from .exits import ExitStatus
 from .log_fields import log_fields
 from .process import Process
+from .stalls import Sample
 from .states import IllegalTransition, State
+from .watch import sample_of
 
 __all__ = ["DEFAULT_ENVIRONMENT", "Zygote", "ZygoteOwner", "child_environment", "interpreter_flags", "pidfd_of"]
 
@@ -74,6 +77,7 @@ class Zygote:
         self._pidfd = -1
         self._loading: asyncio.Future[m.Loaded] = self._loop.create_future()
         self._is_overdue = False
+        self._answers = 0
         self._dump_fd: int | None = None
         self._captures: list[output.StreamCapture] = []
         self._disowned: set[str] = set()
@@ -218,6 +222,10 @@ class Zygote:
             process.fork_sent()
         self._loop.remove_writer(self._channel)
 
+    def sample(self) -> Sample:
+        """How it looks now; its answers to requests are its beats."""
+        return sample_of(self.pid, self._services.clock.now(), Beats(self._answers, self._answers, 0))
+
     # --- what it says ----------------------------------------------------------------------------
 
     def _on_readable(self) -> bool:
@@ -269,6 +277,8 @@ class Zygote:
             raise FrameError(
                 f"{type(message).__name__} for a process {message.launch_id!r} that it was never asked for"
             )
+        if isinstance(message, (m.Forked, m.ForkFailed)):
+            self._answers += 1
         if isinstance(message, m.Forked):
             if len(fds) != 1:
                 raise FrameError(f"Forked with {len(fds)} fds instead of a pidfd")

@@ -28,7 +28,10 @@ class MemoryRoom:
         """Why there is no room for another session; ``None`` if there is, or if nobody wants to know."""
         if self._min_free_mb is None or stats.session_mb is None:
             return None
-        available = self._available_lately()
+        try:
+            available = self._available_lately()
+        except OSError as error:  # no fd to look with, say: then there is none for another process, either
+            return f"how much memory is available cannot be found out: {error}"
         if shortage(available, stats.session_mb, stats.expected_growth_mb, self._min_free_mb) <= 0:
             return None
         return (

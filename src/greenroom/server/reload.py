@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AppLoadError, PoolClosed, PrewarmError
@@ -20,14 +21,26 @@ __all__ = ["Reloader", "source_folder", "watch"]
 _logger = logging.getLogger("greenroom")
 
 
+@dataclass
+class _Turn:
+    """A reload, and how many wait for what comes of it."""
+
+    causes: list[str]
+    task: asyncio.Task[int]
+    waiting: int = 0
+
+
 class Reloader:
-    """Reloads the pool. Requests that come while one is under way are one request for another."""
+    """Reloads the pool. Requests that come while one is under way are one request for another: what they want to be
+    served may have been written after it was read."""
 
     def __init__(self, pool: ProcessPool, around: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self._pool = pool
         self._around = around
         self._cause = ""
         self._requested = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
+        self._next: _Turn | None = None  # the one that has not begun
 
     def request(self, cause: str) -> None:
         self._cause = cause
@@ -46,14 +59,37 @@ class Reloader:
         """Reload now, or after the one that is under way; returns the new generation.
 
         Raises :class:`AppLoadError` or :class:`PrewarmError` if the old code goes on serving, and
-        :class:`PoolClosed`.
+        :class:`PoolClosed`. It is given up if all who wait for it are cancelled.
         """
-        _logger.info("reloading: %s", cause, extra=log_fields("reloading", cause=cause))
-        with self._around():
-            await self._pool.reload()
-        generation = self._pool.stats().generation
-        assert generation is not None  # it has just been loaded
-        return generation
+        turn = self._next
+        if turn is None:
+            causes: list[str] = []
+            turn = self._next = _Turn(causes, asyncio.create_task(self._take_turn(causes), name="greenroom-reload"))
+        turn.causes.append(cause)
+        turn.waiting += 1
+        try:
+            return await asyncio.shield(turn.task)
+        finally:
+            turn.waiting -= 1
+            if turn.waiting == 0 and not turn.task.done():
+                await self._give_up(turn)
+
+    async def _take_turn(self, causes: list[str]) -> int:
+        async with self._one_at_a_time:
+            self._next = None
+            cause = "; ".join(dict.fromkeys(causes))
+            _logger.info("reloading: %s", cause, extra=log_fields("reloading", cause=cause))
+            with self._around():
+                await self._pool.reload()
+            generation = self._pool.stats().generation
+            assert generation is not None  # it has just been loaded
+            return generation
+
+    async def _give_up(self, turn: _Turn) -> None:
+        if self._next is turn:
+            self._next = None
+        turn.task.cancel()
+        await asyncio.wait([turn.task])
 
 
 async def watch(folder: Path, reloader: Reloader, stop: asyncio.Event) -> None:

@@ -49,7 +49,7 @@ class HttpSource:
         handle = _start(acceptance)
         try:
             await _started(handle)
-            response = json_response(JobStarted.of(handle), status=201)
+            response = json_response(JobStarted.of(handle, acceptance.answer), status=201)
             # Sent here and not by the caller, so that a client that is gone by now is noticed.
             await response.prepare(request)
             await response.write_eof()

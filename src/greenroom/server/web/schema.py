@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
@@ -11,7 +12,7 @@ from msgspec import Meta, Raw, Struct
 from ...errors import ErrorInfo
 from ...pool import JobHandle, PoolStats, ProcessInfo, ProcessPool
 from ...report import ExitReport, Outcome, Reason, Timings
-from .results import ResultEncoding, json_of
+from .results import ResultEncoding, json_of, strict_json
 
 __all__ = [
     "Alive",
@@ -177,12 +178,14 @@ class JobStarted(Struct):
     state: str
     start_ms: float | None
     """From the request until the process had acknowledged the job."""
+    answer: Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+    """What the app's ``request`` function wants whoever asked to be told; empty if there is nothing."""
 
     @classmethod
-    def of(cls, handle: JobHandle) -> JobStarted:
-        seconds = handle.start_seconds
-        start_ms = None if seconds is None else round(seconds * 1000, 3)
-        return cls(handle.id, handle.pid, handle.launch_type, handle.state, start_ms)
+    def of(cls, handle: JobHandle, answer: dict[str, Any]) -> JobStarted:
+        brief = JobBrief.of_live(handle)
+        told = Raw(strict_json(json.dumps(answer).encode()))
+        return cls(brief.id, brief.pid, handle.launch_type, brief.state, brief.start_ms, told)
 
 
 class JobBrief(Struct):
@@ -198,7 +201,9 @@ class JobBrief(Struct):
 
     @classmethod
     def of_live(cls, handle: JobHandle) -> JobBrief:
-        return cls(**msgspec.structs.asdict(JobStarted.of(handle)))
+        seconds = handle.start_seconds
+        start_ms = None if seconds is None else round(seconds * 1000, 3)
+        return cls(handle.id, handle.pid, handle.launch_type, handle.state, start_ms)
 
     @classmethod
     def of_ended(cls, report: ExitReport) -> JobBrief:
