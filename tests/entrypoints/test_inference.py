@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from livekit_orders import notes_of, order
 from support import eventually, is_gone, kill, zygote_pid
 
@@ -85,13 +87,14 @@ async def test_jobs_share_one_inference_process(make_agent: MakeAgent) -> None:
     assert is_gone(service)
 
 
-async def test_an_inference_process_killed_in_mid_use_is_replaced(make_agent: MakeAgent) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+async def test_an_inference_process_killed_in_mid_use_is_replaced(make_agent: MakeAgent, signum: int) -> None:
     app = make_agent(RUNNER)
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
         handle = await pool.launch(order('["echo hold"]'))
         await eventually(lambda: pids(app, "holds"))
         (first,) = pids(app, "holds")
-        kill(first)
+        kill(first, signum)
         # The job notices nothing: its request is made again, to the next one.
         await eventually(lambda: len(pids(app, "holds")) == 2)
         second = pids(app, "holds")[1]
@@ -136,6 +139,44 @@ async def test_a_stopped_inference_process_is_replaced(make_agent: MakeAgent) ->
         assert report.outcome == "succeeded", report.error
         assert is_gone(stopped)
         assert results(app) == [f"result b'A {pids(app, 'initialized')[1]}'"]
+
+
+HANGS = """
+from greenroom.integrations.livekit import inference
+inference.RUN_TIMEOUT = 0.5
+
+def hang(self, data):
+    if data == b"loop":
+        while True: pass
+    if data == b"hold the GIL": ctypes.PyDLL(None).pause()
+    return data.upper()
+
+Echo.run = hang
+"""
+
+
+async def test_an_inference_process_that_hangs_is_replaced(
+    make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    app = make_agent(RUNNER + HANGS)
+    async with ProcessPool(str(app), num_idle_processes=2) as pool:
+        report = await (await pool.launch(order('["echo loop", "echo hold the GIL", "echo a"]'))).wait()
+        assert report.outcome == "succeeded", report.error
+        hung = "RuntimeError inference of echo failed: the runner did not return within 0.5 s"
+        assert results(app) == [hung, hung, "result b'A'"]
+        assert len(pids(app, "initialized")) == 3  # each of the two was replaced, and asked once
+    assert "in hang" in caplog.text
+    assert "the service livekit-inference died (exit code 1); it is started again" in caplog.text
+
+
+async def test_a_request_does_not_wait_for_ever(make_agent: MakeAgent) -> None:
+    source = "\nfrom greenroom.integrations.livekit import inference\ninference.REQUEST_TIMEOUT = 0.5\n"
+    app = make_agent(RUNNER + source + "Echo.initialize = lambda self: signal.pause()")
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        report = await (await pool.launch(order('["echo a"]'))).wait()
+        assert report.outcome == "succeeded", report.error
+        assert "did not answer within 0.5 s" in results(app)[0]
 
 
 async def test_sessions_start_while_the_inference_process_loads_its_models(make_agent: MakeAgent) -> None:

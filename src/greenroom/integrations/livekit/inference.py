@@ -17,6 +17,7 @@ __all__ = [
     "ANSWER",
     "FAILURE",
     "NO_ANSWER",
+    "RUN_TIMEOUT",
     "SERVICE",
     "TAKEN",
     "InferenceClient",
@@ -36,6 +37,11 @@ _ATTEMPTS = 3
 _PATIENCE = 20.0
 """Seconds in all for which a job looks for the service, which may be on its way up again."""
 _INTERVAL = 0.05
+
+RUN_TIMEOUT = 30.0
+"""Seconds that a runner may take for one request: others wait for it meanwhile. Then the service is replaced."""
+REQUEST_TIMEOUT = 60.0
+"""Seconds for a request in all, also while the service works on others, or loads its models."""
 
 
 class InferenceFailed(GreenroomError):
@@ -61,7 +67,16 @@ class InferenceClient:
         if method not in _InferenceRunner.registered_runners:
             known = ", ".join(sorted(_InferenceRunner.registered_runners)) or "none"
             raise InferenceFailed(f"no plugin has registered an inference runner {method!r} (there are: {known})")
-        request = encode_frame(REQUEST, method.encode(), data)
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                return await self._ask(encode_frame(REQUEST, method.encode(), data))
+        except TimeoutError:
+            raise InferenceFailed(
+                f"the inference process did not answer within {REQUEST_TIMEOUT:g} s: it works on other requests, or "
+                f"still loads its models"
+            ) from None
+
+    async def _ask(self, request: bytes) -> bytes | None:
         deaths = 0
         while deaths < _ATTEMPTS:
             call = _Call(*await self._connect())
@@ -101,12 +116,22 @@ class _Call:
         """Raises ``OSError`` or ``EOFError`` if the service dies before it has answered."""
         self._writer.write(request)
         await self._writer.drain()
+        deadline = asyncio.timeout(None)
+        try:
+            async with deadline:
+                return await self._answer(deadline)
+        except TimeoutError:
+            # Not to be asked again: it would most likely hang again, and the next one, too, would be replaced.
+            raise InferenceFailed(f"the runner did not return within {RUN_TIMEOUT:g} s") from None
+
+    async def _answer(self, deadline: asyncio.Timeout) -> bytes | None:
         decoder = FrameDecoder()
         while data := await self._reader.read(64 * 1024):
             for frame in decoder.feed(data):
                 if frame.kind != TAKEN:
                     return _result(frame.kind, frame.body)
                 self.was_taken = True
+                deadline.reschedule(asyncio.get_running_loop().time() + RUN_TIMEOUT)
         raise EOFError
 
     def close(self) -> None:

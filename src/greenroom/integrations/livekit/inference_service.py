@@ -1,21 +1,25 @@
 """The inference process: runs the runners that plugins have registered, one request after the other.
 
 As in LiveKit's own: runners are made for one caller at a time. It holds no state of a session, so it
-can be killed at any time: the zygote starts it again, and who waited for an answer asks again.
+can be killed at any time: the zygote starts it again, and who waited for an answer asks again. Who
+hangs is ended by ``faulthandler``, whose thread needs no GIL; the log has the stack then.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import selectors
 import socket
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from ...errors import ErrorInfo
 from ...wire.frames import Frame, FrameDecoder, FrameError, encode_frame
 from ...zygote.services import is_own_user
+from . import inference
 from .inference import ANSWER, FAILURE, NO_ANSWER, TAKEN, runners
 
 __all__ = ["serve"]
@@ -23,6 +27,10 @@ __all__ = ["serve"]
 _CHUNK = 64 * 1024
 _SEND_TIMEOUT = 2.0
 """Seconds that a caller may take to read its answer, while all others wait."""
+_INITIALIZE_TIMEOUT = 300.0
+"""Seconds for each runner's models, as in LiveKit's own worker for all of them."""
+_GRACE = 1.0
+"""Seconds by which whoever has asked is the first to give up: else it would ask again."""
 
 _logger = logging.getLogger("greenroom.livekit")
 
@@ -49,12 +57,23 @@ class _Caller:
 def _initialized(method: str, kind: Any) -> Any:
     """The runner; or the error, which everyone is told who asks for it. The others can be fine."""
     try:
-        runner = kind()
-        runner.initialize()
+        with _ended_after(_INITIALIZE_TIMEOUT):
+            runner = kind()
+            runner.initialize()
     except Exception as error:
         _logger.exception("the inference runner %s could not be initialized", method)
         return error
     return runner
+
+
+@contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    """End this process, if the block takes so long."""
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _accept(listener: socket.socket, selector: selectors.BaseSelector) -> None:
@@ -86,7 +105,8 @@ def _answer(request: Frame, ready: dict[str, Any]) -> bytes:
         runner = ready[method]
         if isinstance(runner, Exception):
             raise runner
-        result = runner.run(request.body)
+        with _ended_after(inference.RUN_TIMEOUT + _GRACE):
+            result = runner.run(request.body)
         return encode_frame(NO_ANSWER, b"") if result is None else encode_frame(ANSWER, b"", bytes(result))
     except Exception as error:
         traceback.print_exc()
