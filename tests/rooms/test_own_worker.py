@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -51,11 +51,14 @@ async def is_taken(api: ServerApi, room: str) -> bool:
     return False
 
 
-async def dispatched(api: ServerApi, room: str, *, metadata: str = "") -> None:
+async def dispatched(worker: RunningWorker, api: ServerApi, room: str, *, metadata: str = "") -> None:
     """Right after a registration a server does not always find the worker yet, and it asks nobody a second time."""
-    await api.dispatch("greeter", room, metadata=metadata)
-    while not await is_taken(api, room):
+    while True:
         await api.dispatch("greeter", room, metadata=metadata)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISPATCH_SECONDS):
+                await worker.logs(r"job AJ_\w+ started")
+                return
 
 
 async def agents_in(api: ServerApi, room: str) -> list[str]:
@@ -79,7 +82,7 @@ async def test_an_agent_is_in_each_new_room_and_answers_its_caller(livekit: Live
 async def test_an_agent_is_dispatched_by_name_and_its_failure_is_told(livekit: LiveKitServer) -> None:
     async with a_worker(livekit, name="greeter") as worker, livekit.api() as api:
         await registered(worker)
-        await dispatched(api, "cellar", metadata="exit")
+        await dispatched(worker, api, "cellar", metadata="exit")
         await worker.logs(r"job AJ_\w+.*exit")
         async with a_caller(livekit, "hall") as ann:
             await ann.connected()
@@ -226,7 +229,7 @@ async def test_an_agent_that_crashes_in_mid_call_is_started_again_in_its_room(
 async def test_an_agent_is_not_started_again_for_nobody(livekit: LiveKitServer) -> None:
     async with a_worker(livekit, "--livekit-restart", "on_crash", name="greeter") as worker, livekit.api() as api:
         await registered(worker)
-        await dispatched(api, "empty", metadata="exit")
+        await dispatched(worker, api, "empty", metadata="exit")
         await worker.logs(r"job AJ_\w+ is not started again: nobody is in room 'empty'")
 
 
