@@ -126,8 +126,7 @@ class Worker:
 
     def _operations(self, events: EventsApi) -> list[Operation]:
         """All that can be asked for by HTTP."""
-        tells_details = self._options.token is None
-        health = HealthApi(self._pool, self._admission, self._board, self._sources.status, tells_details=tells_details)
+        health = HealthApi(self._pool, self._admission, self._board, self._sources.status)
         jobs, pool = JobsApi(self._book), PoolApi(self._pool, self._reloader, self._drain_by_request)
         return [
             *self._http.operations(),
