@@ -11,6 +11,7 @@ from typing import get_args
 import pytest
 
 from greenroom import ProcessPool, Reject
+from greenroom.pool.events import Event
 from greenroom.report import Reason
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -61,3 +62,12 @@ def test_every_event_of_the_log_is_explained() -> None:
     names = set(re.findall(r'log_fields\(\s*"([a-z_]+)"', source))
     assert len(names) > 20
     assert [name for name in sorted(names) if f"`{name}`" not in page] == []
+
+
+def test_every_event_and_error_of_the_api_is_explained() -> None:
+    page = (DOCS / "http-api.md").read_text()
+    found = {kind.__name__ for kind in Event.__subclasses__()}
+    for path in (DOCS.parent / "src/greenroom/server").rglob("*.py"):
+        found |= set(re.findall(r'ApiError\(\s*[a-z0-9.]+,\s*"([a-z_]+)"', path.read_text()))
+    assert len(found) > 30
+    assert [name for name in sorted(found) if f"`{name}`" not in page] == []
