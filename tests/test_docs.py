@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -41,6 +43,34 @@ async def test_an_example_runs(page: str, wanted: dict[str, object], source: str
         assert report.error is None, (page, report)
         if "cancel" not in wanted:  # a job that was told to end has no result to give
             assert report.result == wanted["result"], (page, report)
+
+
+SCRIPT = re.compile(r"^<!-- run: ([^\n]*) -->\n```python\n(.*?)^```", re.M | re.S)
+AGENT = """
+import greenroom
+
+app = greenroom.App()
+
+@app.entrypoint
+async def entrypoint(ctx):
+    return ctx.job.metadata
+"""
+
+
+@pytest.mark.parametrize("page", sorted(page.name for page in DOCS.glob("*.md") if "<!-- run" in page.read_text()))
+async def test_a_script_runs_beside_an_agent(page: str, tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text(AGENT)
+    found = SCRIPT.findall((DOCS / page).read_text())
+    assert found
+    for said, source in found:
+        script = tmp_path / "script.py"
+        script.write_text(source)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, script, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        output, complaints = await process.communicate()
+        assert process.returncode == 0, complaints.decode()
+        assert output.decode().strip() == said
 
 
 def test_every_exit_reason_is_explained() -> None:
