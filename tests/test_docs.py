@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -11,6 +13,7 @@ from typing import get_args
 import pytest
 
 from greenroom import ProcessPool, Reject
+from greenroom.pool.events import Event
 from greenroom.report import Reason
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -42,6 +45,34 @@ async def test_an_example_runs(page: str, wanted: dict[str, object], source: str
             assert report.result == wanted["result"], (page, report)
 
 
+SCRIPT = re.compile(r"^<!-- run: ([^\n]*) -->\n```python\n(.*?)^```", re.M | re.S)
+AGENT = """
+import greenroom
+
+app = greenroom.App()
+
+@app.entrypoint
+async def entrypoint(ctx):
+    return ctx.job.metadata
+"""
+
+
+@pytest.mark.parametrize("page", sorted(page.name for page in DOCS.glob("*.md") if "<!-- run" in page.read_text()))
+async def test_a_script_runs_beside_an_agent(page: str, tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text(AGENT)
+    found = SCRIPT.findall((DOCS / page).read_text())
+    assert found
+    for said, source in found:
+        script = tmp_path / "script.py"
+        script.write_text(source)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, script, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        output, complaints = await process.communicate()
+        assert process.returncode == 0, complaints.decode()
+        assert output.decode().strip() == said
+
+
 def test_every_exit_reason_is_explained() -> None:
     page = (DOCS / "exit-reasons.md").read_text()
     assert [reason for reason in get_args(Reason) if f"| `{reason}` |" not in page] == []
@@ -61,3 +92,12 @@ def test_every_event_of_the_log_is_explained() -> None:
     names = set(re.findall(r'log_fields\(\s*"([a-z_]+)"', source))
     assert len(names) > 20
     assert [name for name in sorted(names) if f"`{name}`" not in page] == []
+
+
+def test_every_event_and_error_of_the_api_is_explained() -> None:
+    page = (DOCS / "http-api.md").read_text()
+    found = {kind.__name__ for kind in Event.__subclasses__()}
+    for path in (DOCS.parent / "src/greenroom/server").rglob("*.py"):
+        found |= set(re.findall(r'ApiError\(\s*[a-z0-9.]+,\s*"([a-z_]+)"', path.read_text()))
+    assert len(found) > 30
+    assert [name for name in sorted(found) if f"`{name}`" not in page] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -124,6 +125,34 @@ async def test_clients_of_events_that_go_at_once_leave_their_place_and_no_traceb
         async with asyncio.timeout(DEADLINE):
             while not (await _first_line_of_events(port)).startswith(b"HTTP/1.1 200"):
                 await asyncio.sleep(0.01)
+        assert not [line for line in worker.lines if "Traceback" in line]
+
+
+RAW: list[tuple[bytes, int]] = [
+    (b"\0" * 100, 400),
+    (b"GET / HTTP/9.9\r\n\r\n", 400),
+    (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: \0\r\n\r\n", 400),
+    (b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\xff\xed: x\r\n\r\n", 400),
+    (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 400),
+    (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nExpect: cake\r\nConnection: close\r\n\r\n", 417),
+    (b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nExpect: cake\r\nConnection: close\r\n\r\n", 417),
+]
+
+
+async def test_what_comes_to_no_handler_is_answered_in_the_same_form(make_app: MakeApp) -> None:
+    async with RunningWorker(make_app(NOOP), "--num-idle-processes", "0") as worker:
+        port = await worker.port()
+        for request, status in RAW:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            writer.close()
+            assert head.split()[1] == b"%d" % status, (request[:60], head)
+            assert b"Content-Type: application/json" in head, request[:60]
+            error = json.loads(body)["error"]
+            assert error["type"] == "bad_request"
+            assert error["message"].isprintable()
+        assert (await worker.get("/livez")).status == 200
         assert not [line for line in worker.lines if "Traceback" in line]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faults.stage import Stage
 from hypothesis import given
 from hypothesis import strategies as st
 from running_worker import GREENROOM, RunningWorker
@@ -70,6 +71,20 @@ async def test_readiness_gives_no_details_without_the_token(make_app: MakeApp) -
         answer = await worker.until("/readyz", lambda answer: answer.body.get("reason") == "breaker_open")
         assert answer.status == 503
         assert answer.body == {"ready": False, "reason": "breaker_open"}
+        for headers in WRONG:
+            assert (await worker.ask("GET", "/readyz", headers=headers)).body == answer.body
+        told = await worker.ask("GET", "/readyz", headers={"Authorization": f"Bearer {TOKEN}"})
+        assert told.body["reason"] == "breaker_open"
+        assert "hunter2" in told.body["detail"]
+
+
+async def test_readiness_is_no_way_to_try_tokens_at_a_higher_rate(make_app: MakeApp) -> None:
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    options = ("--num-idle-processes", "0", "--max-jobs", "1", "--rate-limit", "0.01")
+    async with Stage(make_app) as stage, RunningWorker(stage.app(), *options, env=with_token()) as worker:
+        assert (await worker.ask("POST", "/v1/jobs", json={"metadata": "stay"}, headers=right)).status == 201
+        # All that the rate allows for some minutes was used up; without the token it is told that it is full.
+        assert (await worker.ask("GET", "/readyz", headers=right)).body == {"ready": False, "reason": "full"}
 
 
 async def test_jobs_do_not_see_the_token(make_app: MakeApp, tmp_path: Path) -> None:

@@ -50,8 +50,7 @@ class Parts:
         self, sock: socket.socket, options: ServerOptions, reloader: Reloader, drain: Callable[[float | None], float]
     ) -> HttpServer:
         """All that can be asked for by HTTP, on this socket."""
-        details = options.token is None
-        health = HealthApi(self.pool, self.admission, self.board, self.sources.status, tells_details=details)
+        health = HealthApi(self.pool, self.admission, self.board, self.sources.status)
         operations = [
             *self.http.operations(),
             *JobsApi(self.book).operations(),

@@ -13,10 +13,11 @@ from yarl import URL
 
 from .schema import ApiError
 
-__all__ = ["Guard", "RateLimit"]
+__all__ = ["Guard", "RateLimit", "is_trusted"]
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _MOST_CLIENTS = 10_000
+_IS_TRUSTED = "greenroom.is_trusted"
 
 
 class Guard:
@@ -32,22 +33,27 @@ class Guard:
     async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Raises :class:`ApiError` for a request that is not to be served."""
         is_open = request.path in self._open_paths
-        if not is_open:
-            # A probe from the address of a busy client is answered: one that is not ends the worker, with its sessions.
-            self._check_rate(request)
+        # A probe from the address of a busy client is answered: one that is not ends the worker, with its sessions.
+        # But it is no way to try tokens at a higher rate.
+        wait = 0.0 if is_open and "Authorization" not in request.headers else self._wait(request)
+        if wait > 0 and not is_open:
+            raise self._too_many(wait)
         if self._token is None:
             self._check_host(request)
-        elif not is_open:
-            self._check_token(request, self._token)
+        request[_IS_TRUSTED] = self._token is None or (wait == 0 and _has_token(request, self._token))
+        if not is_open and not is_trusted(request):
+            message = "this needs the worker's token, as a header: Authorization: Bearer TOKEN"
+            raise ApiError(401, "unauthorized", message)
         return await handler(request)
 
-    def _check_rate(self, request: web.Request) -> None:
-        if self._rates is None:
-            return
-        wait = self._rates.take(request.remote or "")
-        if wait > 0:
-            message = f"too many requests: more than {self._rates.rate:g} a second (rate_limit) from this address"
-            raise ApiError(429, "too_many_requests", message, retry_after=wait)
+    def _wait(self, request: web.Request) -> float:
+        """Count a request; returns the seconds that it has come too early."""
+        return 0.0 if self._rates is None else self._rates.take(request.remote or "")
+
+    def _too_many(self, wait: float) -> ApiError:
+        assert self._rates is not None  # or there would be no waiting
+        message = f"too many requests: more than {self._rates.rate:g} a second (rate_limit) from this address"
+        return ApiError(429, "too_many_requests", message, retry_after=wait)
 
     def _check_host(self, request: web.Request) -> None:
         # A web page can have its own host name point to 127.0.0.1 (DNS rebinding), but it cannot change this header.
@@ -59,13 +65,17 @@ class Guard:
         if name not in _LOCAL_NAMES and name != self._host:
             raise ApiError(403, "wrong_host", f"the Host header is {request.host!r}; use localhost or {self._host}")
 
-    def _check_token(self, request: web.Request, token: bytes) -> None:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        # compare_digest takes as long whatever is given, so that a token cannot be found byte by byte.
-        is_right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token)
-        if scheme.lower() != "bearer" or not is_right:
-            message = "this needs the worker's token, as a header: Authorization: Bearer TOKEN"
-            raise ApiError(401, "unauthorized", message)
+
+def is_trusted(request: web.Request) -> bool:
+    """Whether who asks may know all: the token was sent, or there is none."""
+    return bool(request.get(_IS_TRUSTED))
+
+
+def _has_token(request: web.Request, token: bytes) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    # compare_digest takes as long whatever is given, so that a token cannot be found byte by byte.
+    is_right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token)
+    return is_right and scheme.lower() == "bearer"
 
 
 class RateLimit:

@@ -13,6 +13,7 @@ from ...pool import PoolStats, ProcessPool
 from ..admission import Admission
 from ..board import RECENT_SECONDS, Board
 from ..readiness import not_ready
+from .guard import is_trusted
 from .operations import Operation
 from .requests import json_response
 from .schema import Alive, Pressure, Readiness, TurnedDownRecently
@@ -29,14 +30,11 @@ class HealthApi:
         admission: Admission,
         board: Board,
         sources: Callable[[], dict[str, dict[str, Any]]],
-        *,
-        tells_details: bool,
     ) -> None:
         self._pool = pool
         self._admission = admission
         self._board = board
         self._sources = sources
-        self._tells_details = tells_details
 
     def operations(self) -> list[Operation]:
         tags = ("health",)
@@ -68,7 +66,7 @@ class HealthApi:
             return json_response(Readiness(True))
         reason, detail = problem
         # What an app's failure says can hold anything: it is not for whoever has no token.
-        return json_response(Readiness(False, reason, detail if self._tells_details else None), status=503)
+        return json_response(Readiness(False, reason, detail if is_trusted(request) else None), status=503)
 
     async def pressure(self, request: web.Request) -> web.Response:
         """Slots, warm processes, and what was turned down lately."""

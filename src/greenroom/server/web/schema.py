@@ -130,7 +130,7 @@ class Alive(Struct):
 
 
 class Readiness(Struct, omit_defaults=True):
-    """The answer to ``GET /readyz``. Without a token, ``detail`` is left out."""
+    """The answer to ``GET /readyz``. ``detail`` is left out if there is a token, and it was not sent."""
 
     ready: bool
     reason: str | None = None

@@ -1,29 +1,26 @@
-"""The HTTP server: a socket, the routes, and errors that every client can read."""
+"""The HTTP server: a socket, and the routes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import socket
 from collections.abc import Iterable
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.typedefs import Handler
 from yarl import URL
 
-from ...errors import PoolClosed
 from ...settings import ServerOptions
 from . import openapi
+from .errors import answer_errors
 from .guard import Guard
 from .operations import Operation, routes_of
-from .requests import json_response
-from .schema import ApiError, encode
+from .protocol import Connection
+from .schema import encode
 
 __all__ = ["HttpServer", "listen"]
-
-_logger = logging.getLogger("greenroom")
 
 BACKLOG = 1024
 IDLE_CONNECTION = 75.0
@@ -55,11 +52,10 @@ class HttpServer:
         # A handler is cancelled when its client goes: a job that nobody would learn of must not start.
         self._runner = web.AppRunner(
             app,
-            access_log=None,
             handler_cancellation=True,
-            keepalive_timeout=IDLE_CONNECTION,
             shutdown_timeout=LAST_ANSWERS,
         )
+        self._listener: asyncio.Server | None = None
 
     async def _show_document(self, request: web.Request) -> web.Response:
         return web.Response(body=self._document, content_type="application/json")
@@ -71,53 +67,26 @@ class HttpServer:
 
     async def start(self) -> None:
         await self._runner.setup()
-        await web.SockSite(self._runner, self._sock, backlog=BACKLOG).start()
+        manager = self._runner.server
+        assert manager is not None  # it is set up
+        loop = asyncio.get_running_loop()
+
+        def connection() -> Connection:
+            # None switches it off, whatever its type says.
+            quiet: Any = None
+            return Connection(manager, loop=loop, access_log=quiet, keepalive_timeout=IDLE_CONNECTION)
+
+        # What aiohttp calls a site does the same with a protocol of its own.
+        self._listener = await loop.create_server(connection, sock=self._sock, backlog=BACKLOG)
 
     async def close(self) -> None:
         """Finish the answers that are under way, and stop."""
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
         self._sock.close()
-
-
-@web.middleware
-async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Whatever goes wrong is answered in the one form of the schema."""
-    try:
-        return await handler(request)
-    except ApiError as error:
-        return _answer(error)
-    except PoolClosed as error:
-        return _answer(ApiError(503, "no_capacity", str(error), reason="draining", retry_after=5.0))
-    except web.HTTPRequestEntityTooLarge as error:
-        return _answer(ApiError(413, "too_large", f"the body is too large: {error.text}"))
-    except web.RequestPayloadError as error:
-        return _answer(ApiError(400, "bad_body", f"the body cannot be read: {error}"))
-    except web.HTTPException as error:
-        return _answer(_routing_error(request, error), allow=error.headers.get("Allow"))
-    except (asyncio.CancelledError, ConnectionError):
-        raise
-    except Exception:
-        _logger.exception("%s %s failed", request.method, request.path)
-        return _answer(ApiError(500, "internal", "the worker failed at this request; its log has the cause"))
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
     """What is not HTTP is answered, and a client that has gone is gone: nothing to fill a log with tracebacks with."""
     return not (record.exc_info and isinstance(record.exc_info[1], _CLIENTS_FAULTS))
-
-
-def _routing_error(request: web.Request, error: web.HTTPException) -> ApiError:
-    if error.status == 404:
-        return ApiError(404, "not_found", f"there is nothing at {request.path}")
-    if error.status == 405:
-        return ApiError(405, "method_not_allowed", f"{request.path} has no {request.method}")
-    return ApiError(error.status, "bad_request", error.text or error.reason)
-
-
-def _answer(error: ApiError, *, allow: str | None = None) -> web.Response:
-    headers = {} if allow is None else {"Allow": allow}
-    if error.status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="greenroom"'
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    return json_response(error.body, status=error.status, headers=headers)
