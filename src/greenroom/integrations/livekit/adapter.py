@@ -9,7 +9,7 @@ from livekit.agents import AgentServer, WorkerOptions
 
 from ...app import App
 from ...job import JobContext, JobProcess
-from . import inference, running_job
+from . import inference, inference_service, running_job
 from .blueprint import Blueprint, server_of
 from .manifest import describe, runs_in_threads
 from .orders import Order
@@ -48,7 +48,7 @@ class _Role:
 
     def preload(self, app: App) -> None:
         preload(self._blueprint)
-        inference.register(app)
+        inference_service.register(app)
 
     async def prewarm(self, process: JobProcess) -> None:
         infer = inference.InferenceClient(process.generation).run

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
 
 from livekit.agents.inference_runner import _InferenceRunner
 
-from ...app import App
 from ...errors import GreenroomError
 from ...wire.frames import FrameDecoder, encode_frame
 from ...zygote import services
@@ -22,8 +20,6 @@ __all__ = [
     "TAKEN",
     "InferenceClient",
     "InferenceFailed",
-    "register",
-    "runners",
 ]
 
 SERVICE = "livekit-inference"
@@ -46,14 +42,6 @@ REQUEST_TIMEOUT = 60.0
 
 class InferenceFailed(GreenroomError):
     """The runner raised, or the inference process could not be reached."""
-
-
-def register(app: App) -> None:
-    """Have the zygote run the service, if a plugin has registered a runner for it."""
-    if _InferenceRunner.registered_runners:
-        from .inference_service import serve
-
-        app.services[SERVICE] = serve
 
 
 class InferenceClient:
@@ -142,7 +130,3 @@ def _result(kind: int, body: bytes) -> bytes | None:
     if kind == FAILURE:
         raise InferenceFailed(body.decode("utf-8", "replace"))
     return None if kind == NO_ANSWER else body
-
-
-def runners() -> dict[str, Any]:
-    return _InferenceRunner.registered_runners

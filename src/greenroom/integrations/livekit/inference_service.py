@@ -16,13 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
+from livekit.agents.inference_runner import _InferenceRunner
+
+from ...app import App
 from ...errors import ErrorInfo
 from ...wire.frames import Frame, FrameDecoder, FrameError, encode_frame
 from ...zygote.services import is_own_user
 from . import inference
-from .inference import ANSWER, FAILURE, NO_ANSWER, TAKEN, runners
+from .inference import ANSWER, FAILURE, NO_ANSWER, SERVICE, TAKEN
 
-__all__ = ["serve"]
+__all__ = ["register"]
 
 _CHUNK = 64 * 1024
 _SEND_TIMEOUT = 2.0
@@ -35,9 +38,15 @@ _GRACE = 1.0
 _logger = logging.getLogger("greenroom.livekit")
 
 
-def serve(listener: socket.socket) -> NoReturn:
+def register(app: App) -> None:
+    """Have the zygote run the service, if a plugin has registered a runner for it."""
+    if _InferenceRunner.registered_runners:
+        app.services[SERVICE] = _serve
+
+
+def _serve(listener: socket.socket) -> NoReturn:
     """Load the models, then answer for ever. Who connects while they load is answered afterwards."""
-    ready = {method: _initialized(method, kind) for method, kind in runners().items()}
+    ready = {method: _initialized(method, kind) for method, kind in _InferenceRunner.registered_runners.items()}
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ, None)
     while True:
