@@ -81,8 +81,7 @@ class Office:
         self._is_paused = True
         await self._sessions.settled(LAST_WORDS)
         await self._restarter.settled(LAST_WORDS)
-        for connection in self._connections:
-            await connection.flush()
+        await asyncio.gather(*(connection.flush() for connection in self._connections))
         self._unsubscribe()
         for task in self._tasks:
             task.cancel()
