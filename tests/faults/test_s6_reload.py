@@ -219,10 +219,14 @@ async def prewarm(proc):
 @app.entrypoint"""
 
 
-async def test_S6_old_code_is_forked_from_while_new_code_does_not_become_warm(make_app: MakeApp) -> None:
+@pytest.mark.parametrize("concurrent", [1, 4])
+async def test_S6_old_code_is_forked_from_while_new_code_does_not_become_warm(
+    make_app: MakeApp, concurrent: int
+) -> None:
+    options = {"num_idle_processes": 1, "max_idle_processes": 1, "prewarm_timeout": 50}
     async with Stage(make_app) as stage:
         app = stage.app(OLD)
-        async with ProcessPool(app, num_idle_processes=1, max_idle_processes=1, prewarm_timeout=50) as pool:
+        async with ProcessPool(app, **options, max_concurrent_prewarms=concurrent) as pool:
             rewrite(app, "@app.entrypoint", HELD)
             rewrite(app, '"old"', '"new"')
             reload = asyncio.create_task(pool.reload())
