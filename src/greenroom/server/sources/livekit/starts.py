@@ -44,10 +44,10 @@ class StartGate:
         """Whether somebody waits may have changed."""
         self._changed.set()
 
-    async def opened(self) -> None:
-        """Return when nobody waits any more, or after the longest time."""
+    async def opened(self, patience: float) -> None:
+        """Return when nobody waits any more, or after ``patience`` seconds, or after the longest time."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._longest):
+            async with asyncio.timeout(min(self._longest, patience)):
                 while not self.is_open:
                     self._changed.clear()
                     await self._changed.wait()
