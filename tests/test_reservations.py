@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults.stage import PLAIN, Stage, assert_recovered, steady
+from faults.stage import PLAIN, Stage, assert_recovered, starting, steady
 from support import eventually, idle_pids, kill, wait_for_file, zygote_pid
 
 from greenroom import Accept, GreenroomError, Job, LaunchError, NoCapacity, OptionError, ProcessPool, Reject
@@ -422,3 +422,25 @@ def request(request):
         await reservation.ask()
         assert int(await wait_for_file(told)) == reservation.pid
         assert int(told.read_text()) != os.getpid()
+
+
+WARMING = PLAIN + "\n@app.prewarm\nasync def prewarm(proc):\n    await on_stage('warming')\n"
+
+
+@pytest.mark.parametrize("end", ["close", "drain"])
+async def test_P3_an_offer_that_waits_is_not_given_what_another_one_gives_back_at_the_end(
+    make_app: MakeApp, end: str
+) -> None:
+    async with Stage(make_app) as stage:
+        pool = ProcessPool(stage.app(WARMING), **steady(1), prewarm_timeout=50)
+        async with starting(pool) as start:
+            (await stage.next("warming")).order("go on")
+            await start
+            kept = await pool.reserve()
+            waiting = asyncio.create_task(pool.reserve(timeout=50))
+            await stage.next("warming")
+            await (pool.aclose() if end == "close" else pool.drain(0.01))
+            with pytest.raises(NoCapacity, match="draining"):
+                await waiting
+            with pytest.raises(LaunchError, match=r"never started: the pool was (closed|drained)"):
+                kept.launch()

@@ -80,6 +80,11 @@ class Visit:
     def order(self, what: str) -> None:
         self._writer.write(f"{what}\n".encode())
 
+    async def told(self, what: str) -> None:
+        """Order it, and wait until the order is on its way."""
+        self.order(what)
+        await self._writer.drain()
+
     async def left(self) -> None:
         """Wait until it has left, or is dead."""
         async with asyncio.timeout(DEADLINE):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from stage import Stage, Visit, assert_recovered
 from support import eventually, idle_pids, is_gone, kill, zygote_pid
 
 from greenroom import AppLoadError, NoCapacity, PoolClosed, PrewarmError, ProcessPool
+from greenroom.system import proc
 
 MakeApp = Callable[[str], str]
 
@@ -217,10 +219,14 @@ async def prewarm(proc):
 @app.entrypoint"""
 
 
-async def test_S6_old_code_is_forked_from_while_new_code_does_not_become_warm(make_app: MakeApp) -> None:
+@pytest.mark.parametrize("concurrent", [1, 4])
+async def test_S6_old_code_is_forked_from_while_new_code_does_not_become_warm(
+    make_app: MakeApp, concurrent: int
+) -> None:
+    options = {"num_idle_processes": 1, "max_idle_processes": 1, "prewarm_timeout": 50}
     async with Stage(make_app) as stage:
         app = stage.app(OLD)
-        async with ProcessPool(app, num_idle_processes=1, max_idle_processes=1, prewarm_timeout=50) as pool:
+        async with ProcessPool(app, **options, max_concurrent_prewarms=concurrent) as pool:
             rewrite(app, "@app.entrypoint", HELD)
             rewrite(app, '"old"', '"new"')
             reload = asyncio.create_task(pool.reload())
@@ -332,3 +338,49 @@ async def test_S6_code_that_has_loaded_only_when_the_pool_drains_does_not_serve(
             with pytest.raises(PoolClosed, match="draining"):
                 await reload
             assert pool.stats().generation == 1
+
+
+SAYS_WHEN_WARM = """
+from greenroom.zygote.runner import Runner
+
+say = Runner._send
+
+def say_and_signal(self, message):
+    say(self, message)
+    if type(message).__name__ == "Warm":
+        fd = os.open(WARM, os.O_WRONLY)
+        os.write(fd, b"!")
+        os.close(fd)
+
+Runner._send = say_and_signal
+"""
+
+
+async def test_S6_new_code_whose_zygote_is_lost_as_it_proves_itself_does_not_serve(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "warm")
+    warm = os.open(tmp_path / "warm", os.O_RDWR)
+    async with Stage(make_app) as stage:
+        app = stage.app(f"WARM = {str(tmp_path / 'warm')!r}\n" + SAYS_WHEN_WARM + OLD)
+        async with ProcessPool(app, num_idle_processes=1, max_idle_processes=1) as pool:
+            old = zygote_pid(pool)
+            os.read(warm, 1)
+            held = "@app.prewarm\nasync def prewarm(proc):\n    await on_stage('warming')\n\n@app.entrypoint"
+            rewrite(app, "@app.entrypoint", held)
+            reloading = asyncio.create_task(pool.reload())
+            visit = await stage.next("warming")
+            (new,) = {pid for pid in proc.children(os.getpid()) if pid != old}
+            pidfd = os.pidfd_open(new)
+            await visit.told("go on")
+            # Both in one turn of this event loop: that the process is warm, and that its zygote is dead.
+            os.read(warm, 1)
+            kill(new)
+            select.select([pidfd], [], [])
+            os.close(pidfd)
+            with pytest.raises(PrewarmError, match="its zygote was lost"):
+                await reloading
+            assert [await version_served(pool) for _ in range(3)] == ["old"] * 3
+            assert zygote_pid(pool) == old
+            await assert_recovered(pool, 1)
+    os.close(warm)

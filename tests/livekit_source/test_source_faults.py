@@ -329,6 +329,35 @@ async def test_W3_a_job_whose_start_is_put_off_is_let_go(make_app: MakeApp) -> N
         assert line.updates("AJ_0") == ["JS_SUCCESS"]
 
 
+async def test_a_start_is_not_put_off_until_its_process_is_not_kept_any_more(make_app: MakeApp) -> None:
+    options = ("--livekit-start-delay", "5", "--max-concurrent-prewarms", "2", "--reservation-timeout", "2")
+    async with scene(make_app, *options, source=HELD_PREWARM) as at:
+        line, _ = await offered_more_than_are_idle(at)
+        for number in range(2):
+            await line.update(f"AJ_{number}", agent.JS_RUNNING)
+        await at.started("AJ_0", "AJ_1")
+
+
+@pytest.mark.parametrize(("signals", "why"), [(1, "the pool was drained"), (2, "the pool was closed")])
+async def test_W2_a_job_whose_start_is_put_off_beyond_the_drain_is_told_as_failed(
+    make_app: MakeApp, signals: int, why: str
+) -> None:
+    options = ("--livekit-start-delay", "5", "--max-concurrent-prewarms", "2", "--drain-timeout")
+    async with scene(make_app, *options, "0.2" if signals == 1 else "50", source=HELD_PREWARM) as at:
+        line, _ = await offered_more_than_are_idle(at)
+        await at.worker.until("/pressure", lambda answer: answer.body["sources"]["livekit"]["jobs"] == 2)
+        at.worker.signal(signal.SIGTERM)
+        if signals == 2:
+            await at.worker.logs("draining: ")
+            at.worker.signal(signal.SIGTERM)
+        for number in range(2):
+            assert why in (await line.update(f"AJ_{number}", agent.JS_FAILED)).error
+            await at.worker.logs(rf"job AJ_{number} \(room room\) was accepted, and cannot be started: .*{why}")
+        assert not (await line.answer("AJ_2")).available
+        await at.worker.ends()
+        assert at.stage.starts() == {}
+
+
 @pytest.mark.parametrize(
     ("what", "said"),
     [

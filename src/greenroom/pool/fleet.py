@@ -106,13 +106,14 @@ class Fleet:
         if self.launcher is None or self.is_closing:
             return
         now, generation = self.clock.now(), self.launcher.generation
-        warming = sum(process.generation == generation for process in self.warming)
+        generations = self._warming_to_serve()
+        warming = generations.count(generation)
         missing = forks_needed(
             idle_target=self.idle_target(),
             idle=self.idle.count(generation),
             waiting=len(self.jobs.waiting),
             warming=warming,
-            outgoing=len(self.warming) - warming,
+            outgoing=len(generations) - warming,
             concurrent=self._prewarms_allowed(),
         )
         for _ in range(missing):
@@ -149,7 +150,13 @@ class Fleet:
         )
 
     def _prewarms_allowed(self) -> int:
-        return self.breaker.tries_allowed(self.clock.now(), len(self.warming), self.options.max_concurrent_prewarms)
+        in_progress = len(self._warming_to_serve())
+        return self.breaker.tries_allowed(self.clock.now(), in_progress, self.options.max_concurrent_prewarms)
+
+    def _warming_to_serve(self) -> list[int]:
+        """The generations of those that become warm. What is on trial has a bound of its own: new code that hangs
+        in its prewarm must not take the places of what is served."""
+        return [process.generation for process in self.warming if process.generation <= self.generation]
 
     def shed_idle(self, decision: Decision) -> None:
         """Have the idle processes exit that nobody waits for."""

@@ -88,12 +88,19 @@ class Generations:
             doing = "closed" if self._fleet.is_closing else "draining"
             raise PoolClosed(f"the pool is {doing}: it is not reloaded any more")
 
+    def _check_alive(self, new: Launcher) -> None:
+        """It may have been lost in the same turn of the event loop in which the last of its processes became idle."""
+        if new not in self.launchers:
+            raise PrewarmError("the new code became warm, and then its zygote was lost")
+
     async def _load_and_prove(self) -> Zygote | Spawner:
         try:
             new = await self._load()
             try:
                 self._check_wanted()
                 await self._prove(new)
+                self._check_wanted()
+                self._check_alive(new)
             except BaseException:
                 self._retire(new, "the new code does not serve")
                 raise

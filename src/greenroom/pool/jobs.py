@@ -86,7 +86,8 @@ class Jobs:
     def order(self, launch: Launch, metadata: bytes | None, timeout: float) -> None:
         """The order to start a job that a process was kept for. Raises :class:`LaunchError` if it is none any more."""
         if not launch.is_held:
-            raise LaunchError(f"job {launch.job_id} cannot be started: its process is not reserved any more")
+            why = "" if launch.given_up is None else f" ({launch.given_up})"
+            raise LaunchError(f"job {launch.job_id} cannot be started: its process is not reserved any more{why}")
         if launch.is_being_asked:
             raise LaunchError(f"job {launch.job_id} cannot be started: the app has not answered whether it takes it")
         launch.is_held = False

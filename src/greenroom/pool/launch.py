@@ -56,6 +56,8 @@ class Launch:
         """Seconds until a process could be kept for it."""
         self.claimed_at: float | None = None
         self.started_at: float | None = None
+        self.given_up: Exception | None = None
+        """Why nothing came of what it was held for."""
         self.cancelled: Decision | None = None
         """It is not wanted any more: if it has not started, it must not."""
         self.started: asyncio.Future[None] = loop.create_future()
@@ -107,6 +109,7 @@ class Launch:
         if self.expiry is not None:
             self.expiry.cancel()
         self.is_held = False
+        self.given_up = error
         self.will_not_start(error)
 
 

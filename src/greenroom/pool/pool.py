@@ -205,8 +205,10 @@ class ProcessPool:
         self._events.flush()
 
     def _end_all(self, decision: Decision) -> None:
-        for launch in list(self._fleet.jobs.live.values()):
-            self._fleet.jobs.cancel(launch, decision)
+        jobs = self._fleet.jobs
+        # First those that wait: what the others give back must not go to them.
+        for launch in [*jobs.waiting, *jobs.live.values()]:
+            jobs.cancel(launch, decision)
         for process in list(self._fleet.processes.values()):
             process.stop(decision)
 
@@ -253,6 +255,8 @@ class ProcessPool:
         except asyncio.CancelledError:
             reservation.release("reserve() was cancelled")
             raise
+        if launch.given_up is not None:
+            raise launch.given_up  # in the moment between the two: the pool is being closed, say
         return reservation
 
     def _cancel(self, launch: Launch, reason: str) -> None:

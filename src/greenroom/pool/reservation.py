@@ -57,6 +57,8 @@ class Reservation:
         try:
             asked = self._fleet.jobs.ask(self._launch, self._fleet.options.request_timeout)
             answer, body = await asyncio.shield(asked)
+            if answer.accepted and self._launch.given_up is not None:
+                raise self._launch.given_up  # in the moment between the two
             return Accept(payload.decode(body)) if answer.accepted else Reject(answer.reason, final=answer.final)
         except BaseException:
             self.release("the one who asked has gone")

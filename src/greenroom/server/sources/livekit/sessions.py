@@ -49,6 +49,8 @@ class Session:
     order: Order
     acceptance: Acceptance | None = None
     answer: bytes = b""
+    kept_until: float = 0.0
+    """On the event loop's clock: how long its process is kept for it without an order."""
     expiry: asyncio.TimerHandle | None = None
     considering: asyncio.Task[None] | None = None
     following: asyncio.Task[None] | None = None
@@ -155,6 +157,7 @@ class Sessions:
         if self._settle(session, Event.ACCEPT) is Do.ANSWER_YES:
             session.connection.send(session.answer)
             loop = asyncio.get_running_loop()
+            session.kept_until = loop.time() + self._pool.options.reservation_timeout
             session.expiry = loop.call_later(ASSIGNMENT_TIMEOUT, self._expired, session)
 
     def _turn_down(self, session: Session, cause: object, *, final: bool = False) -> None:
@@ -202,7 +205,8 @@ class Sessions:
             session.following = self._spawn(self._launch_later(session), f"greenroom-livekit-{session.id}")
 
     async def _launch_later(self, session: Session) -> None:
-        await self._gate.opened()
+        # Half of it is enough of a margin for two clocks that began at nearly the same time.
+        await self._gate.opened((session.kept_until - asyncio.get_running_loop().time()) / 2)
         if session.terminated:
             self._tell_end(session, "success", "")  # as the server itself counts it
         else:
@@ -214,6 +218,9 @@ class Sessions:
         try:
             session.handle = session.acceptance.start(payload.encode(session.order.encode()))
         except LaunchError as error:
+            _logger.warning(
+                "job %s (room %s) was accepted, and cannot be started: %s", session.id, session.job.room.name, error
+            )
             self._tell_end(session, "failed", f"not started: {error}")
             return
         session.following = self._spawn(self._follow(session, session.handle), f"greenroom-livekit-{session.id}")

@@ -46,15 +46,15 @@ class StartGate:
         if self._held and self.is_open:
             self._opening.set()
 
-    async def opened(self) -> None:
-        """Return when nobody waits any more, or after the longest time."""
+    async def opened(self, patience: float) -> None:
+        """Return when nobody waits any more, or after ``patience`` seconds, or after the longest time."""
         if self.is_open:
             return
         self._opening.clear()
         self._held += 1
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._longest):
+                async with asyncio.timeout(min(self._longest, patience)):
                     await self._opening.wait()
         finally:
             self._held -= 1
