@@ -152,8 +152,15 @@ async def test_W1_an_assignment_that_does_not_come_gives_the_process_back(make_a
         await at.worker.logs(r"job AJ_1 was accepted, and not assigned within 7.5 s")
         await line.assign(a_job("AJ_1"))  # late
         await at.worker.logs(r"job AJ_1 is assigned and is not started: .*expired")
+        assert "7.5 s" in (await line.update("AJ_1", agent.JS_FAILED)).error
+        await line.assign(a_job("AJ_1"))
+        await at.worker.logs(r"job AJ_1 is assigned and is not started: .*ended")
+        await line.runs(a_job("AJ_2"))
+        (await at.stage.next("job")).order("leave")
+        await line.update("AJ_2", agent.JS_SUCCESS)
+        assert line.updates("AJ_1") == ["JS_FAILED"]
         await at.worker.until("/v1/pool", is_free)
-        assert at.stage.starts() == {}
+        await at.started("AJ_2")
 
 
 async def test_W1_an_offer_that_comes_twice_is_one_job(make_app: MakeApp) -> None:

@@ -179,11 +179,14 @@ class Sessions:
     def assigned(self, connection: Connection, assignment: Assigned) -> None:
         session, job_id = self._sessions.get(assignment.job_id), assignment.job_id
         is_foreign = session is not None and session.connection is not connection
+        before = self.table.phase(job_id)
         do = Do.REFUSE if is_foreign else self.table.on(job_id, Event.ASSIGNMENT)
         if do is not Do.START or session is None:
-            phase = "unknown (it was never offered)" if session is None else self.table.phase(job_id).value
-            phase = self.table.phase(job_id).value if self.table.phase(job_id) is not Phase.UNKNOWN else phase
+            phase = "unknown (it was never offered)" if before is Phase.UNKNOWN else before.value
             _logger.warning("job %s is assigned and is not started: here it is %s", job_id, phase)
+            if do is Do.TELL_FAILURE:
+                late = f"not started: it was assigned later than {ASSIGNMENT_TIMEOUT:g} s after it was accepted"
+                connection.send(protocol.job_status(job_id, "failed", late))
             return
         self._start(session, assignment)
 
