@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -152,8 +153,28 @@ async def test_W1_an_assignment_that_does_not_come_gives_the_process_back(make_a
         await at.worker.logs(r"job AJ_1 was accepted, and not assigned within 7.5 s")
         await line.assign(a_job("AJ_1"))  # late
         await at.worker.logs(r"job AJ_1 is assigned and is not started: .*expired")
+        assert "7.5 s" in (await line.update("AJ_1", agent.JS_FAILED)).error
+        await line.assign(a_job("AJ_1"))
+        await at.worker.logs(r"job AJ_1 is assigned and is not started: .*ended")
+        await line.runs(a_job("AJ_2"))
+        (await at.stage.next("job")).order("leave")
+        await line.update("AJ_2", agent.JS_SUCCESS)
+        assert line.updates("AJ_1") == ["JS_FAILED"]
         await at.worker.until("/v1/pool", is_free)
-        assert at.stage.starts() == {}
+        await at.started("AJ_2")
+
+
+async def test_S3_an_assignment_that_comes_while_the_worker_is_stopped_is_carried_out(make_app: MakeApp) -> None:
+    async with scene(make_app) as at:
+        line = await (await at.dispatcher.line()).ready()
+        assert (await line.offer(a_job("AJ_1"))).available
+        at.worker.signal(signal.SIGSTOP)
+        await line.assign(a_job("AJ_1"))
+        await asyncio.sleep(8.5)  # longer than an assignment is waited for
+        at.worker.signal(signal.SIGCONT)
+        await line.update("AJ_1", agent.JS_RUNNING)
+        await at.started("AJ_1")
+        assert line.updates("AJ_1") == ["JS_RUNNING"]
 
 
 async def test_W1_an_offer_that_comes_twice_is_one_job(make_app: MakeApp) -> None:

@@ -73,8 +73,12 @@ def test_W1_any_sequence_of_messages_starts_a_job_at_most_once_per_acceptance(ev
 
 
 def test_W1_every_assignment_that_is_not_carried_out_is_refused_and_changes_nothing() -> None:
-    for phase in set(Phase) - {Phase.ACCEPTED}:
+    for phase in set(Phase) - {Phase.ACCEPTED, Phase.EXPIRED}:
         assert react(phase, Event.ASSIGNMENT) == (phase, Do.REFUSE)
+
+
+def test_W1_an_assignment_that_is_late_is_told_to_have_failed_once() -> None:
+    assert react(Phase.EXPIRED, Event.ASSIGNMENT) == (Phase.ENDED, Do.TELL_FAILURE)
 
 
 def test_W3_termination_in_each_phase() -> None:

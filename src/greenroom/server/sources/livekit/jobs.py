@@ -60,6 +60,8 @@ class Do(Enum):
     CANCEL = "cancel"
     REFUSE = "refuse"
     """An assignment that must not be carried out: to be logged."""
+    TELL_FAILURE = "tell failure"
+    """The server takes a job for running that was accepted, and will not run."""
     IGNORE = "ignore"
     """Of no consequence: to be logged for those who look closely."""
 
@@ -82,6 +84,7 @@ _TABLE: Final[dict[tuple[Phase, Event], tuple[Phase, Do]]] = {
     (Phase.TURNED_DOWN, Event.TURN_DOWN): (Phase.TURNED_DOWN, Do.NOTHING),
     (Phase.ACCEPTED, Event.ASSIGNMENT): (Phase.LIVE, Do.START),
     (Phase.ACCEPTED, Event.EXPIRY): (Phase.EXPIRED, Do.RELEASE),
+    (Phase.EXPIRED, Event.ASSIGNMENT): (Phase.ENDED, Do.TELL_FAILURE),
     (Phase.OFFERED, Event.TERMINATION): (Phase.TURNED_DOWN, Do.NOTHING),
     (Phase.ACCEPTED, Event.TERMINATION): (Phase.TURNED_DOWN, Do.RELEASE),
     (Phase.LIVE, Event.TERMINATION): (Phase.LIVE, Do.CANCEL),

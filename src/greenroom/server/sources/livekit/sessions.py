@@ -37,6 +37,8 @@ ANSWER_TIMEOUT = 2.5
 """The server gives an offer up after 2.8 s; a later answer is of no use to anybody."""
 LONGEST_OFFER = 2.3
 """That leaves the pool the time to say in its own words that no process was there."""
+HELD_UP = 0.5
+"""Seconds: a deadline that is looked at so late was slept through, by the whole worker."""
 KEPT_ENDS = 1000
 
 
@@ -156,9 +158,8 @@ class Sessions:
         session.order = replace(session.order, accept=accept, accepted_at=time.time())
         if self._settle(session, Event.ACCEPT) is Do.ANSWER_YES:
             session.connection.send(session.answer)
-            loop = asyncio.get_running_loop()
-            session.kept_until = loop.time() + self._pool.options.reservation_timeout
-            session.expiry = loop.call_later(ASSIGNMENT_TIMEOUT, self._expired, session)
+            session.kept_until = asyncio.get_running_loop().time() + self._pool.options.reservation_timeout
+            self._expire_in(session, ASSIGNMENT_TIMEOUT)
 
     def _turn_down(self, session: Session, cause: object, *, final: bool = False) -> None:
         if self._settle(session, Event.TURN_DOWN) is Do.ANSWER_NO:
@@ -170,8 +171,14 @@ class Sessions:
         self.last_answer_seconds = seconds
         self._pool.publish(OfferAnswered(session.id, "livekit", session.acceptance is not None, seconds))
 
-    def _expired(self, session: Session) -> None:
-        if self._settle(session, Event.EXPIRY, f"it was not assigned within {ASSIGNMENT_TIMEOUT:g} s") is Do.RELEASE:
+    def _expire_in(self, session: Session, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        session.expiry = loop.call_later(seconds, self._expired, session, loop.time() + seconds)
+
+    def _expired(self, session: Session, due: float) -> None:
+        if asyncio.get_running_loop().time() - due > HELD_UP:
+            self._expire_in(session, HELD_UP)  # the assignment may be there, and is to be read first
+        elif self._settle(session, Event.EXPIRY, f"it was not assigned within {ASSIGNMENT_TIMEOUT:g} s") is Do.RELEASE:
             _logger.warning("job %s was accepted, and not assigned within %g s", session.id, ASSIGNMENT_TIMEOUT)
 
     # --- assignments -----------------------------------------------------------------------------
@@ -179,11 +186,14 @@ class Sessions:
     def assigned(self, connection: Connection, assignment: Assigned) -> None:
         session, job_id = self._sessions.get(assignment.job_id), assignment.job_id
         is_foreign = session is not None and session.connection is not connection
+        before = self.table.phase(job_id)
         do = Do.REFUSE if is_foreign else self.table.on(job_id, Event.ASSIGNMENT)
         if do is not Do.START or session is None:
-            phase = "unknown (it was never offered)" if session is None else self.table.phase(job_id).value
-            phase = self.table.phase(job_id).value if self.table.phase(job_id) is not Phase.UNKNOWN else phase
+            phase = "unknown (it was never offered)" if before is Phase.UNKNOWN else before.value
             _logger.warning("job %s is assigned and is not started: here it is %s", job_id, phase)
+            if do is Do.TELL_FAILURE:
+                late = f"not started: it was assigned later than {ASSIGNMENT_TIMEOUT:g} s after it was accepted"
+                connection.send(protocol.job_status(job_id, "failed", late))
             return
         self._start(session, assignment)
 
