@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .cgroup_levels import levels, number_in
 
-__all__ = ["TaskRoom", "task_rooms", "usable_cpus"]
+__all__ = ["TaskRoom", "runnable_tasks", "task_rooms", "usable_cpus"]
 
 _MAY_EXCEED_NPROC = (1 << 24) | (1 << 21)  # CAP_SYS_RESOURCE, CAP_SYS_ADMIN (setrlimit(2))
 
@@ -43,6 +43,14 @@ def usable_cpus(root: Path = Path("/")) -> float:
             if int(quota) > 0:
                 cpus = min(cpus, int(quota) / int(period))
     return cpus
+
+
+def runnable_tasks() -> int:
+    """Threads of the whole machine that run or want to at this moment, whoever asks included.
+
+    Raises ``OSError`` when there are no fds left to read with.
+    """
+    return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
 
 
 def _of_user(root: Path) -> Iterator[TaskRoom]:

@@ -23,7 +23,7 @@ from .reporter import Reporter
 from .restart import Restarter
 from .rooms import Rooms
 from .sessions import Sessions
-from .starts import StartGate
+from .starts import StartQueue
 
 __all__ = ["Office"]
 
@@ -54,9 +54,9 @@ class Office:
         rooms = {server: Rooms(server, self._session) for server in dict.fromkeys(each.server for each in wanted)}
         self._restarter = Restarter(options, admission, rooms)
         self._offer_timeout = options.livekit_offer_timeout
-        self._gate = StartGate(pool.stats, options.livekit_start_delay)
+        self._starts = StartQueue(pool.stats, options.livekit_start_delay)
         self._sessions = Sessions(
-            pool, admission, self._offer_timeout, self._gate, self._restarter.ended, self._jobs_changed
+            pool, admission, self._offer_timeout, self._starts, self._restarter.ended, self._jobs_changed
         )
         self._watches = self._loss_watches(options, rooms)
         self._tasks: list[asyncio.Task[None]] = []
@@ -155,7 +155,7 @@ class Office:
 
     def _on_event(self, event: Event) -> None:
         self._reporter.poke()
-        self._gate.poke()
+        self._starts.poke()
         if isinstance(event, Reloaded):
             self._compare_registrations()
 

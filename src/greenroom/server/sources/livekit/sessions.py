@@ -25,7 +25,7 @@ from .connection import Connection
 from .jobs import Do, Event, JobTable, Phase
 from .outcomes import status_of
 from .protocol import Assigned, JobStatus, Offered
-from .starts import StartGate
+from .starts import StartQueue
 
 __all__ = ["Session", "Sessions"]
 
@@ -77,7 +77,7 @@ class Sessions:
         pool: ProcessPool,
         admission: Admission,
         offer_timeout: float,
-        gate: StartGate,
+        starts: StartQueue,
         on_end: Callable[[Session, ExitReport], object],
         on_change: Callable[[], object],
     ) -> None:
@@ -87,7 +87,7 @@ class Sessions:
         self._pool = pool
         self._admission = admission
         self._offer_timeout = min(offer_timeout, LONGEST_OFFER)
-        self._gate = gate
+        self._starts = starts
         self._on_end = on_end
         self._on_change = on_change
         self._sessions: dict[str, Session] = {}
@@ -209,14 +209,14 @@ class Sessions:
             worker_id=session.connection.worker_id,
             assigned_at=time.time(),
         )
-        if self._gate.is_open:
-            self._launch(session)
-        else:
+        if self._starts.is_needed:
             session.following = self._spawn(self._launch_later(session), f"greenroom-livekit-{session.id}")
+        else:
+            self._launch(session)
 
     async def _launch_later(self, session: Session) -> None:
         # Half of it is enough of a margin for two clocks that began at nearly the same time.
-        await self._gate.opened((session.kept_until - asyncio.get_running_loop().time()) / 2)
+        await self._starts.stand_in((session.kept_until - asyncio.get_running_loop().time()) / 2)
         if session.terminated:
             self._tell_end(session, "success", "")  # as the server itself counts it
         else:
