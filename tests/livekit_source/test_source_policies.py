@@ -23,7 +23,7 @@ from greenroom.server.sources.livekit.leases import Holding, Lease, LeaseBook
 from greenroom.server.sources.livekit.load import HIGHEST_LOAD, Load, load_of
 from greenroom.server.sources.livekit.outcomes import may_restart, status_of
 from greenroom.server.sources.livekit.protocol import ProtocolError, parse
-from greenroom.server.sources.livekit.starts import RUNNABLE_PER_CPU, SPACING, may_start, someone_waits
+from greenroom.server.sources.livekit.starts import BATCH_PER_CPU, RUNNABLE_PER_CPU, may_start, someone_waits
 from greenroom.server.sources.livekit.tokens import Signer, claims_of
 from greenroom.settings.livekit import LiveKitOptions
 
@@ -137,15 +137,14 @@ def test_a_start_is_put_off_only_for_those_who_wait_and_whose_process_is_on_its_
     assert someone_waits(stats) == (waiting > 0 and warming > 0)
 
 
-@given(st.floats(0, 10), st.integers(1, 1000), st.floats(0.1, 256))
-def test_a_start_that_was_put_off_waits_for_busy_cpus_but_not_for_long(
-    since_last: float, runnable: int, cpus: float
+@given(st.integers(0, 2000), st.integers(1, 1000), st.floats(0.1, 256))
+def test_a_batch_has_room_for_some_on_each_cpu_and_for_more_while_these_are_not_busy(
+    in_batch: int, runnable: int, cpus: float
 ) -> None:
-    is_busy = runnable > RUNNABLE_PER_CPU * cpus + 1
-    assert may_start(SPACING, runnable, cpus)
-    assert may_start(since_last, 1, cpus)  # nobody but who asks wants a CPU
-    if is_busy and since_last < SPACING:
-        assert not may_start(since_last, runnable, cpus)
+    assert may_start(0, runnable, cpus)
+    assert may_start(in_batch, 1, cpus)  # nobody but who asks wants a CPU
+    if runnable > RUNNABLE_PER_CPU * cpus + 1:
+        assert may_start(in_batch, runnable, cpus) == (in_batch < BATCH_PER_CPU * cpus)
 
 
 # --- waits ----------------------------------------------------------------------------------------

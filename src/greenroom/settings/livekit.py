@@ -37,7 +37,7 @@ class LiveKitOptions:
     all workers that it asks, and asks nobody again: with several workers a shorter time leaves them more of it."""
     livekit_start_delay: float = 4.0
     """The longest that a job's start is put off when more rooms come at once than processes are idle; 0 is never. All
-    are answered before agents that join take the CPUs, and these then start one after the other as the CPUs allow."""
+    are answered before agents that join take the CPUs, and these then start in batches of what the CPUs can carry."""
     livekit_restart: Literal["never", "on_crash", "on_worker_loss"] = "never"
     """Whether a job that crashed is started again in its room; on_worker_loss: also those of a worker that is gone,
     by any other one on the same server."""
