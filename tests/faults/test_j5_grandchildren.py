@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from stage import Stage, assert_recovered
+from stage import Stage, assert_recovered, steady
 from support import eventually, is_gone, kill, zygote_pid
 
 from greenroom import ProcessPool
@@ -175,7 +175,7 @@ async def test_J5_the_descendants_of_a_live_job_are_left_alone(make_app: MakeApp
     kinds = ["daemon", "session", "family"]
     async with (
         Stage(make_app) as stage,
-        ProcessPool(stage.app(APP), num_idle_processes=1, max_idle_processes=1, start_method=start_method) as pool,
+        ProcessPool(stage.app(APP), **steady(1), start_method=start_method) as pool,
     ):
         live = await pool.launch([kinds, "stay"])
         visit = await stage.next("job")
