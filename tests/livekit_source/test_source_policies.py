@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import hashlib
@@ -12,6 +13,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import DEADLINE
 
 from greenroom import ExitReport
 from greenroom.pool import PoolStats
@@ -23,7 +25,13 @@ from greenroom.server.sources.livekit.leases import Holding, Lease, LeaseBook
 from greenroom.server.sources.livekit.load import HIGHEST_LOAD, Load, load_of
 from greenroom.server.sources.livekit.outcomes import may_restart, status_of
 from greenroom.server.sources.livekit.protocol import ProtocolError, parse
-from greenroom.server.sources.livekit.starts import BATCH_PER_CPU, RUNNABLE_PER_CPU, may_start, someone_waits
+from greenroom.server.sources.livekit.starts import (
+    BATCH_PER_CPU,
+    RUNNABLE_PER_CPU,
+    StartQueue,
+    may_start,
+    someone_waits,
+)
 from greenroom.server.sources.livekit.tokens import Signer, claims_of
 from greenroom.settings.livekit import LiveKitOptions
 
@@ -145,6 +153,31 @@ def test_a_batch_has_room_for_some_on_each_cpu_and_for_more_while_these_are_not_
     assert may_start(in_batch, 1, cpus)  # nobody but who asks wants a CPU
     if runnable > RUNNABLE_PER_CPU * cpus + 1:
         assert may_start(in_batch, runnable, cpus) == (in_batch < BATCH_PER_CPU * cpus)
+
+
+async def test_starts_that_are_put_off_are_made_in_order_and_one_that_is_given_up_holds_up_nobody() -> None:
+    stats = [dataclasses.replace(STATS, waiting=1, warming=1)]
+    queue, order = StartQueue(lambda: stats[-1], longest=DEADLINE), list[int]()
+
+    async def start(number: int) -> None:
+        await queue.stand_in(DEADLINE)
+        order.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        starts = [group.create_task(start(number)) for number in range(12)]
+        await asyncio.sleep(0)  # one turn of the loop: all stand in the queue
+        starts[3].cancel()
+        queue.poke()
+        assert (order, queue.is_needed) == ([], True)  # somebody waits still
+        stats.append(STATS)
+        queue.poke()
+    assert (order, queue.is_needed) == ([0, 1, 2, *range(4, 12)], False)
+
+
+async def test_a_start_is_put_off_no_longer_than_its_patience_whoever_waits() -> None:
+    queue = StartQueue(lambda: dataclasses.replace(STATS, waiting=1, warming=1), longest=DEADLINE)
+    async with asyncio.timeout(DEADLINE / 2):
+        await asyncio.gather(*(queue.stand_in(0.01) for _ in range(3)))
 
 
 # --- waits ----------------------------------------------------------------------------------------

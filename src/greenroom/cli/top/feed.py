@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from ..client import Client, Refused, Unreachable
 from .picture import Picture
@@ -31,12 +31,11 @@ class Feed:
         """Until cancelled. Raises :class:`Refused` if the worker does not take the token (any more)."""
         while True:
             try:
-                await self._follow()
+                with suppress(Unreachable):  # shown as lost until it answers again
+                    await self._follow()
             except Refused as error:
                 if error.status == 401:
                     raise
-            except Unreachable:
-                pass  # shown as lost until it answers again
             self.is_lost = True
             self._wake()
             await asyncio.sleep(self._wait * random.uniform(0.7, 1.3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from . import protocol
 from .connection import Connection
@@ -43,11 +44,9 @@ class Reporter:
         loop = asyncio.get_running_loop()
         due = loop.time() + PERIOD
         while True:
-            try:
+            with suppress(TimeoutError):  # then it is time for a regular one
                 async with asyncio.timeout_at(due):
                     await self._perhaps_changed.wait()
-            except TimeoutError:
-                pass  # then it is time for a regular one
             self._perhaps_changed.clear()
             if loop.time() >= due or self._look() != self._told:
                 self.tell_all()

@@ -7,7 +7,7 @@ who waits.
 
 The starts that were put off are then made in batches of what the CPUs can carry. Were they all made at once, all would
 join at the pace of the slowest, and run into time-outs for want of CPU: of 20 rooms on 2 cores the median caller heard
-its agent after 9 to 11 s instead of 5, the last after 10 to 14 instead of 7 to 9.
+its agent after 7 to 12 s instead of 5 to 7, the last after 10 to 14 instead of 7 to 12.
 """
 
 from __future__ import annotations
