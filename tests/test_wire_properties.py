@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from greenroom.errors import PayloadError
+from greenroom.errors import ERROR_CHARACTERS, ErrorInfo, PayloadError
 from greenroom.wire import messages as m
 from greenroom.wire import payload
-from greenroom.wire.frames import MAX_HEADER, Frame, FrameDecoder, FrameError, decode_packet, encode_frame
+from greenroom.wire.frames import MAX_HEADER, Frame, FrameDecoder, FrameError, Prefix, decode_packet, encode_frame
 
 # --- frames --------------------------------------------------------------------------------------
 
@@ -82,10 +82,37 @@ def _has_odd_float(message: Any) -> bool:
     return "nan" in repr(message)
 
 
+WITH_BODY = (m.Ask, m.Start, m.Answer, m.Ended)
+
+
 @given(messages, st.binary(max_size=100))
 def test_every_message_comes_back_as_it_was(message: m.Message, body: bytes) -> None:
+    body = body if isinstance(message, WITH_BODY) else b""
     frame = decode_packet(m.encode(message, body))
     assert (m.decode(frame, type(message)), frame.body) == (message, body)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MESSAGES if kind not in WITH_BODY], ids=lambda kind: kind.__name__)
+def test_a_body_on_a_message_without_one_is_refused_before_it_is_read(kind: type[Any]) -> None:
+    number = MESSAGES.index(kind) + 1
+    with pytest.raises(FrameError, match="0 are allowed"):
+        m.check(Prefix(number, 2, 1), m.Message)
+    with pytest.raises(FrameError, match="0 are allowed"):
+        m.decode(Frame(number, b"{}", b"x"), m.Message)
+
+
+def test_an_answer_has_a_bound_of_its_own() -> None:
+    number = MESSAGES.index(m.Answer) + 1
+    m.check(Prefix(number, 2, m.MAX_ANSWER), m.Message)
+    with pytest.raises(FrameError, match="Answer with a body"):
+        m.check(Prefix(number, 2, m.MAX_ANSWER + 1), m.Message)
+
+
+def test_an_error_of_any_length_is_cut_to_what_an_error_can_have() -> None:
+    sent = m.PrewarmFailed(ErrorInfo("E" * 1000, "m" * 100_000, "t" * 100_000 + "end"))
+    got = m.decode(decode_packet(m.encode(sent)), m.PrewarmFailed).error
+    assert (len(got.type), len(got.message), len(got.traceback)) == (200, ERROR_CHARACTERS, ERROR_CHARACTERS)
+    assert got.traceback.endswith("end")
 
 
 @given(st.integers(0, 255), plain_json.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60))

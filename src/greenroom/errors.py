@@ -26,6 +26,17 @@ class OptionError(GreenroomError, ValueError):
     """An option is unknown, or its value makes no sense. Nothing was started or changed."""
 
 
+def fresh(error: GreenroomError) -> GreenroomError:
+    """Return a copy of an error, to be raised.
+
+    A raised exception refers to the frames that it passes through, and those to whatever kept the error for later: a
+    cycle. The copy is referred to by nobody.
+    """
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    return copy
+
+
 class PayloadError(GreenroomError, ValueError):
     """Metadata or a result is not plain data (what JSON can hold, or bytes), or is too large."""
 
@@ -59,6 +70,10 @@ class NoCapacity(GreenroomError):
         self.retry_after = retry_after
 
 
+ERROR_CHARACTERS = 32_000
+"""The most characters of an exception's message, and of its traceback."""
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
     """An exception as text: what crosses a process boundary is never the object itself."""
@@ -68,7 +83,7 @@ class ErrorInfo:
     traceback: str = ""
 
     @classmethod
-    def of(cls, error: BaseException, *, limit: int = 32_000) -> ErrorInfo:
+    def of(cls, error: BaseException, *, limit: int = ERROR_CHARACTERS) -> ErrorInfo:
         """Describe an exception; one whose own ``__str__`` fails is described all the same."""
         kind = type(error)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -82,6 +97,10 @@ class ErrorInfo:
             lines = f"<no traceback: formatting it raised {type(failure).__name__}>"
         # The end of a traceback says where it happened; the start is the part to lose.
         return cls(_clean(name[:200]), _clean(message[:limit]), _clean(lines[-limit:]))
+
+    def bounded(self) -> ErrorInfo:
+        """Return it as :meth:`of` makes it at most: another process may have sent any length."""
+        return ErrorInfo(self.type[:200], self.message[:ERROR_CHARACTERS], self.traceback[-ERROR_CHARACTERS:])
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}"

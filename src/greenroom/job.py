@@ -72,7 +72,7 @@ class JobRequest:
 
 
 class Accept:
-    """Take the session. ``answer`` is plain data for its source, where that can be told something."""
+    """Take the session. ``answer`` is plain data for its source (1 MiB at most), where that can be told something."""
 
     __slots__ = ("answer",)
 

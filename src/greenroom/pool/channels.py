@@ -6,6 +6,8 @@ import os
 import socket
 from contextlib import suppress
 
+from ..system.heartbeat import HeartbeatReader
+
 __all__ = ["Channels", "ZygoteChannels"]
 
 _unshared: set[int] = set()
@@ -81,7 +83,7 @@ class ZygoteChannels(_Ends):
 
 
 class Channels(_Ends):
-    """Control and log sockets, stdout and stderr pipes, and the lifeline of one child.
+    """Control and log sockets, stdout and stderr pipes, lifeline and heartbeat page of one child.
 
     Raises ``OSError`` if this process has no fds left for them; then none is kept.
     """
@@ -94,13 +96,19 @@ class Channels(_Ends):
             self.stdout, stdout = self._pipe()
             self.stderr, stderr = self._pipe()
             lifeline, self._lifeline = self._pipe()
+            self.heartbeat = HeartbeatReader()
         except OSError:
-            self.close()
+            super().close()
             raise
         not_in_forks(self._lifeline)
         os.set_blocking(self.stdout, False)
         os.set_blocking(self.stderr, False)
-        self.child_ends: tuple[int, ...] = (control, log, stdout, stderr, lifeline)
+        self._open.append(self.heartbeat.fd)
+        self.child_ends: tuple[int, ...] = (control, log, stdout, stderr, lifeline, self.heartbeat.fd)
+
+    def close(self) -> None:
+        super().close()
+        self.heartbeat.close()
 
     def close_child_ends(self) -> None:
         """After they were sent: as long as one is open here, the child's end is not noticed."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 from ..options import PoolOptions
 from ..report import ExitReport
 from ..system.cgroup import MemoryCgroups
-from ..system.heartbeat import HeartbeatFile
 from ..wire.messages import Answer, AppFacts
 from .clock import AwakeClock
 from .events import EventBus
@@ -17,6 +16,7 @@ from .output import Budget
 from .stalls import Sample, Stall
 from .states import State
 from .strays import StrayKiller
+from .transit import TransitMemory
 
 if TYPE_CHECKING:
     from .process import Process
@@ -30,10 +30,10 @@ class Services:
 
     options: PoolOptions
     clock: AwakeClock
-    heartbeat: HeartbeatFile
     oom: OomCounter
     strays: StrayKiller
     log_budget: Budget
+    transit: TransitMemory
     events: EventBus
     cgroups: MemoryCgroups | None = None
     """Where the kernel itself keeps ``memory_limit_mb``, if it has been delegated to."""

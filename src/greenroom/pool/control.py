@@ -7,7 +7,8 @@ import socket
 from collections.abc import Callable
 
 from ..wire import messages as m
-from ..wire.frames import FrameDecoder, FrameError
+from ..wire.frames import Frame, FrameDecoder, FrameError
+from .transit import FREE, PATIENCE, Share, TransitMemory
 
 __all__ = ["Control"]
 
@@ -16,21 +17,31 @@ FROM_CHILD = m.Hello | m.Warm | m.PrewarmFailed | m.Answer | m.Started | m.Ended
 
 
 class Control:
-    """Sends without blocking, and passes on each message; a peer that sends nonsense is reported."""
+    """Sends without blocking, and passes on each message. Reports a peer that sends nonsense.
+
+    A large message is read when :class:`~greenroom.pool.transit.TransitMemory` has room for it. The room of a
+    result is held until :meth:`release`, since the result itself is kept until its process has ended.
+    """
 
     def __init__(
         self,
         fd: int,
+        transit: TransitMemory,
         on_message: Callable[[m.Message, bytes], object],
         on_nonsense: Callable[[str], object],
     ) -> None:
         self._sock = socket.socket(fileno=fd)
+        self._transit = transit
         self._on_message = on_message
         self._on_nonsense = on_nonsense
         self._decoder = FrameDecoder()
+        self._share: Share | None = None
+        """The room of the unfinished message, granted or asked for."""
+        self._kept: list[Share] = []
         self._unsent = memoryview(b"")
         self._loop = asyncio.get_running_loop()
         self._is_reading = False
+        self._is_paused = False
         self._is_writing = False
 
     def start(self) -> None:
@@ -38,7 +49,7 @@ class Control:
         self._loop.add_reader(self._sock, self._read)
 
     def send(self, message: m.Message, body: bytes = b"") -> None:
-        """Send a message; what does not fit into the socket's buffer now follows when it does."""
+        """Send a message; the part that does not fit into the socket's buffer follows when it does."""
         data = m.encode(message, body)
         if self._unsent:
             data = bytes(self._unsent) + data
@@ -46,16 +57,36 @@ class Control:
         self._write()
 
     def finish(self) -> None:
-        """Read what a dead child had sent; then close."""
-        while self._is_reading and self._read():
+        """Read the last bytes of a dead child, then close. They fit into the socket's buffer, so no budget is asked."""
+        self._is_paused = False
+        while self._is_reading and self._read(ask=False):
             continue
-        self.close()
+        self._close_socket()
+        self._forget_unfinished()
 
     def close(self) -> None:
+        """Close, and drop every reference to the process, which refers to this channel: no cycle is left."""
+        self._close_socket()
+        self._forget_unfinished()
+        for share in self._kept:
+            self._transit.release(share)
+        self._kept.clear()
+        self._on_message = self._on_nonsense = _drop
+
+    def _forget_unfinished(self) -> None:
+        """Free the message whose end will not come."""
+        self._decoder = FrameDecoder()
+        if self._share is not None:
+            self._transit.release(self._share)
+            self._share = None
+
+    def _close_socket(self) -> None:
         if self._sock.fileno() != -1:
             self._stop_reading()
             self._wait_to_write(False)
             self._sock.detach()  # the fd belongs to the channels
+
+    # --- writing ---------------------------------------------------------------------------------
 
     def _write(self) -> None:
         try:
@@ -77,7 +108,9 @@ class Control:
             self._loop.remove_writer(self._sock)
         self._is_writing = wait
 
-    def _read(self) -> bool:
+    # --- reading ---------------------------------------------------------------------------------
+
+    def _read(self, *, ask: bool = True) -> bool:
         """Read once; false when there is no more."""
         try:
             data = self._sock.recv(_CHUNK)
@@ -90,13 +123,55 @@ class Control:
             return False
         try:
             for frame in self._decoder.feed(data):
-                self._on_message(m.decode(frame, FROM_CHILD), frame.body)
+                self._pass_on(frame)
+            self._look_ahead(ask)
         except FrameError as error:
             self._stop_reading()
             self._on_nonsense(str(error))
         return self._is_reading
 
-    def _stop_reading(self) -> None:
-        if self._is_reading:
+    def _pass_on(self, frame: Frame) -> None:
+        share, self._share = self._share, None
+        message = m.decode(frame, FROM_CHILD)
+        if share is not None:
+            share.is_complete = True
+            self._kept.append(share)
+        self._on_message(message, frame.body)
+        # A share that was not granted yet is that of a dead child's last message, which is small.
+        if share is not None and not (share.is_granted and isinstance(message, m.Ended)):
+            self._kept.remove(share)
+            self._transit.release(share)
+
+    def _look_ahead(self, ask: bool) -> None:
+        """Check the frame that has begun; if it is large, ask for its room. Raises :class:`FrameError`."""
+        prefix = self._decoder.unfinished
+        if prefix is None or self._share is not None:
+            return
+        m.check(prefix, FROM_CHILD)
+        if not ask or prefix.frame_size <= FREE:
+            return
+        self._share = self._transit.ask(prefix.frame_size, self._go_on, self._overdue)
+        if not self._share.is_granted:
+            self._is_paused = True
             self._loop.remove_reader(self._sock)
-        self._is_reading = False
+
+    def _go_on(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self._loop.add_reader(self._sock, self._read)
+
+    def _overdue(self) -> None:
+        """The message holds up others: the child has stopped in the midst of it."""
+        self._stop_reading()
+        size = 0 if self._share is None else self._share.size
+        complaint = f"it left a message of {size} bytes unfinished for {PATIENCE:g} s"
+        self._on_nonsense(f"{complaint}, while other sessions waited for the memory")
+
+    def _stop_reading(self) -> None:
+        if self._is_reading and not self._is_paused:
+            self._loop.remove_reader(self._sock)
+        self._is_reading = self._is_paused = False
+
+
+def _drop(*_: object) -> None:
+    """Stands where the process was."""

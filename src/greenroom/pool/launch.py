@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from ..errors import GreenroomError, fresh
 from ..report import ExitReport
 from ..wire.messages import Answer
 from .clock import Timer
@@ -44,7 +45,8 @@ class Launch:
         """Where the session comes from."""
         self.is_held = False
         """A process is kept for it, and the order to start it is still to come."""
-        self.reserved: asyncio.Future[None] = loop.create_future()
+        self.reserved: asyncio.Future[GreenroomError | None] = loop.create_future()
+        """Done when a process is kept for it; with an error, when none will be."""
         self.answer: asyncio.Future[tuple[Answer, bytes]] | None = None
         """What the app's request function says, while it is asked."""
         self.launch_type: Literal["warm", "cold"] = "cold"
@@ -56,11 +58,12 @@ class Launch:
         """Seconds until a process could be kept for it."""
         self.claimed_at: float | None = None
         self.started_at: float | None = None
-        self.given_up: Exception | None = None
+        self.given_up: GreenroomError | None = None
         """Why nothing came of what it was held for."""
         self.cancelled: Decision | None = None
         """It is not wanted any more: if it has not started, it must not."""
-        self.started: asyncio.Future[None] = loop.create_future()
+        self.started: asyncio.Future[GreenroomError | None] = loop.create_future()
+        """Done when it has started; with an error, when it will not (a value: see :func:`~greenroom.errors.fresh`)."""
         self.report: asyncio.Future[ExitReport] = loop.create_future()
 
     @property
@@ -87,14 +90,14 @@ class Launch:
             self.started.set_result(None)
         self.metadata = b""  # of no more use, and perhaps large
 
-    def will_not_start(self, error: Exception) -> None:
+    def will_not_start(self, error: GreenroomError) -> None:
         """Whoever waits for its start learns so."""
+        self.metadata = b""
         for future in (self.reserved, self.started):
             if not future.done():
-                future.set_exception(error)
-                future.exception()  # marked as seen: nobody need be waiting
+                future.set_result(error)
 
-    def end(self, report: ExitReport, error: Exception | None = None) -> None:
+    def end(self, report: ExitReport, error: GreenroomError | None = None) -> None:
         """It is over; whoever waits for its start learns why there was none."""
         if self.expiry is not None:
             self.expiry.cancel()
@@ -104,7 +107,7 @@ class Launch:
             self.started.set_result(None)
         self.report.set_result(report)
 
-    def give_up(self, error: Exception) -> None:
+    def give_up(self, error: GreenroomError) -> None:
         """What it was held for did not come: there is no job, and no report."""
         if self.expiry is not None:
             self.expiry.cancel()
@@ -155,7 +158,9 @@ class JobHandle:
 
     async def started(self) -> None:
         """Wait until the job has started. Raises :class:`NoCapacity` or :class:`LaunchError` if it will not."""
-        await asyncio.shield(self._launch.started)
+        error = await asyncio.shield(self._launch.started)
+        if error is not None:
+            raise fresh(error)
 
     async def wait(self) -> ExitReport:
         """Wait for the end. Never raises for what the job did: the report tells it."""

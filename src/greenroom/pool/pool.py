@@ -13,13 +13,12 @@ from types import TracebackType
 from typing import Any, Literal
 
 from ..app import App
-from ..errors import GreenroomError, PoolClosed
+from ..errors import GreenroomError, PoolClosed, fresh
 from ..job import Job
 from ..options import PoolOptions, checked_seconds
 from ..report import ExitReport
-from ..system import prctl
+from ..system import prctl, wakeup
 from ..system.cgroup import MemoryCgroups
-from ..system.heartbeat import HeartbeatFile
 from ..wire import payload
 from .clock import AwakeClock
 from .contracts import Services
@@ -34,6 +33,7 @@ from .output import Budget
 from .process import Process
 from .reservation import Reservation
 from .strays import StrayKiller
+from .transit import TransitMemory
 
 __all__ = ["PoolStats", "ProcessInfo", "ProcessPool"]
 
@@ -126,6 +126,7 @@ class ProcessPool:
         if sys.platform != "linux":
             raise GreenroomError("Greenroom runs on Linux; it is supervised with pidfds, lifelines and a subreaper")
         prctl.set_child_subreaper()
+        wakeup.harden_loop(asyncio.get_running_loop())
         self._settled = asyncio.Event()
         self._build()
         self._state = "open"
@@ -143,9 +144,8 @@ class ProcessPool:
         log_budget = Budget(2000.0, 5000.0)
         limit = self._options.memory_limit_mb
         cgroups = None if limit is None else MemoryCgroups.where_delegated(limit, token)
-        services = Services(
-            self._options, clock, HeartbeatFile(), OomCounter(), strays, log_budget, self._events, cgroups
-        )
+        transit = TransitMemory(clock)
+        services = Services(self._options, clock, OomCounter(), strays, log_budget, transit, self._events, cgroups)
         self._fleet = Fleet(services, self._on_idle, self._on_report, self._settled.set)
         self._generations = Generations(self._app, token, self._fleet)
         clock.start()
@@ -200,7 +200,6 @@ class ProcessPool:
         await self._fleet.empty.wait()
         await self._generations.close()
         self._fleet.clock.stop()
-        self._fleet.services.heartbeat.close()
         self._settled.set()
         self._events.flush()
 
@@ -251,12 +250,13 @@ class ProcessPool:
         launch = fleet.jobs.reserve(*_order(job_or_metadata), timeout, source)
         reservation = Reservation(launch, fleet, self._cancel)
         try:
-            await asyncio.shield(launch.reserved)
+            error = await asyncio.shield(launch.reserved)
         except asyncio.CancelledError:
             reservation.release("reserve() was cancelled")
             raise
-        if launch.given_up is not None:
-            raise launch.given_up  # in the moment between the two: the pool is being closed, say
+        error = error or launch.given_up  # in the moment between the two: the pool is being closed, say
+        if error is not None:
+            raise fresh(error)
         return reservation
 
     def _cancel(self, launch: Launch, reason: str) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ..report import ExitReport
-from ..system import proc
+from ..system import proc, stackdump
 from ..system.heartbeat import Beats
 from ..wire import messages as m
 from . import output
@@ -38,13 +38,15 @@ REAP_TIMEOUT = 8.0
 """Seconds from the death until the status is known and everything that the process left behind is gone."""
 MARGIN = 1.0
 """Seconds that a child has, beyond its own deadline, to report that it missed it."""
+MOST_DROPS_PER_SECOND = 1_000_000
+"""More log records than a Python process can make in a second: its own count of drops is believed up to this."""
 _DUMP_SECONDS = 1.0  # a process that can write its stacks does so in milliseconds, if it gets the CPU
 
 
 class Process:
     """A child from the request for its fork to its report.
 
-    Raises ``OSError`` when there are no fds (or heartbeat pages) left for it.
+    Raises ``OSError`` when there are no fds left for it.
     """
 
     def __init__(self, process_id: str, launcher: Launcher, services: Services, owner: ProcessOwner) -> None:
@@ -65,15 +67,10 @@ class Process:
         self._options = services.options
         self._clock = services.clock
         self._owner = owner
-        self._wires = Wires(self._on_message, self._on_nonsense)
-        try:
-            self.slot = services.heartbeat.acquire()
-        except OSError:
-            self._wires.close()
-            raise
+        self._wires = Wires(services.transit, self._on_message, self._on_nonsense)
         self._handle: Handle | None = None
         self._dump_fd: int | None = None
-        self._memory_watch: MemoryWatch
+        self._memory_watch: MemoryWatch | None = None
         self._watches: list[StallWatch | MemoryWatch] = []
         self._record = Record(requested_at=time.monotonic())
         self._patience = Patience(FORK_TIMEOUT / 2, STARVED_FORK_TIMEOUT)
@@ -104,7 +101,7 @@ class Process:
         return self.state is State.IDLE
 
     def beats(self) -> Beats:
-        return self._services.heartbeat.read(self.slot)
+        return self._wires.beats()
 
     # --- the fork --------------------------------------------------------------------------------
 
@@ -197,7 +194,8 @@ class Process:
         """Hand it the one job; it has ``timeout`` seconds to acknowledge that."""
         self._take(launch, Event.CLAIM)
         self._wires.send(m.Start(job_id=launch.job_id), launch.metadata)
-        self._memory_watch.hurry()
+        if self._memory_watch is not None:
+            self._memory_watch.hurry()
         detail = f"it did not acknowledge the job within {timeout:.3g} s"
         self._set_deadline(timeout, self.kill, Decision("start_timeout", detail))
 
@@ -365,7 +363,7 @@ class Process:
     def _on_cleaning_up(self, message: m.CleaningUp, body: bytes) -> None:
         self._step(Event.CLEANING_UP)
         if message.overrun is not None:
-            self._record.stack_dump = message.overrun
+            self._record.stack_dump = message.overrun[: stackdump.MAX_BYTES]
             # It says so itself, and goes on to clean up and exit.
             self._decide(Decision("shutdown_timeout", self._overdue("its shutdown callbacks did not end")))
         self._bound_the_end(self._options.cleanup_timeout, "its clean-up did not end")
@@ -422,8 +420,7 @@ class Process:
             self._record.state_at_end = self.state
         assert self._handle is not None
         self._handle.has_died()
-        for watch in self._watches:
-            watch.stop()
+        self._stop_watches()
         self._step(Event.DEATH)
         self._wires.finish()
         self._record.has_died()
@@ -433,6 +430,12 @@ class Process:
             self._read_status()
         else:
             self._finish_if_known()
+
+    def _stop_watches(self) -> None:
+        for watch in self._watches:
+            watch.stop()
+        self._watches.clear()
+        self._memory_watch = None
 
     def _read_status(self) -> None:
         assert self._handle is not None
@@ -457,7 +460,11 @@ class Process:
             self._finish()
 
     def _finish(self) -> None:
-        """Write the report, and let go of everything."""
+        """Write the report, and let go of everything.
+
+        What has ended is freed by its last reference, not by the garbage collector: the result of a job can have
+        64 MiB, and a full collection may be an hour away. So nothing here refers to anything that refers back.
+        """
         if self._handle is not None:
             self._step(Event.REAP)
         self._set_deadline(None)
@@ -465,8 +472,9 @@ class Process:
         self._wires.close()
         if self._handle is not None:
             self._handle.close()
-        self._services.heartbeat.release(self.slot)
         self._owner.ended(self, report)
+        self._record.result = None  # it is the report's
+        self.launch = None
 
     def _look_into_cgroup(self) -> None:
         """A SIGKILL that was not ours may have been the kernel's, for the limit that we gave it."""
@@ -483,8 +491,13 @@ class Process:
         self._look_into_cgroup()
         if record.status == ExitStatus(None, signal.SIGKILL) and not record.signal_sent:
             record.oom_killed = self._services.oom.has_struck(self.live_pid)
-        record.dropped = self.beats().dropped + self._wires.dropped
+        record.dropped = self._claimed_drops() + self._wires.dropped
         return record.report(self.id, self.pid, self.generation, self.launch)
+
+    def _claimed_drops(self) -> int:
+        """Return the log records that the child says it dropped, as far as it can have dropped so many."""
+        seconds = time.monotonic() - self._record.requested_at
+        return min(self.beats().dropped, int(seconds * MOST_DROPS_PER_SECOND))
 
     # --- odds and ends ---------------------------------------------------------------------------
 

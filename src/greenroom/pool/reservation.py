@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import GreenroomError, LaunchError
+from ..errors import GreenroomError, LaunchError, fresh
 from ..job import Accept, Job, Reject
 from ..options import checked_seconds
 from ..wire import payload
@@ -58,7 +58,7 @@ class Reservation:
             asked = self._fleet.jobs.ask(self._launch, self._fleet.options.request_timeout)
             answer, body = await asyncio.shield(asked)
             if answer.accepted and self._launch.given_up is not None:
-                raise self._launch.given_up  # in the moment between the two
+                raise fresh(self._launch.given_up)  # in the moment between the two
             return Accept(payload.decode(body)) if answer.accepted else Reject(answer.reason, final=answer.final)
         except BaseException:
             self.release("the one who asked has gone")

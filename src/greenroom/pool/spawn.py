@@ -39,8 +39,8 @@ class Spawner:
         return set()
 
     def fork(self, process: Process) -> None:
-        fds = (*process.fork_fds, self._services.heartbeat.fd)
-        arguments = [process.id, str(process.slot), *map(str, fds)]
+        fds = process.fork_fds
+        arguments = [process.id, *map(str, fds)]
         try:
             popen = subprocess.Popen(
                 [sys.executable, *interpreter_flags(), "-m", "greenroom.zygote.spawned", *arguments],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..system.heartbeat import Beats
 from ..wire import messages as m
 from .channels import Channels
 from .control import Control
 from .output import Budget, LogCapture, OutputLine, StreamCapture
+from .transit import TransitMemory
 
 __all__ = ["Wires"]
 
@@ -17,11 +19,20 @@ _LINES_PER_SECOND, _BURST = 200.0, 1000.0
 class Wires:
     """The control channel, and the output of a child. Raises ``OSError`` when there are no fds for them."""
 
-    def __init__(self, on_message: Callable[[m.Message, bytes], object], on_nonsense: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        transit: TransitMemory,
+        on_message: Callable[[m.Message, bytes], object],
+        on_nonsense: Callable[[str], object],
+    ) -> None:
         self._channels = Channels()
-        self._control = Control(self._channels.control, on_message, on_nonsense)
+        self._control = Control(self._channels.control, transit, on_message, on_nonsense)
         self._captures: list[StreamCapture | LogCapture] = []
         self.send = self._control.send
+
+    def beats(self) -> Beats:
+        """Read the child's heartbeat page; not after :meth:`close`."""
+        return self._channels.heartbeat.read()
 
     @property
     def child_ends(self) -> tuple[int, ...]:
@@ -58,4 +69,5 @@ class Wires:
 
     def close(self) -> None:
         self._control.close()
+        self._captures.clear()  # they refer to the process, which refers to these wires
         self._channels.close()

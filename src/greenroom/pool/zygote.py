@@ -127,15 +127,14 @@ class Zygote:
 
     def _spawn(self, token: str) -> None:
         ends = self._channels = ZygoteChannels()
-        heartbeat = self._services.heartbeat.fd
-        arguments = [str(ends.far_channel), str(heartbeat), str(ends.far_lifeline)]
+        arguments = [str(ends.far_channel), str(ends.far_lifeline)]
         try:
             self._popen = subprocess.Popen(
                 [sys.executable, *interpreter_flags(), "-m", "greenroom.zygote", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=ends.far_stdout,
                 stderr=ends.far_stderr,
-                pass_fds=(ends.far_channel, heartbeat, ends.far_lifeline),
+                pass_fds=(ends.far_channel, ends.far_lifeline),
                 env=child_environment(token),
                 # A session of its own: a terminal's Ctrl-C goes to the supervisor alone.
                 start_new_session=True,
@@ -200,7 +199,7 @@ class Zygote:
     def _flush(self) -> None:
         while self._outbox:
             process = self._outbox[0]
-            packet = m.encode(m.Fork(launch_id=process.id, slot=process.slot))
+            packet = m.encode(m.Fork(launch_id=process.id))
             try:
                 fd_packets.send(self._channel, packet, process.fork_fds)
             except BlockingIOError:
@@ -354,6 +353,7 @@ class Zygote:
             self.close()
         for capture in self._captures:
             capture.finish()
+        self._captures.clear()  # they refer to this object
         if self._overdue is not None:
             self._overdue.cancel()
         os.close(self._pidfd)

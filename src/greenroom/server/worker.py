@@ -15,6 +15,7 @@ from ..errors import AppLoadError, GreenroomError
 from ..exit_codes import ExitCode
 from ..pool.log_fields import log_fields
 from ..settings import Settings
+from ..system import wakeup
 from .admission import Closed
 from .assembly import assemble
 from .limits import raise_fd_limit
@@ -151,6 +152,7 @@ class Worker:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
+        wakeup.harden_loop(loop)
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stop, signum)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)

@@ -1,36 +1,41 @@
-"""The heartbeat page: shared memory in which a child's event loop, and a thread beside it, tick.
+"""Heartbeat pages: shared memory in which a child's event loop, and a thread beside it, count up.
 
-The child counts, the supervisor compares; nothing is sent. A supervisor that was stopped itself
-finds the count where the child has brought it, so it never takes a healthy child for a stalled one.
-Each child has a page of its own in one memfd (so ``/dev/shm`` is not needed) and maps only that.
+The child counts and the supervisor compares; no message is sent. A supervisor that was stopped reads the
+child's newest count when it wakes, so it never takes a healthy child for a stalled one.
+
+Each process has a page of its own, in a memfd of its own. The file's size is sealed (``F_SEAL_SHRINK``,
+``F_SEAL_GROW``): the kernel ends whoever reads a mapped page that a truncation has taken away, by SIGBUS, and
+the reader here is the supervisor. Nothing else is in the file, so ``mremap`` reaches no neighbour.
 """
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import struct
 from typing import NamedTuple
 
-__all__ = ["Beats", "HeartbeatFile", "HeartbeatPage"]
+__all__ = ["Beats", "HeartbeatPage", "HeartbeatReader"]
 
 _SIZE = mmap.PAGESIZE
 _WORD = struct.Struct("=Q")
 _ALL = struct.Struct("=QQQ")
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class Beats(NamedTuple):
     loop: int
     thread: int
     dropped: int
-    """Log records that the child could not send."""
+    """Log records that the child says it could not send. The child can write any number here."""
 
 
 class HeartbeatPage:
-    """The child's side: counts in its own page."""
+    """The child's side: counts in its page. Leaves the fd to its owner."""
 
-    def __init__(self, fd: int, slot: int) -> None:
-        self._memory = mmap.mmap(fd, _SIZE, offset=slot * _SIZE)
+    def __init__(self, fd: int) -> None:
+        self._memory = mmap.mmap(fd, _SIZE)
         self._counts = [0, 0, 0]
 
     def beat_loop(self) -> None:
@@ -47,36 +52,26 @@ class HeartbeatPage:
         _WORD.pack_into(self._memory, word * _WORD.size, self._counts[word])
 
 
-class HeartbeatFile:
-    """The supervisor's side: hands out pages and reads them. Sparse, so unused pages cost nothing."""
+class HeartbeatReader:
+    """The supervisor's side of one page.
 
-    def __init__(self, slots: int = 32768) -> None:
-        self.fd = os.memfd_create("greenroom-heartbeat")
+    :attr:`fd` is for the child, and the caller's to close. Python's mmap keeps a duplicate of it (until 3.13
+    there is no way to say otherwise), so a process costs the supervisor one fd for its page.
+    Raises ``OSError`` when there are no fds, or no memory, for a page.
+    """
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("greenroom-heartbeat", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(self.fd, slots * _SIZE)
-            self._memory = mmap.mmap(self.fd, slots * _SIZE)
+            os.ftruncate(self.fd, _SIZE)
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+            self._memory = mmap.mmap(self.fd, _SIZE, prot=mmap.PROT_READ)
         except OSError:
             os.close(self.fd)
             raise
-        self._free: list[int] = []
-        self._next = 0
-        self._slots = slots
 
-    def acquire(self) -> int:
-        """A page's number, its counts at zero. Raises ``OSError`` when there are no more."""
-        slot = self._free.pop() if self._free else self._next
-        if slot >= self._slots:
-            raise OSError(f"more than {self._slots} processes at a time")
-        self._next = max(self._next, slot + 1)
-        _ALL.pack_into(self._memory, slot * _SIZE, 0, 0, 0)
-        return slot
-
-    def release(self, slot: int) -> None:
-        self._free.append(slot)
-
-    def read(self, slot: int) -> Beats:
-        return Beats(*_ALL.unpack_from(self._memory, slot * _SIZE))
+    def read(self) -> Beats:
+        return Beats(*_ALL.unpack_from(self._memory))
 
     def close(self) -> None:
         self._memory.close()
-        os.close(self.fd)

@@ -13,11 +13,11 @@ import faulthandler
 import os
 import signal
 
-__all__ = ["SIGNAL", "install", "is_complete", "open_of", "read", "request"]
+__all__ = ["MAX_BYTES", "SIGNAL", "install", "is_complete", "open_of", "read", "request"]
 
 SIGNAL = signal.SIGRTMIN + 7
 _NAME = "greenroom-stackdump"
-_MAX_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 _libc = ctypes.CDLL(None)
 
 
@@ -47,7 +47,7 @@ def open_of(pid: int, fd: int) -> int:
 
 
 def read(fd: int) -> str:
-    return os.pread(fd, _MAX_BYTES, 0).decode("utf-8", "replace")
+    return os.pread(fd, MAX_BYTES, 0).decode("utf-8", "replace")
 
 
 def is_complete(dump: str) -> bool:

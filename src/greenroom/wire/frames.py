@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .payload import MAX_BYTES
 
-__all__ = ["MAX_PACKET", "VERSION", "Frame", "FrameDecoder", "FrameError", "decode_packet", "encode_frame"]
+__all__ = ["MAX_PACKET", "VERSION", "Frame", "FrameDecoder", "FrameError", "Prefix", "decode_packet", "encode_frame"]
 
 VERSION = 1
 MAX_HEADER = 1024 * 1024
@@ -31,17 +31,30 @@ class Frame(NamedTuple):
     body: bytes
 
 
+class Prefix(NamedTuple):
+    """The start of a frame: what it is, and how long."""
+
+    kind: int
+    header_size: int
+    body_size: int
+
+    @property
+    def frame_size(self) -> int:
+        """Bytes of the whole frame."""
+        return _PREFIX.size + self.header_size + self.body_size
+
+
 def encode_frame(kind: int, header: bytes, body: bytes = b"") -> bytes:
     return _PREFIX.pack(VERSION, kind, len(header), len(body)) + header + body
 
 
 def decode_packet(packet: bytes) -> Frame:
     """Take one packet apart; it must hold exactly one frame."""
-    kind, header_size, body_size = _parse_prefix(packet)
-    if len(packet) != _PREFIX.size + header_size + body_size:
-        raise FrameError(f"a packet of {len(packet)} bytes says that it has {header_size} + {body_size}")
-    start = _PREFIX.size + header_size
-    return Frame(kind, packet[_PREFIX.size : start], packet[start:])
+    prefix = _parse_prefix(packet)
+    if len(packet) != prefix.frame_size:
+        raise FrameError(f"a packet of {len(packet)} bytes says that it has {prefix.header_size} + {prefix.body_size}")
+    start = _PREFIX.size + prefix.header_size
+    return Frame(prefix.kind, packet[_PREFIX.size : start], packet[start:])
 
 
 class FrameDecoder:
@@ -49,30 +62,33 @@ class FrameDecoder:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._needed = _PREFIX.size
+        self.unfinished: Prefix | None = None
+        """The prefix of the frame whose end is still to come; ``None`` if not even the prefix is there."""
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Add received bytes; yields every frame that is complete now. Raises :class:`FrameError`."""
         self._buffer += data
-        # A frame's size is known from its prefix, so a large one costs no re-parsing as it grows.
-        while len(self._buffer) >= self._needed:
-            kind, header_size, body_size = _parse_prefix(self._buffer)
-            self._needed = _PREFIX.size + header_size + body_size
-            if len(self._buffer) < self._needed:
+        while True:
+            # Parsed once, when it is there: a large frame costs no re-parsing as it grows.
+            if self.unfinished is None:
+                if len(self._buffer) < _PREFIX.size:
+                    return
+                self.unfinished = _parse_prefix(self._buffer)
+            if len(self._buffer) < self.unfinished.frame_size:
                 return
-            yield self._cut(kind, header_size)
+            yield self._cut(self.unfinished)
 
-    def _cut(self, kind: int, header_size: int) -> Frame:
-        start = _PREFIX.size + header_size
+    def _cut(self, prefix: Prefix) -> Frame:
+        start, end = _PREFIX.size + prefix.header_size, prefix.frame_size
         view = memoryview(self._buffer)
-        frame = Frame(kind, bytes(view[_PREFIX.size : start]), bytes(view[start : self._needed]))
+        frame = Frame(prefix.kind, bytes(view[_PREFIX.size : start]), bytes(view[start:end]))
         view.release()
-        del self._buffer[: self._needed]
-        self._needed = _PREFIX.size
+        del self._buffer[:end]
+        self.unfinished = None
         return frame
 
 
-def _parse_prefix(data: bytes | bytearray) -> tuple[int, int, int]:
+def _parse_prefix(data: bytes | bytearray) -> Prefix:
     if len(data) < _PREFIX.size:
         raise FrameError(f"a packet of {len(data)} bytes is too short to be a frame")
     version, kind, header_size, body_size = _PREFIX.unpack_from(data)
@@ -80,4 +96,4 @@ def _parse_prefix(data: bytes | bytearray) -> tuple[int, int, int]:
         raise FrameError(f"protocol version {version} instead of {VERSION}")
     if header_size > MAX_HEADER or body_size > MAX_BYTES:
         raise FrameError(f"a frame of {header_size} + {body_size} bytes is over the limit")
-    return kind, header_size, body_size
+    return Prefix(kind, header_size, body_size)

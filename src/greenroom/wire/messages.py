@@ -12,7 +12,8 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..errors import ErrorInfo
-from .frames import Frame, FrameError, encode_frame
+from .frames import Frame, FrameError, Prefix, encode_frame
+from .payload import MAX_BYTES
 
 # --- supervisor -> zygote ------------------------------------------------------------------------
 
@@ -51,7 +52,6 @@ class Fork:
     """Fork a process; its :data:`CHILD_FDS` travel along. The same ``launch_id`` is never forked twice."""
 
     launch_id: str
-    slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Stop:
     """Exit, in order: the channel is closed next. Without it, a closed channel means a dead supervisor."""
 
 
-CHILD_FDS = 5  # control, log, stdout, stderr, lifeline: in this order
+CHILD_FDS = 6  # control, log, stdout, stderr, lifeline, heartbeat page: in this order
 
 # --- zygote -> supervisor ------------------------------------------------------------------------
 
@@ -225,6 +225,11 @@ Message = (
 _TYPES: tuple[type[Any], ...] = get_args(Message)
 _KINDS: dict[type[Any], int] = {kind: number for number, kind in enumerate(_TYPES, start=1)}
 
+MAX_ANSWER = 1024 * 1024
+"""Bytes of what an app answers to an offer: it is kept for as long as the offer is."""
+_BODIES: dict[type[Any], int] = {Ask: MAX_BYTES, Start: MAX_BYTES, Answer: MAX_ANSWER, Ended: MAX_BYTES}
+"""The messages that have a body, and its most bytes."""
+
 
 def encode(message: Message, body: bytes = b"") -> bytes:
     """A message as the bytes of one frame."""
@@ -232,16 +237,32 @@ def encode(message: Message, body: bytes = b"") -> bytes:
     return encode_frame(_KINDS[type(message)], header, body)
 
 
+def check(prefix: Prefix, expected: Any) -> None:
+    """Raise :class:`FrameError` for a frame that is not to be read on: its kind or its size is wrong."""
+    _check_body(_expected_type(prefix.kind, expected), prefix.body_size)
+
+
 def decode(frame: Frame, expected: Any) -> Any:
-    """The message in a frame, which must be of one of the expected types (a type, or a union)."""
-    kind = _TYPES[frame.kind - 1] if 0 < frame.kind <= len(_TYPES) else None
-    if kind is None or kind not in (get_args(expected) or (expected,)):
-        raise FrameError(f"a message of kind {frame.kind} does not belong on this channel")
+    """Return the message in a frame, which must be of one of the expected types (a type, or a union)."""
+    kind = _expected_type(frame.kind, expected)
+    _check_body(kind, len(frame.body))
     try:
         header = json.loads(frame.header)
     except (ValueError, RecursionError) as error:
         raise FrameError(f"the header of a {kind.__name__} is not JSON: {error}") from None
     return _build(kind, header)
+
+
+def _expected_type(kind: int, expected: Any) -> Any:
+    found = _TYPES[kind - 1] if 0 < kind <= len(_TYPES) else None
+    if found is None or found not in (get_args(expected) or (expected,)):
+        raise FrameError(f"a message of kind {kind} does not belong on this channel")
+    return found
+
+
+def _check_body(kind: Any, size: int) -> None:
+    if size > _BODIES.get(kind, 0):
+        raise FrameError(f"{kind.__name__} with a body of {size} bytes; {_BODIES.get(kind, 0)} are allowed")
 
 
 def _as_dict(message: Any) -> dict[str, Any]:
@@ -256,7 +277,8 @@ def _build(kind: Any, values: object) -> Any:
     hints = _HINTS[kind]
     if values.keys() != hints.keys():
         raise FrameError(f"{kind.__name__} has the fields {sorted(values)} instead of {sorted(hints)}")
-    return kind(**{name: _checked(kind, name, hints[name], value) for name, value in values.items()})
+    built = kind(**{name: _checked(kind, name, hints[name], value) for name, value in values.items()})
+    return built.bounded() if isinstance(built, ErrorInfo) else built
 
 
 def _checked(kind: type[Any], name: str, hint: Any, value: object) -> Any:

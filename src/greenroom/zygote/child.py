@@ -46,14 +46,13 @@ def run(
     inheritance: Inheritance,
     *,
     launch_id: str,
-    slot: int,
     close: list[int],
     facts: AppFacts | None = None,
 ) -> NoReturn:
     """Live this process's whole life. Called right after the fork."""
     code = 70  # EX_SOFTWARE, if not even the error can be told
     try:
-        page = _settle(inheritance, launch_id, slot, close)
+        page = _settle(inheritance, launch_id, close)
         app_logging = AppLogging(LogChannel(inheritance.log, page))
         app_logging.install()
         gc.enable()
@@ -64,7 +63,7 @@ def run(
         _exit(code)
 
 
-def _settle(inheritance: Inheritance, launch_id: str, slot: int, close: list[int]) -> HeartbeatPage:
+def _settle(inheritance: Inheritance, launch_id: str, close: list[int]) -> HeartbeatPage:
     # The lifeline first: until it is armed, only the zygote would end this process.
     lifeline.arm(inheritance.lifeline)
     for fd in close:
@@ -78,7 +77,7 @@ def _settle(inheritance: Inheritance, launch_id: str, slot: int, close: list[int
     os.environ[PROCESS_VARIABLE] = launch_id
     _prefer_as_oom_victim()
     _reseed()
-    page = HeartbeatPage(inheritance.heartbeat, slot)
+    page = HeartbeatPage(inheritance.heartbeat)
     os.close(inheritance.heartbeat)
     return page
 

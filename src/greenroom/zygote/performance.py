@@ -21,6 +21,8 @@ __all__ = ["End", "Performance", "exit_code_of", "stack_of"]
 
 _logger = logging.getLogger("greenroom")
 
+_LONGEST_STACKS = 64 * 1024  # characters, as of a stack dump
+
 _AWAITING = ("cr", "gi", "ag")  # how the attributes of coroutines, generators, async generators begin
 
 
@@ -110,7 +112,7 @@ class Performance:
         if not tasks:
             return None
         _, late = await asyncio.wait(tasks, timeout=self._settings.shutdown_timeout)
-        stacks = "\n".join(map(stack_of, late)) if late else None
+        stacks = "\n".join(map(stack_of, late))[:_LONGEST_STACKS] if late else None
         for task in late:
             task.cancel()
         return stacks

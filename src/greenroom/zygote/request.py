@@ -11,6 +11,7 @@ from ..app import App
 from ..errors import ErrorInfo, PayloadError
 from ..job import Accept, JobRequest, Reject
 from ..wire import payload
+from ..wire.messages import MAX_ANSWER
 
 __all__ = ["Verdict", "decide"]
 
@@ -47,13 +48,19 @@ def _verdict(said: object) -> tuple[Verdict, bytes]:
         said = Reject()
     if isinstance(said, Accept):
         try:
-            return Verdict(True), payload.encode(dict(said.answer))
+            return Verdict(True), _bounded(payload.encode(dict(said.answer)))
         except (PayloadError, TypeError, ValueError) as error:  # its attribute can be set to anything
             return _rejected(f"the app's request function gave an answer that cannot be sent: {error}")
     if isinstance(said, Reject):
         return _rejected(str(said.reason) or "the app turned it down", bool(said.final))
     kind = type(said).__name__
     return _rejected(f"the app's request function returned a {kind} instead of True, False, Accept or Reject")
+
+
+def _bounded(answer: bytes) -> bytes:
+    if len(answer) > MAX_ANSWER:
+        raise PayloadError(f"{len(answer)} bytes; an answer can have {MAX_ANSWER}")
+    return answer
 
 
 def _rejected(reason: str, final: bool = False) -> tuple[Verdict, bytes]:

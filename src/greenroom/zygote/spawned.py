@@ -1,4 +1,4 @@
-"""``python -m greenroom.zygote.spawned ID SLOT CONTROL LOG STDOUT STDERR LIFELINE HEARTBEAT``.
+"""``python -m greenroom.zygote.spawned ID CONTROL LOG STDOUT STDERR LIFELINE HEARTBEAT``.
 
 A process without a zygote: it loads the app itself and is then what a forked child is.
 """
@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from ..errors import ErrorInfo
 from ..job import JobProcess
-from ..system import lifeline, mark, open_files, prctl, stackdump
+from ..system import lifeline, mark, open_files, prctl, stackdump, wakeup
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
 from . import child, signals
@@ -20,11 +20,12 @@ from .loader import facts_of, load_app
 
 
 def main() -> NoReturn:
-    launch_id, slot, *fds = sys.argv[1:9]
+    launch_id, *fds = sys.argv[1:8]
     del sys.argv[1:]
     inheritance = child.Inheritance(*map(int, fds))
     lifeline.arm(inheritance.lifeline)
     prctl.set_child_subreaper()
+    wakeup.harden_program()
     for fd in inheritance:
         os.set_inheritable(fd, False)  # they were passed through exec, and must not go any further
     configuration = _receive_configuration(inheritance.control)
@@ -42,7 +43,7 @@ def main() -> NoReturn:
     signals.ignore_group_signals()
     proc = JobProcess(configuration.generation)
     facts = facts_of(app)
-    child.run(app, configuration.child, proc, inheritance, launch_id=launch_id, slot=int(slot), close=[], facts=facts)
+    child.run(app, configuration.child, proc, inheritance, launch_id=launch_id, close=[], facts=facts)
 
 
 def _receive_configuration(control: int) -> m.Configure:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from ..app import App
 from ..errors import AppLoadError, ErrorInfo
 from ..job import JobProcess
-from ..system import lifeline, mark, open_files, prctl, proc, stackdump
+from ..system import lifeline, mark, open_files, prctl, proc, stackdump, wakeup
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
@@ -34,9 +34,8 @@ _REMEMBERED = 4096
 class Zygote:
     """Loads the app, forks children, buries them; ends everything when the supervisor is gone."""
 
-    def __init__(self, channel: socket.socket, heartbeat_fd: int, lifeline_fd: int) -> None:
+    def __init__(self, channel: socket.socket, lifeline_fd: int) -> None:
         self._channel = channel
-        self._heartbeat_fd = heartbeat_fd
         self._lifeline_fd = lifeline_fd
         self._wakeup = signals.Wakeup()
         self._dump_fd = stackdump.install()
@@ -55,6 +54,7 @@ class Zygote:
     def run(self) -> NoReturn:
         prctl.set_name("gr:zygote")
         prctl.set_child_subreaper()
+        wakeup.harden_program()
         self._install_signal_handlers()
         # While user code is being imported it may be stuck in C code for ever, and there is nothing
         # to bury yet: the kernel may end this process together with the supervisor.
@@ -163,7 +163,6 @@ class Zygote:
                     *self._wakeup.fds,
                     self._dump_fd,
                     self._lifeline_fd,
-                    self._heartbeat_fd,
                 ]
                 become(name, service, self._config.generation, zygote=zygote, close=close)
             self._services.started(name, pid, time.monotonic())
@@ -234,9 +233,8 @@ class Zygote:
             self._app,
             self._config.child,
             JobProcess(self._config.generation),
-            child.Inheritance._make([*fds, self._heartbeat_fd]),
+            child.Inheritance._make(fds),
             launch_id=request.launch_id,
-            slot=request.slot,
             close=[self._channel.detach(), *self._wakeup.fds, self._dump_fd, self._lifeline_fd],
         )
 

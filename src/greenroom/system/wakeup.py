@@ -1,0 +1,59 @@
+"""Signal handlers of asyncio that survive more signals than an event loop reads.
+
+``loop.add_signal_handler`` has CPython write each signal's number into a socket that the loop reads, by
+``signal.set_wakeup_fd``. By default a write into a full socket schedules a warning, from within C's signal
+handler: ``_PyEval_AddPendingCall`` takes a lock, and a second signal that arrives while it is held waits for it in
+the same thread, for ever. Some 300 SIGCHLD in one turn of the loop fill the socket. Without the warning nothing is
+lost: any byte wakes the loop, and Python calls a handler once for any number of pending signals of a kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from typing import Any
+
+__all__ = ["harden_loop", "harden_program"]
+
+_MARK = "_greenroom_hardened"
+
+
+def harden_program() -> None:
+    """Leave out the warning in every event loop of this process, the user's included, also in forks of it.
+
+    For zygotes and children, where any library may make a loop. Whoever asks for the warning gets it.
+    """
+    set_wakeup_fd = signal.set_wakeup_fd
+
+    def without_warning(fd: int, *, warn_on_full_buffer: bool = False) -> int:
+        return set_wakeup_fd(fd, warn_on_full_buffer=warn_on_full_buffer)
+
+    signal.set_wakeup_fd = without_warning
+
+
+def harden_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Leave out the warning for the signal handlers of one loop, present and future.
+
+    For the supervisor, which may be the user's own program. Does nothing off the main thread, where a loop can have
+    no signal handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    _stop_warning()
+    if not hasattr(loop, _MARK):
+        add = loop.add_signal_handler
+
+        def add_signal_handler(sig: int, callback: Any, *args: Any) -> None:
+            add(sig, callback, *args)
+            _stop_warning()
+
+        loop.add_signal_handler = add_signal_handler  # type: ignore[assignment, method-assign]
+        setattr(loop, _MARK, True)
+
+
+def _stop_warning() -> None:
+    """Set the present wake-up fd again, without the warning."""
+    fd = signal.set_wakeup_fd(-1)
+    if fd != -1:
+        signal.set_wakeup_fd(fd, warn_on_full_buffer=False)

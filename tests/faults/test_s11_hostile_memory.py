@@ -1,0 +1,164 @@
+"""S11: a session attacks the memory it shares with the supervisor, or the supervisor's own. Only it is harmed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+from stage import Stage, assert_recovered
+from support import eventually
+from test_s10_malformed_frames import FIND_CHANNEL
+
+from greenroom import ProcessPool
+from greenroom.pool.process import MOST_DROPS_PER_SECOND
+from greenroom.pool.transit import TOTAL
+
+MakeApp = Callable[[str], str]
+
+TRUNCATE = """
+def parents():
+    pid = os.getpid()
+    while pid > 1:
+        yield pid
+        pid = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+
+@app.entrypoint
+async def entrypoint(ctx):
+    if ctx.job.metadata == "stay":
+        return await on_stage("job")
+    found = []
+    for pid in parents():
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for name in names:
+            path = f"/proc/{pid}/fd/{name}"
+            try:
+                if "greenroom-heartbeat" not in os.readlink(path):
+                    continue
+                fd = os.open(path, os.O_RDWR)
+            except OSError:
+                continue
+            for size in (0, 1 << 20):
+                try:
+                    os.ftruncate(fd, size)
+                    found.append("truncated")
+                except PermissionError:
+                    found.append("refused")
+            found.append(os.fstat(fd).st_size)
+            os.close(fd)
+    return found
+"""
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+async def test_S11_a_session_truncates_every_heartbeat_page_it_finds(make_app: MakeApp, start_method: str) -> None:
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(TRUNCATE), num_idle_processes=2, start_method=start_method, stall_timeout=30) as pool,
+    ):
+        other = await pool.launch("stay")
+        visit = await stage.next("job")
+        report = await (await pool.launch()).wait()
+        assert report.outcome == "succeeded", report
+        assert {"refused", os.sysconf("SC_PAGE_SIZE")} == set(report.result), "it found pages, each of one page's size"
+        visit.order("fine")
+        assert (await other.wait()).result == "fine"
+        await assert_recovered(pool, 2)
+
+
+CLAIM = """
+import mmap
+
+@app.entrypoint
+async def entrypoint(ctx):
+    for line in open("/proc/self/maps"):
+        if "greenroom-heartbeat" in line:
+            start = int(line.split("-")[0], 16)
+            ctypes.memset(start + 16, 0xFF, 8)
+    os._exit(0)
+"""
+
+
+async def test_S11_a_page_claims_more_drops_than_there_can_be(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(CLAIM), num_idle_processes=1) as pool:
+        report = await (await pool.launch()).wait()
+        lived = report.timings.ended - report.timings.requested + 60  # and the time from its fork to the request
+        assert 0 < report.log_records_dropped <= lived * MOST_DROPS_PER_SECOND
+
+
+SEND_PARTS = f"""{FIND_CHANNEL}
+@app.entrypoint
+async def entrypoint(ctx):
+    if ctx.job.metadata != "part":
+        return b"x" * (ctx.job.metadata or 10)
+    data = frame(kind=KIND["Ended"], header=b'{{"how":"completed","told":false,"error":null}}', body=b"b" * (40 << 20))
+    note("sending")
+    control = channel(socket.SOCK_STREAM)
+    control.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(control, data[:-1])
+    await on_stage("sent")
+    await loop.sock_sendall(control, data[-1:])
+    await asyncio.sleep(1000)
+"""
+
+
+async def test_S11_unfinished_results_have_a_sum(make_app: MakeApp) -> None:
+    """Six sessions send all but the end of 40 MiB: two fit into the budget. Other sessions end as they would."""
+    count = 6
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(SEND_PARTS), num_idle_processes=2, shutdown_timeout=30) as pool,
+    ):
+        transit = pool._fleet.services.transit
+        handles = [await pool.launch("part", timeout=20) for _ in range(count)]
+        visits = [await stage.next("sent") for _ in range(2)]
+        await eventually(lambda: transit.waiting == count - 2)
+        assert transit.held_bytes <= TOTAL
+        for size in (None, 100_000, 900_000):
+            report = await (await pool.launch(size, timeout=20)).wait()
+            assert (report.outcome, len(report.result)) == ("succeeded", size or 10)
+        done = 0
+        while done < count:
+            visits.pop(0).order("go on")
+            done += 1
+            await eventually(lambda: any(handle.state == "draining" for handle in handles))
+            for handle in handles:
+                if handle.state == "draining":
+                    os.kill(handle.pid, signal.SIGKILL)  # its result has arrived; what follows would take its time
+                    await handle.wait()
+            assert transit.held_bytes <= TOTAL
+            if not visits and done < count:
+                visits.append(await stage.next("sent"))
+        reports = [await handle.wait() for handle in handles]
+        assert [len(report.result) for report in reports] == [(40 << 20) - 1] * count
+        assert (transit.held_bytes, transit.waiting) == (0, 0)
+        await assert_recovered(pool, 2)
+
+
+async def test_S11_results_of_sessions_that_do_not_exit_count_until_they_have(make_app: MakeApp) -> None:
+    source = """
+@app.entrypoint
+async def entrypoint(ctx):
+    ctx.add_shutdown_callback(lambda: on_stage("callback"))
+    return b"x" * (60 << 20)
+"""
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(source), num_idle_processes=2, shutdown_timeout=40) as pool,
+    ):
+        transit = pool._fleet.services.transit
+        handles = [await pool.launch(timeout=20) for _ in range(3)]
+        for number in range(3):
+            visit = await stage.next("callback")  # it begins when the result has been read
+            assert transit.held_bytes <= TOTAL
+            assert stage.is_empty("callback"), "one result of 60 MiB at a time"
+            await eventually(lambda left=2 - number: transit.waiting == left)
+            visit.order("end")
+        reports = [await handle.wait() for handle in handles]
+        assert [len(report.result) for report in reports] == [60 << 20] * 3
+        assert transit.held_bytes == 0
