@@ -15,7 +15,7 @@ HEADROOM = 0.9
 """Of the available memory that is planned with: caches, and what else runs, need some."""
 _FDS_BESIDE = 100
 """Of the supervisor, for its zygotes, the API's connections, logs."""
-_FDS_WHILE_FORKED = 5
+_FDS_WHILE_FORKED = 6
 """The child's ends of its channels, until they are sent."""
 
 
