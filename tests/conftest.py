@@ -7,6 +7,7 @@ import gc
 import inspect
 import itertools
 import os
+import signal
 import textwrap
 import threading
 import time
@@ -29,6 +30,11 @@ hypothesis.settings.register_profile(
     "greenroom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("greenroom")
+
+# A shell ignores them for what it runs in the background, and whatever the tests start would inherit that.
+for _signum, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_signum) is signal.SIG_IGN:
+        signal.signal(_signum, _handler)
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
