@@ -17,7 +17,7 @@ demo: $(VENV)/.examples  ## Run 20 concurrent calls through the call monitor, wi
 	$(RUN) -m examples.call_monitor $(ARGS)
 
 test: $(VENV)/.dev  ## Run the tests
-	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(RUN) scripts/run_tests.py $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style and format
 	$(RUN) -m ruff check .

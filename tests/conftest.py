@@ -7,17 +7,34 @@ import gc
 import inspect
 import itertools
 import os
+import signal
 import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from greenroom.system import prctl
 
-TEST_TIMEOUT = 60.0
+TEST_TIMEOUT = 240.0
+"""Seconds: generous, as all deadlines of tests are. It ends a test that hangs, and measures nothing."""
+
+GRACE = 30.0
+"""Seconds until what is still there counts as left over."""
+
+# A busy machine may take any time for an example, and to make one.
+hypothesis.settings.register_profile(
+    "greenroom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("greenroom")
+
+# A shell ignores them for what it runs in the background, and whatever the tests start would inherit that.
+for _signum, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_signum) is signal.SIG_IGN:
+        signal.signal(_signum, _handler)
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
@@ -76,8 +93,8 @@ def _left_over(fds: dict[int, str], threads: set[threading.Thread], children: se
 
 
 def _eventually_none(look: Callable[[], list[str]]) -> list[str]:
-    """What is still there after a moment of grace: the kernel tears a process down in its own time."""
-    give_up = time.monotonic() + 2.0
+    """What is still there after some grace: the kernel tears a process down in its own time."""
+    give_up = time.monotonic() + GRACE
     while (found := look()) and time.monotonic() < give_up:
         time.sleep(0.01)
     return found

@@ -14,7 +14,7 @@ from greenroom import ProcessPool
 
 __all__ = ["DEADLINE", "eventually", "idle_pids", "is_gone", "kill", "wait_for_exit", "wait_for_file", "zygote_pid"]
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds: generous, because it bounds a failure and measures nothing."""
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import DEADLINE, eventually
 
@@ -68,7 +68,6 @@ def _worker_of(manifests: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 # --- grace periods ---------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(drain=ANY_SECONDS, shutdown=ANY_SECONDS, cleanup=ANY_SECONDS)
 def test_whoever_stops_the_worker_waits_for_the_longest_drain(drain: float, shutdown: float, cleanup: float) -> None:
     plan = _plan(drain_timeout=drain, shutdown_timeout=shutdown, cleanup_timeout=cleanup)
@@ -86,7 +85,6 @@ def test_whoever_stops_the_worker_waits_for_the_longest_drain(drain: float, shut
         assert float(arguments[arguments.index("--drain-timeout") + 1]) == pytest.approx(drain)
 
 
-@settings(deadline=None)
 @given(preload=ANY_SECONDS, prewarm=ANY_SECONDS)
 def test_whoever_starts_the_worker_waits_for_its_app(preload: float, prewarm: float) -> None:
     plan = _plan(preload_timeout=preload, prewarm_timeout=prewarm)
@@ -100,7 +98,6 @@ def test_whoever_starts_the_worker_waits_for_its_app(preload: float, prewarm: fl
 # --- quoting ---------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(app=ANY_APP)
 def test_an_app_of_any_name_comes_through(app: str) -> None:
     plan = _plan(app)

@@ -17,7 +17,7 @@ from greenroom.pool.clock import LONGEST_SLEEP, TOLERANCE, AwakeClock
 from greenroom.pool.exits import Decision, Evidence, ExitStatus, judge
 from greenroom.pool.memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
 from greenroom.pool.sizing import Demand, expected_wait, forks_needed
-from greenroom.pool.stalls import Patience, Sample, Stall, classify
+from greenroom.pool.stalls import DumpPatience, DumpTime, Patience, Sample, Stall, classify
 from greenroom.pool.states import State
 from greenroom.report import Outcome, Reason
 
@@ -184,6 +184,27 @@ def looks(rounds: int, *, beats: int = 0, state: str = "S", cpu: float = 0.0, wa
 def test_S2_a_zygote_is_given_up_when_it_hangs_or_after_the_longest_time(seen: list[Sample], ended_at: float) -> None:
     patience = Patience(2.5, 30.0)
     assert next(sample.at for sample in seen if patience.ends_with(sample)) == ended_at
+
+
+# --- stacks before a kill ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "cpu", "waited", "ended_at"),
+    [
+        ("S", 0.0, 0.0, 1.0),  # it cannot: the signal is blocked, or the kernel keeps it
+        ("R", 1.0, 0.0, 1.0),  # it runs, and does not write
+        ("?", 0.0, 0.0, 1.0),  # a kernel that does not tell
+        ("R", 0.0, 0.0, 10.0),  # no CPU at all
+        ("S", 0.1, 0.9, 10.0),  # now and then a little
+        ("R", 0.25, 0.75, 4.0),
+    ],
+)
+def test_the_time_for_stacks_is_time_with_a_cpu(state: str, cpu: float, waited: float, ended_at: float) -> None:
+    """``cpu`` and ``waited`` are what the process ran and waited for, per second."""
+    patience = DumpPatience(DumpTime(1.0, 10.0))
+    looks = [Sample(tenths / 10, 0, 0, state, cpu * tenths / 10, waited * tenths / 10) for tenths in range(200)]
+    assert next(look.at for look in looks if patience.ends_with(look)) == pytest.approx(ended_at, abs=0.11)
 
 
 # --- memory --------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.settings(max_examples=30)
 @given(data=st.data())
 def test_the_last_layer_that_speaks_holds_for_every_setting(name: str, folder: Path, data: st.DataObject) -> None:
     setting = all_settings()[name]
@@ -112,7 +112,6 @@ def test_the_last_layer_that_speaks_holds_for_every_setting(name: str, folder: P
     assert found.origins[name].kind == layer
 
 
-@hypothesis.settings(deadline=None)
 @given(data=st.data(), command=st.sampled_from(COMMANDS))
 def test_layers_are_laid_over_each_other_setting_by_setting(folder: Path, data: st.DataObject, command: str) -> None:
     some = st.fixed_dictionaries({}, optional={name: values_of(all_settings()[name]) for name in NAMES})

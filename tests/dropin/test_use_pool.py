@@ -23,8 +23,6 @@ from support import eventually, kill, zygote_pid
 from greenroom import AppLoadError, NoCapacity, OptionError
 from greenroom.integrations.livekit import use_pool
 
-pytestmark = pytest.mark.timeout(180)
-
 Agent = tuple[ModuleType, Notes]
 
 

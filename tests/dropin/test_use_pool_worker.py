@@ -27,8 +27,6 @@ from support import DEADLINE
 
 from greenroom.integrations.livekit import use_pool
 
-pytestmark = pytest.mark.timeout(180)
-
 
 class Dispatcher:
     """A LiveKit server, as far as a worker sees one: it says what it is told to, and keeps what it hears."""

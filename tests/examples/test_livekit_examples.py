@@ -18,6 +18,8 @@ import pytest
 from programs import Program
 from rooms.livekit_server import LiveKitServer
 
+pytestmark = pytest.mark.alone
+
 PYTHON = sys.executable
 EXAMPLES = Path("examples", "livekit")
 CALL_LIMIT = 90.0  # seconds; a call of these takes about half a minute, most of it talk
@@ -103,7 +105,6 @@ CHANGE_OF_MIND = (
 )
 
 
-@pytest.mark.timeout(240)
 def test_two_guests_are_served_at_once_each_from_desk_to_desk(telephone: Any) -> None:
     async def calls(phone: Phone) -> None:
         anna, peter = await asyncio.gather(phone.call("anna", *ORDER), phone.call("peter", *CHANGE_OF_MIND))
@@ -143,7 +144,6 @@ def test_two_guests_are_served_at_once_each_from_desk_to_desk(telephone: Any) ->
     telephone("restaurant_agent.py", calls)
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("worker_kind", ["livekit"])
 def test_livekits_own_worker_runs_the_restaurant_just_as_well(telephone: Any) -> None:
     async def calls(phone: Phone) -> None:
@@ -154,7 +154,6 @@ def test_livekits_own_worker_runs_the_restaurant_just_as_well(telephone: Any) ->
     telephone("restaurant_agent.py", calls)
 
 
-@pytest.mark.timeout(240)
 def test_a_caller_leaves_a_message_with_the_realtime_model_and_interrupts_it(telephone: Any) -> None:
     sentences = ("my name is susan", "tell me a joke", "!my number is five five five one two three", "goodbye")
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
-from stage import Stage, assert_recovered
+from scarce_cpu import HOG, confine, has_run_dry, monopoly, starved, without_stacks
+from stage import Stage, Visit, assert_recovered
 from support import eventually, kill
 
-from greenroom import ProcessPool
+from greenroom import JobHandle, ProcessPool
 from greenroom.system import proc
 
 MakeApp = Callable[[str], str]
@@ -133,27 +133,6 @@ async def test_J3_a_stalled_job_keeps_no_other_from_its_work(make_app: MakeApp) 
 # --- starved -------------------------------------------------------------------------------------
 
 
-@contextmanager
-def monopoly(cpu: int) -> Iterator[None]:
-    """A CPU that is busy with a realtime process, which leaves a twentieth of it to all others."""
-    if os.geteuid() != 0 or len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("needs to be root, and to have a second CPU")
-    source = "import os, sys; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)); print(flush=True)\n"
-    command = ["taskset", "--cpu-list", str(cpu), sys.executable, "-c", f"{source}while True: pass"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline()
-            yield
-        finally:
-            process.kill()
-
-
-def confine(pid: int, cpus: set[int]) -> None:
-    for task in os.listdir(f"/proc/{pid}/task"):
-        os.sched_setaffinity(int(task), cpus)
-
-
 async def test_J3_a_job_that_is_starved_of_cpu_is_left_alone(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -169,3 +148,55 @@ async def test_J3_a_job_that_is_starved_of_cpu_is_left_alone(
         report = await handle.wait()
         assert (report.outcome, report.reason, report.result) == ("succeeded", "completed", "leave")
         await assert_recovered(pool, 1)
+
+
+BUSY = f"""{HOG}
+@app.entrypoint
+async def entrypoint(ctx):
+    block_on_stage("job")
+    busy()
+
+app.preload(start_hog)
+"""
+
+
+@asynccontextmanager
+async def a_starved_job(make_app: MakeApp) -> AsyncIterator[tuple[ProcessPool, JobHandle, Visit]]:
+    """A job that blocks its loop, does not end when it is told to, and has no CPU for its stacks then."""
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(BUSY), num_idle_processes=1, shutdown_timeout=0.1) as pool,
+    ):
+        hog = int(stage.noted("hog")[0][0])
+        await eventually(lambda: proc.stat(hog).state == "T")
+        handle = await pool.launch()
+        visit = await stage.next("job")
+        with starved(visit.pid, hog):
+            await visit.told("go on")
+            await has_run_dry(visit.pid)
+            handle.cancel()
+            yield pool, handle, visit
+
+
+async def test_J3_a_starved_job_is_ended_with_its_stack(make_app: MakeApp) -> None:
+    async with a_starved_job(make_app) as (_, handle, visit):
+        await without_stacks(visit.pid, 2.0, lambda: handle.report)
+    report = await handle.wait()
+    assert (report.outcome, report.reason) == ("killed", "cancelled")
+    assert " in entrypoint\n" in (report.stack_dump or "")
+
+
+async def test_J3_who_closes_at_once_waits_for_no_stack(make_app: MakeApp) -> None:
+    async with a_starved_job(make_app) as (pool, handle, visit):
+        await without_stacks(visit.pid, 0.0, lambda: handle.report)
+        closing = asyncio.create_task(pool.aclose(kill=True))
+        await asyncio.sleep(0)
+        assert is_dying(visit.pid)
+    await closing
+
+
+def is_dying(pid: int) -> bool:
+    try:
+        return not proc.runs_on(pid)
+    except OSError:
+        return True

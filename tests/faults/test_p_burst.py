@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
+from itertools import combinations
+from typing import NamedTuple
 
 import pytest
 from stage import PLAIN, Stage, assert_recovered, starting, steady
 from support import DEADLINE, eventually
 
 from greenroom import ExitReport, JobHandle, NoCapacity, ProcessPool
+from greenroom.pool.events import JobEnded
 
 MakeApp = Callable[[str], str]
 
@@ -91,7 +95,13 @@ async def test_P7_no_launch_waits_past_its_deadline(make_app: MakeApp) -> None:
             await eventually(lambda: pool.stats().idle == 4)
             handles = [pool.submit(timeout=50) for _ in range(4)]
             # The later ones have the shorter deadlines: a queue that only looks at its head would miss them.
-            late = [pool.submit(timeout=1.0 - number / 100) for number in range(96)]
+            ends: list[str | None] = []
+            pool.subscribe(lambda event: ends.append(event.report.job_id) if isinstance(event, JobEnded) else None)
+            late, spans = [], []
+            for number in range(96):
+                begin, timeout = time.monotonic(), 1.0 - number / 100
+                late.append(pool.submit(timeout=timeout))
+                spans.append(Span(begin, time.monotonic(), timeout))
             for handle in late:
                 with pytest.raises(NoCapacity) as refusal:
                     await handle.started()
@@ -102,8 +112,10 @@ async def test_P7_no_launch_waits_past_its_deadline(make_app: MakeApp) -> None:
                 assert (report.outcome, report.reason) == ("failed", "start_timeout")
                 assert "no process became warm in time" in report.detail
                 assert report.pid is None
-            by_end = sorted(late, key=ended)
-            assert [handle.id for handle in by_end] == [handle.id for handle in reversed(late)]
+            await eventually(lambda: {handle.id for handle in late} <= set(ends), "their ends")
+            places = [ends.index(handle.id) for handle in late]
+            for (first, first_place), (second, second_place) in combinations(zip(spans, places, strict=True), 2):
+                assert first_place > second_place or not second.is_due_before(first)
             assert pool.stats().waiting == 0
             reports = [await handle.wait() for handle in handles]
             assert {report.outcome for report in reports} == {"succeeded"}
@@ -113,10 +125,16 @@ async def test_P7_no_launch_waits_past_its_deadline(make_app: MakeApp) -> None:
             assert stage.starts() == {handle.id: 1 for handle in handles}
 
 
-def ended(handle: JobHandle) -> float:
-    assert handle.report is not None
-    assert handle.report.timings.ended is not None
-    return handle.report.timings.ended
+class Span(NamedTuple):
+    """When a job was submitted, which may have taken a while, and its deadline from then."""
+
+    begin: float
+    end: float
+    timeout: float
+
+    def is_due_before(self, first: Span) -> bool:
+        """Whether its deadline is the earlier one for certain, although it was submitted after the other."""
+        return self.end - first.begin < first.timeout - self.timeout
 
 
 async def release_all(stage: Stage, pool: ProcessPool) -> None:

@@ -7,12 +7,13 @@ import asyncio
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scarce_cpu import HOG, starved
 from stage import Stage, assert_recovered
 from support import eventually, is_gone, kill, wait_for_exit, wait_for_file, zygote_pid
 
@@ -376,38 +377,14 @@ async def entrypoint(ctx):
         await pool.aclose()
 
 
-# Started by the zygote: the kernel weighs processes of one session against each other, and then sessions.
-HOG = """
-@app.preload
-def preload():
-    source = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)\\nwhile True: pass"
-    note("hog", subprocess.Popen([sys.executable, "-c", source]).pid)
-"""
-
-
-@contextmanager
-def starved(pid: int, hog: int) -> Iterator[None]:
-    """A process that is ready to run, and gets no CPU: on the one that it has, another comes before it."""
-    if os.geteuid() != 0 or len(cpus := os.sched_getaffinity(0)) < 2:
-        pytest.skip("needs to be root, and to have a second CPU")
-    for each in (pid, hog):
-        os.sched_setaffinity(each, {max(cpus)})
-    os.setpriority(os.PRIO_PROCESS, hog, -20)
-    os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
-    kill(hog, signal.SIGCONT)
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
-        os.sched_setaffinity(pid, cpus)
-        kill(hog)
+HOGGED = APP + HOG + "app.preload(start_hog)\n"
 
 
 async def test_S2_a_zygote_that_is_starved_of_cpu_is_left_alone(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = {"num_idle_processes": 0, "prewarm_timeout": 50}
-    async with Stage(make_app) as stage, pool_of(stage.app(APP + HOG), **options) as pool:
+    async with Stage(make_app) as stage, pool_of(stage.app(HOGGED), **options) as pool:
         zygote = zygote_pid(pool)
         hog = int(stage.noted("hog")[0][0])
         await eventually(lambda: proc.stat(hog).state == "T")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable
 
 import pytest
+from scarce_cpu import HOG, starved, without_stacks
+from stage import Stage
 from support import eventually
 
 from greenroom import AppLoadError, NoCapacity, ProcessPool
+from greenroom.system import proc
 
 MakeApp = Callable[[str], str]
 
@@ -28,6 +32,10 @@ def start_native_thread():
     assert libc.pthread_create(ctypes.byref(handle), None, pause, None) == 0
     assert libc.pthread_setname_np(handle, b"telemetry") == 0
 """
+
+
+TIME_TO_HANG = 3.0
+"""Seconds for an app of two lines to come to where it hangs."""
 
 
 async def refusal_of(app: str, **options: float) -> str:
@@ -52,7 +60,9 @@ async def test_S4_preload_raises_or_exits(make_app: MakeApp, statement: str, mes
     assert re.search(message, refusal), refusal
 
 
-@pytest.mark.parametrize("hang", ["time.sleep(1000)", "ctypes.PyDLL(None).pause()"])
+@pytest.mark.parametrize(
+    "hang", ["time.sleep(1000)", "ctypes.PyDLL(None).pause()", "os.kill(os.getpid(), signal.SIGSTOP)"]
+)
 async def test_S4_preload_hangs(make_app: MakeApp, hang: str) -> None:
     source = f"""
 def load_weights():
@@ -62,14 +72,33 @@ def load_weights():
 def preload():
     load_weights()
 {ENTRYPOINT}"""
-    refusal = await refusal_of(make_app(source), preload_timeout=1.5)
-    assert "preload_timeout (1.5 s)" in refusal
+    refusal = await refusal_of(make_app(source), preload_timeout=TIME_TO_HANG)
+    assert f"preload_timeout ({TIME_TO_HANG:g} s)" in refusal
     assert "load_weights" in refusal, "the stack that it hung in"
 
 
+async def test_S4_preload_hangs_and_is_starved_of_cpu(make_app: MakeApp) -> None:
+    source = f"""{HOG}
+@app.preload
+def preload():
+    start_hog()
+    block_on_stage("preload")
+    busy()
+{ENTRYPOINT}"""
+    async with Stage(make_app) as stage:
+        refused = asyncio.create_task(refusal_of(stage.app(source), preload_timeout=TIME_TO_HANG))
+        visit = await stage.next("preload")
+        hog = int(stage.noted("hog")[0][0])
+        await eventually(lambda: proc.stat(hog).state == "T")
+        with starved(visit.pid, hog):
+            await visit.told("go on")
+            await without_stacks(visit.pid, 2.0, refused.done)
+        assert " in preload\n" in await refused
+
+
 async def test_S4_an_import_that_hangs(make_app: MakeApp) -> None:
-    refusal = await refusal_of(make_app(f"threading.Event().wait()\n{ENTRYPOINT}"), preload_timeout=1.5)
-    assert "preload_timeout (1.5 s)" in refusal
+    refusal = await refusal_of(make_app(f"threading.Event().wait()\n{ENTRYPOINT}"), preload_timeout=TIME_TO_HANG)
+    assert f"preload_timeout ({TIME_TO_HANG:g} s)" in refusal
     assert "<module>" in refusal
 
 

@@ -18,6 +18,8 @@ from rooms.stock_worker import AGENTS
 from server.running_worker import RunningWorker
 from support import eventually, is_gone
 
+pytestmark = pytest.mark.alone
+
 TONE = 880
 TOLERANCE = 15  # hertz
 RESTARTS = "greenroom.restarts"

@@ -12,6 +12,8 @@ from rooms.caller import Caller
 from rooms.livekit_server import LiveKitServer
 from support import DEADLINE, is_gone
 
+pytestmark = pytest.mark.alone
+
 TOLERANCE = 15  # hertz
 
 

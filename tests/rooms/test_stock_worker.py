@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from rooms.caller import Caller
 from rooms.livekit_server import LiveKitServer
 from rooms.stock_worker import AGENTS, StockWorker
 from support import eventually, is_gone
+
+pytestmark = pytest.mark.alone
 
 TONE = 880
 TOLERANCE = 15  # hertz

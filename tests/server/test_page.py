@@ -14,6 +14,8 @@ from playwright.async_api import expect
 from running_worker import RunningWorker
 from support import kill
 
+pytestmark = pytest.mark.alone
+
 MakeApp = Callable[[str], str]
 
 TOKEN = "correct-horse-battery-staple"

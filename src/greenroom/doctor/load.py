@@ -13,8 +13,11 @@ from typing import IO, Any
 
 from ..errors import AppLoadError
 from ..options import PoolOptions
+from ..pool.stalls import FULL_DUMP, DumpPatience, Sample
+from ..pool.watch import sample_of
 from ..pool.zygote import child_environment, interpreter_flags
 from ..system import stackdump
+from ..system.heartbeat import Beats
 from ..zygote import undertaker
 from . import importtime, probe
 from .facts import LoadFacts
@@ -23,7 +26,6 @@ __all__ = ["load_once"]
 
 _MOST_PACKAGES = 8
 _LAST_LINES = 15
-_DUMP_SECONDS = 1.0
 
 
 def load_once(app: str, options: PoolOptions) -> LoadFacts:
@@ -86,10 +88,14 @@ def _stacks(process: subprocess.Popen[str], log: IO[str]) -> str:
     """Where it is stuck, written to its log by a handler in C."""
     begin = log.seek(0, os.SEEK_END)
     stackdump.request(process.pid)
-    patience = time.monotonic() + _DUMP_SECONDS
-    while not stackdump.is_complete(dump := _from(begin, log)) and time.monotonic() < patience:
+    patience = DumpPatience(FULL_DUMP)
+    while not stackdump.is_complete(dump := _from(begin, log)) and not patience.ends_with(_sample(process.pid)):
         time.sleep(0.005)
     return dump.rstrip() or "(its stack could not be had)"
+
+
+def _sample(pid: int) -> Sample:
+    return sample_of(pid, time.monotonic(), Beats(0, 0, 0))
 
 
 def _from(begin: int, log: IO[str]) -> str:

@@ -7,13 +7,14 @@ import logging
 import os
 import select
 import signal
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..system import proc, stackdump
+from ..system import proc
 from .clock import AwakeClock, Timer
+from .dumps import DumpTaker
 from .exits import ExitStatus
+from .stalls import DumpTime
 
 __all__ = ["Burial", "Handle"]
 
@@ -21,7 +22,6 @@ _logger = logging.getLogger("greenroom")
 
 KILL_TIMEOUT = 5.0
 """Seconds from a SIGKILL to the death; a process in an uninterruptible system call takes longer, which is told."""
-_LOOK_AGAIN = 0.004
 
 
 class Burial(NamedTuple):
@@ -45,6 +45,7 @@ class Handle:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(pidfd, on_death)
         self._is_dead = False
+        self._dump: DumpTaker | None = None
         self._complaint: Timer | None = None
 
     def is_alive(self) -> bool:
@@ -79,38 +80,37 @@ class Handle:
     # --- ending it -------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        self._signal(signal.SIGKILL)
-        self._complain_later()
+        """End it now. Of stacks that it was about to write, those that are there are handed on."""
+        if self._dump is not None:
+            self._dump.finish()
+        self._kill()
 
-    def dump_and_kill(self, dump_fd: int, patience: float, on_dump: Callable[[str], object]) -> None:
-        """Have it write its stacks, and kill it when it has, or when patience (seconds) is at an end."""
+    def dump_and_kill(self, dump_fd: int, time: DumpTime, on_dump: Callable[[str], object]) -> None:
+        """Have it write its stacks, and kill it when it has, or when its time for that is over."""
+
+        def on_end(stacks: str) -> None:
+            on_dump(stacks)
+            self._kill()
+
         try:
-            fd = stackdump.open_of(self.pid, dump_fd)
+            self._dump = DumpTaker(self.pid, dump_fd, time, self._clock, on_end)
         except OSError:  # gone; or it has changed its user, and is not ours to look into any more
-            self.kill()
-            return
-        stackdump.request(self.pid)
-        # A stopped process handles the signal only when it is continued, and before anything else.
-        self._signal(signal.SIGCONT)
-        self._await_dump(fd, time.monotonic() + patience, on_dump)
+            self._kill()
 
     def has_died(self) -> None:
         """There is nothing to watch or to kill any more."""
         self._is_dead = True
         self._loop.remove_reader(self._pidfd)
+        if self._dump is not None:
+            self._dump.drop()
+            self._dump = None  # it refers to this object
         if self._complaint is not None:
             self._complaint.cancel()
 
-    def _await_dump(self, fd: int, give_up: float, on_dump: Callable[[str], object]) -> None:
-        # There is no event for the end of a write to a file, so it is looked at.
-        dump = stackdump.read(fd)
-        if stackdump.is_complete(dump) or time.monotonic() > give_up or self._is_dead:
-            if not self._is_dead:
-                on_dump(dump)
-                self.kill()
-            os.close(fd)
-            return
-        self._loop.call_later(_LOOK_AGAIN, self._await_dump, fd, give_up, on_dump)
+    def _kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        if not self._is_dead and self._complaint is None:
+            self._complain_later()
 
     def _signal(self, signum: int) -> None:
         try:
@@ -134,4 +134,5 @@ class Handle:
             KILL_TIMEOUT,
             state,
         )
-        self.kill()
+        self._complaint = None
+        self._kill()

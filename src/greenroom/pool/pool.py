@@ -189,7 +189,7 @@ class ProcessPool:
             self._closing = asyncio.create_task(self._close(), name="greenroom-close")
         if kill and self._closing is not None and not self._closing.done():
             for process in list(self._fleet.processes.values()):
-                process.kill(Decision("drained", "the pool was closed at once"), dump_seconds=0.0)
+                process.kill(Decision("drained", "the pool was closed at once"), dump=None)
         if self._closing is not None:
             # Half a clean-up would leave processes behind: it goes on even if the caller is cancelled.
             await asyncio.shield(self._closing)

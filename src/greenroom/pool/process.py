@@ -21,7 +21,7 @@ from .handle import Handle
 from .launch import Launch
 from .log_fields import log_fields
 from .record import Record
-from .stalls import Patience, Stall
+from .stalls import FULL_DUMP, DumpTime, Patience, Stall
 from .states import Event, IllegalTransition, State, next_state
 from .watch import MemoryWatch, StallWatch
 from .wires import Wires
@@ -40,7 +40,6 @@ MARGIN = 1.0
 """Seconds that a child has, beyond its own deadline, to report that it missed it."""
 MOST_DROPS_PER_SECOND = 1_000_000
 """More log records than a Python process can make in a second: its own count of drops is believed up to this."""
-_DUMP_SECONDS = 1.0  # a process that can write its stacks does so in milliseconds, if it gets the CPU
 
 
 class Process:
@@ -206,13 +205,14 @@ class Process:
 
     # --- the end ---------------------------------------------------------------------------------
 
-    def kill(self, decision: Decision, *, dump_seconds: float = _DUMP_SECONDS) -> None:
+    def kill(self, decision: Decision, *, dump: DumpTime | None = FULL_DUMP) -> None:
         """End it now: its stacks are dumped if there is time, then SIGKILL. The first reason stands.
 
-        If it was asked to end before, there is no more waiting for that.
+        If it was asked to end before, there is no more waiting for that; without a ``dump``, nor for its stacks.
         """
-        if self._decide(decision) or (self.state is State.KILLING and not self._record.signal_sent):
-            self._end_now(dump_seconds)
+        is_awaited = self.state is State.KILLING and (dump is None or not self._record.signal_sent)
+        if self._decide(decision) or is_awaited:
+            self._end_now(dump)
 
     def stop(self, decision: Decision) -> None:
         """Ask it to end: the job by its shutdown, an idle process by exiting. Who does not is killed.
@@ -223,7 +223,7 @@ class Process:
         if before in (State.DRAINING, State.KILLING):
             return  # it is about to end, and has a deadline for that
         if before not in (State.IDLE, State.RUNNING):
-            self.kill(decision, dump_seconds=0.0)
+            self.kill(decision, dump=None)
             return
         if not self._decide(decision):
             return
@@ -273,16 +273,16 @@ class Process:
 
     def _escalate(self) -> None:
         """It was asked to end, and did not."""
-        self._end_now(_DUMP_SECONDS)
+        self._end_now(FULL_DUMP)
 
-    def _end_now(self, dump_seconds: float) -> None:
+    def _end_now(self, dump: DumpTime | None) -> None:
         self._record.signal_sent = True
         if self._handle is None:
             self._wires.cut_lifeline()  # not forked yet: it is killed when it is, for which there is a deadline
             return
         self._set_deadline(None)
-        if self._dump_fd is not None and dump_seconds > 0:
-            self._handle.dump_and_kill(self._dump_fd, dump_seconds, self._on_dump)
+        if self._dump_fd is not None and dump is not None:
+            self._handle.dump_and_kill(self._dump_fd, dump, self._on_dump)
         else:
             self._handle.kill()
 
@@ -384,7 +384,7 @@ class Process:
     def _on_nonsense(self, complaint: str) -> None:
         extra = log_fields("protocol_error", **self.ids, cause=complaint)
         _logger.error("%s broke the protocol and is killed: %s", self.label, complaint, extra=extra)
-        self.kill(Decision("protocol_error", f"it broke the protocol: {complaint}"), dump_seconds=0.0)
+        self.kill(Decision("protocol_error", f"it broke the protocol: {complaint}"), dump=None)
 
     # --- its death -------------------------------------------------------------------------------
 
@@ -392,9 +392,9 @@ class Process:
         """The zygote saw it stopped. Warm or starting, it is of no use; at work it may be continued."""
         if self.state in (State.IDLE, State.RESERVED, State.CLAIMED):
             detail = f"it was stopped by signal {signum} before its job had started"
-            self.kill(Decision("stalled", detail), dump_seconds=0.0)
+            self.kill(Decision("stalled", detail), dump=None)
         elif self.state is State.KILLING and self._record.state_at_end is State.IDLE:
-            self._end_now(0.0)  # it was asked to exit, and cannot
+            self._end_now(None)  # it was asked to exit, and cannot
 
     def exited(self, status: ExitStatus) -> None:
         """The zygote saw it dead."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["Patience", "Sample", "Stall", "classify"]
+__all__ = ["FULL_DUMP", "SHORT_DUMP", "DumpPatience", "DumpTime", "Patience", "Sample", "Stall", "classify"]
 
 
 class Stall(Enum):
@@ -76,3 +76,40 @@ class Patience:
         self.is_starved = stall is Stall.STARVED
         is_late = now.at - self._first.at + self._interval >= self._longest
         return is_late or stall not in (None, Stall.STARVED)
+
+
+class DumpTime(NamedTuple):
+    """How many seconds a process has to write its stacks, before it is killed."""
+
+    with_cpu: float
+    """In which it could get on: those in which it is ready to run and has no CPU are left out."""
+    longest: float
+    """In all."""
+
+
+FULL_DUMP = DumpTime(1.0, 10.0)
+"""For a process that hangs: it writes its stacks in milliseconds, once it gets the CPU."""
+SHORT_DUMP = DumpTime(0.03, 0.03)
+"""For a process whose memory goes on growing while it writes."""
+
+
+class DumpPatience:
+    """How long a process is waited for that is to write its stacks."""
+
+    def __init__(self, time: DumpTime) -> None:
+        self._time = time
+        self._first: Sample | None = None
+        self._before: Sample | None = None
+        self._counted = 0.0
+
+    def ends_with(self, now: Sample) -> bool:
+        """Tell whether it has ended, by how the process looks now."""
+        before, self._before = self._before, now
+        if before is None or self._first is None:
+            self._first = now
+            return False
+        # A wait is put on its account when it is over; while it lasts, it shows in the state alone.
+        waits = now.state == "R" and now.cpu == before.cpu
+        if not waits:
+            self._counted += max(now.at - before.at - (now.waited - before.waited), 0.0)
+        return self._counted >= self._time.with_cpu or now.at - self._first.at >= self._time.longest

@@ -13,7 +13,7 @@ from .clock import AwakeClock, Timer
 from .exits import Decision
 from .log_fields import log_fields
 from .memory import SHORTEST, MemoryPolicy, MemoryVerdict
-from .stalls import Sample, Stall, classify
+from .stalls import FULL_DUMP, SHORT_DUMP, DumpTime, Sample, Stall, classify
 
 __all__ = ["MemoryWatch", "StallWatch", "Watched", "sample_of"]
 
@@ -37,7 +37,7 @@ class Watched(Protocol):
     @property
     def ids(self) -> dict[str, object]: ...
     def beats(self) -> Beats: ...
-    def kill(self, decision: Decision, *, dump_seconds: float) -> None: ...
+    def kill(self, decision: Decision, *, dump: DumpTime | None) -> None: ...
 
 
 def sample_of(pid: int, now: float, beats: Beats) -> Sample:
@@ -99,7 +99,7 @@ class StallWatch:
         detail = (
             f"its event loop stood still for {standing:.1f} s ({stall.value}); stall_timeout is {self._timeout:g} s"
         )
-        self._process.kill(Decision("stalled", detail), dump_seconds=1.0)
+        self._process.kill(Decision("stalled", detail), dump=FULL_DUMP)
 
     def _sample(self) -> Sample:
         return sample_of(self._process.live_pid, self._clock.now(), self._process.beats())
@@ -153,4 +153,4 @@ class MemoryWatch:
         elif verdict is MemoryVerdict.KILL:
             detail = f"it used {pss:.0f} MiB; memory_limit_mb is {self._limit:g}"
             # A short dump: while the stack is written, the memory goes on growing.
-            self._process.kill(Decision("memory_limit", detail), dump_seconds=0.03)
+            self._process.kill(Decision("memory_limit", detail), dump=SHORT_DUMP)

@@ -11,10 +11,11 @@ import subprocess
 import sys
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from ..errors import AppLoadError, ErrorInfo
-from ..system import mark, stackdump
+from ..system import mark
 from ..system.heartbeat import Beats
 from ..wire import fds as fd_packets
 from ..wire import messages as m
@@ -23,10 +24,11 @@ from . import output
 from .channels import ZygoteChannels
 from .clock import Timer
 from .contracts import Services
+from .dumps import DumpTaker
 from .exits import ExitStatus
 from .log_fields import log_fields
 from .process import Process
-from .stalls import Sample
+from .stalls import FULL_DUMP, Sample
 from .states import IllegalTransition, State
 from .watch import sample_of
 
@@ -78,7 +80,9 @@ class Zygote:
         self._loading: asyncio.Future[m.Loaded] = self._loop.create_future()
         self._is_overdue = False
         self._answers = 0
+        self._load_timer: Timer | None = None
         self._dump_fd: int | None = None
+        self._dump: DumpTaker | None = None
         self._captures: list[output.StreamCapture] = []
         self._disowned: set[str] = set()
         self._outbox: deque[Process] = deque()
@@ -104,8 +108,7 @@ class Zygote:
         """Start it, and have it load the app. Raises :class:`AppLoadError`; then it is gone."""
         self._spawn(configuration.pool_token)
         fd_packets.send(self._channel, m.encode(configuration))
-        timeout = self._services.options.preload_timeout
-        overdue = self._services.clock.call_later(timeout, self._load_overdue, timeout)
+        self._begin_load()
         try:
             self.loaded = await asyncio.shield(self._loading)
         except AppLoadError:
@@ -115,7 +118,7 @@ class Zygote:
             self.kill()
             raise
         finally:
-            overdue.cancel()
+            self._end_load()
         self.loaded_at = self._services.clock.now()
         imports, preload = self.loaded.import_seconds, self.loaded.preload_seconds
         extra = log_fields("zygote_loaded", **self._ids, import_seconds=imports, preload_seconds=preload)
@@ -124,6 +127,17 @@ class Zygote:
         for warning in self.loaded.warnings:
             _logger.warning("zygote %d: %s", self.pid, warning, extra=log_fields("zygote_warning", **self._ids))
         return self.loaded
+
+    def _begin_load(self) -> None:
+        """Start its deadline, or start it anew: an interpreter that starts late takes none of the app's time."""
+        self._end_load()
+        timeout = self._services.options.preload_timeout
+        self._load_timer = self._services.clock.call_later(timeout, self._load_overdue, timeout)
+
+    def _end_load(self) -> None:
+        if self._load_timer is not None:
+            self._load_timer.cancel()
+            self._load_timer = None
 
     def _spawn(self, token: str) -> None:
         ends = self._channels = ZygoteChannels()
@@ -156,28 +170,22 @@ class Zygote:
     def _load_overdue(self, timeout: float) -> None:
         # Whatever it says from now on: the signal may have cut short what it was waiting for.
         self._is_overdue = True
-        # The dump is written by a handler in C, in no time; the answer waits for it, briefly.
-        fd = self._open_dump()
-        if fd is not None:
-            stackdump.request(self.pid)
-        self._loop.call_later(0.2, self._end_overdue_load, timeout, fd)
-
-    def _end_overdue_load(self, timeout: float, fd: int | None) -> None:
-        stacks = ""
-        if fd is not None:
-            stacks = f"; it was in:\n{stackdump.read(fd)}"
-            os.close(fd)
-        self._is_overdue = False
-        self._load_failed(AppLoadError(f"the app did not load within preload_timeout ({timeout:g} s){stacks}"))
-        self.kill()
-
-    def _open_dump(self) -> int | None:
         if self._dump_fd is None:
-            return None
+            self._end_overdue_load(timeout, "its interpreter had not begun with it")
+            return
+        on_end = partial(self._have_stacks, timeout)
         try:
-            return stackdump.open_of(self.pid, self._dump_fd)
-        except OSError:
-            return None
+            self._dump = DumpTaker(self.pid, self._dump_fd, FULL_DUMP, self._services.clock, on_end)
+        except OSError:  # dead, or not ours to look into any more
+            self._have_stacks(timeout, "")
+
+    def _have_stacks(self, timeout: float, stacks: str) -> None:
+        self._end_overdue_load(timeout, f"it was in:\n{stacks}" if stacks else "its stack could not be had")
+
+    def _end_overdue_load(self, timeout: float, where: str) -> None:
+        self._is_overdue = False
+        self._load_failed(AppLoadError(f"the app did not load within preload_timeout ({timeout:g} s); {where}"))
+        self.kill()
 
     @property
     def _awaits_load(self) -> bool:
@@ -244,7 +252,7 @@ class Zygote:
         if received is None:
             # Its death is told by its pidfd, and only then have its children been passed on.
             self._loop.remove_reader(self._channel)
-            self._loop.call_later(HANG_UP_TIMEOUT, self._drop_if_alive, "it has hung up")
+            self._services.clock.call_later(HANG_UP_TIMEOUT, self._drop_if_alive, "it has hung up")
             return False
         frame, fds = received
         try:
@@ -259,6 +267,8 @@ class Zygote:
     def _handle(self, message: m.Message, fds: list[int]) -> None:
         if isinstance(message, m.Loading):
             self._dump_fd = message.dump_fd
+            if self._load_timer is not None and self._awaits_load:
+                self._begin_load()
         elif isinstance(message, m.Loaded):
             if self._awaits_load:
                 self._loading.set_result(message)
@@ -356,6 +366,9 @@ class Zygote:
         self._captures.clear()  # they refer to this object
         if self._overdue is not None:
             self._overdue.cancel()
+        if self._dump is not None:
+            self._dump.finish()
+            self._dump = None  # it refers to this object
         os.close(self._pidfd)
         self._pidfd = -1
         self._channels.close()

@@ -35,6 +35,8 @@ def request(pid: int) -> None:
     once it is continued, could stop the process again in the midst of the dump.
     """
     _libc.tgkill(pid, pid, int(SIGNAL))
+    # A stopped process handles the signal only when it is continued, and before anything else.
+    _libc.kill(pid, int(signal.SIGCONT))
 
 
 def open_of(pid: int, fd: int) -> int:

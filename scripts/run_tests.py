@@ -1,0 +1,94 @@
+"""Run the tests in two phases: those that share the machine, several at a time; then those that need it alone.
+
+``python scripts/run_tests.py [PYTEST ARGUMENT...]``. A phase may find no test to run; the run fails when neither has
+one, or when one of them fails. This module is also the pytest plugin that tells the phases apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PLUGIN = "scripts.run_tests"
+COUNTS_FILE = "GREENROOM_TEST_COUNTS"
+AT_A_TIME = 2 * len(os.sched_getaffinity(0))  # most tests wait for something, rather than compute
+
+SHARING = ["--alone", "no", "-n", str(AT_A_TIME), "--dist", "loadfile"]
+ALONE = ["--alone", "yes"]
+NONE_OF_ITS_OWN = ["-n", "0"]  # after the user's arguments, which may ask for several at a time
+
+OVER_AT_ONCE = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
+
+
+def main(arguments: list[str]) -> int:
+    begin = time.monotonic()
+    counts = Counter[str]()
+    print(f"==> tests that share the machine, {AT_A_TIME} at a time", flush=True)
+    codes = [run([*SHARING, *arguments], counts)]
+    if codes[0] not in OVER_AT_ONCE:
+        print("\n==> tests that need the machine for themselves", flush=True)
+        codes.append(run([*ALONE, *arguments, *NONE_OF_ITS_OWN], counts))
+    print(f"\ntotal: {told(counts)} in {time.monotonic() - begin:.0f} s")
+    return total(codes)
+
+
+def run(arguments: list[str], counts: Counter[str]) -> int:
+    """Run pytest once, and add up its results; returns its exit code."""
+    with tempfile.NamedTemporaryFile() as file:
+        command = [sys.executable, "-m", "pytest", "-p", PLUGIN, *arguments]
+        code = wait(subprocess.Popen(command, cwd=ROOT, env={**os.environ, COUNTS_FILE: file.name}))
+        counts.update(json.loads(file.read() or "{}"))
+    return code
+
+
+def wait(process: subprocess.Popen[bytes]) -> int:
+    while True:
+        with suppress(KeyboardInterrupt):  # a Ctrl-C reaches pytest as well, which tells what it has and ends
+            return process.wait()
+
+
+def total(codes: list[int]) -> int:
+    """The exit code of all phases: that of the first that failed, else whether any of them ran a test."""
+    failed = [code for code in codes if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)]
+    return failed[0] if failed else min(codes)
+
+
+def told(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no tests"
+
+
+# --- the plugin ----------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--alone", choices=("yes", "no"), help="run the tests that need the machine alone, or the others")
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = config.getoption("alone")
+    if wanted is None:
+        return
+    others = [item for item in items if ("yes" if item.get_closest_marker("alone") else "no") != wanted]
+    items[:] = [item for item in items if item not in set(others)]
+    config.hook.pytest_deselected(items=others)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    kinds = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+    counts = {kind: len(terminalreporter.stats[kind]) for kind in kinds if terminalreporter.stats.get(kind)}
+    Path(os.environ[COUNTS_FILE]).write_text(json.dumps(counts))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
