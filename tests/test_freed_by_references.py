@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support import eventually, idle_pids, zygote_pid
 
-from greenroom import GreenroomError, ProcessPool
+from greenroom import AppLoadError, GreenroomError, ProcessPool
 
 MakeApp = Callable[[str], str]
 
@@ -180,4 +180,21 @@ async def test_a_reload_leaves_no_cycle(make_app: MakeApp) -> None:
         with cycles_kept():
             await pool.reload()
             await eventually(lambda: len(pool.processes) == 1)
+        assert ours_in_garbage() == Counter()
+
+
+async def test_a_reload_that_fails_leaves_no_cycle(make_app: MakeApp, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    app = make_app(APP + f"\nif os.path.exists({str(flag)!r}): raise ValueError('no')\n")
+    async with ProcessPool(app, num_idle_processes=1) as pool:
+        flag.touch()
+
+        async def fail(pool: ProcessPool) -> None:
+            with suppress(AppLoadError):
+                await pool.reload()
+            await eventually(lambda: len(pool._generations.launchers) == 1)
+
+        await fail(pool)
+        with cycles_kept():
+            await fail(pool)
         assert ours_in_garbage() == Counter()

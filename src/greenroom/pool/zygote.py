@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
-from ..errors import AppLoadError, ErrorInfo
+from ..errors import AppLoadError, ErrorInfo, fresh
 from ..system import mark
 from ..system.heartbeat import Beats
 from ..wire import fds as fd_packets
@@ -77,7 +77,7 @@ class Zygote:
         self._loop = asyncio.get_running_loop()
         self._popen: subprocess.Popen[bytes]
         self._pidfd = -1
-        self._loading: asyncio.Future[m.Loaded] = self._loop.create_future()
+        self._loading: asyncio.Future[m.Loaded | AppLoadError] = self._loop.create_future()
         self._is_overdue = False
         self._answers = 0
         self._load_timer: Timer | None = None
@@ -110,16 +110,16 @@ class Zygote:
         fd_packets.send(self._channel, m.encode(configuration))
         self._begin_load()
         try:
-            self.loaded = await asyncio.shield(self._loading)
-        except AppLoadError:
-            self.close()
-            raise
+            outcome = await asyncio.shield(self._loading)
         except asyncio.CancelledError:
             self.kill()
             raise
         finally:
             self._end_load()
-        self.loaded_at = self._services.clock.now()
+        if isinstance(outcome, AppLoadError):
+            self.close()
+            raise fresh(outcome)
+        self.loaded, self.loaded_at = outcome, self._services.clock.now()
         imports, preload = self.loaded.import_seconds, self.loaded.preload_seconds
         extra = log_fields("zygote_loaded", **self._ids, import_seconds=imports, preload_seconds=preload)
         text = "zygote %d has loaded the app: %.2f s for imports, %.2f s for preload"
@@ -193,8 +193,7 @@ class Zygote:
 
     def _load_failed(self, error: AppLoadError) -> None:
         if self._awaits_load:
-            self._loading.set_exception(error)
-            self._loading.exception()  # marked as seen: whoever asked may have been cancelled
+            self._loading.set_result(error)
 
     # --- forks -----------------------------------------------------------------------------------
 
