@@ -10,6 +10,7 @@ from ..errors import OptionError
 from ..exit_codes import ExitCode
 from . import bench, config, control, doctor, init, jobs, serve, status, top, version
 from .failure import Failure
+from .printing import tell
 
 __all__ = ["cli", "main"]
 
@@ -56,7 +57,7 @@ def _complain_of_usage(command: str, message: str) -> int:
 
 
 def _complain(command: str, message: str, code: ExitCode) -> int:
-    print(f"{command}: error: {message}", file=sys.stderr)
+    tell(f"{command}: error: {message}", err=True)
     return code
 
 

@@ -10,10 +10,10 @@ from ..report import ExitReport
 from ..system.cgroup import MemoryCgroups
 from ..system.heartbeat import HeartbeatFile
 from ..wire.messages import Answer, AppFacts
+from .budgets import Allowance
 from .clock import AwakeClock
 from .events import EventBus
 from .oom import OomCounter
-from .output import Budget
 from .stalls import Sample, Stall
 from .states import State
 from .strays import StrayKiller
@@ -33,7 +33,7 @@ class Services:
     heartbeat: HeartbeatFile
     oom: OomCounter
     strays: StrayKiller
-    log_budget: Budget
+    log_budget: Allowance
     events: EventBus
     cgroups: MemoryCgroups | None = None
     """Where the kernel itself keeps ``memory_limit_mb``, if it has been delegated to."""
