@@ -91,8 +91,8 @@ def logging_to_stderr(options: LogOptions) -> Iterator[None]:
 def _python_logs_too() -> Iterator[None]:
     """Log what Python itself would print to stderr: warnings, and errors that nothing can catch."""
     hooks = sys.unraisablehook, threading.excepthook
-    sys.unraisablehook, threading.excepthook = _log_unraisable, _log_thread_error
     logging.captureWarnings(True)
+    sys.unraisablehook, threading.excepthook = _log_unraisable, _log_thread_error
     try:
         yield
     finally:

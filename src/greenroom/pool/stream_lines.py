@@ -108,7 +108,8 @@ class StreamLines:
 
     def _overwrite(self, before: bytes) -> None:
         """Make a state of the last text in ``before``; those in front of it were overwritten, too."""
-        _, returned, last = before.rstrip(b"\r").rpartition(b"\r")
+        # A bar may be wiped off with blanks: that is no state.
+        _, returned, last = before.rstrip(b"\r \t").rpartition(b"\r")
         if returned:
             self._clear_line()
         self._keep(last)
