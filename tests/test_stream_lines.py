@@ -50,6 +50,9 @@ def test_the_last_state_remains_where_no_newline_follows() -> None:
     lines.feed(b"progress 1\rprogress 2\r \r ")
     lines.take(1)
     assert lines.take_last() == Line("progress 2")
+    lines.feed(b"progress 1\rprogress 2")
+    lines.take(1)
+    assert [lines.take_last(), lines.take_last()] == [Line("progress 2"), None]
 
 
 def test_a_bar_that_is_wiped_off_leaves_its_last_state() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
+import select
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from stage import Stage, assert_recovered
-from support import eventually
+from support import DEADLINE, eventually
 
 from greenroom import ProcessPool
 from greenroom.pool.budgets import PROCESS_BYTES_AT_ONCE
@@ -178,6 +180,31 @@ async def entrypoint(ctx):
     told = [event["details"] for event in kept.of_event("output_dropped")]
     assert len(kept.lines()) + sum(loss["lines"] for loss in told) == 1000
     assert {loss["process_id"] for loss in told} == {"zygote-1"}
+
+
+LAST_LINES = """
+@app.entrypoint
+async def entrypoint(ctx):
+    await on_stage("job")
+    for number in range(600):
+        print("line", number)
+    print("and a state\\rand the last one", end="", flush=True)
+    os._exit(4)
+"""
+
+
+async def test_J6_the_last_lines_of_a_job_are_all_passed_on(make_app: MakeApp, kept: Kept) -> None:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(LAST_LINES), num_idle_processes=1) as pool:
+        handle = await pool.launch()
+        visit = await stage.next("job")
+        dead = select.poll()
+        dead.register(pidfd := os.pidfd_open(visit.pid), select.POLLIN)
+        visit.order("speak")
+        assert dead.poll(DEADLINE * 1000)  # this blocks the supervisor's loop: it reads when all is written
+        os.close(pidfd)
+        assert (await handle.wait()).log_records_dropped == 0
+        lines = [line for line in kept.lines() if not line.endswith(" …")]
+        assert lines == [*(f"line {number}" for number in range(600)), "and the last one"]
 
 
 # --- progress, and lines without an end ----------------------------------------------------------

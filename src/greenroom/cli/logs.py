@@ -129,7 +129,7 @@ def _origin(record: logging.LogRecord) -> str:
 def _plain(value: Any, depth: int = 0) -> Any:
     """Return data that strict JSON holds: no NaN, no lone surrogate, keys that are text."""
     if isinstance(value, str):
-        return clean(value)
+        return clean(cut_end(value, _LONGEST_TEXT))
     if isinstance(value, float):
         return value if math.isfinite(value) else name_of(value)
     if value is None or isinstance(value, (bool, int)):

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -171,7 +170,7 @@ class StreamCapture(_Capture):
         self._stream = stream
         self._level = logging.WARNING if stream == "stderr" else logging.INFO
         self._lines = StreamLines()
-        self._lines_a_turn = _LINES_A_TURN
+        self._is_finishing = False
         self._preview: asyncio.TimerHandle | None = None
         self._read_at = 0.0
         self._shown_at = -_STATE_EVERY
@@ -180,9 +179,8 @@ class StreamCapture(_Capture):
         self._waits = 0
 
     def finish(self) -> None:
-        self._lines_a_turn = sys.maxsize
-        while self._lines.has_backlog:
-            self._work_off()
+        self._is_finishing = True
+        self._work_off()
         super().finish()
 
     def _stop(self) -> None:
@@ -206,16 +204,21 @@ class StreamCapture(_Capture):
 
     def _work_off(self) -> None:
         """Pass on some lines, and leave the rest to another turn: other sessions wait for this one."""
-        room = min(self._outlet.room(), self._lines_a_turn)
-        for line in self._lines.take(room) if room else ():
-            self._pass_on(line)
-        if self._lines.has_backlog and not self._outlet.room():
-            self._outlet.drop(*self._lines.skip())
+        self._pass_some_on()
+        while self._is_finishing and self._lines.has_backlog:
+            self._pass_some_on()
         if self._loop is None:
             return
         if self._lines.has_backlog:
             self._loop.call_soon(self._work_off)
         self._arm()
+
+    def _pass_some_on(self) -> None:
+        room = min(self._outlet.room(), _LINES_A_TURN)
+        for line in self._lines.take(room) if room else ():
+            self._pass_on(line)
+        if self._lines.has_backlog and not self._outlet.room():
+            self._outlet.drop(*self._lines.skip())
 
     def _pass_on(self, line: Line) -> None:
         if line.is_state:

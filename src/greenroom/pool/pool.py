@@ -375,6 +375,8 @@ class ProcessPool:
         level = logging.INFO if report.outcome in ("succeeded", "cancelled") else logging.WARNING
         text, fields = "%s %s: %s (%s)", _fields_of(report)
         detail = cut_end(report.detail, _LONGEST_DETAIL)
+        if report.log_records_dropped:
+            detail += f"; {report.log_records_dropped} lines of its log were dropped or cut"
         _logger.log(level, text, process.label, report.outcome, report.reason, detail, extra=fields)
         self._generations.process_ended(process, report)
 

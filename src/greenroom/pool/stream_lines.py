@@ -75,7 +75,8 @@ class StreamLines:
 
     def take_last(self) -> Line | None:
         """Return the rest, after the end of the stream."""
-        last = self.unfinished() or self.take_state()
+        state = self.take_state()
+        last = self.unfinished() or state
         self._clear_line()
         return None if last is None else last._replace(is_state=False)
 
