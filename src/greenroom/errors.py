@@ -5,6 +5,8 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 
+from .wire.cuts import clean, cut_end, cut_start
+
 __all__ = [
     "AppLoadError",
     "ErrorInfo",
@@ -71,7 +73,8 @@ class NoCapacity(GreenroomError):
 
 
 ERROR_CHARACTERS = 32_000
-"""The most characters of an exception's message, and of its traceback."""
+"""The most characters of an exception's message, and of its traceback, beside the mark of a cut."""
+_LONGEST_NAME, _MARK = 200, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,28 +87,37 @@ class ErrorInfo:
 
     @classmethod
     def of(cls, error: BaseException, *, limit: int = ERROR_CHARACTERS) -> ErrorInfo:
-        """Describe an exception; one whose own ``__str__`` fails is described all the same."""
+        """Describe an exception; one whose own ``__str__`` fails is described all the same.
+
+        Message and traceback are cut to ``limit`` characters, and say so.
+        """
         kind = type(error)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         try:
             message = str(error)
         except BaseException as failure:  # even a SystemExit: this is only a description of the other one
             message = f"<no message: its __str__ raised {type(failure).__name__}>"
-        try:
-            lines = "".join(traceback.format_exception(error))
-        except BaseException as failure:
-            lines = f"<no traceback: formatting it raised {type(failure).__name__}>"
-        # The end of a traceback says where it happened; the start is the part to lose.
-        return cls(_clean(name[:200]), _clean(message[:limit]), _clean(lines[-limit:]))
+        lines = cut_start(traceback_of(error), limit)
+        return cls(clean(cut_end(name, _LONGEST_NAME)), clean(cut_end(message, limit)), clean(lines))
 
     def bounded(self) -> ErrorInfo:
         """Return it as :meth:`of` makes it at most: another process may have sent any length."""
-        return ErrorInfo(self.type[:200], self.message[:ERROR_CHARACTERS], self.traceback[-ERROR_CHARACTERS:])
+        name, message, traceback = self.type, self.message, self.traceback
+        if len(name) > _LONGEST_NAME + _MARK:
+            name = cut_end(name, _LONGEST_NAME)
+        if len(message) > ERROR_CHARACTERS + _MARK:
+            message = cut_end(message, ERROR_CHARACTERS)
+        if len(traceback) > ERROR_CHARACTERS + _MARK:
+            traceback = cut_start(traceback, ERROR_CHARACTERS)
+        return ErrorInfo(name, message, traceback)
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}"
 
 
-def _clean(text: str) -> str:
-    """Text that can be sent: a lone surrogate has no UTF-8 form."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+def traceback_of(error: BaseException) -> str:
+    """Format an exception's traceback, or say why that fails."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException as failure:
+        return f"<no traceback: formatting it raised {type(failure).__name__}>"

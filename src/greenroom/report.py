@@ -76,7 +76,7 @@ class ExitReport:
     """The largest resident size (MiB) by the kernel's account; pages shared with the zygote count."""
     cpu_seconds: float | None = None
     log_records_dropped: int = 0
-    """Log records and output lines that were dropped because the job wrote faster than they are read."""
+    """Output lines and log records that were dropped, since the job wrote more than the log takes, or were cut."""
     descendants_killed: int = 0
     """Processes that the job left behind, and that were killed after its end. Of sessions that end in the
     same moment the leftovers are counted together, with the last of them."""

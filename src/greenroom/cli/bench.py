@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,7 @@ from .apps import find_modules_from_here
 from .failure import Failure
 from .logs import logging_to_stderr
 from .options import Layers, with_settings
-from .printing import print_json, working
+from .printing import print_json, tell, working
 from .serve import AppArgument
 
 if TYPE_CHECKING:
@@ -76,11 +75,11 @@ def bench(
     if as_json:
         print_json(figures)
     else:
-        print("\n".join(_lines(figures)))
+        tell("\n".join(_lines(figures)))
     if plot is not None:
         draw(figures, plot)
     for complaint in figures.complaints:
-        print(f"greenroom bench: {complaint}", file=sys.stderr)
+        tell(f"greenroom bench: {complaint}", err=True)
     return ExitCode.NEGATIVE if figures.complaints else ExitCode.OK
 
 

@@ -13,6 +13,7 @@ from ..settings.fields import Setting, all_settings, groups
 from ..settings.layers import Resolved
 from ..settings.values import HIDDEN, as_text, as_toml
 from .options import Layers, with_settings
+from .printing import tell
 
 __all__ = ["register"]
 
@@ -39,8 +40,10 @@ def config(
     if as_json and as_file:
         raise typer.BadParameter("--json and --toml exclude each other")
     resolved = layers.resolve(command.value)
-    shown = _json(resolved) if as_json else _toml(resolved) if as_file else _table(resolved)
-    typer.echo(shown)
+    if as_json or as_file:
+        typer.echo(_json(resolved) if as_json else _toml(resolved))  # which escape on their own
+    else:
+        tell(_table(resolved))
     return ExitCode.OK
 
 

@@ -8,7 +8,8 @@ import typer
 
 from ..exit_codes import ExitCode
 from .connection import Connection, JsonOption, with_connection
-from .text import as_json
+from .printing import tell
+from .text import as_json, one_line
 
 __all__ = ["register"]
 
@@ -52,14 +53,14 @@ async def drain(
     async with connection.open() as client:
         if not wait:
             started = await start_to_drain(client, timeout)
-            typer.echo(as_json(started) if as_json_ else _draining(started))
+            tell(as_json(started) if as_json_ else _draining(started))
             return ExitCode.OK
-        end = await drain_and_wait(client, timeout, lambda text: typer.echo(text, err=True))
+        end = await drain_and_wait(client, timeout, lambda text: tell(text, err=True))
     if as_json_:
-        typer.echo(as_json({**end.started, "cut_short": end.cut_short}))
+        tell(as_json({**end.started, "cut_short": end.cut_short}))
     else:
-        cut = ", ".join(end.cut_short)
-        typer.echo(f"the worker has ended; cut short: {cut}" if cut else "the worker has ended, after its last job")
+        cut = ", ".join(map(one_line, end.cut_short))
+        tell(f"the worker has ended; cut short: {cut}" if cut else "the worker has ended, after its last job")
     return ExitCode.NEGATIVE if end.cut_short else ExitCode.OK
 
 
@@ -68,7 +69,7 @@ async def reload(connection: Connection, timeout: _WithinOption = _RELOAD_SECOND
     """Serve from newly loaded code. Exits with 1 and the cause if it does not load: then the old goes on serving."""
     async with connection.open() as client:
         reloaded = (await client.post("/v1/pool/reload", {}, within=timeout)).body
-    typer.echo(as_json(reloaded) if as_json_ else f"generation {reloaded['generation']} serves from now on")
+    tell(as_json(reloaded) if as_json_ else f"generation {reloaded['generation']} serves from now on")
     return ExitCode.OK
 
 
@@ -81,7 +82,7 @@ async def resize(
     async with connection.open() as client:
         resized = (await client.post("/v1/pool/resize", order)).body
     text = "{num_idle_processes} processes are to be idle, and at the most {max_idle_processes} may be"
-    typer.echo(as_json(resized) if as_json_ else text.format(**resized))
+    tell(as_json(resized) if as_json_ else text.format(**resized))
     return ExitCode.OK
 
 

@@ -16,8 +16,9 @@ from .apps import find_modules_from_here
 from .failure import Failure
 from .logs import logging_to_stderr
 from .options import Layers, with_settings
-from .printing import print_json, working
+from .printing import print_json, tell, working
 from .serve import AppArgument
+from .text import harmless
 
 if TYPE_CHECKING:
     from ..doctor.examination import Examination
@@ -88,7 +89,7 @@ def _print(found: Examination, *, as_json: bool) -> None:
     elif sys.stdout.isatty():
         _show(found)
     else:
-        print("\n".join(_plain(found)))
+        tell("\n".join(_plain(found)))
 
 
 def _show(found: Examination) -> None:
@@ -99,12 +100,12 @@ def _show(found: Examination) -> None:
     table = Table.grid(padding=(0, 1))
     for finding in found.findings:
         mark, style = _MARKS[finding.level]
-        text = Text(finding.found)
+        text = Text(harmless(finding.found))
         if finding.todo:
-            text.append(f"\n→ {finding.todo}", style="dim" if finding.level == "note" else style)
+            text.append(f"\n→ {harmless(finding.todo)}", style="dim" if finding.level == "note" else style)
         table.add_row(Text(mark, style), Text(finding.topic, "bold"), text)
     console = Console(highlight=False)
-    console.print(Text(f"greenroom doctor {found.app}", "bold"))
+    console.print(Text(harmless(f"greenroom doctor {found.app}"), "bold"))
     console.print(table)
     console.print(Text(_summary(found.findings), "bold"))
 
@@ -113,11 +114,15 @@ def _plain(found: Examination) -> list[str]:
     """One line a finding, and one for what to do."""
     lines = []
     for finding in found.findings:
-        lines.append(f"{finding.level:<8}{finding.topic:<10}{finding.found}")
+        lines.append(f"{finding.level:<8}{finding.topic:<10}{_indented(finding.found)}")
         if finding.todo:
-            indented = finding.todo.replace("\n", "\n" + " " * 20)
-            lines.append(f"{'':18}→ {indented}")
+            lines.append(f"{'':18}→ {_indented(finding.todo)}")
     return [*lines, _summary(found.findings)]
+
+
+def _indented(text: str) -> str:
+    """Further lines stand below the first one, so that none can pass for a finding of its own."""
+    return text.replace("\n", "\n" + " " * 20)
 
 
 def _summary(findings: tuple[Finding, ...]) -> str:

@@ -12,6 +12,7 @@ from ..exit_codes import ExitCode
 from . import deployment
 from .failure import Failure
 from .options import Layers, with_settings
+from .printing import tell
 from .serve import AppArgument
 
 __all__ = ["register"]
@@ -129,7 +130,7 @@ def _deliver(files: dict[str, str], folder: Path, to_stdout: bool, force: bool) 
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
-            typer.echo(f"wrote {folder / name}")
+            tell(f"wrote {folder / name}")
     except OSError as error:
         raise Failure(f"{error.filename} cannot be written: {error.strerror}") from error
     return ExitCode.OK

@@ -13,8 +13,9 @@ from ..report import Outcome, Reason
 from .connection import Connection, JsonOption, with_connection
 from .failure import Failure
 from .metadata import read_metadata
+from .printing import tell
 from .reports import job_text, started_text
-from .text import as_json, table
+from .text import as_json, one_line, table
 
 if TYPE_CHECKING:
     from .client import Client
@@ -86,11 +87,11 @@ async def run(
     async with connection.open() as client:
         started = (await client.post("/v1/jobs", order, within=_START_SECONDS + (timeout or 0.0))).body
         if not wait:
-            typer.echo(as_json(started) if as_json_ else started_text(started))
+            tell(as_json(started) if as_json_ else started_text(started))
             return ExitCode.OK
-        typer.echo(started_text(started), err=True)
+        tell(started_text(started), err=True)
         job = await _end_of(client, started["id"])
-    typer.echo(as_json(job) if as_json_ else job_text(job))
+    tell(as_json(job) if as_json_ else job_text(job))
     return ExitCode.OK if job["outcome"] == "succeeded" else ExitCode.NEGATIVE
 
 
@@ -109,11 +110,11 @@ async def list_jobs(
     async with connection.open() as client:
         answer = (await client.get("/v1/jobs", query)).body
     if as_json_:
-        typer.echo(as_json(answer))
+        tell(as_json(answer))
         return ExitCode.OK
     columns = ("id", "state", "pid", "launch_type", "start_ms", "outcome", "reason")
     head = ("ID", "STATE", "PID", "LAUNCH", "START MS", "OUTCOME", "REASON")
-    typer.echo(table(head, ([job[column] for column in columns] for job in answer["jobs"])))
+    tell(table(head, ([job[column] for column in columns] for job in answer["jobs"])))
     return ExitCode.OK
 
 
@@ -124,7 +125,7 @@ async def show(
     """Show a job: its state; once it has ended, its report, with traceback and stacks."""
     async with connection.open() as client:
         job = await _awaited(client, job_id, wait)
-    typer.echo(as_json(job) if as_json_ else job_text(job))
+    tell(as_json(job) if as_json_ else job_text(job))
     return ExitCode.OK
 
 
@@ -137,11 +138,11 @@ async def cancel(
         answer = await client.delete(_path(job_id), {"reason": reason} if reason else None)
     job, had_ended = answer.body, answer.status == 200
     if as_json_:
-        typer.echo(as_json(job))
+        tell(as_json(job))
     elif had_ended:
-        typer.echo(f"job {job_id} had ended before: {job['outcome']}, {job['reason']}")
+        tell(f"job {one_line(job_id)} had ended before: {job['outcome']}, {job['reason']}")
     else:
-        typer.echo(f"job {job_id} is being cancelled")
+        tell(f"job {one_line(job_id)} is being cancelled")
     return ExitCode.NEGATIVE if had_ended else ExitCode.OK
 
 

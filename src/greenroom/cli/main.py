@@ -10,6 +10,8 @@ from ..errors import OptionError
 from ..exit_codes import ExitCode
 from . import bench, config, control, doctor, init, jobs, serve, status, top, version
 from .failure import Failure
+from .printing import tell
+from .text import one_line
 
 __all__ = ["cli", "main"]
 
@@ -56,7 +58,9 @@ def _complain_of_usage(command: str, message: str) -> int:
 
 
 def _complain(command: str, message: str, code: ExitCode) -> int:
-    print(f"{command}: error: {message}", file=sys.stderr)
+    # Indented like the further lines of the log: none can pass for a line of the shell, or of another command.
+    indented = message.replace("\n", "\n    ")
+    tell(f"{one_line(command)}: error: {indented}", err=True)
     return code
 
 

@@ -1,4 +1,4 @@
-"""What commands print: for people on a terminal, as plain lines elsewhere, or as JSON."""
+"""The output of commands: for people on a terminal, as plain lines elsewhere, or as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["as_json", "print_json", "working"]
+import typer
+
+from .text import harmless
+
+__all__ = ["as_json", "print_json", "tell", "working"]
+
+
+def tell(text: str, *, err: bool = False) -> None:
+    """Print text for people. Parts of it may come from an app or a caller, so it is made harmless."""
+    typer.echo(harmless(text), err=err)
 
 
 @contextmanager
@@ -21,8 +30,10 @@ def working(on: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(on):
+    # A text and not a string: "[bold]" in the name of an app is no markup.
+    with Console(stderr=True).status(Text(harmless(on))):
         yield
 
 

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .text import as_json, clock, duration, facts, harmless
+from .text import as_json, clock, duration, facts, harmless, one_line
 
 __all__ = ["job_text", "started_text"]
 
@@ -19,8 +19,8 @@ _Plain = Mapping[str, Any]
 def started_text(job: _Plain) -> str:
     """The answer to a start, in a line."""
     if job["start_ms"] is None:
-        return f"job {job['id']} is {job['state']}"
-    return f"job {job['id']} runs in process {job['pid']} ({job['launch_type']}, {job['start_ms']:.1f} ms)"
+        return one_line(f"job {job['id']} is {job['state']}")
+    return one_line(f"job {job['id']} runs in process {job['pid']} ({job['launch_type']}, {job['start_ms']:.1f} ms)")
 
 
 def job_text(job: _Plain) -> str:
@@ -71,7 +71,7 @@ def _measured(report: _Plain) -> Iterator[tuple[str, object]]:
     if report["peak_memory_mb"] is not None:
         yield "peak memory", f"{report['peak_memory_mb']:.1f} MiB"
     if report["log_records_dropped"]:
-        yield "dropped", f"{report['log_records_dropped']} log lines"
+        yield "dropped", f"{report['log_records_dropped']} log lines, or cut"
     if report["descendants_killed"]:
         yield "left behind", f"{report['descendants_killed']} processes, killed"
     if report["result_dropped"]:

@@ -8,7 +8,8 @@ import typer
 
 from ..exit_codes import ExitCode
 from .connection import Connection, JsonOption, with_connection
-from .text import as_json, facts
+from .printing import tell
+from .text import as_json, facts, one_line
 
 __all__ = ["register"]
 
@@ -31,16 +32,17 @@ async def status(connection: Connection, as_json_: JsonOption = False) -> int:
                 raise
             pressure = None  # before the pool's start, and after its end, there is nothing to show
     if as_json_:
-        typer.echo(as_json({"reason": None, "detail": None, **ready, "pressure": pressure}))
+        tell(as_json({"reason": None, "detail": None, **ready, "pressure": pressure}))
     else:
-        typer.echo("\n".join([_verdict(ready), *([] if pressure is None else [_figures(pressure)])]))
+        tell("\n".join([_verdict(ready), *([] if pressure is None else [_figures(pressure)])]))
     return ExitCode.OK if ready["ready"] else ExitCode.NEGATIVE
 
 
 def _verdict(ready: dict[str, Any]) -> str:
     if ready["ready"]:
         return "ready"
-    return f"not ready: {ready['reason']}" + (f" ({ready['detail']})" if ready.get("detail") else "")
+    detail = f" ({ready['detail']})" if ready.get("detail") else ""
+    return one_line(f"not ready: {ready['reason']}{detail}")
 
 
 def _figures(pressure: dict[str, Any]) -> str:

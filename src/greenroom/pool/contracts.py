@@ -9,10 +9,10 @@ from ..options import PoolOptions
 from ..report import ExitReport
 from ..system.cgroup import MemoryCgroups
 from ..wire.messages import Answer, AppFacts
+from .budgets import Allowance
 from .clock import AwakeClock
 from .events import EventBus
 from .oom import OomCounter
-from .output import Budget
 from .stalls import Sample, Stall
 from .states import State
 from .strays import StrayKiller
@@ -32,7 +32,7 @@ class Services:
     clock: AwakeClock
     oom: OomCounter
     strays: StrayKiller
-    log_budget: Budget
+    log_budget: Allowance
     transit: TransitMemory
     events: EventBus
     cgroups: MemoryCgroups | None = None

@@ -1,4 +1,4 @@
-"""What children print and log: read as fast as it comes, passed on at a bounded rate, the rest counted."""
+"""The output and the log records of children: read as fast as they come, and passed on within an allowance."""
 
 from __future__ import annotations
 
@@ -6,16 +6,30 @@ import asyncio
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-__all__ = ["Budget", "LogCapture", "OutputLine", "StreamCapture", "emit"]
+from .budgets import Allowance
+from .log_fields import log_fields
+from .stream_lines import Line, StreamLines
+
+__all__ = ["LogCapture", "Loss", "Outlet", "OutputLine", "StreamCapture", "emit"]
 
 _CHUNK = 64 * 1024
-_MAX_LINE = 16 * 1024
+_LINES_A_TURN = 32
+"""Lines that are passed on in one turn of the event loop."""
+_STANDS = 1.0
+"""Seconds without another byte, after which a line without an end is shown as it stands."""
+_MOST_WAITS = 5
+"""How often a line that is being written is waited for, ``_STANDS`` seconds each time."""
+_STATE_EVERY = 3.0
+"""Seconds between two states that are shown of one stream, such as those of a progress bar."""
+_FIRST_NOTICE, _NOTICE_EVERY = 1.0, 10.0
+"""Seconds from the first loss to the line that tells of it, and between two such lines."""
+_LONGEST_FIELD = 1024
+_HIGHEST_LEVEL = 100
 
+_logger = logging.getLogger("greenroom")
 _app_logger = logging.getLogger("greenroom.app")
 
 
@@ -29,37 +43,86 @@ class OutputLine(NamedTuple):
     logger: str = ""
     error: str | None = None
     fields: Mapping[str, object] | None = None
-    """What the app has given to the record besides (``extra=``)."""
+    """The fields that the app has given to the record (``extra=``)."""
 
 
-def emit(line: OutputLine, ids: Mapping[str, object]) -> None:
+class Loss(NamedTuple):
+    """Output that was dropped since the last such notice."""
+
+    lines: int
+    size: int
+
+
+def emit(line: OutputLine | Loss, ids: Mapping[str, object]) -> None:
     """Pass a line on to this process's own logging, under ``greenroom.app``, with process and job ids."""
+    if isinstance(line, Loss):
+        _tell_loss(line, ids)
+        return
     text = f"{line.text}\n{line.error}" if line.error else line.text
     extra = {**ids, "stream": line.stream, "app_logger": line.logger, "fields": line.fields}
     _app_logger.log(line.level, "%s", text, extra=extra)
 
 
-@dataclass(slots=True)
-class Budget:
-    """A token bucket. A job that floods its log must not keep the supervisor from its other sessions."""
+def _tell_loss(loss: Loss, ids: Mapping[str, object]) -> None:
+    extra = log_fields("output_dropped", **ids, lines=loss.lines, bytes=loss.size)
+    text = "%d lines, %d bytes of the output of process %s were dropped: it writes more than the log takes"
+    _logger.warning(text, loss.lines, loss.size, ids["process_id"], extra=extra)
 
-    rate: float
-    burst: float
-    parent: Budget | None = None
-    _tokens: float = -1.0
-    _at: float = 0.0
 
-    def take(self) -> bool:
-        now = time.monotonic()
-        if self._tokens < 0:
-            self._tokens = self.burst
-        else:
-            self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
-        self._at = now
-        if self._tokens < 1 or (self.parent is not None and not self.parent.take()):
+class Outlet:
+    """Passes on the output of one process within its allowance; counts the rest, and tells of it now and then."""
+
+    def __init__(self, emit: Callable[[OutputLine | Loss], object], pool: Allowance) -> None:
+        self.dropped = 0
+        """Lines and records that were not passed on, and those that were passed on cut."""
+        self._emit = emit
+        self._allowance = pool.of_process()
+        self._loop = asyncio.get_running_loop()
+        self._loss = Loss(0, 0)
+        self._notice: asyncio.TimerHandle | None = None
+        self._told_at = -_NOTICE_EVERY
+
+    def room(self) -> int:
+        """Return how many lines could be passed on now."""
+        return self._allowance.room()
+
+    def pass_on(self, line: OutputLine, size: int) -> bool:
+        """Pass a line on if the allowance has room for this many bytes."""
+        if not self._allowance.take(size):
             return False
-        self._tokens -= 1
+        self._emit(line)
         return True
+
+    def count_cut(self) -> None:
+        """Count a line that was passed on without its end."""
+        self.dropped += 1
+
+    def drop(self, lines: int, size: int) -> None:
+        """Count lines that are not passed on."""
+        if lines == 0:
+            return
+        self.dropped += lines
+        self._loss = Loss(self._loss.lines + lines, self._loss.size + size)
+        if self._notice is None:
+            delay = max(_FIRST_NOTICE, self._told_at + _NOTICE_EVERY - self._loop.time())
+            self._notice = self._loop.call_later(delay, self._tell)
+
+    def finish(self) -> None:
+        """Log the loss since the last notice, and let go of ``emit``, whose owner may own this outlet."""
+        if self._notice is not None:
+            self._notice.cancel()
+            self._tell()
+        self._emit = _pass_nothing_on
+
+    def _tell(self) -> None:
+        loss, self._loss = self._loss, Loss(0, 0)
+        self._notice = None
+        self._told_at = self._loop.time()
+        self._emit(loss)
+
+
+def _pass_nothing_on(line: OutputLine | Loss) -> None:
+    """Stand where the process was."""
 
 
 class _Capture:
@@ -68,13 +131,11 @@ class _Capture:
     _most_reads = 64
     """More than a pipe holds, to be read when its writer is dead."""
 
-    def __init__(self, fd: int, emit: Callable[[OutputLine], object], budget: Budget) -> None:
+    def __init__(self, fd: int, outlet: Outlet) -> None:
         self._fd = fd
-        self._emit = emit
-        self._budget = budget
+        self._outlet = outlet
         self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         self._loop.add_reader(fd, self._on_readable)
-        self.dropped = 0
 
     def finish(self) -> None:
         """Read what is there, and stop. The writer is dead; the fd is its owner's to close."""
@@ -91,7 +152,7 @@ class _Capture:
 
     def _on_readable(self) -> bool:
         try:
-            data = self._read()
+            data = os.read(self._fd, _CHUNK)
         except BlockingIOError:
             return False
         except OSError:
@@ -102,49 +163,125 @@ class _Capture:
             self._stop()
         return bool(data)
 
-    def _read(self) -> bytes:
-        return os.read(self._fd, _CHUNK)
-
     def _take(self, data: bytes) -> None:
         raise AssertionError("a subclass says what to do with it")
 
-    def _pass_on(self, line: OutputLine) -> None:
-        if self._budget.take():
-            self._emit(line)
-        else:
-            self.dropped += 1
-
 
 class StreamCapture(_Capture):
-    """stdout or stderr, by line."""
+    """stdout or stderr, by line. Text that no newline ends is shown when it stands, or every few seconds."""
 
-    def __init__(self, fd: int, stream: str, emit: Callable[[OutputLine], object], budget: Budget) -> None:
-        super().__init__(fd, emit, budget)
+    def __init__(self, fd: int, stream: str, outlet: Outlet) -> None:
+        super().__init__(fd, outlet)
         self._stream = stream
         self._level = logging.WARNING if stream == "stderr" else logging.INFO
-        self._partial = b""
+        self._lines = StreamLines()
+        self._is_finishing = False
+        self._preview: asyncio.TimerHandle | None = None
+        self._read_at = 0.0
+        self._shown_at = -_STATE_EVERY
+        self._shown: Line | None = None
+        """The line without an end that was shown last."""
+        self._waits = 0
 
     def finish(self) -> None:
+        self._is_finishing = True
+        self._work_off()
         super().finish()
-        if self._partial:
-            self._line(self._partial)
-            self._partial = b""
+
+    def _stop(self) -> None:
+        super()._stop()
+        if self._preview is not None:
+            self._preview.cancel()
+            self._preview = None
+        last = self._lines.take_last()
+        if last is not None:
+            self._pass_on(last)
+
+    def _on_readable(self) -> bool:
+        # The rest of the last chunk comes first; a turn for it is under way.
+        return self._lines.has_backlog or super()._on_readable()
 
     def _take(self, data: bytes) -> None:
-        lines = (self._partial + data).split(b"\n")
-        self._partial = lines.pop()
-        if len(self._partial) > _MAX_LINE:
-            lines.append(self._partial)
-            self._partial = b""
-        for number, line in enumerate(lines):
-            if not self._budget.take():
-                self.dropped += len(lines) - number
-                return
-            self._line(line)
+        assert self._loop is not None
+        self._read_at = self._loop.time()
+        self._lines.feed(data)
+        self._work_off()
 
-    def _line(self, line: bytes) -> None:
-        text = line[:_MAX_LINE].decode("utf-8", "replace").rstrip("\r")
-        self._emit(OutputLine(text, self._level, self._stream))
+    def _work_off(self) -> None:
+        """Pass on some lines, and leave the rest to another turn: other sessions wait for this one."""
+        self._pass_some_on()
+        while self._is_finishing and self._lines.has_backlog:
+            self._pass_some_on()
+        if self._loop is None:
+            return
+        if self._lines.has_backlog:
+            self._loop.call_soon(self._work_off)
+        self._arm()
+
+    def _pass_some_on(self) -> None:
+        room = min(self._outlet.room(), _LINES_A_TURN)
+        for line in self._lines.take(room) if room else ():
+            self._pass_on(line)
+        if self._lines.has_backlog and not self._outlet.room():
+            self._outlet.drop(*self._lines.skip())
+
+    def _pass_on(self, line: Line) -> None:
+        if line.is_state:
+            if self._may_show_state():
+                self._show_state(line)
+            return
+        self._shown = None
+        output = OutputLine(line.text, self._level, self._stream)
+        if not self._outlet.pass_on(output, _written(line.text)):
+            self._outlet.drop(1, len(line.text) + line.missing + 1)
+        elif line.missing:
+            self._outlet.count_cut()
+
+    # --- text without a line end -----------------------------------------------------------------
+
+    def _may_show_state(self) -> bool:
+        return self._loop is not None and self._loop.time() >= self._shown_at + _STATE_EVERY
+
+    def _arm(self) -> None:
+        """See to it that a state, or a line without an end, is shown in a moment."""
+        if self._preview is not None or self._loop is None:
+            return
+        due = self._shown_at + _STATE_EVERY - self._loop.time()
+        if self._lines.state is not None:
+            self._preview = self._loop.call_later(max(due, 0.0), self._show_unfinished)
+        elif self._unshown() is not None:
+            self._preview = self._loop.call_later(max(due, _STANDS), self._show_unfinished)
+
+    def _show_unfinished(self) -> None:
+        assert self._loop is not None
+        self._preview = None
+        state = self._lines.take_state()
+        if state is not None:
+            self._show_state(state)
+        elif self._is_being_written():
+            self._waits += 1
+        elif (line := self._unshown()) is not None:
+            self._show_state(line)
+            self._shown = line
+        self._arm()
+
+    def _unshown(self) -> Line | None:
+        """Return the line without an end, unless it was shown. Of one that is cut only the count changes."""
+        line, shown = self._lines.unfinished(), self._shown
+        if line is None or shown is None:
+            return line
+        return None if line == shown or (line.missing and shown.missing) else line
+
+    def _is_being_written(self) -> bool:
+        assert self._loop is not None
+        return self._waits < _MOST_WAITS and self._loop.time() < self._read_at + _STANDS
+
+    def _show_state(self, line: Line) -> None:
+        """Show text that may be overwritten or go on. If there is no room for it, it is not counted."""
+        assert self._loop is not None
+        self._shown_at, self._waits = self._loop.time(), 0
+        text = f"{line.text} …"
+        self._outlet.pass_on(OutputLine(text, self._level, self._stream), _written(text))
 
 
 class LogCapture(_Capture):
@@ -153,19 +290,40 @@ class LogCapture(_Capture):
     _most_reads = 4096  # each brings one record, and hundreds fit into a socket's buffer
 
     def _take(self, data: bytes) -> None:
+        if not self._pass_on(data):
+            self._outlet.drop(1, len(data))
+
+    def _pass_on(self, data: bytes) -> bool:
+        if not self._outlet.room():
+            return False
         try:
-            self._pass_on(_parse(json.loads(data)))
+            values = json.loads(data)
+            line = _parse(values)
+            size = len(data) if data.isascii() else len(json.dumps(values))
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            self.dropped += 1  # not a record; the channel itself is still in step, packet by packet
+            return False  # not a record; the channel itself is still in step, packet by packet
+        return self._outlet.pass_on(line, size)
 
 
 def _parse(values: dict[str, Any]) -> OutputLine:
     error = values["error"]
     return OutputLine(
         str(values["message"]),
-        int(values["level"]),
+        min(max(int(values["level"]), 0), _HIGHEST_LEVEL),
         "log",
         str(values["logger"]),
         None if error is None else str(error),
-        dict(values["fields"]),
+        {name: _field(value) for name, value in dict(values["fields"]).items()},
     )
+
+
+def _field(value: Any) -> object:
+    """A child sends plain values; whatever else is in a packet becomes text."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)[:_LONGEST_FIELD]
+
+
+def _written(text: str) -> int:
+    """Return the bytes that a text takes in the log, where a control character takes up to six."""
+    return len(text) if text.isascii() and text.isprintable() else len(json.dumps(text))

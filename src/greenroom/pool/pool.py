@@ -20,6 +20,8 @@ from ..report import ExitReport
 from ..system import prctl, wakeup
 from ..system.cgroup import MemoryCgroups
 from ..wire import payload
+from ..wire.cuts import cut_end
+from .budgets import Allowance
 from .clock import AwakeClock
 from .contracts import Services
 from .events import Draining, Event, EventBus
@@ -29,7 +31,6 @@ from .generations import Generations
 from .launch import JobHandle, Launch
 from .log_fields import log_fields
 from .oom import OomCounter
-from .output import Budget
 from .process import Process
 from .reservation import Reservation
 from .strays import StrayKiller
@@ -38,6 +39,9 @@ from .transit import TransitMemory
 __all__ = ["PoolStats", "ProcessInfo", "ProcessPool"]
 
 _logger = logging.getLogger("greenroom")
+
+_LONGEST_DETAIL = 1000
+"""Characters of a detail in the log, where it may quote an exception; the report has all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,7 @@ class ProcessPool:
         token = secrets.token_hex(8)
         clock = AwakeClock()
         strays = self._strays = StrayKiller(token, self._own_pids)
-        log_budget = Budget(2000.0, 5000.0)
+        log_budget = Allowance.of_pool()
         limit = self._options.memory_limit_mb
         cgroups = None if limit is None else MemoryCgroups.where_delegated(limit, token)
         transit = TransitMemory(clock)
@@ -370,7 +374,10 @@ class ProcessPool:
         self._reports.append(replace(report, result_payload=None))
         level = logging.INFO if report.outcome in ("succeeded", "cancelled") else logging.WARNING
         text, fields = "%s %s: %s (%s)", _fields_of(report)
-        _logger.log(level, text, process.label, report.outcome, report.reason, report.detail, extra=fields)
+        detail = cut_end(report.detail, _LONGEST_DETAIL)
+        if report.log_records_dropped:
+            detail += f"; {report.log_records_dropped} lines of its log were dropped or cut"
+        _logger.log(level, text, process.label, report.outcome, report.reason, detail, extra=fields)
         self._generations.process_ended(process, report)
 
     def _own_pids(self) -> set[int]:

@@ -513,7 +513,7 @@ class Process:
             self._deadline.cancel()
         self._deadline = None if seconds is None else self._clock.call_later(seconds, fn, *args)
 
-    def _emit(self, line: output.OutputLine) -> None:
+    def _emit(self, line: output.OutputLine | output.Loss) -> None:
         output.emit(line, self.ids)
 
 

@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 from ..system.heartbeat import Beats
 from ..wire import messages as m
+from .budgets import Allowance
 from .channels import Channels
 from .control import Control
-from .output import Budget, LogCapture, OutputLine, StreamCapture
+from .output import LogCapture, Loss, Outlet, OutputLine, StreamCapture
 from .transit import TransitMemory
 
 __all__ = ["Wires"]
-
-_LINES_PER_SECOND, _BURST = 200.0, 1000.0
 
 
 class Wires:
@@ -28,6 +27,7 @@ class Wires:
         self._channels = Channels()
         self._control = Control(self._channels.control, transit, on_message, on_nonsense)
         self._captures: list[StreamCapture | LogCapture] = []
+        self._outlet: Outlet | None = None
         self.send = self._control.send
 
     def beats(self) -> Beats:
@@ -42,13 +42,13 @@ class Wires:
     def close_child_ends(self) -> None:
         self._channels.close_child_ends()
 
-    def open(self, emit: Callable[[OutputLine], object], budget: Budget) -> None:
+    def open(self, emit: Callable[[OutputLine | Loss], object], pool: Allowance) -> None:
         """The child is there: listen to it."""
-        own_budget = Budget(_LINES_PER_SECOND, _BURST, budget)
+        outlet = self._outlet = Outlet(emit, pool)
         self._captures = [
-            StreamCapture(self._channels.stdout, "stdout", emit, own_budget),
-            StreamCapture(self._channels.stderr, "stderr", emit, own_budget),
-            LogCapture(self._channels.log, emit, own_budget),
+            StreamCapture(self._channels.stdout, "stdout", outlet),
+            StreamCapture(self._channels.stderr, "stderr", outlet),
+            LogCapture(self._channels.log, outlet),
         ]
         self._control.start()
 
@@ -57,11 +57,13 @@ class Wires:
         self._control.finish()
         for capture in self._captures:
             capture.finish()
+        if self._outlet is not None:
+            self._outlet.finish()
 
     @property
     def dropped(self) -> int:
-        """Lines and records that were read, but not passed on."""
-        return sum(capture.dropped for capture in self._captures)
+        """Lines and records that were read, but not passed on, or not whole."""
+        return 0 if self._outlet is None else self._outlet.dropped
 
     def cut_lifeline(self) -> None:
         """Have the kernel kill whatever holds the other end, or will."""
@@ -69,5 +71,5 @@ class Wires:
 
     def close(self) -> None:
         self._control.close()
-        self._captures.clear()  # they refer to the process, which refers to these wires
+        self._captures.clear()
         self._channels.close()

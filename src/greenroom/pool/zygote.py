@@ -84,6 +84,7 @@ class Zygote:
         self._dump_fd: int | None = None
         self._dump: DumpTaker | None = None
         self._captures: list[output.StreamCapture] = []
+        self._outlet: output.Outlet
         self._disowned: set[str] = set()
         self._outbox: deque[Process] = deque()
         self._overdue: Timer | None = None
@@ -161,10 +162,10 @@ class Zygote:
         self._channel = socket.socket(fileno=ends.channel)
         self._loop.add_reader(self._pidfd, self._on_death)
         self._loop.add_reader(self._channel, self._on_readable)
-        budget = output.Budget(200.0, 1000.0, self._services.log_budget)
+        outlet = self._outlet = output.Outlet(self._emit, self._services.log_budget)
         self._captures = [
-            output.StreamCapture(ends.stdout, "stdout", self._emit, budget),
-            output.StreamCapture(ends.stderr, "stderr", self._emit, budget),
+            output.StreamCapture(ends.stdout, "stdout", outlet),
+            output.StreamCapture(ends.stderr, "stderr", outlet),
         ]
 
     def _load_overdue(self, timeout: float) -> None:
@@ -363,6 +364,7 @@ class Zygote:
         for capture in self._captures:
             capture.finish()
         self._captures.clear()  # they refer to this object
+        self._outlet.finish()
         if self._overdue is not None:
             self._overdue.cancel()
         if self._dump is not None:
@@ -374,7 +376,7 @@ class Zygote:
         self._load_failed(AppLoadError(f"the zygote ended while it loaded the app ({self.ending})"))
         self._owner.zygote_lost(self)
 
-    def _emit(self, line: output.OutputLine) -> None:
+    def _emit(self, line: output.OutputLine | output.Loss) -> None:
         output.emit(line, self._ids)
 
     @property

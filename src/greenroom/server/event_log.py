@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..pool import ProcessPool
+from ..pool.budgets import Budget
 from ..pool.events import (
     ClaimFailed,
     Event,
@@ -28,7 +29,6 @@ from ..pool.events import (
     ZygoteStarted,
 )
 from ..pool.log_fields import log_fields
-from ..pool.output import Budget
 
 __all__ = ["EventLog"]
 

@@ -124,7 +124,7 @@ class Metrics:
         self._zygote_restarts = Counter("greenroom_zygote_restarts", "Zygotes lost and replaced.", registry=registry)
         self._logs_dropped = Counter(
             "greenroom_log_records_dropped",
-            "Log records and output lines of processes that have ended, dropped for being too many.",
+            "Log records and output lines of processes that have ended, dropped for being too many, or cut.",
             registry=registry,
         )
 

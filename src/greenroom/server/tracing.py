@@ -12,6 +12,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ..pool import ProcessPool
+from ..pool.budgets import Budget
 from ..pool.events import (
     ClaimFailed,
     Event,
@@ -24,7 +25,6 @@ from ..pool.events import (
     Stalled,
     TurnedDown,
 )
-from ..pool.output import Budget
 from ..report import ExitReport
 
 __all__ = ["SessionTracer"]

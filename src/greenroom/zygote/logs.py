@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from typing import Any
 
-from ..errors import ErrorInfo
+from ..errors import traceback_of
 from ..system.heartbeat import HeartbeatPage
+from ..wire.cuts import clean, cut_end, cut_start, name_of
 
 __all__ = ["FrameHandler", "LogChannel"]
 
@@ -21,7 +22,15 @@ _STRUCTLOG = frozenset({"_logger", "_name", "_from_structlog", "_record"})
 """What structlog puts into a record for its own formatter."""
 _MOST_FIELDS, _LONGEST_NAME, _LONGEST_FIELD = 32, 64, 512
 
-_MAX_TEXT = 16 * 1024  # bytes, of which a packet holds two: the reader takes 64 KiB at a time
+_MAX_TEXT = 16 * 1024
+_MAX_PACKET = 64 * 1024
+"""Bytes that the reader takes at a time."""
+_SHARES = (1, 2, 4, 8, 16)
+"""By which all bounds are divided until the record fits: a character takes up to six bytes."""
+_LONGEST_NUMBER = 64
+"""Bits of a whole number that is sent as one; a longer one is sent as text."""
+_MORE = "…"
+"""The name of the field that says how many more there were."""
 
 
 class LogChannel:
@@ -42,19 +51,16 @@ class LogChannel:
         error: BaseException | None = None,
         fields: Iterable[tuple[object, object]] = (),
     ) -> None:
-        """Send one record. Never raises, and never waits."""
+        """Send one record. Never raises, and never waits. A record that is sent cut is counted, too."""
         try:
-            plain = {
-                "time": time.time() if at is None else at,
-                "level": level,
-                "logger": _cut(logger),
-                "message": _cut(message),
-                "error": _traceback(error),
-                "fields": _plain(fields),
-            }
-            self._sock.send(json.dumps(plain, ensure_ascii=False).encode("utf-8"))
+            traceback = None if error is None else traceback_of(error)
+            texts = (logger, message, traceback, list(fields))
+            packet, is_whole = _packet(time.time() if at is None else at, level, *texts)
+            self._sock.send(packet)
         except Exception:
             # Full: the job must not wait for its log. Or the supervisor has gone; or this cannot be told.
+            is_whole = False
+        if not is_whole:
             self._page.count_dropped()
 
 
@@ -97,17 +103,6 @@ def _unformatted(message: object) -> str:
     return message if isinstance(message, str) else f"<{type(message).__name__}>"
 
 
-def _plain(fields: Iterable[tuple[object, object]]) -> dict[str, object]:
-    """What the app has given to a record besides: by ``extra=``, by a filter, or bound to a logger."""
-    return {_cut(_shown(name))[:_LONGEST_NAME]: _field(value) for name, value in islice(fields, _MOST_FIELDS)}
-
-
-def _field(value: Any) -> object:
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    return _cut(_shown(value)[:_LONGEST_FIELD])
-
-
 def _shown(value: object) -> str:
     try:
         return str(value)
@@ -115,13 +110,67 @@ def _shown(value: object) -> str:
         return f"<{type(value).__name__}, not formatted: {type(error).__name__}>"
 
 
-def _traceback(error: BaseException | None) -> str | None:
-    if error is None:
-        return None
-    text = ErrorInfo.of(error, limit=_MAX_TEXT).traceback
-    return text.encode("utf-8")[-_MAX_TEXT:].decode("utf-8", "ignore")
+# --- records as packets --------------------------------------------------------------------------
 
 
-def _cut(text: str) -> str:
-    """No more of it than fits into a packet; and a lone surrogate has no UTF-8 form."""
-    return text[:_MAX_TEXT].encode("utf-8", "backslashreplace")[:_MAX_TEXT].decode("utf-8", "ignore")
+def _packet(
+    at: float, level: int, logger: str, message: str, traceback: str | None, fields: list[tuple[object, object]]
+) -> tuple[bytes, bool]:
+    """Return a record as bytes, and whether it is whole. What is cut carries a mark."""
+    for share in _SHARES:
+        cutter = _Cutter(share)
+        plain = {
+            "time": at,
+            "level": level,
+            "logger": cutter.end(logger, _LONGEST_FIELD),
+            "message": cutter.end(message, _MAX_TEXT),
+            "error": None if traceback is None else cutter.start(traceback, _MAX_TEXT),
+            "fields": cutter.fields(fields),
+        }
+        packet = json.dumps(plain, ensure_ascii=False).encode("utf-8")
+        if len(packet) <= _MAX_PACKET:
+            return packet, not cutter.has_cut
+    raise ValueError(f"a record of {len(packet)} bytes does not fit into a packet")
+
+
+class _Cutter:
+    """Cuts texts to a share of their bounds, and notes whether it had to."""
+
+    def __init__(self, share: int) -> None:
+        self._share = share
+        self.has_cut = False
+
+    def end(self, text: str, limit: int) -> str:
+        return clean(self._noted(text, cut_end(text, limit // self._share)))
+
+    def start(self, text: str, limit: int) -> str:
+        return clean(self._noted(text, cut_start(text, limit // self._share)))
+
+    def _noted(self, text: str, cut: str) -> str:
+        self.has_cut |= cut is not text
+        return cut
+
+    def fields(self, given: Iterable[tuple[object, object]]) -> dict[str, object]:
+        """Take the fields that the app has given: by ``extra=``, by a filter, or bound to a logger."""
+        kept: dict[str, object] = {}
+        left_out = 0
+        for name, value in given:
+            shown = self.end(_shown(name), _LONGEST_NAME)
+            # Two long names may be alike once they are cut: neither takes the other's place.
+            if len(kept) < _MOST_FIELDS and shown not in kept:
+                kept[shown] = self._field(value)
+            else:
+                left_out += 1
+        if left_out:
+            self.has_cut = True
+            kept[_MORE] = f"{left_out} fields more"
+        return kept
+
+    def _field(self, value: Any) -> object:
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, float):
+            return float(value) if math.isfinite(value) else name_of(value)
+        if isinstance(value, int) and int.bit_length(value) <= _LONGEST_NUMBER:
+            return int.__index__(value)
+        return self.end(_shown(value), _LONGEST_FIELD)

@@ -11,6 +11,7 @@ from ..app import App
 from ..errors import ErrorInfo, PayloadError
 from ..job import Accept, JobRequest, Reject
 from ..wire import payload
+from ..wire.cuts import clean, cut_end
 from ..wire.messages import MAX_ANSWER
 
 __all__ = ["Verdict", "decide"]
@@ -64,5 +65,5 @@ def _bounded(answer: bytes) -> bytes:
 
 
 def _rejected(reason: str, final: bool = False) -> tuple[Verdict, bytes]:
-    text = reason[:_LONGEST_REASON].encode("utf-8", "backslashreplace").decode()
+    text = clean(cut_end(reason, _LONGEST_REASON))
     return Verdict(False, text, final), payload.encode(None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from ..text import clock, harmless
+from ..text import clock, one_line
 from .figures import shares
 from .picture import Picture
 from .sessions import SessionTable
@@ -64,7 +64,7 @@ def draw(picture: Picture, scene: Scene) -> list[Text]:
         lines = lines[: max(scene.height - 1, 0)]
         lines += [Text()] * (scene.height - 1 - len(lines))
     if scene.last_line is not None:
-        lines.append(Text(scene.last_line, "bold"))
+        lines.append(Text(one_line(scene.last_line), "bold"))
     for line in lines:
         line.truncate(scene.width, overflow="ellipsis")
     return lines
@@ -86,7 +86,7 @@ def _rooms(processes: int, troubles: int, scene: Scene) -> tuple[int, int | None
 
 def _figures(picture: Picture, scene: Scene) -> Iterator[Text]:
     # The verdict before the app, whose path may be long.
-    yield Text.assemble(("Greenroom  ", "bold green"), _verdict(picture, scene), f"   {harmless(picture.app)}")
+    yield Text.assemble(("Greenroom  ", "bold green"), _verdict(picture, scene), f"   {one_line(picture.app)}")
     yield Text("   ".join(_levels(picture)))
     yield Text.assemble(_starts(picture.start_ms()), "   ", _turned_down(picture, scene.now))
 
@@ -97,7 +97,7 @@ def _verdict(picture: Picture, scene: Scene) -> tuple[str, str]:
     if picture.problem is None:
         return "ready", "green"
     cause = (picture.stats or {}).get("breaker_cause")
-    return f"not ready: {picture.problem}{f' ({_first_line(cause)})' if cause else ''}", "bold red"
+    return one_line(f"not ready: {picture.problem}{f' ({_first_line(cause)})' if cause else ''}"), "bold red"
 
 
 def _levels(picture: Picture) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _turned_down(picture: Picture, now: float) -> tuple[str, str]:
     if not counts:
         return "none turned down in the last minute", ""
     told = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
-    return f"turned down in the last minute: {told}", "yellow"
+    return one_line(f"turned down in the last minute: {told}"), "yellow"
 
 
 # --- processes, and what went wrong --------------------------------------------------------------
@@ -165,14 +165,14 @@ def _troubles(picture: Picture) -> Iterator[Text]:
         pid = f" (pid {trouble['pid']})" if trouble.get("pid") else ""
         yield Text.assemble(
             (clock(trouble["at"]), "bright_black"),
-            f"  {harmless(trouble['who'])}{pid}  ",
-            (trouble["what"], "red"),
+            f"  {one_line(trouble['who'])}{pid}  ",
+            (one_line(trouble["what"]), "red"),
             f"  {_first_line(trouble['detail'])}",
         )
 
 
 def _first_line(text: str) -> str:
-    return harmless(text.strip().partition("\n")[0])
+    return one_line(text.strip().partition("\n")[0])
 
 
 def _heading(title: Text, width: int) -> Text:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.cells import set_cell_size
 from rich.text import Text
 
-from ..text import NOTHING, duration, harmless
+from ..text import NOTHING, duration, one_line
 from .picture import Picture
 
 __all__ = ["SessionTable"]
@@ -47,10 +47,10 @@ class SessionTable:
 
     def _row(self, job_id: str, cells: dict[str, str]) -> str:
         room = self._width - sum(_WIDTHS[name] + 1 for name in self._columns)
-        parts = [set_cell_size(harmless(job_id), max(room, 1))]
+        parts = [set_cell_size(one_line(job_id), max(room, 1))]
         for name in self._columns:
-            width = _WIDTHS[name]
-            parts.append(f"{cells[name]:<{width}.{width}}" if name in _LEFT else f"{cells[name]:>{width}.{width}}")
+            cell, width = one_line(cells[name]), _WIDTHS[name]
+            parts.append(f"{cell:<{width}.{width}}" if name in _LEFT else f"{cell:>{width}.{width}}")
         return " ".join(parts)
 
 
@@ -83,7 +83,7 @@ def _ended_cells(session: dict[str, Any]) -> dict[str, str]:
 
 def _cells(session: dict[str, Any], state: str, seconds: float, memory: float | None) -> dict[str, str]:
     return {
-        "SOURCE": harmless(session["source"]),
+        "SOURCE": session["source"],
         "STATE": state,
         "AGE": duration(seconds),
         "PID": NOTHING if session["pid"] is None else str(session["pid"]),

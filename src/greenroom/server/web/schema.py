@@ -12,6 +12,7 @@ from msgspec import Meta, Raw, Struct
 from ...errors import ErrorInfo
 from ...pool import JobHandle, PoolStats, ProcessInfo, ProcessPool
 from ...report import ExitReport, Outcome, Reason, Timings
+from ...wire.cuts import clean
 from .results import ResultEncoding, json_of, strict_json
 
 __all__ = [
@@ -47,7 +48,24 @@ JobId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,127}$")]
 WholeNumber = Annotated[float, Meta(ge=0, le=100_000, multiple_of=1)]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
-encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(value: Any) -> bytes:
+    """Return a value as JSON. NaN becomes ``null``, half a surrogate pair an escape."""
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        # Rare: the name of an app's file that is not UTF-8, or the text of a child that breaks the rules.
+        return _encode(_cleaned(msgspec.to_builtins(value, builtin_types=(Raw,))))
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(str(key)): _cleaned(one) for key, one in value.items()}
+    return [_cleaned(one) for one in value] if isinstance(value, list) else value
 
 
 class StartJob(Struct, forbid_unknown_fields=True):
