@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip --disable-pip-version-check --no-input install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types news-check docs-check docs settings-doc bench soak lock lock-check advisories clean
+.PHONY: help demo test lint format types news-check docs-check docs settings-doc bench soak nightly lock lock-check advisories clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -47,6 +47,9 @@ bench: $(VENV)/.dev  ## Measure Greenroom beside its peers
 
 soak: $(VENV)/.dev  ## Run 10,000 jobs under random faults and account for each
 	$(RUN) -m benchmarks.soak $(ARGS)
+
+nightly: $(VENV)/.dev  ## Run the long checks: an hour of hostile traffic, then the soak (ARGS="--minutes 5", --list)
+	$(RUN) -m benchmarks.nightly $(ARGS)
 
 lock: $(VENV)/.dev  ## Write the lock files anew from pyproject.toml (ARGS=--upgrade: with the newest versions)
 	$(RUN) scripts/make_lock.py $(ARGS)
