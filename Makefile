@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip --disable-pip-version-check --no-input install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types news-check docs-check docs settings-doc bench soak clean
+.PHONY: help demo test lint format types news-check docs-check docs settings-doc bench soak nightly lock lock-check advisories clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -42,22 +42,33 @@ docs: $(VENV)/.dev  ## Build the documentation's pages into build/site
 settings-doc: $(VENV)/.dev  ## Write docs/settings.md from the types that declare the settings
 	$(RUN) scripts/settings_doc.py
 
-bench: $(VENV)/.bench  ## Measure Greenroom beside its peers
+bench: $(VENV)/.dev  ## Measure Greenroom beside its peers
 	$(RUN) -m benchmarks $(ARGS)
 
 soak: $(VENV)/.dev  ## Run 10,000 jobs under random faults and account for each
 	$(RUN) -m benchmarks.soak $(ARGS)
 
+nightly: $(VENV)/.dev  ## Run the long checks: an hour of hostile traffic, then the soak (ARGS="--minutes 5", --list)
+	$(RUN) -m benchmarks.nightly $(ARGS)
+
+lock: $(VENV)/.dev  ## Write the lock files anew from pyproject.toml (ARGS=--upgrade: with the newest versions)
+	$(RUN) scripts/make_lock.py $(ARGS)
+
+lock-check: $(VENV)/.dev  ## Check that the lock files fit pyproject.toml
+	$(RUN) scripts/check_lock.py
+
+advisories: $(VENV)/.dev  ## Compare the locked versions with known advisories
+	$(RUN) scripts/check_advisories.py $(ARGS)
+
 clean:  ## Remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-# One stamp for each set of packages: repeated only when pyproject.toml changes.
-$(VENV)/.examples: EXTRAS := examples
-$(VENV)/.dev: EXTRAS := dev,examples
-$(VENV)/.bench: EXTRAS := dev,examples,bench
-$(VENV)/.examples $(VENV)/.dev $(VENV)/.bench: pyproject.toml $(VENV)/.base
-	@echo "Installing greenroom[$(EXTRAS)] into $(VENV) ..."
-	@$(INSTALL) --editable '.[$(EXTRAS)]'
+# One stamp for each set of packages: repeated when its lock file or pyproject.toml changes. Each package must have a
+# hash in the lock file. Greenroom itself is built with what the lock file brings, so that nothing unlocked is fetched.
+$(VENV)/.examples $(VENV)/.dev: $(VENV)/.%: requirements/%.lock pyproject.toml $(VENV)/.base
+	@echo "Installing requirements/$*.lock into $(VENV) ..."
+	@$(INSTALL) --require-hashes --requirement requirements/$*.lock
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.base:

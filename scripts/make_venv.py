@@ -9,6 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+PIP_LOCK = Path(__file__).resolve().parent.parent / "requirements" / "pip.lock"
 HELP = """\
 error: no virtual environment could be made with {python}:
 {reasons}
@@ -28,7 +29,7 @@ def attempts(venv: Path) -> list[tuple[str, list[list[str]]]]:
             "venv pip",
             [
                 [*python, "venv", *clear, "--without-pip", str(venv)],
-                [*pip, "install", "--quiet", "pip"],
+                [*pip, "install", "--quiet", "--require-hashes", "-r", str(PIP_LOCK)],
             ],
         ),
         ("virtualenv", [[*python, "virtualenv", "--quiet", *clear, str(venv)]]),

@@ -1,0 +1,100 @@
+"""The long checks: ``make nightly`` runs them one after the other, each as a process of its own.
+
+Too long for each change, so they run at night. ``--list`` names the steps and says how long each takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = Path("build/nightly")
+HOSTILE_MINUTES = 60.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says."""
+
+    minutes: float
+    """For both hostile steps together."""
+    only: str | None
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    about: str
+    minutes: Callable[[Settings], float]
+    """How long it takes, about."""
+    command: Callable[[Settings], list[str]]
+
+
+def hostile(*options: str, share: float) -> Callable[[Settings], list[str]]:
+    def command(settings: Settings) -> list[str]:
+        only = ["--only", settings.only] if settings.only else []
+        return ["benchmarks.hostile", "--minutes", f"{settings.minutes * share:g}", *options, *only]
+
+    return command
+
+
+STEPS = (
+    Step(
+        "hostile-token",
+        "sessions under attack, from clients without the worker's token and from sessions inside",
+        lambda settings: settings.minutes / 2 + 1,
+        hostile("--json", str(RESULTS / "hostile-token.json"), share=0.5),
+    ),
+    Step(
+        "hostile-open",
+        "the same on a worker without a token, which reads what everybody sends",
+        lambda settings: settings.minutes / 2 + 1,
+        hostile("--without-token", "--json", str(RESULTS / "hostile-open.json"), share=0.5),
+    ),
+    Step(
+        "soak",
+        "10,000 jobs while processes are killed and stopped at random",
+        lambda settings: 6,
+        lambda settings: ["benchmarks.soak"],
+    ),
+)
+
+
+def run(step: Step, settings: Settings) -> str | None:
+    """Run one step; returns how it failed."""
+    print(f"\n==> {step.name}: {step.about}; about {step.minutes(settings):.0f} min", flush=True)
+    begin = time.monotonic()
+    code = subprocess.run([sys.executable, "-m", *step.command(settings)], check=False).returncode
+    said = "ok" if code == 0 else f"FAILED ({code})"
+    print(f"==> {step.name}: {said}, {(time.monotonic() - begin) / 60:.1f} min", flush=True)
+    return None if code == 0 else step.name
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make nightly", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=HOSTILE_MINUTES, help="for both hostile steps together (60)")
+    parser.add_argument("--only", metavar="NAME,...", help="only these attacks")
+    parser.add_argument("--steps", metavar="NAME,...", help="only these steps")
+    parser.add_argument("--list", action="store_true", help="name the steps, and say how long each takes")
+    told = parser.parse_args()
+    settings = Settings(told.minutes, told.only)
+    wanted = told.steps.split(",") if told.steps else [step.name for step in STEPS]
+    if unknown := set(wanted) - {step.name for step in STEPS}:
+        parser.error(f"no step is called {', '.join(unknown)}. There are: {', '.join(step.name for step in STEPS)}")
+    steps = [step for step in STEPS if step.name in wanted]
+    if told.list:
+        print("\n".join(f"{step.name:<16} {step.minutes(settings):>4.0f} min  {step.about}" for step in steps))
+        return 0
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    failed = [name for step in steps if (name := run(step, settings))]
+    print(f"\nFAILED: {', '.join(failed)}" if failed else "\nAll steps passed.")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
