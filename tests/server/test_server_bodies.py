@@ -65,6 +65,9 @@ async def test_no_body_is_unpacked_wherever_it_is_sent(make_app: MakeApp, token:
                 answer = await connection.answer()
                 assert answer.status == 415, (method, path, coding, framing, answer)
                 assert answer.error["type"] == "encoded_body"
+        async with await connect(port) as connection:
+            connection.send(request("POST", "/v1/jobs", "Transfer-Encoding: gzip, chunked") + framings[1][1])
+            assert (await connection.answer()).error["type"] == "encoded_body"
         assert not [line for line in worker.lines if "Traceback" in line]
 
 

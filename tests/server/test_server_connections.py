@@ -10,12 +10,15 @@ from contextlib import AsyncExitStack
 
 import pytest
 from faults.stage import Stage
+from hypothesis import given
+from hypothesis import strategies as st
 from raw_http import connect, open_fds, request
 from running_worker import RunningWorker
 from support import DEADLINE
 
 from greenroom import PoolOptions
 from greenroom.server.limits import fds_needed, limits_of
+from greenroom.server.web.connections import Crowd, HeldBytes, network_of
 
 MakeApp = Callable[[str], str]
 
@@ -151,6 +154,93 @@ async def test_the_worker_says_what_its_limits_allow(make_app: MakeApp) -> None:
         for field in ('"connections"', '"sessions"', '"fds"'):
             assert field in found.string
         assert "max_jobs=200" in (await worker.logs(r'"event": ?"too_few_fds".*')).string
+
+
+class Peer:
+    """A connection without a socket."""
+
+    def __init__(self, network: str = "a", *, may_be_refused: bool = True) -> None:
+        self.network, self.may_be_refused = network, may_be_refused
+        self.is_refused = self.is_evicted = False
+
+    def refuse(self) -> None:
+        self.is_refused = True
+
+    def evict(self) -> None:
+        self.is_evicted = True
+
+
+def test_a_busy_connection_goes_only_if_its_client_does_not_read() -> None:
+    crowd, peers = Crowd(10), [Peer("b"), *(Peer() for _ in range(9))]
+    for peer in peers:
+        crowd.add(peer)
+        crowd.busy(peer)
+    assert not crowd.make_room("c", now=100.0)
+    crowd.stuck(peers[0], now=50.0)
+    crowd.stuck(peers[5], now=99.9)  # not long enough
+    assert not crowd.make_room("a", now=100.0)  # it has its share, and the one that is stuck is another's
+    assert crowd.make_room("c", now=100.0)
+    assert [peer.is_evicted for peer in peers] == [True, *[False] * 9]
+    crowd.moving(peers[5])
+    crowd.add(Peer("c"))
+    crowd.busy(peers[5])
+    crowd.idle(peers[7])
+    crowd.idle(peers[3])
+    assert crowd.make_room("a", now=200.0)
+    assert peers[7].is_evicted
+    assert not peers[3].is_evicted
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), max_size=200), st.integers(1, 30))
+def test_there_are_never_more_connections_than_may_be(arrivals: list[tuple[str, int]], most: int) -> None:
+    crowd, there = Crowd(most), list[Peer]()
+    for now, (network, act) in enumerate(arrivals):
+        if crowd.make_room(network, float(now)):
+            there.append(Peer(network))
+            crowd.add(there[-1])
+        there = [peer for peer in there if not peer.is_evicted]
+        assert len(there) <= most
+        assert sum(peer.network == network for peer in there) <= most - most // 10
+        if there and act:
+            (crowd.busy if act == 1 else crowd.idle)(there[now % len(there)])
+
+
+def test_the_largest_of_those_that_wait_is_refused_and_a_small_request_never() -> None:
+    held, needed, large, small = HeldBytes(100_000), Peer(may_be_refused=False), Peer(), Peer()
+    held.add(needed, 60_000)
+    held.add(large, 30_000)
+    held.add(small, 200)
+    assert not large.is_refused
+    held.add(small, 15_000)
+    assert large.is_refused
+    held.add(needed, 100_000)  # it has just sent it, so it is told
+    assert needed.is_refused
+    keeping = [Peer(may_be_refused=False) for _ in range(2)]
+    for peer in keeping:
+        held.add(peer, 40_000)
+    probe = Peer()
+    held.add(probe, 16_000)
+    assert not probe.is_refused
+    newest = Peer()
+    held.add(newest, 20_000)
+    assert newest.is_refused
+    for peer in keeping:
+        held.release(peer, 40_100)
+        assert held.of(peer) == 0
+        assert not peer.is_refused
+
+
+@pytest.mark.parametrize(
+    ("peer", "network"),
+    [
+        (("10.0.0.1", 5), "10.0.0.1"),
+        (("2001:db8:1:2:3:4:5:6", 5, 0, 0), "2001:db8:1:2::/64"),
+        (("2001:db8:1:2::9", 5, 0, 0), "2001:db8:1:2::/64"),
+        (("fe80::1%eth0", 5, 0, 2), "fe80::/64"),
+    ],
+)
+def test_an_ipv6_client_cannot_be_many_by_its_own_addresses(peer: tuple[object, ...], network: str) -> None:
+    assert network_of(peer) == network
 
 
 @pytest.mark.parametrize("files", [None, 100_000, 2_000, 1_024, 400, 100, 20])

@@ -17,13 +17,20 @@ BODY_RATE = 64 * 1024
 def refuse_packed(request: web.BaseRequest) -> None:
     """Raise :class:`ApiError` for a body with an encoding: a megabyte could be a gigabyte of work.
 
-    ``identity`` is no encoding.
+    ``identity`` is no encoding. Of transfer codings, ``chunked`` alone is undone here.
     """
-    codings = ",".join(request.headers.getall("Content-Encoding", ())).split(",")
-    packed = [name for name in (coding.strip() for coding in codings) if name.lower() not in ("", "identity")]
+    for header, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+        if header in request.headers:
+            _refuse_codings(header, request.headers.getall(header), plain)
+
+
+def _refuse_codings(header: str, values: list[str], plain: str) -> None:
+    codings = [coding.strip() for coding in ",".join(values).split(",")]
+    packed = ", ".join(coding for coding in codings if coding.lower() not in ("", plain))
     if packed:
-        message = f"the body is packed (Content-Encoding: {', '.join(packed)}). Send it as it is, without that header."
-        raise ApiError(415, "encoded_body", message.encode("ascii", "backslashreplace").decode())
+        shown = packed.encode("ascii", "backslashreplace").decode()
+        message = f"the body cannot be read: it is encoded ({header}: {shown}). Send it without that encoding."
+        raise ApiError(415, "encoded_body", message)
 
 
 async def expect_later(request: web.Request) -> None:

@@ -11,6 +11,8 @@ __all__ = ["Crowd", "HeldBytes", "Member", "network_of"]
 
 STUCK = 2.0
 """Seconds that a client reads nothing of its answer; then its connection may go for a new one."""
+SMALL = 16 * 1024
+"""Bytes that a connection may always hold: a request without a body, such as a health check, is answered."""
 _IPV6_CUSTOMER = 64
 """Bits of an IPv6 address that tell one customer from another. The rest is each customer's own."""
 
@@ -112,7 +114,7 @@ class Crowd:
 
 
 class HeldBytes:
-    """At most ``most`` bytes that clients have sent, for which no answer is given yet.
+    """At most ``most`` bytes that clients have sent and that are not answered yet, beside a few KiB of each.
 
     Above that the connection that holds most is refused, of those with a body that is not complete, or with requests
     behind the present one. If there is none, it is the one that has sent just now.
@@ -126,8 +128,7 @@ class HeldBytes:
     def add(self, member: Member, size: int) -> None:
         self._total += size
         self._held[member] = self._held.get(member, 0) + size
-        while self._total > self._most and member in self._held:
-            victim = self._largest(member)
+        while self._total > self._most and (victim := self._largest(member)) is not None:
             self.drop(victim)
             victim.refuse()
 
@@ -148,9 +149,10 @@ class HeldBytes:
         """It holds nothing more, or will not in a moment. Harmless if that is known."""
         self._total -= self._held.pop(member, 0)
 
-    def _largest(self, newest: Member) -> Member:
-        candidates = (member for member in self._held if member is newest or member.may_be_refused)
-        return max(candidates, key=self._held.__getitem__)
+    def _largest(self, newest: Member) -> Member | None:
+        large = (member for member, size in self._held.items() if size > SMALL)
+        candidates = (member for member in large if member is newest or member.may_be_refused)
+        return max(candidates, key=self._held.__getitem__, default=None)
 
 
 def network_of(peer: Any) -> str:

@@ -24,6 +24,8 @@ BATCH = 16
 each with a file descriptor, before the first of them is known."""
 PAUSE = 0.1
 """Seconds without open files before the next try."""
+EVICTED = 4
+"""Idle connections that are closed before it."""
 _TELL_EVERY = 60.0
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -45,11 +47,13 @@ class Listener:
         self._sock.setblocking(False)
         self._go_on()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Take no more connections. The socket stays open."""
         self._loop.remove_reader(self._sock)
         if self._pause is not None:
             self._pause.cancel()
+        if self._opening:
+            await asyncio.wait(self._opening)
 
     def _go_on(self) -> None:
         self._pause = None
@@ -96,7 +100,7 @@ class Listener:
 
     def _wait_for_files(self, error: OSError) -> None:
         # The connection stays in the backlog, and the socket readable: without a pause the loop would spin.
-        evicted = self._crowd.make_idle_room(BATCH)
+        evicted = self._crowd.make_idle_room(EVICTED)
         text = "cannot accept a connection: %s. Closed %d idle ones; raise the limit on open files (LimitNOFILE=)"
         self._failed.tell(text, error.strerror, evicted, event="accept_failed", cause=error.strerror)
         self._loop.remove_reader(self._sock)

@@ -252,15 +252,15 @@ class Connection(web.RequestHandler):
 
     async def _linger(self, body: StreamReader, *, is_last: bool) -> None:
         """Read on, and forget it, until the client has its answer. What follows then is aiohttp's close."""
-        left = LINGER_BYTES
+        known, most = body.total_bytes, body.total_bytes + LINGER_BYTES
         with suppress(TimeoutError, OSError, web.RequestPayloadError):
             if is_last and self.transport is not None:
                 self.transport.write_eof()
             async with asyncio.timeout(LINGER_SECONDS):
-                while left > 0 and self.transport is not None and not body.is_eof():
-                    part = await body.readany()
-                    self._held.release(self, len(part))
-                    left -= len(part)
+                while known < most and self.transport is not None and not body.is_eof():
+                    await body.readany()
+                    self._held.release(self, body.total_bytes - known)
+                    known = body.total_bytes
 
     def handle_error(
         self,

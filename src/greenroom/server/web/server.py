@@ -99,7 +99,7 @@ class HttpServer:
     async def close(self) -> None:
         """Finish the answers that are under way, and stop."""
         if self._listener is not None:
-            self._listener.close()
+            await self._listener.close()
         await self._runner.cleanup()
         self._sock.close()
 
