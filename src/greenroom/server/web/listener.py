@@ -19,7 +19,7 @@ __all__ = ["Listener"]
 
 _logger = logging.getLogger("greenroom")
 
-BATCH = 16
+BATCH = 64
 """Connections that are taken in one turn of the event loop. asyncio's own server takes as many as the backlog holds,
 each with a file descriptor, before the first of them is known."""
 PAUSE = 0.1

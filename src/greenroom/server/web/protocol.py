@@ -270,6 +270,8 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         super().handle_error(request, status, exc, message)  # which logs it, and raises if it is too late to answer
+        if exc is not None:
+            exc.__traceback__ = None  # a cycle, which would keep the bytes that were parsed until a collection
         kind = "bad_request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal"
         # The message shows the client's bytes, over several lines, with a mark below the wrong one.
         text = " ".join((message or HTTPStatus(status).description or HTTPStatus(status).phrase).split())

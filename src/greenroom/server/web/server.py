@@ -31,8 +31,9 @@ LAST_ANSWERS = 2.0
 """Seconds that answers under way may take when everything else has ended."""
 MOST_HELD = 32 * 1024 * 1024
 """Bytes of all requests that are not answered yet; but four of the largest bodies always fit."""
-SOCKET_BUFFER = 256 * 1024
-"""Bytes that the kernel may keep for each direction of a connection. By itself it goes up to some megabytes."""
+SOCKET_BUFFERS = {socket.SO_RCVBUF: 64 * 1024, socket.SO_SNDBUF: 256 * 1024}
+"""Bytes that the kernel may keep of each connection: by itself it goes up to some megabytes. What has come in is read
+at one go, so the former is also what one connection can send in a turn of the event loop."""
 _CLIENTS_FAULTS = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
 
 
@@ -40,8 +41,8 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ``OSError``."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # its connections inherit them
-        sock.setsockopt(socket.SOL_SOCKET, buffer, SOCKET_BUFFER)
+    for buffer, size in SOCKET_BUFFERS.items():  # its connections inherit them
+        sock.setsockopt(socket.SOL_SOCKET, buffer, size)
     return sock
 
 
