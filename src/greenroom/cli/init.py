@@ -58,7 +58,7 @@ def systemd(
         user=user, directory=directory, venv=venv, memory_mb=memory_mb, systemd_version=systemd_version
     )
     plan = _plan(app, name, layers)
-    return _deliver(deployment.systemd(plan, unit, fds_needed(plan.pool)), output, stdout, force)
+    return _deliver(deployment.systemd(plan, unit, fds_needed(plan.pool, plan.server)), output, stdout, force)
 
 
 @with_settings("start")

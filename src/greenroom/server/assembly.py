@@ -47,7 +47,12 @@ class Parts:
     spans: Exporter | None
 
     def server(
-        self, sock: socket.socket, options: ServerOptions, reloader: Reloader, drain: Callable[[float | None], float]
+        self,
+        sock: socket.socket,
+        options: ServerOptions,
+        connections: int,
+        reloader: Reloader,
+        drain: Callable[[float | None], float],
     ) -> HttpServer:
         """All that can be asked for by HTTP, on this socket."""
         health = HealthApi(self.pool, self.admission, self.board, self.sources.status)
@@ -60,7 +65,7 @@ class Parts:
             *MetricsApi(self.metrics).operations(),
             *PageFiles().operations(),
         ]
-        return HttpServer(operations, sock, options)
+        return HttpServer(operations, sock, options, connections)
 
     def end_streams(self) -> None:
         """Nothing happens any more that anybody could be told of."""

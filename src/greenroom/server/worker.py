@@ -18,7 +18,7 @@ from ..settings import Settings
 from ..system import wakeup
 from .admission import Closed
 from .assembly import assemble
-from .limits import raise_fd_limit
+from .limits import Limits, apply_limits
 from .orphans import OrphanReaper
 from .reload import Reloader, watch
 from .sources import Source
@@ -64,19 +64,19 @@ class Worker:
 
     async def run(self) -> int:
         """Serve; returns the exit code. Nothing is left running then."""
-        raise_fd_limit(self._pool_options)
+        limits = apply_limits(self._pool_options, self._options)
         try:
             sock = listen(self._options.host, self._options.port)
         except OSError as error:
             _logger.error("cannot listen on %s, port %d: %s", self._options.host, self._options.port, error.strerror)
             return ExitCode.LISTEN
         with self._signals(), self._systemd, OrphanReaper(self._pool.owns).watching():
-            await self._serve(sock)
+            await self._serve(sock, limits)
         return self._exit_code
 
-    async def _serve(self, sock: socket.socket) -> None:
+    async def _serve(self, sock: socket.socket, limits: Limits) -> None:
         self._admission.closed = _LOADING
-        server = self._parts.server(sock, self._options, self._reloader, self._drain_by_request)
+        server = self._parts.server(sock, self._options, limits.connections, self._reloader, self._drain_by_request)
         await server.start()
         try:
             if await self._load():

@@ -31,6 +31,9 @@ class ServerOptions:
     """After SIGTERM or Ctrl-C: how long accepted jobs may go on, in seconds."""
     max_request_bytes: int = 1024 * 1024
     """Largest request body that is read."""
+    max_connections: int = 1000
+    """Connections to the API at any one time, or fewer where open files are scarce: those of ``max_jobs`` sessions are
+    kept back. Above that, the one that is idle longest is closed for a new one."""
     token: str | None = field(default=None, metadata={"secret": True}, repr=False)
     """What clients must send (``Authorization: Bearer ...``), but for ``/livez`` and ``/readyz``."""
     rate_limit: float | None = 1000.0
@@ -59,6 +62,8 @@ class ServerOptions:
             raise OptionError(f"rate_limit is {self.rate_limit!r}; it must be a number of requests above 0, or off")
         if self.max_request_bytes < 1:
             raise OptionError(f"max_request_bytes is {self.max_request_bytes}; it must be at least 1")
+        if self.max_connections < 1:
+            raise OptionError(f"max_connections is {self.max_connections}; it must be at least 1")
 
 
 def _is_loopback(host: str) -> bool:

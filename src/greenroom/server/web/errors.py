@@ -27,8 +27,6 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return error_response(error)
     except PoolClosed as error:
         return error_response(ApiError(503, "no_capacity", str(error), reason="draining", retry_after=5.0))
-    except web.HTTPRequestEntityTooLarge as error:
-        return error_response(ApiError(413, "too_large", f"the body is too large: {error.text}"))
     except web.RequestPayloadError as error:
         return error_response(ApiError(400, "bad_body", f"the body cannot be read: {error}"))
     except web.HTTPException as error:

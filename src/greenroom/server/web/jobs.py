@@ -11,6 +11,7 @@ from aiohttp import web
 
 from ...pool import JobHandle
 from ..jobs import EndedJob, JobBook
+from .answers import LARGE_ANSWERS, LargeAnswers
 from .operations import Operation
 from .requests import json_response, read_query
 from .schema import ApiError, CancelJob, JobBrief, JobList, JobView, ListJobs, ReportView, ShowJob
@@ -58,7 +59,7 @@ class JobsApi:
             if job.report is None:
                 return json_response(JobView(**msgspec.structs.asdict(JobBrief.of_live(job))))
             job = EndedJob(job.report)
-        return json_response(await _view(job))
+        return json_response(await _view(job, request.app[LARGE_ANSWERS]))
 
     async def cancel_job(self, request: web.Request) -> web.Response:
         """202: it is being cancelled; 200: it had ended."""
@@ -85,8 +86,12 @@ def _matches(job: JobBrief, wanted: ListJobs) -> bool:
     return wanted.outcome in (None, job.outcome) and wanted.reason in (None, job.reason)
 
 
-async def _view(job: EndedJob) -> JobView:
+async def _view(job: EndedJob, answers: LargeAnswers) -> JobView:
     show = partial(ReportView.of, job.report, result_dropped=job.result_dropped)
-    # A large result that needs repair takes seconds: in a thread, other sessions go on meanwhile.
-    report = await asyncio.to_thread(show) if job.result_bytes > LARGE_RESULT else show()
+    if job.result_bytes <= LARGE_RESULT:
+        report = show()
+    else:
+        async with answers.making(job.result_bytes):
+            # A large result that needs repair takes seconds: in a thread, other sessions go on meanwhile.
+            report = await asyncio.to_thread(show)
     return JobView(**msgspec.structs.asdict(JobBrief.of_ended(job.report)), report=report)

@@ -16,7 +16,7 @@ from .schema import ErrorBody
 __all__ = ["document"]
 
 _REFERENCE = "#/components/schemas/{name}"
-_ALWAYS = (400, 401, 403, 405, 413, 417, 429, 500)
+_ALWAYS = (400, 401, 403, 405, 408, 413, 415, 417, 429, 500, 503)
 """Errors that any request can be answered with."""
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
+from .bodies import expect_later
+
 __all__ = ["Operation", "routes_of"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -33,4 +35,4 @@ class Operation:
 
 
 def routes_of(operations: Iterable[Operation]) -> list[web.RouteDef]:
-    return [web.route(op.method, op.path, op.handler, name=None) for op in operations]
+    return [web.route(op.method, op.path, op.handler, name=None, expect_handler=expect_later) for op in operations]

@@ -1,21 +1,266 @@
-"""One connection: aiohttp's protocol, with our form for the errors that it answers by itself."""
+"""One connection: aiohttp's protocol, with our form for the errors that it answers by itself, and with bounds.
+
+What is used of aiohttp beside its documented interface stands here, and in ``answers``. Tests fail if that changes.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
+from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.typedefs import Handler
 
+from .answers import LargeAnswers
+from .bodies import BODY_RATE, BODY_SECONDS, refuse_packed, size_on_the_wire
+from .connections import Crowd, HeldBytes
 from .errors import error_response, routing_error
 from .schema import ApiError
 
 __all__ = ["Connection"]
 
+IDLE_CONNECTION = 75.0
+"""Seconds that a connection may take for its first request, headers and all, or be idle between two."""
+SLOWEST_READER = 30.0
+"""Seconds for a client to read the next part of its answer: no more than 128 KiB, unless it is a stream of events."""
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 1024 * 1024
+"""How long, and how much, of an unwanted body is read and forgotten. Closed at once, a connection would be reset, and
+the answer lost."""
+_READ_BUFFER = 64 * 1024
+"""Bytes of a body that may wait for its reader, or twice that."""
+_LONGEST_START = 16 * 1024
+"""Bytes of a request that is to be refused, in which its headers are looked for."""
+_MOST_AHEAD = 64 * 1024
+"""Bytes behind a request that lasts. With more, the connection may be cut if memory is needed."""
+
 
 class Connection(web.RequestHandler):
     """What is not HTTP comes to no application, and what is expected in vain to no middleware."""
 
-    __slots__ = ()
+    __slots__ = (
+        "_answers",
+        "_clock",
+        "_crowd",
+        "_held",
+        "_is_after_request",
+        "_is_evicted",
+        "_is_receiving",
+        "_last_size",
+        "_our_loop",
+        "_present",
+        "_refusal",
+        "_started",
+        "_wire",
+        "_write_clock",
+        "network",
+    )
+
+    def __init__(
+        self,
+        manager: web.Server,
+        *,
+        network: str,
+        crowd: Crowd,
+        held: HeldBytes,
+        answers: LargeAnswers,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        # None switches it off, whatever its type says.
+        quiet: Any = None
+        super().__init__(
+            manager,
+            loop=loop,
+            access_log=quiet,
+            keepalive_timeout=IDLE_CONNECTION,
+            auto_decompress=False,
+            read_bufsize=_READ_BUFFER,
+            lingering_time=0.0,  # _linger does it, within bounds
+        )
+        self.network = network
+        self._our_loop = loop
+        self._crowd, self._held, self._answers = crowd, held, answers
+        self._wire: asyncio.Transport | None = None
+        self._is_evicted = False
+        self._present: web.BaseRequest | None = None
+        self._clock: asyncio.Timeout | None = None
+        self._started = 0.0
+        self._refusal: ApiError | None = None
+        self._is_receiving = False
+        self._is_after_request = False
+        self._last_size = 0
+        self._write_clock: asyncio.TimerHandle | None = None
+
+    # --- the connection --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)
+        self._wire = transport
+        # Writing pauses whenever the kernel does not take all: an answer is sent when it is out of this process.
+        transport.set_write_buffer_limits(high=0)
+        if self._is_evicted:
+            transport.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._crowd.remove(self)
+        self._held.drop(self)
+        self._stop_write_clock()
+        self._present = None
+        super().connection_lost(exc)
+        self._messages.clear()  # each refers to this connection, which would keep all of them until a collection
+
+    def evict(self) -> None:
+        """Close. Bytes that the client did not read are thrown away: they would keep the connection open."""
+        self._is_evicted = True
+        if self._wire is not None:
+            self._wire.abort() if self._wire.get_write_buffer_size() else self._wire.close()
+
+    # --- what comes in ---------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return  # nobody will read it
+        if data:
+            data = self._count(data)
+        before = self._request_count
+        super().data_received(data)
+        if self._clock is not None and self._present is not None:
+            self._note_progress(self._present, is_broken=self._request_count > before)
+
+    def _count(self, data: bytes) -> bytes:
+        """Note what is held now; returns what is to be parsed."""
+        if self._is_after_request and self._present is None:
+            # All before is answered, so there is at most the end of the latest piece.
+            self._held.at_most(self, self._last_size)
+            self._is_after_request = False
+        self._last_size = len(data)
+        self._is_receiving = True
+        self._held.add(self, len(data))
+        self._is_receiving = False
+        return data if self._refusal is None else data[:_LONGEST_START]
+
+    def _note_progress(self, request: web.BaseRequest, *, is_broken: bool) -> None:
+        assert self._clock is not None
+        if request.content.is_eof():
+            return  # and so has _body_is_complete been called
+        if is_broken:
+            # The parser has gone on to another message, which is its complaint: this body will never be complete.
+            self._refuse(ApiError(400, "bad_body", "the body cannot be read: it is not framed as its headers say"))
+        elif not self._clock.expired():
+            self._clock.reschedule(self._started + BODY_SECONDS + request.content.total_bytes / BODY_RATE)
+
+    @property
+    def may_be_refused(self) -> bool:
+        if self._present is None or self._clock is not None:
+            return True
+        return self._held.of(self) - size_on_the_wire(self._present) > _MOST_AHEAD
+
+    def refuse(self) -> None:
+        """Memory is needed."""
+        message = "the worker holds too many unfinished bodies. Send the request again later."
+        self._refuse(ApiError(503, "too_many_bodies", message, retry_after=2.0))
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answer with this if there is a request to answer, and take nothing more in."""
+        self._refusal = error
+        if self._clock is not None:
+            if not self._clock.expired():
+                self._clock.reschedule(self._our_loop.time())
+        elif self._present is None and self._is_receiving:
+            self._our_loop.call_later(LINGER_SECONDS, self._cut_without_request)
+        elif self._wire is not None:
+            self._wire.abort()
+
+    def _cut_without_request(self) -> None:
+        if self._present is None and self._wire is not None:
+            self._wire.abort()
+
+    # --- a request -------------------------------------------------------------------------------
+
+    async def serve(self, request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
+        """Have a request answered. If its body is not complete in time, whatever it waits for is given up."""
+        self._present = request
+        self._crowd.busy(self)
+        refuse_packed(request)
+        if self._refusal is not None:
+            return error_response(self._refusal)  # raised, it would keep all frames, and their bodies, for a while
+        if request.content.is_eof():
+            return await handler(request)  # type: ignore[arg-type]
+        return await self._serve_unfinished(request, handler)
+
+    async def _serve_unfinished(self, request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
+        self._started = self._our_loop.time()
+        clock = asyncio.timeout_at(self._started + BODY_SECONDS)
+        try:
+            async with clock:
+                self._clock = clock
+                request.content.on_eof(partial(self._body_is_complete, clock))
+                return await handler(request)  # type: ignore[arg-type]
+        except TimeoutError:
+            if not clock.expired():
+                raise
+        finally:
+            self._clock = None
+        return self._late(request)
+
+    def _body_is_complete(self, clock: asyncio.Timeout) -> None:
+        if self._clock is clock:
+            self._clock = None
+            if not clock.expired():
+                clock.reschedule(None)
+
+    def _late(self, request: web.BaseRequest) -> web.Response:
+        if self._refusal is None:
+            message = f"the body was not complete in time: {BODY_SECONDS:g} s, and 1 s for each {BODY_RATE} bytes"
+            self._refusal = ApiError(408, "body_timeout", message)
+        if request.writer.output_size == 0:
+            return error_response(self._refusal)
+        if self._wire is not None:
+            self._wire.abort()  # the answer has begun, and cannot be another one now
+        raise ConnectionResetError("a client did not complete its body")
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        if isinstance(resp, web.HTTPException):
+            resp = error_response(routing_error(request, resp))
+        is_unread = not request.content.is_eof()
+        if is_unread and not self._may_end_soon(request):
+            resp.force_close()
+        with self._answers.sending(resp) as resp:
+            resp, is_lost = await super().finish_response(request, resp, start_time)
+        self._end(request)
+        if is_unread and not is_lost:
+            await self._linger(request.content, is_last=not resp.keep_alive)
+        return resp, is_lost
+
+    def _may_end_soon(self, request: web.BaseRequest) -> bool:
+        """Whether the rest of a body that nobody has read is small enough to be waited for."""
+        length = request.headers.get("Content-Length", "")
+        is_small = length.isdecimal() and int(length) <= LINGER_BYTES
+        return is_small and self._refusal is None and "Expect" not in request.headers
+
+    def _end(self, request: web.BaseRequest) -> None:
+        self._present = None
+        self._is_after_request = True
+        self._held.release(self, size_on_the_wire(request))
+        self._crowd.idle(self)
+
+    async def _linger(self, body: StreamReader, *, is_last: bool) -> None:
+        """Read on, and forget it, until the client has its answer. What follows then is aiohttp's close."""
+        known, most = body.total_bytes, body.total_bytes + LINGER_BYTES
+        with suppress(TimeoutError, OSError, web.RequestPayloadError):
+            if is_last and self.transport is not None:
+                self.transport.write_eof()
+            async with asyncio.timeout(LINGER_SECONDS):
+                while known < most and self.transport is not None and not body.is_eof():
+                    await body.readany()
+                    self._held.release(self, body.total_bytes - known)
+                    known = body.total_bytes
 
     def handle_error(
         self,
@@ -25,6 +270,8 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         super().handle_error(request, status, exc, message)  # which logs it, and raises if it is too late to answer
+        if exc is not None:
+            exc.__traceback__ = None  # a cycle, which would keep the bytes that were parsed until a collection
         kind = "bad_request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal"
         # The message shows the client's bytes, over several lines, with a mark below the wrong one.
         text = " ".join((message or HTTPStatus(status).description or HTTPStatus(status).phrase).split())
@@ -32,9 +279,20 @@ class Connection(web.RequestHandler):
         response.force_close()
         return response
 
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        if isinstance(resp, web.HTTPException):
-            resp = error_response(routing_error(request, resp))
-        return await super().finish_response(request, resp, start_time)
+    # --- what goes out ---------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        assert self._wire is not None  # it writes
+        self._crowd.stuck(self, self._our_loop.time())
+        self._write_clock = self._our_loop.call_later(SLOWEST_READER, self._wire.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._crowd.moving(self)
+        self._stop_write_clock()
+
+    def _stop_write_clock(self) -> None:
+        if self._write_clock is not None:
+            self._write_clock.cancel()
+            self._write_clock = None

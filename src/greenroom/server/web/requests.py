@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
+from .bodies import read_all
 from .schema import ApiError, encode
 
 __all__ = ["json_response", "read_body", "read_query"]
@@ -23,7 +24,7 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
     if request.content_type != "application/json":
         message = f"the body is {request.content_type}; send JSON, with the header Content-Type: application/json"
         raise ApiError(415, "not_json", message)
-    body = await request.read()
+    body = await read_all(request)
     try:
         body.decode()
         return msgspec.json.decode(body, type=kind)

@@ -14,8 +14,12 @@ from yarl import URL
 
 from ...settings import ServerOptions
 from . import openapi
+from .answers import LARGE_ANSWERS, LargeAnswers
+from .bodies import expect_later
+from .connections import Crowd, HeldBytes
 from .errors import answer_errors
 from .guard import Guard
+from .listener import Listener
 from .operations import Operation, routes_of
 from .protocol import Connection
 from .schema import encode
@@ -23,31 +27,44 @@ from .schema import encode
 __all__ = ["HttpServer", "listen"]
 
 BACKLOG = 1024
-IDLE_CONNECTION = 75.0
-"""Seconds that a connection may take for its first request, headers and all, or be idle between two."""
 LAST_ANSWERS = 2.0
 """Seconds that answers under way may take when everything else has ended."""
+MOST_HELD = 32 * 1024 * 1024
+"""Bytes of all requests that are not answered yet; but four of the largest bodies always fit."""
+SOCKET_BUFFERS = {socket.SO_RCVBUF: 64 * 1024, socket.SO_SNDBUF: 256 * 1024}
+"""Bytes that the kernel may keep of each connection: by itself it goes up to some megabytes. What has come in is read
+at one go, so the former is also what one connection can send in a turn of the event loop."""
 _CLIENTS_FAULTS = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ``OSError``."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    for buffer, size in SOCKET_BUFFERS.items():  # its connections inherit them
+        sock.setsockopt(socket.SOL_SOCKET, buffer, size)
+    return sock
 
 
 class HttpServer:
     """Serves operations on a socket, until it is closed."""
 
-    def __init__(self, operations: Iterable[Operation], sock: socket.socket, options: ServerOptions) -> None:
+    def __init__(
+        self, operations: Iterable[Operation], sock: socket.socket, options: ServerOptions, most_connections: int
+    ) -> None:
         self._sock = sock
+        self._crowd = Crowd(most_connections)
+        self._held = HeldBytes(max(MOST_HELD, 4 * options.max_request_bytes))
+        self._answers = LargeAnswers()
         operations = list(operations)
         self._document = encode(openapi.document(operations))
         open_paths = frozenset(op.path for op in operations if op.is_open)
         host = str(sock.getsockname()[0])
         guard = Guard(host=host, token=options.token, open_paths=open_paths, rate_limit=options.rate_limit)
         app = web.Application(middlewares=[answer_errors, guard.check], client_max_size=options.max_request_bytes)
-        app.add_routes([*routes_of(operations), web.get("/openapi.json", self._show_document)])
+        document = web.get("/openapi.json", self._show_document, expect_handler=expect_later)
+        app[LARGE_ANSWERS] = self._answers
+        app.add_routes([*routes_of(operations), document])
         logging.getLogger("aiohttp.server").addFilter(_is_ours)
         # A handler is cancelled when its client goes: a job that nobody would learn of must not start.
         self._runner = web.AppRunner(
@@ -55,7 +72,7 @@ class HttpServer:
             handler_cancellation=True,
             shutdown_timeout=LAST_ANSWERS,
         )
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener | None = None
 
     async def _show_document(self, request: web.Request) -> web.Response:
         return web.Response(body=self._document, content_type="application/json")
@@ -69,22 +86,37 @@ class HttpServer:
         await self._runner.setup()
         manager = self._runner.server
         assert manager is not None  # it is set up
+        _serve_by_connection(manager)
         loop = asyncio.get_running_loop()
 
-        def connection() -> Connection:
-            # None switches it off, whatever its type says.
-            quiet: Any = None
-            return Connection(manager, loop=loop, access_log=quiet, keepalive_timeout=IDLE_CONNECTION)
+        def connection(network: str) -> Connection:
+            return Connection(
+                manager, network=network, crowd=self._crowd, held=self._held, answers=self._answers, loop=loop
+            )
 
-        # What aiohttp calls a site does the same with a protocol of its own.
-        self._listener = await loop.create_server(connection, sock=self._sock, backlog=BACKLOG)
+        self._listener = Listener(self._sock, self._crowd, connection)
+        self._listener.start()
 
     async def close(self) -> None:
         """Finish the answers that are under way, and stop."""
         if self._listener is not None:
-            self._listener.close()
+            await self._listener.close()
         await self._runner.cleanup()
         self._sock.close()
+
+
+def _serve_by_connection(manager: web.Server) -> None:
+    """Have each request pass its connection first, before it has a route. Errors there have the API's form, too."""
+    answer: Any = manager.request_handler
+
+    async def by_connection(request: Any) -> web.StreamResponse:
+        connection: Any = request.protocol
+        return await connection.serve(request, answer)  # type: ignore[no-any-return]
+
+    async def handle(request: Any) -> web.StreamResponse:
+        return await answer_errors(request, by_connection)
+
+    manager.request_handler = handle
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

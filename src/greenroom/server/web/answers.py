@@ -1,0 +1,85 @@
+"""Large answers: sent in slices, and few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
+
+from .errors import error_response
+from .schema import ApiError
+
+__all__ = ["LARGE_ANSWERS", "LargeAnswers"]
+
+SLICE = 128 * 1024
+"""Bytes that are handed to the transport at a time: what it cannot send at once it copies, and keeps."""
+MOST_BYTES = 256 * 1024 * 1024
+"""Bytes of all large answers that are being sent. One is always sent, whatever its size."""
+
+
+class LargeAnswers:
+    """Those that are being sent."""
+
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self._most = most
+        self._bytes = 0
+        self._one_at_a_time = asyncio.Semaphore()
+
+    @asynccontextmanager
+    async def making(self, size: int) -> AsyncIterator[None]:
+        """One at a time may be made, and none for which there is no room: raises :class:`ApiError` then.
+
+        Sent in the same turn of the event loop, it is counted before the next one is made.
+        """
+        async with self._one_at_a_time:
+            if not self._has_room(size):
+                raise self._no_room()
+            yield
+
+    @contextmanager
+    def sending(self, response: web.StreamResponse) -> Iterator[web.StreamResponse]:
+        """The answer as it is to be sent: itself, or 503 if there are too many large ones."""
+        body = response.body if isinstance(response, web.Response) and not response.prepared else None
+        if not isinstance(response, web.Response) or not isinstance(body, bytes) or len(body) <= SLICE:
+            yield response
+        elif not self._has_room(len(body)):
+            yield error_response(self._no_room())
+        else:
+            response.body = _Sliced(body, content_type=response.content_type)
+            self._bytes += len(body)
+            try:
+                yield response
+            finally:
+                self._bytes -= len(body)
+
+    def _has_room(self, size: int) -> bool:
+        return not self._bytes or self._bytes + size <= self._most
+
+    def _no_room(self) -> ApiError:
+        message = f"the answer is large, and {self._bytes} bytes of others are being sent. Ask again later."
+        return ApiError(503, "too_many_answers", message, retry_after=5.0)
+
+
+LARGE_ANSWERS = web.AppKey("large_answers", LargeAnswers)
+
+
+class _Sliced(Payload):
+    """A body that goes out as fast as the client reads it."""
+
+    def __init__(self, value: bytes, *, content_type: str) -> None:
+        super().__init__(value, content_type=content_type)
+        self._size = len(value)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        data: bytes = self._value
+        return data.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        whole = memoryview(self._value)
+        for start in range(0, len(whole), SLICE):
+            await writer.write(whole[start : start + SLICE])
+            await asyncio.sleep(0)  # a client that reads fast would keep all others waiting

@@ -1,0 +1,73 @@
+"""Bodies of requests: never unpacked, read within a size and a time, and refused before they are read."""
+
+from __future__ import annotations
+
+from aiohttp import HttpVersion11, web
+
+from .schema import ApiError
+
+__all__ = ["BODY_RATE", "BODY_SECONDS", "expect_later", "read_all", "refuse_packed", "size_on_the_wire"]
+
+BODY_SECONDS = 10.0
+"""Seconds for a body, from its headers."""
+BODY_RATE = 64 * 1024
+"""Bytes of a body that give it one more second."""
+
+
+def refuse_packed(request: web.BaseRequest) -> None:
+    """Raise :class:`ApiError` for a body with an encoding: a megabyte could be a gigabyte of work.
+
+    ``identity`` is no encoding. Of transfer codings, ``chunked`` alone is undone here.
+    """
+    for header, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+        if header in request.headers:
+            _refuse_codings(header, request.headers.getall(header), plain)
+
+
+def _refuse_codings(header: str, values: list[str], plain: str) -> None:
+    codings = [coding.strip() for coding in ",".join(values).split(",")]
+    packed = ", ".join(coding for coding in codings if coding.lower() not in ("", plain))
+    if packed:
+        shown = packed.encode("ascii", "backslashreplace").decode()
+        message = f"the body cannot be read: it is encoded ({header}: {shown}). Send it without that encoding."
+        raise ApiError(415, "encoded_body", message)
+
+
+async def expect_later(request: web.Request) -> None:
+    """Check the ``Expect`` header. The client is told to go on when its body is to be read, and not before."""
+    if request.version == HttpVersion11 and not _waits(request):
+        raise web.HTTPExpectationFailed(text=f"Unknown Expect: {request.headers['Expect']}")
+
+
+async def read_all(request: web.Request) -> bytes:
+    """Read a body. Raises :class:`ApiError` if it is too large: at once, if it says so."""
+    most = request.client_max_size
+    if (request.content_length or 0) > most:
+        raise _too_large(most)
+    if _waits(request) and not request.content.is_eof():
+        await _tell_to_go_on(request)
+    body = bytearray()
+    while part := await request.content.readany():
+        body += part
+        if len(body) > most:
+            raise _too_large(most)
+    return bytes(body)
+
+
+def size_on_the_wire(request: web.BaseRequest) -> int:
+    """About how many bytes the client has sent for a request so far."""
+    headers = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
+    return len(request.method) + len(request.raw_path) + 13 + headers + request.content.total_bytes
+
+
+def _waits(request: web.BaseRequest) -> bool:
+    return request.version == HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue"
+
+
+async def _tell_to_go_on(request: web.Request) -> None:
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # by which aiohttp knows whether the answer has begun
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, "too_large", f"the body is too large: it may have {most} bytes (max_request_bytes)")

@@ -1,0 +1,52 @@
+"""All that is used of aiohttp beside its documented interface: a version that changes it must not go unnoticed.
+
+What it does is tested in ``test_server_bodies``; here stand the names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+import pytest
+from aiohttp import web
+from aiohttp.payload import Payload
+
+from greenroom.server.web.answers import LargeAnswers
+from greenroom.server.web.connections import Crowd, HeldBytes
+from greenroom.server.web.protocol import Connection
+
+OVERRIDDEN = ["connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing", "handle_error"]
+
+
+@pytest.mark.parametrize("name", [*OVERRIDDEN, "finish_response"])
+def test_each_method_that_is_replaced_is_there_and_takes_the_same(name: str) -> None:
+    theirs, ours = (inspect.signature(getattr(kind, name)) for kind in (web.RequestHandler, Connection))
+    assert list(theirs.parameters) == list(ours.parameters)
+    is_async = [inspect.iscoroutinefunction(getattr(kind, name)) for kind in (web.RequestHandler, Connection)]
+    assert is_async == [name == "finish_response"] * 2
+
+
+async def test_a_connection_has_what_is_used_of_it() -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response()
+
+    manager = web.Server(handler)
+    assert manager.request_handler is handler
+    connection = Connection(
+        manager,
+        network="a",
+        crowd=Crowd(10),
+        held=HeldBytes(10),
+        answers=LargeAnswers(),
+        loop=asyncio.get_running_loop(),
+    )
+    assert connection._request_count == 0
+    assert len(connection._messages) == 0
+    # Whatever is not called so would be taken by no parser; a packed body is to come as it is.
+    parameters = inspect.signature(web.RequestHandler.__init__).parameters
+    assert {"auto_decompress", "read_bufsize", "lingering_time", "keepalive_timeout"} <= set(parameters)
+
+
+def test_a_payload_of_ours_is_complete() -> None:
+    assert Payload.__abstractmethods__ <= {"decode", "write"}
