@@ -15,8 +15,8 @@ __all__ = ["Limits", "apply_limits", "fds_needed", "limits_of"]
 
 _logger = logging.getLogger("greenroom")
 
-FDS_PER_PROCESS = 7
-"""Control and log socket, stdout, stderr, lifeline, pidfd; and one more while it is made or dumped."""
+FDS_PER_PROCESS = 8
+"""Control and log socket, stdout, stderr, lifeline, heartbeat page, pidfd; and one more while it is made or dumped."""
 FEWEST_CONNECTIONS = 32
 """So many are served even if the open files of some sessions are missing then."""
 _FDS_BESIDE = 150
@@ -54,8 +54,8 @@ def limits_of(fds: int | None, pool: PoolOptions, max_connections: int) -> Limit
 def apply_limits(pool: PoolOptions, server: ServerOptions) -> Limits:
     """Raise the soft limit on open files to the hard one, and log what it allows.
 
-    The supervisor holds about seven for each process, so that the usual soft limit of 1,024 ends at some
-    140 processes. It is that low for programs that use select(2), which this one does not.
+    The supervisor holds about eight for each process, so that the usual soft limit of 1,024 ends at some
+    120 processes. It is that low for programs that use select(2), which this one does not.
     """
     limits = limits_of(_raised(), pool, server.max_connections)
     extra = log_fields("limits", connections=limits.connections, sessions=limits.sessions, fds=limits.fds)
