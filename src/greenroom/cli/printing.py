@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from typing import Any
 
 import typer
 
+from ..wire.cuts import clean
+from .text import as_json as text_as_json
 from .text import harmless
 
 __all__ = ["as_json", "print_json", "tell", "working"]
@@ -39,8 +40,7 @@ def working(on: str) -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """One object on stdout; dataclasses become objects."""
-    json.dump(as_json(value), sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
+    typer.echo(text_as_json(as_json(value)))
 
 
 def as_json(value: Any) -> Any:
@@ -55,4 +55,4 @@ def as_json(value: Any) -> Any:
         return [as_json(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "infinity" if value > 0 else None
-    return str(value) if isinstance(value, Path) else value
+    return clean(str(value)) if isinstance(value, (str, Path)) else value
