@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -48,8 +49,36 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         async with asyncio.timeout(TEST_TIMEOUT):
             await pyfuncitem.obj(**arguments)
 
-    asyncio.run(bounded())
+    with asyncio.Runner(loop_factory=TestLoop) as runner:
+        try:
+            runner.run(bounded())
+        finally:
+            runner.run(_close_ended_subprocesses(runner.get_loop()))
     return True
+
+
+class TestLoop(asyncio.SelectorEventLoop):
+    """Remembers its subprocesses."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subprocesses: list[asyncio.SubprocessTransport] = []
+
+    async def subprocess_exec(self, *arguments: Any, **options: Any) -> Any:
+        made = await super().subprocess_exec(*arguments, **options)
+        self.subprocesses.append(made[0])
+        return made
+
+
+async def _close_ended_subprocesses(loop: asyncio.AbstractEventLoop) -> None:
+    """Close what is open of subprocesses that have ended: their pipes may end later, and outlive the loop."""
+    assert isinstance(loop, TestLoop)
+    for subprocess in loop.subprocesses:
+        if subprocess.get_returncode() is not None:
+            subprocess.close()
+    await asyncio.sleep(0)  # for the pipes to be told
 
 
 @pytest.fixture
