@@ -12,13 +12,14 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
-from greenroom.system import prctl
+from greenroom.system import prctl, proc
 
 TEST_TIMEOUT = 240.0
 """Seconds: generous, as all deadlines of tests are. It ends a test that hangs, and measures nothing."""
@@ -102,6 +103,13 @@ app = greenroom.App()
 """
 
 
+@pytest.fixture(autouse=True, scope="module")
+def frozen() -> None:
+    """Take what is there before a file's tests out of the collection after each, which took 0.1 s for it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_over() -> Iterator[None]:
     """After each test: no process, no zombie, no fd and no thread more than before."""
@@ -143,18 +151,12 @@ def _fds() -> dict[int, str]:
 
 def _children() -> set[int]:
     """All descendants of this process, zombies included."""
-    parents = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                fields = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            parents[int(name)] = int(fields[1])
-    found, border = set[int](), {os.getpid()}
+    found, border = set[int](), [os.getpid()]
     while border:
-        border = {pid for pid, parent in parents.items() if parent in border}
-        found |= border
+        with suppress(OSError):  # gone by now
+            children = proc.children(border.pop())
+            found.update(children)
+            border += children
     return found
 
 
