@@ -20,7 +20,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = "scripts.run_tests"
-COUNTS_FILE = "GREENROOM_TEST_COUNTS"
 AT_A_TIME = 2 * len(os.sched_getaffinity(0))  # most tests wait for something, rather than compute
 
 SHARING = ["--alone", "no", "-n", str(AT_A_TIME), "--dist", "loadfile"]
@@ -45,8 +44,9 @@ def main(arguments: list[str]) -> int:
 def run(arguments: list[str], counts: Counter[str]) -> int:
     """Run pytest once, and add up its results; returns its exit code."""
     with tempfile.NamedTemporaryFile() as file:
-        command = [sys.executable, "-m", "pytest", "-p", PLUGIN, *arguments]
-        code = wait(subprocess.Popen(command, cwd=ROOT, env={**os.environ, COUNTS_FILE: file.name}))
+        # By an option: the tests' own workers would refuse a variable that they do not know.
+        command = [sys.executable, "-m", "pytest", "-p", PLUGIN, "--counts", file.name, *arguments]
+        code = wait(subprocess.Popen(command, cwd=ROOT))
         counts.update(json.loads(file.read() or "{}"))
     return code
 
@@ -71,6 +71,7 @@ def told(counts: Counter[str]) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--counts", metavar="FILE", help="write to FILE how many tests passed, failed and so on")
     parser.addoption("--alone", choices=("yes", "no"), help="run the tests that need the machine alone, or the others")
 
 
@@ -84,10 +85,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=others)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     kinds = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
     counts = {kind: len(terminalreporter.stats[kind]) for kind in kinds if terminalreporter.stats.get(kind)}
-    Path(os.environ[COUNTS_FILE]).write_text(json.dumps(counts))
+    Path(config.getoption("counts")).write_text(json.dumps(counts))
 
 
 if __name__ == "__main__":

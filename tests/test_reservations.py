@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from faults.stage import PLAIN, Stage, assert_recovered, starting, steady
-from support import eventually, idle_pids, kill, wait_for_file, zygote_pid
+from support import DEADLINE, eventually, idle_pids, kill, wait_for_file, zygote_pid
 
 from greenroom import Accept, GreenroomError, Job, LaunchError, NoCapacity, OptionError, ProcessPool, Reject
 from greenroom.pool.events import ProcessChanged
@@ -94,7 +94,7 @@ async def test_each_change_of_a_process_is_told_with_the_job_that_it_is_for(make
         changes: list[ProcessChanged] = []
         pool.subscribe(lambda event: changes.append(event) if isinstance(event, ProcessChanged) else None)
         (await pool.reserve(Job("offered"))).release()
-        await (await pool.launch(Job("ordered"), timeout=20)).wait()
+        await (await pool.launch(Job("ordered"), timeout=DEADLINE)).wait()
         await assert_recovered(pool, 1)
     told = {(change.before, change.after): change.job_id for change in changes}
     assert told["idle", "reserved"] == "offered"
@@ -107,13 +107,13 @@ async def test_nothing_idle_is_turned_down_at_once_unless_it_may_wait(make_app: 
         with pytest.raises(NoCapacity) as turned_down:
             await pool.reserve()
         assert turned_down.value.reason == "warming"
-        reservation = await pool.reserve(timeout=20)
+        reservation = await pool.reserve(timeout=DEADLINE)
         report = await reservation.launch().wait()
         assert (report.outcome, report.launch_type) == ("succeeded", "cold")
 
 
 async def test_what_cannot_be_warm_in_time_is_turned_down_at_once(make_app: MakeApp) -> None:
-    app = make_app(ECHO + "\n@app.prewarm\ndef prewarm(proc):\n    time.sleep(0.5)\n")
+    app = make_app(ECHO + "\n@app.prewarm\ndef prewarm(proc):\n    time.sleep(2)\n")
     async with ProcessPool(app, num_idle_processes=1, max_idle_processes=1) as pool:
         await pool.reserve()
         with pytest.raises(NoCapacity, match="the next one takes") as turned_down:
@@ -177,7 +177,7 @@ async def test_S2_a_process_that_was_reserved_while_its_zygote_was_lost_is_idle_
         await eventually(lambda: pool.stats().zygote_pid not in (None, lost), "replacement of the zygote")
         reservation.release()
         assert kept in idle_pids(pool)
-        again = [await pool.reserve(timeout=20), await pool.reserve(timeout=20)]
+        again = [await pool.reserve(timeout=DEADLINE), await pool.reserve(timeout=DEADLINE)]
         assert kept in {other.pid for other in again}
         await pool.reload()  # now its code is old
         for other in again:
@@ -190,7 +190,7 @@ async def test_P3_closing_while_processes_are_reserved(make_app: MakeApp, kill_i
     pool = ProcessPool(make_app(ECHO), num_idle_processes=2)
     await pool.start()
     reservation = await pool.reserve()
-    waiting = asyncio.create_task(pool.reserve(timeout=20))
+    waiting = asyncio.create_task(pool.reserve(timeout=DEADLINE))
     await pool.aclose(kill=kill_it)
     with pytest.raises(LaunchError):
         reservation.launch()
@@ -201,7 +201,7 @@ async def test_P3_closing_while_processes_are_reserved(make_app: MakeApp, kill_i
 async def test_S5_an_offer_that_waits_when_the_pool_ends_is_turned_down(make_app: MakeApp, is_drained: bool) -> None:
     held = PLAIN + '\n@app.prewarm\nasync def prewarm(proc):\n    await on_stage("prewarm")\n'
     async with Stage(make_app) as stage, ProcessPool(stage.app(held), num_idle_processes=0) as pool:
-        waiting = asyncio.create_task(pool.reserve(timeout=20))
+        waiting = asyncio.create_task(pool.reserve(timeout=DEADLINE))
         await stage.next("prewarm")
         if is_drained:
             await pool.drain(0.1)
@@ -233,7 +233,7 @@ async def test_an_app_without_a_request_function_takes_everything(make_app: Make
 
 
 async def test_the_app_accepts_in_the_process_that_the_job_gets(make_app: MakeApp) -> None:
-    async with ProcessPool(make_app(ASKED), num_idle_processes=1) as pool:
+    async with ProcessPool(make_app(ASKED), num_idle_processes=1, request_timeout=50) as pool:
         reservation = await pool.reserve("answer", source="test")
         verdict = await reservation.ask()
         assert isinstance(verdict, Accept)
@@ -261,7 +261,7 @@ async def test_the_app_accepts_in_the_process_that_the_job_gets(make_app: MakeAp
 async def test_W4_a_request_that_is_turned_down_costs_nothing_else(
     make_app: MakeApp, metadata: object, reason: str, survives: bool
 ) -> None:
-    async with ProcessPool(make_app(ASKED), **steady(1)) as pool:
+    async with ProcessPool(make_app(ASKED), **steady(1), request_timeout=50) as pool:
         reservation = await pool.reserve(metadata)
         kept = reservation.pid
         verdict = await reservation.ask()
@@ -271,7 +271,7 @@ async def test_W4_a_request_that_is_turned_down_costs_nothing_else(
         # It is idle again, or has gone as surplus; or it did not survive.
         ends = [report.reason for report in pool.recent_reports if report.pid == kept]
         assert (kept in idle_pids(pool) or ends == ["idle_expired"]) is survives
-        assert (await pool.launch("fine", timeout=20)).launch_type == "warm"
+        assert (await pool.launch("fine", timeout=DEADLINE)).launch_type == "warm"
 
 
 async def test_offers_that_come_to_nothing_raise_no_idle_target(make_app: MakeApp) -> None:
@@ -279,10 +279,10 @@ async def test_offers_that_come_to_nothing_raise_no_idle_target(make_app: MakeAp
     options = {"num_idle_processes": 1, "max_idle_processes": 20, "max_concurrent_prewarms": 20}
     async with ProcessPool(make_app(slow), **options) as pool:
         for _ in range(30):
-            assert isinstance(await (await pool.reserve(False, timeout=20)).ask(), Reject)
-            (await pool.reserve(timeout=20)).release("it went to another worker")
+            assert isinstance(await (await pool.reserve(False, timeout=DEADLINE)).ask(), Reject)
+            (await pool.reserve(timeout=DEADLINE)).release("it went to another worker")
         assert pool.stats().idle_target == 1
-        orders = [asyncio.create_task(pool.reserve(True, timeout=20)) for _ in range(20)]
+        orders = [asyncio.create_task(pool.reserve(True, timeout=DEADLINE)) for _ in range(20)]
         handles = [reservation.launch() for reservation in await asyncio.gather(*orders)]
         assert pool.stats().idle_target > 1  # those that were ordered do
         for handle in handles:
@@ -305,7 +305,7 @@ async def test_W4_a_request_function_that_hangs_loses_its_process(make_app: Make
 
 async def test_W4_whoever_asks_and_goes_leaves_no_process_with_a_stranger_in_it(make_app: MakeApp) -> None:
     hangs = PLAIN + '\n@app.request\nasync def request(request):\n    await on_stage("asked")\n'
-    async with Stage(make_app) as stage, ProcessPool(stage.app(hangs), **steady(1), request_timeout=20) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(hangs), **steady(1), request_timeout=50) as pool:
         reservation = await pool.reserve("hang")
         kept = reservation.pid
         asking = asyncio.create_task(reservation.ask())
@@ -319,7 +319,7 @@ async def test_W4_whoever_asks_and_goes_leaves_no_process_with_a_stranger_in_it(
 
 async def test_a_job_cannot_be_ordered_while_the_app_is_asked(make_app: MakeApp) -> None:
     asked = PLAIN + '\n@app.request\nasync def request(request):\n    return await on_stage("asked") == "yes"\n'
-    async with Stage(make_app) as stage, ProcessPool(stage.app(asked), **steady(1), request_timeout=20) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(asked), **steady(1), request_timeout=50) as pool:
         reservation = await pool.reserve()
         asking = asyncio.create_task(reservation.ask())
         visit = await stage.next("asked")
@@ -335,7 +335,7 @@ async def test_a_job_cannot_be_ordered_while_the_app_is_asked(make_app: MakeApp)
 async def test_P9_an_order_that_comes_with_the_rejection_starts_nothing_and_takes_no_slot(
     make_app: MakeApp, metadata: object
 ) -> None:
-    async with ProcessPool(make_app(ASKED), **steady(1), max_jobs=1) as pool:
+    async with ProcessPool(make_app(ASKED), **steady(1), request_timeout=50, max_jobs=1) as pool:
         reservation = await pool.reserve(metadata)
         asking = asyncio.create_task(reservation.ask())
         await asyncio.sleep(0)
@@ -348,14 +348,14 @@ async def test_P9_an_order_that_comes_with_the_rejection_starts_nothing_and_take
 
 
 async def test_a_final_rejection_says_so(make_app: MakeApp) -> None:
-    async with ProcessPool(make_app(ASKED), num_idle_processes=1) as pool:
+    async with ProcessPool(make_app(ASKED), num_idle_processes=1, request_timeout=50) as pool:
         verdict = await (await pool.reserve("final")).ask()
         assert isinstance(verdict, Reject)
         assert (verdict.reason, verdict.final) == ("closed for good", True)
 
 
 async def test_with_spawn_the_first_process_tells_of_the_request_function(make_app: MakeApp) -> None:
-    async with ProcessPool(make_app(ASKED), num_idle_processes=1, start_method="spawn") as pool:
+    async with ProcessPool(make_app(ASKED), num_idle_processes=1, request_timeout=50, start_method="spawn") as pool:
         assert pool.has_request
         assert isinstance(await (await pool.reserve(False)).ask(), Reject)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import wave
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -72,10 +71,11 @@ class Line:
         oversleeping of each wait never adds up.
         """
         step = FRAME_SECONDS / self.speed
-        began = time.monotonic()
+        clock = asyncio.get_running_loop().time
+        began = clock()
         for number, frame in enumerate(frames_of(self.samples, self.seconds), start=1):
             due = began + number * step
             # Sleeps even when late: sleep(0) lets the process's other tasks run, heartbeats among them.
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            self.punctuality.note(time.monotonic() - due, allowed=step)
+            await asyncio.sleep(max(0.0, due - clock()))
+            self.punctuality.note(clock() - due, allowed=step)
             yield frame

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from support import DEADLINE
+
 __all__ = ["GREENROOM", "Told", "tell"]
 
 GREENROOM = str(Path(sys.executable).with_name("greenroom"))
-DEADLINE = 50.0
 
 
 class Told(NamedTuple):

@@ -206,6 +206,7 @@ async def entrypoint(ctx: JobContext): ...
         pool.subscribe(lambda event: reports.append(event.report) if isinstance(event, ProcessEnded) else None)
         with pytest.raises(NoCapacity):
             await pool.launch(order(), timeout=1.0)
+        await eventually(lambda: reports, "the report of a process that failed to warm")
         assert reports[0].reason == "prewarm_failed"
         assert "no weights" in reports[0].detail
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support import DEADLINE
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 60.0
 
 
 class Demo:
@@ -125,12 +125,10 @@ def test_demo_kills_a_call_an_idle_process_and_the_zygote() -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_demo_ends_its_worker(signum: int) -> None:
-    with demo("--calls", 3, "--idle", 2) as run:
+    with demo("--calls", 3, "--idle", 2, "--speed", 0.01) as run:  # half an hour, if it waited for its calls
         run.read_until(r"try, in another terminal")
-        interrupted_at = time.monotonic()
         run.process.send_signal(signum)
         assert run.finish() == 130, run.printed
-    assert time.monotonic() - interrupted_at < 10, "it waited for its calls"
     assert "Interrupted: 3 calls were ended with the worker." in run.printed
 
 

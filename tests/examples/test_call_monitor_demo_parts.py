@@ -1,12 +1,12 @@
 """The parts of the demo, and what it measures: the memory of calls that share a model."""
 
-import asyncio
 import io
 import re
 import subprocess
 
 import pytest
 from rich.console import Console
+from support import DEADLINE, eventually
 
 from examples.call_monitor.demo.closing import print_closing
 from examples.call_monitor.demo.director import Ending
@@ -22,17 +22,22 @@ from greenroom import ProcessPool
 async def test_model_is_shared_by_all_calls_and_costs_each_little() -> None:
     """A running call has its own copy of a small part of what it uses; the rest is the zygote's."""
     async with ProcessPool(f"{AGENT}:app", num_idle_processes=2) as pool:
-        handles = [await pool.launch({"caller": f"+{n}", "speed": 8.0}, timeout=30.0) for n in range(6)]
-        await asyncio.sleep(1.0)
+        handles = [await pool.launch({"caller": f"+{n}", "speed": 2.0}, timeout=DEADLINE) for n in range(6)]
         zygote = pool.stats().zygote_pid
         assert zygote is not None
         whole = measure(zygote)
+        # Early in a call, it has used little of anything.
+        await eventually(lambda: all(uses_a_third(handle.pid, whole) for handle in handles), "calls that use the model")
         calls = [measure(handle.pid) for handle in handles if handle.pid is not None]
         reports = [await handle.wait() for handle in handles]
     assert [report.outcome for report in reports] == ["succeeded"] * 6
     assert whole.resident > 50, "the model and its runtime are not loaded"
     assert max(call.private for call in calls) < whole.resident / 5
     assert min(call.resident for call in calls) > whole.resident / 3, "the calls do not use what is shared"
+
+
+def uses_a_third(pid: int | None, whole: Memory) -> bool:
+    return pid is not None and measure(pid).resident > whole.resident / 3
 
 
 def measure(pid: int) -> Memory:

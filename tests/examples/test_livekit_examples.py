@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from programs import Program
 from rooms.livekit_server import LiveKitServer
+from support import DEADLINE
 
 pytestmark = pytest.mark.alone
 
@@ -51,7 +52,7 @@ class Phone:
     async def record(self, room: str) -> dict[str, Any]:
         """What the agent has left of a call."""
         path = Path(self._environment["RECORDS"])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             while True:
                 lines = path.read_text().splitlines() if path.exists() else []
                 for record in map(json.loads, lines):

@@ -16,6 +16,7 @@ import pytest
 from openai.types.realtime import RealtimeServerEvent
 from programs import Program
 from pydantic import TypeAdapter
+from support import DEADLINE
 
 from examples.livekit.offline.chat import moment_of
 from examples.livekit.offline.conversation import Conversation, ItemError
@@ -181,7 +182,7 @@ class Line:
             await self.send("input_audio_buffer.append", audio=audio)
 
     async def until(self, kind: str) -> dict[str, Any]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             while True:
                 event: dict[str, Any] = await self._socket.receive_json()
                 SERVER_EVENT.validate_python(event)

@@ -133,6 +133,7 @@ async def test_J3_a_stalled_job_keeps_no_other_from_its_work(make_app: MakeApp) 
 # --- starved -------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone  # it takes a whole CPU from everybody else
 async def test_J3_a_job_that_is_starved_of_cpu_is_left_alone(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -80,11 +80,11 @@ MAKERS = {
 }
 COUNTS = {"family": 5, "reaper": 2}
 
-def leave(kinds):
+async def leave(kinds):
     for kind in kinds:
         MAKERS[kind]()
     while len(noted()) < sum(COUNTS.get(kind, 1) for kind in kinds):
-        time.sleep(0.001)
+        await asyncio.sleep(0.001)
 
 def noted():
     with open(LEDGER) as file:
@@ -96,7 +96,7 @@ async def entrypoint(ctx):
     JOB = ctx.job.id
     note("start", JOB)
     kinds, end = ctx.job.metadata
-    leave(kinds)
+    await leave(kinds)
     if end == "stay":
         await on_stage("job")
     elif end == "crash":

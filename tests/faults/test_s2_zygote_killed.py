@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from scarce_cpu import HOG, starved
 from stage import Stage, assert_recovered
-from support import eventually, is_gone, kill, wait_for_exit, wait_for_file, zygote_pid
+from support import DEADLINE, eventually, is_gone, kill, wait_for_exit, wait_for_file, zygote_pid
 
 from greenroom import AppLoadError, ExitReport, PoolClosed, ProcessPool
 from greenroom.system import proc
@@ -164,7 +164,7 @@ async def test_S2_killed_in_the_middle_of_a_burst_of_forks(make_app: MakeApp, af
         live = await pool.launch()
         visit = await stage.next("job")
         lost = zygote_pid(pool)
-        jobs = [pool.submit("quick", timeout=20.0) for _ in range(20)]
+        jobs = [pool.submit("quick", timeout=DEADLINE) for _ in range(20)]
         await eventually(lambda: len(stage.noted("start")) > after, "part of the burst")
         kill(lost)
         for job in jobs:
@@ -203,12 +203,12 @@ async def test_S2_killed_while_a_fork_is_held(make_app: MakeApp, tmp_path: Path,
     """Before the fork; after it, but before the answer; and with a child that has not armed its lifeline."""
     async with Stage(make_app) as stage:
         app, hold, held = held_app(stage, tmp_path, where)
-        async with pool_of(app, prewarm_timeout=3.0) as pool:
+        async with pool_of(app, prewarm_timeout=5.0) as pool:
             job = await pool.launch()
             visit = await stage.next("job")
             await eventually(lambda: pool.stats().idle == 2)
             hold.touch()
-            waiting = [pool.submit("quick", timeout=20.0) for _ in range(4)]
+            waiting = [pool.submit("quick", timeout=DEADLINE) for _ in range(4)]
             await wait_for_file(held)
             if where == "after_in_parent":  # the child is there by now, and unknown to the supervisor
                 await eventually(lambda: stage.noted("prewarmed"), "a child that nobody knows of")
@@ -235,7 +235,7 @@ async def test_S2_a_fork_that_hangs_in_the_zygote(make_app: MakeApp, tmp_path: P
             await eventually(lambda: pool.stats().idle == 2)
             lost = zygote_pid(pool)
             hold.touch()
-            waiting = [pool.submit("quick", timeout=20.0) for _ in range(3)]
+            waiting = [pool.submit("quick", timeout=DEADLINE) for _ in range(3)]
             await wait_for_file(held)
             hold.unlink()
             for each in waiting:
@@ -250,13 +250,13 @@ async def test_S2_a_fork_that_hangs_in_the_zygote(make_app: MakeApp, tmp_path: P
 async def test_S2_a_fork_that_hangs_in_the_child(make_app: MakeApp, tmp_path: Path) -> None:
     async with Stage(make_app) as stage:
         app, hold, held = held_app(stage, tmp_path, "after_in_child")
-        async with pool_of(app, prewarm_timeout=1.5) as pool:
+        async with pool_of(app, prewarm_timeout=4.0) as pool:
             job = await pool.launch()
             visit = await stage.next("job")
             await eventually(lambda: pool.stats().idle == 2)
             zygote = zygote_pid(pool)
             hold.touch()
-            waiting = pool.submit("quick", timeout=20.0), pool.submit("quick", timeout=20.0)
+            waiting = pool.submit("quick", timeout=DEADLINE), pool.submit("quick", timeout=DEADLINE)
             await wait_for_file(held)
             hold.unlink()
             for each in waiting:
@@ -280,7 +280,7 @@ async def test_S2_stopped(make_app: MakeApp) -> None:
         await eventually(lambda: pool.stats().idle == 1)
         kill(lost := zygote_pid(pool), signal.SIGSTOP)
         visits[first.id].order("7")
-        quick = [pool.submit("quick", timeout=20.0) for _ in range(3)]
+        quick = [pool.submit("quick", timeout=DEADLINE) for _ in range(3)]
         assert ended(await first.wait()) == ("failed", "exited", 7, None)
         for each in quick:
             assert ended(await each.wait()) == ("succeeded", "completed", 0, None)

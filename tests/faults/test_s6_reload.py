@@ -69,7 +69,7 @@ async def test_S6_new_code_that_does_not_load_or_warm(
 ) -> None:
     async with Stage(make_app) as stage:
         app = stage.app(OLD)
-        async with ProcessPool(app, num_idle_processes=2, prewarm_timeout=2.0) as pool:
+        async with ProcessPool(app, num_idle_processes=2, prewarm_timeout=4.0) as pool:
             job = await pool.launch("stay")
             visit = await stage.next("job")
             await eventually(lambda: pool.stats().idle == 2)

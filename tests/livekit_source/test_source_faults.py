@@ -475,7 +475,7 @@ async def request(request):
 
 
 async def test_W3_a_job_that_is_being_asked_about_is_not_accepted_any_more(make_app: MakeApp) -> None:
-    async with scene(make_app, "--request-timeout", "2", source=HELD_REQUEST) as at:
+    async with scene(make_app, "--request-timeout", "50", source=HELD_REQUEST) as at:
         line = await (await at.dispatcher.line()).ready()
         await line.ask(a_job("AJ_1"))
         visit = await at.stage.next("request")
@@ -523,7 +523,7 @@ async def request(request):
 
 
 async def test_W4_whatever_the_request_function_does_the_offer_is_answered(make_app: MakeApp) -> None:
-    async with scene(make_app, "--request-timeout", "0.5", source=ASKED) as at:
+    async with scene(make_app, "--request-timeout", "2", source=ASKED) as at:
         line = await (await at.dispatcher.line()).ready()
         for what in ("raises", "hangs", "nonsense", "untellable", "final"):
             answer = await line.offer(a_job(f"AJ_{what}", metadata=what))
@@ -569,7 +569,7 @@ async def test_W5_the_end_of_a_job_that_could_not_be_told_is_told_later(make_app
 
 
 async def test_W5_what_was_only_offered_or_accepted_is_void_and_nothing_stale_is_sent(make_app: MakeApp) -> None:
-    async with scene(make_app, "--request-timeout", "2", source=HELD_REQUEST) as at:
+    async with scene(make_app, "--request-timeout", "50", source=HELD_REQUEST) as at:
         line = await (await at.dispatcher.line()).ready()
         await line.ask(a_job("AJ_accepted"))
         (await at.stage.next("request")).order("go on")

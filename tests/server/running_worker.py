@@ -152,8 +152,8 @@ class RunningWorker:
         return await self.ask("POST", "/v1/jobs", json={"metadata": metadata, **order})
 
     async def start(self, metadata: Any = None, **order: Any) -> dict[str, Any]:
-        """Start a job that must start."""
-        answer = await self.post(metadata, **order)
+        """Start a job that must start, however late."""
+        answer = await self.post(metadata, **{"timeout": DEADLINE, **order})
         assert answer.status == 201, answer
         job: dict[str, Any] = answer.body
         return job

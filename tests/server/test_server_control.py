@@ -221,7 +221,7 @@ async def request(request):
     return request.source == "http" and request.job.metadata == "fine"
 """
     )
-    options = ["--num-idle-processes", "2", "--request-timeout", "0.2"]
+    options = ["--num-idle-processes", "2", "--request-timeout", "2"]
     async with RunningWorker(make_app(source), *options) as worker:
         for metadata, told in (("no", "turned it down"), ("raise", "no such caller"), ("hang", "did not answer")):
             answer = await worker.post(metadata)

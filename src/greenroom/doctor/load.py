@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from typing import IO, Any
 
 from ..errors import AppLoadError
@@ -68,7 +69,9 @@ def _run(app: str, timeout: float, log: IO[str]) -> Any:
                 os.close(fd)
         order = {"app": app, "token": token, "sys_path": [path or os.getcwd() for path in sys.path]}
         try:
-            process.communicate(json.dumps(order) + "\n", timeout)
+            _tell(process, order)
+            _await_begin(process, log, timeout)
+            process.wait(timeout)
         except subprocess.TimeoutExpired:
             stacks = _stacks(process, log)
             raise AppLoadError(
@@ -82,6 +85,22 @@ def _run(app: str, timeout: float, log: IO[str]) -> Any:
             undertaker.end_strays(token)  # what it had started, where it could not end that itself
         text = answer.read()
     return json.loads(text) if text else None
+
+
+def _tell(process: subprocess.Popen[str], order: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it has ended, which is told by its log
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+
+
+def _await_begin(process: subprocess.Popen[str], log: IO[str], timeout: float) -> None:
+    """Wait until it has come to the app, whose time begins then. Raises :class:`subprocess.TimeoutExpired`."""
+    give_up = time.monotonic() + timeout
+    while process.poll() is None and probe.BEGIN not in _from(0, log):
+        if time.monotonic() > give_up:
+            raise subprocess.TimeoutExpired(process.args, timeout)
+        time.sleep(0.01)
 
 
 def _stacks(process: subprocess.Popen[str], log: IO[str]) -> str:
