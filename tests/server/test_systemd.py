@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -107,6 +108,16 @@ async def test_every_phase_is_told(make_app: MakeApp, any_manager: Manager) -> N
             job.order("leave")
             assert await worker.ends() == 0
     assert "WATCHDOG=1" not in manager.told, "nobody has asked for that"
+
+
+async def test_the_name_of_an_app_is_one_status(make_app: MakeApp, manager: Manager, tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path / "a\nSTOPPING=1\n") + b"\xff.py"
+    shutil.copy(make_app(PLAIN).removesuffix(":app"), name)
+    async with RunningWorker(f"{os.fsdecode(name)}:app", **manager.environment()):
+        (loading,) = await manager.next()
+        assert loading.endswith("a STOPPING=1 \\udcff.py:app")
+        _, status = await manager.hears("READY=1")
+        assert status.startswith("STATUS=serving ")
 
 
 async def test_a_reload_is_told_with_its_time(make_app: MakeApp, manager: Manager) -> None:

@@ -71,7 +71,7 @@ def _measured(report: _Plain) -> Iterator[tuple[str, object]]:
     if report["peak_memory_mb"] is not None:
         yield "peak memory", f"{report['peak_memory_mb']:.1f} MiB"
     if report["log_records_dropped"]:
-        yield "dropped", f"{report['log_records_dropped']} log lines, or cut"
+        yield "dropped or cut", f"{report['log_records_dropped']} log lines"
     if report["descendants_killed"]:
         yield "left behind", f"{report['descendants_killed']} processes, killed"
     if report["result_dropped"]:

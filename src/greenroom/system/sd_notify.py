@@ -26,8 +26,10 @@ class Channel:
 
     def send(self, *lines: str) -> None:
         """Tell it. Raises ``OSError``, a timeout included."""
+        # A line break in a text, such as the name of an app, must not begin an assignment of its own.
+        text = "\n".join(line.replace("\n", " ") for line in lines)
         # By address each time: after the manager was started anew, a connection would lead nowhere.
-        self._socket.sendto("\n".join(lines).encode(), self._address)
+        self._socket.sendto(text.encode("utf-8", "backslashreplace"), self._address)
 
     def close(self) -> None:
         self._socket.close()
