@@ -16,7 +16,7 @@ from support import eventually, kill
 
 from greenroom.system import proc, stackdump
 
-__all__ = ["HOG", "confine", "has_run_dry", "monopoly", "starved", "without_stacks"]
+__all__ = ["HOG", "confine", "has_run_dry", "monopoly", "require_a_second_cpu", "starved", "without_stacks"]
 
 # Started by the zygote: the kernel weighs processes of one session against each other, and then sessions.
 HOG = """
@@ -36,7 +36,7 @@ def start_hog():
 @contextmanager
 def monopoly(cpu: int) -> Iterator[None]:
     """A CPU that is busy with a realtime process, which leaves a twentieth of it to all others."""
-    _require_a_second_cpu()
+    require_a_second_cpu()
     source = "import os, sys; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)); print(flush=True)\n"
     command = ["taskset", "--cpu-list", str(cpu), sys.executable, "-c", f"{source}while True: pass"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -56,7 +56,7 @@ def confine(pid: int, cpus: set[int]) -> None:
 @contextmanager
 def starved(pid: int, hog: int) -> Iterator[None]:
     """A process that gets no CPU: on the one that it has, another comes before it."""
-    _require_a_second_cpu()
+    require_a_second_cpu()
     cpus = os.sched_getaffinity(0)
     for each in (pid, hog):
         os.sched_setaffinity(each, {max(cpus)})
@@ -104,6 +104,6 @@ def _is_asked(pid: int) -> bool:
     return bool(int(lines["SigPnd"], 16) & 1 << (stackdump.SIGNAL - 1))
 
 
-def _require_a_second_cpu() -> None:
+def require_a_second_cpu() -> None:
     if os.geteuid() != 0 or len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs to be root, and to have a second CPU")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 from collections.abc import Callable
 
 import pytest
-from scarce_cpu import HOG, starved, without_stacks
+from scarce_cpu import HOG, require_a_second_cpu, starved, without_stacks
 from stage import Stage
 from support import eventually
 
@@ -163,6 +164,41 @@ def preload():
         async with ProcessPool(make_app(source), num_idle_processes=1):
             pass
     assert not caplog.records
+
+
+ENDS_LATE = r"""
+import hashlib, subprocess
+HOG = "import os, time; os.nice(-20); end = time.monotonic() + 2\nprint(flush=True)\nwhile time.monotonic() < end: pass"
+
+def end_when_told():
+    tid = threading.get_native_id()
+    os.sched_setaffinity(tid, {CPU})
+    os.setpriority(os.PRIO_PROCESS, tid, 19)
+    begun.set()
+    told.wait()
+    end = time.thread_time() + 0.03
+    while time.thread_time() < end:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 10000)  # a while without the GIL
+
+@app.preload
+def preload():
+    global begun, told
+    begun, told = threading.Event(), threading.Event()
+    threading.Thread(target=end_when_told).start()
+    begun.wait()
+    hog = subprocess.Popen([sys.executable, "-c", HOG], stdout=subprocess.PIPE,
+                           preexec_fn=lambda: os.sched_setaffinity(0, {CPU}))
+    hog.stdout.readline()
+    hog.stdout.close()
+    told.set()
+"""
+
+
+async def test_S4_a_thread_that_ends_as_soon_as_it_has_a_cpu_is_no_reason_to_refuse(make_app: MakeApp) -> None:
+    require_a_second_cpu()
+    source = f"CPU = {max(os.sched_getaffinity(0))}\n{ENDS_LATE}{ENTRYPOINT}"
+    async with ProcessPool(make_app(source), num_idle_processes=1) as pool:
+        assert (await (await pool.launch()).wait()).result == "done"
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,14 @@ class Caller:
         """It hears the ``count``-th utterance of another participant; ``since`` is when that began."""
         return await self.event("heard", identity=identity, count=count)
 
+    async def hears_tone(self, identity: str, hertz: int) -> None:
+        """It hears a steady tone of another participant."""
+
+        def matches(event: Event) -> bool:
+            return (event["event"], event.get("identity")) == ("tone", identity) and abs(event["hertz"] - hertz) < 15
+
+        await self._await(matches, f"tone of {hertz} Hz from {identity}")
+
     async def _await(
         self, matches: Callable[[Event], bool], what: str, count: int = 1, deadline: float = DEADLINE
     ) -> Event:

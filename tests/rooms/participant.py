@@ -10,7 +10,7 @@ A muted one publishes its microphone, and sends silence, only from its first "sa
 
 Events go as JSON lines to stdout, each with ``at``, the monotonic clock in seconds, which all processes of one machine
 share: connected, published, reconnecting, reconnected, disconnected (reason), failed (error); and about another one:
-joined and attributes (identity, name, kind, attributes, metadata), left, subscribed (sid), heard (since, hertz),
+joined and attributes (identity, name, kind, attributes, metadata), left, subscribed (sid), heard (since), tone (hertz),
 silent, data (text).
 """
 
@@ -36,6 +36,7 @@ SPEECH_MS = 50  # frames are this long: many callers share a small machine, and 
 SPEECH = RATE * SPEECH_MS // 1000  # samples
 HEARING_MS = 20
 AUDIBLE = 1_000  # amplitude, of 32,767; silence decodes to less than 10
+STEADY = 5  # hertz, between two looks at a tone
 TONE_FRAMES = 10  # after the first audible one, to tell the tone's frequency from
 QUIET_FRAMES = 25  # half a second: what is heard after it is a new utterance
 
@@ -120,6 +121,7 @@ class Ear:
         self._quiet = QUIET_FRAMES
         self._since = 0.0
         self._utterance: list[int] | None = None
+        self._heard: int | None = None
 
     async def listen(self, track: rtc.Track) -> None:
         stream = rtc.AudioStream(track, sample_rate=RATE, num_channels=1, frame_size_ms=HEARING_MS)
@@ -130,15 +132,25 @@ class Ear:
     def _take(self, samples: memoryview) -> None:
         audible = max(samples) >= AUDIBLE
         if audible and self._quiet >= QUIET_FRAMES:
-            self._since, self._utterance = time.monotonic(), []
+            self._since, self._utterance, self._heard = time.monotonic(), [], None
         self._quiet = 0 if audible else self._quiet + 1
         if self._quiet == QUIET_FRAMES:
             tell("silent", identity=self._identity)
         if self._utterance is not None:
             self._utterance.extend(samples)
             if len(self._utterance) >= TONE_FRAMES * RATE * HEARING_MS // 1000:
-                tell("heard", identity=self._identity, since=self._since, hertz=frequency(self._utterance))
-                self._utterance = None
+                self._tell(frequency(self._utterance))
+
+    def _tell(self, hertz: int) -> None:
+        before, self._heard = self._heard, hertz
+        if before is None:
+            tell("heard", identity=self._identity, since=self._since)
+        elif abs(hertz - before) <= STEADY:
+            tell("tone", identity=self._identity, hertz=hertz)
+            self._utterance = None
+            return
+        # Not yet: what a busy machine delivers late is replaced by noise for a moment.
+        self._utterance = []
 
 
 def frequency(samples: list[int]) -> int:

@@ -7,6 +7,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 from ..system import proc
 
@@ -20,6 +21,9 @@ _REMEDIES = {
 
 _PATIENCE = 0.1
 """Seconds: a thread that was joined has left Python, but takes a moment more to leave the process."""
+_LONGEST_PATIENCE = 5.0
+"""The same, those included in which it waits for a CPU."""
+_LOOK_AGAIN = 0.001
 
 
 def refusal(allowed: Iterable[str]) -> str | None:
@@ -27,11 +31,7 @@ def refusal(allowed: Iterable[str]) -> str | None:
     # The cheap question first: it is asked before every fork.
     if len(os.listdir("/proc/self/task")) == 1:
         return None
-    extra = _not_allowed(allowed)
-    patience = time.monotonic() + _PATIENCE
-    while extra and time.monotonic() < patience:
-        time.sleep(0.001)
-        extra = _not_allowed(allowed)
+    extra = _remaining(allowed)
     if not extra:
         return None
     return (
@@ -40,6 +40,31 @@ def refusal(allowed: Iterable[str]) -> str | None:
         f"instead, or keep the library from starting them at import ({'; '.join(_REMEDIES.values())}), or "
         f"name them in App(allow_threads=[...]) if you know that they are harmless"
     )
+
+
+def _remaining(allowed: Iterable[str]) -> list[str]:
+    """The extra threads that are still there after some patience, which does not count the wait for a CPU."""
+    patience, give_up = _PATIENCE, time.monotonic() + _LONGEST_PATIENCE
+    used: dict[int, float] = {}
+    while (extra := _not_allowed(allowed)) and patience > 0 and time.monotonic() < give_up:
+        used, before = _cpu_of_ready_threads(), used
+        is_starved = any(before.get(task) == cpu for task, cpu in used.items())
+        begin = time.monotonic()
+        time.sleep(_LOOK_AGAIN)
+        if not is_starved:
+            # This thread may have had no CPU either: then it did not see the others go.
+            patience -= min(time.monotonic() - begin, 2 * _LOOK_AGAIN)
+    return extra
+
+
+def _cpu_of_ready_threads() -> dict[int, float]:
+    """The CPU time of each other thread that is ready to run, by thread id."""
+    found = {}
+    for task in map(int, os.listdir("/proc/self/task")):
+        with suppress(OSError):  # it has ended; or a kernel that does not tell
+            if task != os.getpid() and proc.stat(task).state == "R":
+                found[task], _ = proc.schedule(task)
+    return found
 
 
 def _not_allowed(allowed: Iterable[str]) -> list[str]:

@@ -1,0 +1,72 @@
+"""``make test``: two phases, and one outcome."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import run_tests
+
+SCRIPT = Path(run_tests.__file__)
+TESTS = """
+import os, pathlib, pytest
+
+LEDGER = pathlib.Path(__file__).with_name("ledger")
+
+def note(word):
+    with LEDGER.open("a") as ledger:
+        ledger.write(f"{word} {os.environ.get('PYTEST_XDIST_WORKER', 'by itself')}\\n")
+
+@pytest.mark.alone
+def test_alone():
+    note("alone")
+
+def test_shared():
+    note("shared")
+
+@pytest.mark.alone
+def test_alone_that_fails():
+    assert not "this"
+"""
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, str, list[str]]:
+    """Run the tests above; returns the exit code, the last line, and what the tests have noted."""
+    (folder / "test_both.py").write_text(TESTS)
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = alone\n")
+    command = [sys.executable, SCRIPT, "-p", "xdist.plugin", "-p", "no:cacheprovider", folder, *arguments]
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
+    ledger = folder / "ledger"
+    return done.returncode, done.stdout.splitlines()[-1], ledger.read_text().splitlines() if ledger.exists() else []
+
+
+def test_those_that_need_the_machine_run_last_and_by_themselves(tmp_path: Path) -> None:
+    code, total, notes = run(tmp_path, "-n", "1")
+    assert code == 1
+    assert total.startswith("total: 1 failed, 2 passed in ")
+    assert notes == ["shared gw0", "alone by itself"]
+
+
+def test_a_phase_may_have_no_test(tmp_path: Path) -> None:
+    code, total, notes = run(tmp_path, "-n", "0", "-k", "alone and not fails")
+    assert (code, notes) == (0, ["alone by itself"])
+    assert total.startswith("total: 1 passed in ")
+
+
+def test_a_run_without_any_test_fails(tmp_path: Path) -> None:
+    code, total, _ = run(tmp_path, "-n", "0", "-k", "nonesuch")
+    assert code == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert total.startswith("total: no tests in ")
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [([0, 0], 0), ([0, 5], 0), ([5, 0], 0), ([5, 5], 5), ([1, 0], 1), ([5, 1], 1), ([2], 2), ([4], 4)],
+)
+def test_the_exit_code_is_that_of_all_phases(codes: list[int], code: int) -> None:
+    assert run_tests.total(codes) == code
