@@ -2,20 +2,68 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
+from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from .errors import error_response, routing_error
+from .half_closed import HalfClosed
 from .schema import ApiError
 
 __all__ = ["Connection"]
 
 
 class Connection(web.RequestHandler):
-    """What is not HTTP comes to no application, and what is expected in vain to no middleware."""
+    """What is not HTTP comes to no application, and what is expected in vain to no middleware.
 
-    __slots__ = ()
+    A client that closes its sending side after its request still gets its answer.
+    """
+
+    __slots__ = ("_half_closed", "_last_body")
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._half_closed: HalfClosed | None = None
+        self._last_body: StreamReader | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages:
+            self._last_body = self._messages[-1][1]
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio keeps the connection open if this is true
+        if self._half_closed is not None:
+            return True
+        if not self._owes_an_answer() or self.transport is None:
+            return False
+        try:
+            self._half_closed = HalfClosed(self.transport, self._is_answer_awaited)
+        except OSError:  # no file descriptor is left: then nobody could tell whether the client is there
+            return False
+        self.transport = cast(asyncio.Transport, self._half_closed)
+        return True
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._half_closed is not None:
+            self._half_closed.release()
+        super().connection_lost(exc)
+
+    async def delivered(self) -> None:
+        """Return at once, but for a client that may be gone: then raise ``ConnectionResetError`` if it is."""
+        if self._half_closed is not None:
+            await self._half_closed.delivered()
+
+    def _owes_an_answer(self) -> bool:
+        """Whether a whole request has come that is not answered. While this waits for the next one, none has."""
+        is_busy = bool(self._messages) or self._waiter is None
+        is_whole = self._last_body is not None and (self._last_body.is_eof() or self._last_body.exception() is not None)
+        return is_busy and is_whole
+
+    def _is_answer_awaited(self) -> bool:
+        request = self._current_request
+        return request is not None and not request.writer.output_size
 
     def handle_error(
         self,
@@ -37,4 +85,7 @@ class Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         if isinstance(resp, web.HTTPException):
             resp = error_response(routing_error(request, resp))
-        return await super().finish_response(request, resp, start_time)
+        finished = await super().finish_response(request, resp, start_time)
+        if self._half_closed is not None and not self._messages:
+            self.close()  # no further request can come
+        return finished
