@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler
 
 from .hosts import host_name, is_absolute, is_of_another_site, target_host
 from .schema import ApiError
+from .token import Token
 
 __all__ = ["Guard", "RateLimit", "is_trusted"]
 
@@ -23,9 +24,9 @@ _IS_TRUSTED = "greenroom.is_trusted"
 class Guard:
     """A middleware that lets a request through, or says why not."""
 
-    def __init__(self, *, host: str, token: str | None, open_paths: frozenset[str], rate_limit: float | None) -> None:
+    def __init__(self, *, host: str, token: Token, open_paths: frozenset[str], rate_limit: float | None) -> None:
         self._host = host
-        self._token = None if token is None else token.encode()
+        self._token = token
         self._open_paths = open_paths
         self._rates = None if rate_limit is None else RateLimit(rate_limit)
 
@@ -39,11 +40,12 @@ class Guard:
         if wait > 0 and not is_open:
             raise self._too_many(wait)
         _check_target(request)
-        if self._token is None:
+        token = self._token.current
+        if token is None:
             self._check_host(request)
         if not is_open:
             _check_origin(request)
-        request[_IS_TRUSTED] = self._token is None or (wait == 0 and _has_token(request, self._token))
+        request[_IS_TRUSTED] = token is None or (wait == 0 and _has_token(request, token))
         if not is_open and not is_trusted(request):
             message = "this needs the worker's token, as a header: Authorization: Bearer TOKEN"
             raise ApiError(401, "unauthorized", message)

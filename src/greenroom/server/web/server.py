@@ -19,6 +19,7 @@ from .guard import Guard
 from .operations import Operation, routes_of
 from .protocol import Connection
 from .schema import encode
+from .token import Token
 
 __all__ = ["HttpServer", "listen"]
 
@@ -39,13 +40,16 @@ def listen(host: str, port: int) -> socket.socket:
 class HttpServer:
     """Serves operations on a socket, until it is closed."""
 
-    def __init__(self, operations: Iterable[Operation], sock: socket.socket, options: ServerOptions) -> None:
+    def __init__(
+        self, operations: Iterable[Operation], sock: socket.socket, options: ServerOptions, token: Token
+    ) -> None:
         self._sock = sock
+        self._token = token
         operations = list(operations)
         self._document = encode(openapi.document(operations))
         open_paths = frozenset(op.path for op in operations if op.is_open)
         host = str(sock.getsockname()[0])
-        guard = Guard(host=host, token=options.token, open_paths=open_paths, rate_limit=options.rate_limit)
+        guard = Guard(host=host, token=token, open_paths=open_paths, rate_limit=options.rate_limit)
         app = web.Application(middlewares=[answer_errors, guard.check], client_max_size=options.max_request_bytes)
         app.add_routes([*routes_of(operations), web.get("/openapi.json", self._show_document)])
         logging.getLogger("aiohttp.server").addFilter(_is_ours)
@@ -77,6 +81,7 @@ class HttpServer:
             return Connection(manager, loop=loop, access_log=quiet, keepalive_timeout=IDLE_CONNECTION)
 
         # What aiohttp calls a site does the same with a protocol of its own.
+        self._token.start()
         self._listener = await loop.create_server(connection, sock=self._sock, backlog=BACKLOG)
 
     async def close(self) -> None:
@@ -84,6 +89,7 @@ class HttpServer:
         if self._listener is not None:
             self._listener.close()
         await self._runner.cleanup()
+        self._token.close()
         self._sock.close()
 
 
