@@ -18,7 +18,7 @@ from greenroom.settings import DEFAULTS, Settings
 from greenroom.settings.environment import from_environment
 from greenroom.settings.fields import Setting, all_settings, groups
 from greenroom.settings.file import from_file, lines_of_keys
-from greenroom.settings.layers import Resolved, resolve
+from greenroom.settings.layers import Resolved, from_flags, resolve
 from greenroom.settings.values import as_text, as_toml, convert, redacted
 
 NAMES = sorted(all_settings())
@@ -246,6 +246,55 @@ def test_a_word_switches_off() -> None:
         assert from_environment({"GREENROOM_STALL_TIMEOUT": word})["stall_timeout"].value is None
     found = resolve("start", flags={"max_idle_processes": "auto"}, environ={"GREENROOM_MAX_IDLE_PROCESSES": "9"})
     assert found.settings.pool == PoolOptions()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("end", ["\n", "\r\n", " ", "\t"])
+def test_blanks_around_a_value_do_not_count(name: str, end: str) -> None:
+    """As a here-document or a Kubernetes secret has them."""
+    setting = all_settings()[name]
+    given = {"host": "localhost"}.get(name, "a-text-of-one-word")
+    by_kind = {int: "300", float: "2.0", bool: "true", str: given}
+    text = setting.choices[-1] if setting.choices else by_kind[setting.kind]
+    value = convert(setting, text, is_text=True, subject="")
+    for around in (text + end, end + text, f"{end}{text}{end}"):
+        assert from_environment({setting.variable: around})[name].value == value
+        assert from_flags({name: around})[name].value == value
+        if setting.kind is str or setting.choices:
+            assert convert(setting, around, is_text=False, subject="") == value
+        if setting.none:
+            assert convert(setting, f"{setting.none}{end}", is_text=True, subject="") is None
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if all_settings()[name].kind is str])
+@pytest.mark.parametrize("mark", ["\n", "\r", "\t", "\0", "\x1b", "\x7f", "\x85", "\u2028"])
+def test_no_text_holds_a_control_character(name: str, mark: str) -> None:
+    text = f"a-text-that-is{mark}broken-here"
+    with pytest.raises(OptionError, match="control character") as told:
+        from_environment({all_settings()[name].variable: text})
+    assert str(told.value).isprintable()
+    assert not all_settings()[name].is_secret or "broken-here" not in str(told.value)
+
+
+def test_only_a_token_must_not_be_empty() -> None:
+    for text in ("", " ", "\n"):
+        for name in NAMES:
+            found = from_environment({all_settings()[name].variable: text})
+            assert (name in found) == (name in ("token", "token_file"))
+        for name in ("token", "token_file"):
+            with pytest.raises(OptionError, match=f"{name} is empty"):
+                resolve("start", flags={name: text}, environ={})
+            with pytest.raises(OptionError, match=f"{name} is empty"):
+                resolve("start", flags={}, environ={f"GREENROOM_{name.upper()}": text})
+
+
+def test_a_token_and_its_file_exclude_each_other_wherever_they_are_set(tmp_path: Path) -> None:
+    file = tmp_path / "greenroom.toml"
+    file.write_text("[server]\ntoken = 'a-token-of-this-length'")
+    environ = {"GREENROOM_TOKEN_FILE": "token"}
+    with pytest.raises(OptionError, match=r"line 2; GREENROOM_TOKEN_FILE: token and token_file are both set"):
+        resolve("start", flags={}, environ=environ, file=file).check()
+    resolve("start", flags={"token": "off"}, environ=environ, file=file).check()
 
 
 def test_bytes_that_are_no_text() -> None:

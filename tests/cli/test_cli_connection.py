@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from client_commands import ask, greenroom
@@ -16,6 +17,11 @@ from server.running_worker import RunningWorker
 MakeApp = Callable[[str], str]
 
 TOKEN = "a-token-of-this-length"
+PLAIN_APP = """
+@app.entrypoint
+async def entrypoint(ctx):
+    return None
+"""
 
 ASKING = [
     ["jobs", "run"],
@@ -122,6 +128,52 @@ async def test_tokens(make_app: MakeApp) -> None:
         assert stage.starts() == {}
         assert (await ask(worker, "status", "--token", TOKEN)).code == 0
         assert (await greenroom("jobs", "run", "--wait", GREENROOM_URL=f"{url}/", GREENROOM_TOKEN=TOKEN)).code == 0
+
+
+async def test_a_token_from_a_file_or_with_blanks_around_it(make_app: MakeApp, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\r\n")
+    async with RunningWorker(make_app(PLAIN_APP), "--num-idle-processes", "1", "--token", TOKEN) as worker:
+        url = await worker.url()
+        await worker.logs("serving")
+        around = {"GREENROOM_URL": f"{url}\n"}
+        right = await asyncio.gather(
+            greenroom("status", **around, GREENROOM_TOKEN=f"{TOKEN}\n"),
+            greenroom("status", **around, GREENROOM_TOKEN_FILE=f"{file}\n"),
+            ask(worker, "jobs", "run", "--token-file", str(file)),
+            ask(worker, "top", "--once", "--token-file", str(file)),
+        )
+        assert [done.code for done in right] == [0] * 4, right
+        for none in await asyncio.gather(
+            *(greenroom("status", **around, GREENROOM_TOKEN=empty) for empty in (" \n", "off"))
+        ):
+            assert none.code == 6
+            assert "wants a token" in none.err
+
+
+async def test_a_token_that_cannot_be_is_sent_to_nobody(tmp_path: Path, nobody: str) -> None:
+    cases: list[tuple[list[str], str]] = [
+        (["--token-file", str(tmp_path / "none"), "--token", TOKEN], "both set"),
+        (["--token-file", str(tmp_path / "none")], "No such file"),
+        (["--token-file", str(tmp_path)], "regular file"),
+        (["--token", "two words in a token"], "ASCII"),
+        (["--token", "schlüssel-zum-worker"], "ASCII"),
+    ]
+    for number, text in enumerate(["\n", "zwölf-und-einer\n", "two\nlines"]):
+        file = tmp_path / str(number)
+        file.write_text(text)
+        cases.append((["--token-file", str(file)], f"the token file {file}"))
+    answers = await asyncio.gather(*(greenroom("status", "--url", nobody, *arguments) for arguments, _ in cases))
+    for (arguments, says), done in zip(cases, answers, strict=True):
+        assert (done.code, done.out) == (2, ""), arguments
+        assert says in done.err
+
+
+@pytest.mark.parametrize("text", ["http://127.0.0.1:1/a b", "http://127.0.0.1:1/a\tb", "http://local\nhost:1"])
+async def test_a_url_holds_no_blanks(text: str) -> None:
+    done = await greenroom("status", "--url", text)
+    assert (done.code, done.out) == (2, "")
+    assert "without blanks" in done.err
 
 
 async def test_a_worker_does_not_mind_the_variable() -> None:

@@ -273,6 +273,28 @@ def test_what_is_missing_or_wrong_is_named(options: LiveKitOptions, environment:
         registrations(options, {}, environment)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", " ", "\t\n"])
+def test_blanks_around_what_leads_to_a_server_do_not_count(end: str) -> None:
+    padded = {name: f"{end}{value}{end}" for name, value in ENVIRONMENT.items()}
+    manifest = dict(zip(("ws_url", "api_key", "api_secret"), padded.values(), strict=True))
+    url, key, secret = padded.values()
+    options = LiveKitOptions(livekit_url=url, livekit_api_key=key, livekit_api_secret=secret)
+    (expected,) = registrations(LiveKitOptions(), {}, ENVIRONMENT)
+    assert registrations(LiveKitOptions(), {}, padded) == [expected]
+    assert registrations(LiveKitOptions(), manifest, {}) == [expected]
+    assert registrations(LiveKitOptions(), manifest, dict.fromkeys(ENVIRONMENT, end)) == [expected]
+    assert registrations(options, {}, {}) == [expected]
+
+
+@pytest.mark.parametrize("name", ENVIRONMENT)
+@pytest.mark.parametrize("mark", ["\n", "\r\n", "\t", "\0"])
+def test_no_control_character_leads_to_a_server(name: str, mark: str) -> None:
+    broken = f"{ENVIRONMENT[name][:6]}{mark}hush"
+    with pytest.raises(ConfigError, match=name.lower()) as told:
+        registrations(LiveKitOptions(), {}, ENVIRONMENT | {name: broken})
+    assert "hush" not in str(told.value)
+
+
 def test_a_proxy_is_the_apps_own_or_left_to_the_environment() -> None:
     mine, ours = "http://user:hush@mine:3128", "http://ours:3128"
     for environment, proxy in (({}, mine), ({"HTTPS_PROXY": ours}, mine), ({"HTTP_PROXY": mine}, None)):

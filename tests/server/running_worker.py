@@ -142,7 +142,7 @@ class RunningWorker:
         """The same, for an answer that need not be JSON."""
         async with self._session.request(method, f"{await self.url()}{path}", **request) as response:
             text = await response.text()
-            is_json = response.content_type == "application/json"
+            is_json = response.content_type == "application/json" and text
             return Answer(response.status, json.loads(text) if is_json else None, response.headers, text)
 
     async def get(self, path: str) -> Answer:

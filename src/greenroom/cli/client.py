@@ -145,8 +145,10 @@ class Client:
 
     def _unauthorized(self) -> str:
         if self._token is None:
-            return f"the worker at {self.url} wants a token; set GREENROOM_TOKEN to the one it was started with"
-        return f"the worker at {self.url} does not accept this token; GREENROOM_TOKEN or --token must be the worker's"
+            text = "wants a token; set GREENROOM_TOKEN to the worker's, or GREENROOM_TOKEN_FILE to a file that holds it"
+        else:
+            text = "does not accept this token; GREENROOM_TOKEN, --token or their file must have the worker's"
+        return f"the worker at {self.url} {text}"
 
     @contextmanager
     def _translated(self, within: float) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""How a command reaches its worker: the options ``--url`` and ``--token``, declared once."""
+"""How a command reaches its worker: the options ``--url``, ``--token`` and ``--token-file``, declared once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import typer
 
 from ..errors import OptionError
 from ..settings.environment import URL_VARIABLE
+from ..settings.token import read_token, token_problem
+from ..settings.values import BLANKS
 
 if TYPE_CHECKING:
     from .client import Client
@@ -34,12 +36,22 @@ _TokenOption = Annotated[
         metavar="TOKEN",
     ),
 ]
+_TokenFileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--token-file",
+        help="A file that holds the token instead.",
+        envvar="GREENROOM_TOKEN_FILE",
+        metavar="FILE",
+    ),
+]
+_NO_TOKEN = ("", "off", "none")
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where a worker is, and what opens its door. ``OptionError`` if it cannot be there."""
+    """The address of a worker, and its token. ``OptionError`` if there can be no worker, or no such token."""
 
     url: str
     token: str | None = field(default=None, repr=False)
@@ -48,8 +60,21 @@ class Connection:
         problem = _problem(self.url)
         if problem:
             raise OptionError(f"the URL is {self.url!r}; {problem}, such as {DEFAULT_URL}")
-        if self.token is not None and not self.token.isprintable():
-            raise OptionError("the token holds a line break or another character that no header can hold")
+        token_is = None if self.token is None else token_problem(self.token)
+        if token_is:
+            raise OptionError(f"the token {token_is}")
+
+    @classmethod
+    def of(cls, url: str, token: str | None, token_file: str | None) -> Connection:
+        """Return the connection of these options. Blanks around them do not count; ``off`` is no token."""
+        stripped = [(text or "").strip(BLANKS) for text in (token, token_file)]
+        given, file = (None if text in _NO_TOKEN else text for text in stripped)
+        if given and file:
+            raise OptionError(
+                "the token (--token, GREENROOM_TOKEN) and its file (--token-file, GREENROOM_TOKEN_FILE) are both set; "
+                "leave one of them out"
+            )
+        return cls(url.strip(BLANKS), read_token(file)[0] if file else given)
 
     def open(self) -> Client:
         """A client, to be entered."""
@@ -59,6 +84,8 @@ class Connection:
 
 
 def _problem(url: str) -> str | None:
+    if not url.isprintable() or " " in url:  # which the library would drop
+        return "it must be without blanks and control characters"
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -77,14 +104,15 @@ def with_connection(command: Callable[..., Awaitable[int]]) -> Callable[..., int
     kept = [parameter for name, parameter in signature.parameters.items() if name != "connection"]
     url = inspect.Parameter("url", _KEYWORD, default=DEFAULT_URL, annotation=_UrlOption)
     token = inspect.Parameter("token", _KEYWORD, default=None, annotation=_TokenOption)
+    file = inspect.Parameter("token_file", _KEYWORD, default=None, annotation=_TokenFileOption)
 
     @functools.wraps(command)
-    def run(*, url: str, token: str | None, **values: Any) -> int:
-        return asyncio.run(_awaited(command(Connection(url, token or None), **values)))
+    def run(*, url: str, token: str | None, token_file: str | None, **values: Any) -> int:
+        return asyncio.run(_awaited(command(Connection.of(url, token, token_file), **values)))
 
     # For typer, which reads a function's signature.
     seen: Any = run
-    seen.__signature__ = inspect.Signature([*kept, url, token])
+    seen.__signature__ = inspect.Signature([*kept, url, token, file])
     seen.__annotations__ = {}
     del seen.__wrapped__
     return run

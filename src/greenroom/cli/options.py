@@ -31,7 +31,9 @@ class Layers:
 
     def resolve(self, command: str) -> Resolved:
         """With the file and the environment, and the defaults of ``dev`` or ``start``."""
-        return resolve(command, flags=self.flags, environ=os.environ, file=find_file(self.config))
+        resolved = resolve(command, flags=self.flags, environ=os.environ, file=find_file(self.config))
+        resolved.check()
+        return resolved
 
 
 def with_settings(defaults_of: str) -> Callable[[Callable[..., int]], Callable[..., int]]:

@@ -43,9 +43,9 @@ def dev(app: AppArgument, layers: Layers) -> int:
 
 
 def _hide_secrets() -> None:
-    """Jobs inherit this environment, and what opens the worker's door is not for them."""
+    """Jobs inherit this environment. The worker's secrets, and the way to them, are not for jobs."""
     for setting in all_settings().values():
-        if setting.is_secret:
+        if setting.is_secret or setting.is_secret_file:
             os.environ.pop(setting.variable, None)
 
 

@@ -26,6 +26,7 @@ from .web.jobs import JobsApi
 from .web.metrics import MetricsApi
 from .web.page import PageFiles
 from .web.pool import PoolApi
+from .web.token import Token
 
 __all__ = ["Parts", "assemble"]
 
@@ -45,6 +46,7 @@ class Parts:
     events: EventsApi
     event_log: EventLog
     spans: Exporter | None
+    token: Token
 
     def server(
         self,
@@ -65,7 +67,7 @@ class Parts:
             *MetricsApi(self.metrics).operations(),
             *PageFiles().operations(),
         ]
-        return HttpServer(operations, sock, options, connections)
+        return HttpServer(operations, sock, options, connections, self.token)
 
     def end_streams(self) -> None:
         """Nothing happens any more that anybody could be told of."""
@@ -74,8 +76,9 @@ class Parts:
 
 
 def assemble(app: str, settings: Settings, *, is_dev: bool, more_sources: Iterable[Source]) -> Parts:
-    """Nothing of it runs yet."""
+    """Nothing of it runs yet. ``OptionError`` if the file with the token cannot be read."""
     options = settings.server
+    token = Token(options)
     pool = ProcessPool(app, **dataclasses.asdict(settings.pool))
     book = JobBook()
     admission = Admission(pool, book, MemoryRoom(options.min_free_memory_mb), options.offer_timeout)
@@ -95,4 +98,5 @@ def assemble(app: str, settings: Settings, *, is_dev: bool, more_sources: Iterab
         events=EventsApi(pool, board, admission, About(app, is_dev)),
         event_log=EventLog(pool),
         spans=spans,
+        token=token,
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ..errors import OptionError
 from .fields import PREFIX, all_settings
 from .origins import Given, Layer, Origin, did_you_mean
-from .values import convert
+from .values import BLANKS, convert
 
 __all__ = ["CONFIG_VARIABLE", "URL_VARIABLE", "from_environment"]
 
@@ -34,13 +34,17 @@ _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:
-    """What the environment sets; an empty variable sets nothing. ``OptionError`` names a variable that is unknown."""
+    """What the environment sets. An empty variable sets nothing, unless its setting must not be empty.
+
+    ``OptionError`` names a variable that is unknown.
+    """
     settings = {setting.variable: setting for setting in all_settings().values()}
     found = {}
     for variable, text in sorted(environ.items()):
-        if not variable.startswith(PREFIX) or not text or _is_no_setting(variable, text):
-            continue
         setting = settings.get(variable)
+        is_empty = not text.strip(BLANKS) and not (setting and setting.is_never_empty)
+        if not variable.startswith(PREFIX) or is_empty or _is_no_setting(variable, text):
+            continue
         if setting is None:
             raise OptionError(_unknown(variable, list(settings)))
         value = convert(setting, text, is_text=True, subject=variable)

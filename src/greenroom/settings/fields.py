@@ -34,6 +34,10 @@ class Setting:
     is_secret: bool
     """Its value is never shown. Declared by ``field(metadata={"secret": True})``."""
     doc: str
+    is_secret_file: bool = False
+    """It names a file with a secret. Declared by ``field(metadata={"secret_file": True})``."""
+    is_never_empty: bool = False
+    """An empty variable is an error, as it would open a door. Declared by ``field(metadata={"never_empty": True})``."""
 
     @property
     def variable(self) -> str:
@@ -75,10 +79,12 @@ def all_settings() -> dict[str, Setting]:
         for field in dataclasses.fields(kind):
             inner, is_optional = _without_none(hints[field.name])
             none = field.metadata.get("none", OFF) if is_optional else None
-            is_secret = bool(field.metadata.get("secret"))
+            is_secret, is_file, is_never_empty = (
+                bool(field.metadata.get(mark)) for mark in ("secret", "secret_file", "never_empty")
+            )
             doc = " ".join(docs.get(field.name, "").split())
             assert field.name not in found, f"two settings are called {field.name}"
-            found[field.name] = Setting(group, field.name, inner, none, is_secret, doc)
+            found[field.name] = Setting(group, field.name, inner, none, is_secret, doc, is_file, is_never_empty)
     return found
 
 

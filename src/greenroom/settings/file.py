@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import OptionError
 from .fields import all_settings, groups
 from .origins import Given, Layer, Origin, did_you_mean
-from .values import convert
+from .values import BLANKS, convert
 
 __all__ = ["FILE_NAME", "find_file", "from_file", "lines_of_keys"]
 
@@ -21,8 +21,8 @@ _Path = tuple[str, ...]
 
 def find_file(named: str | None) -> Path | None:
     """The file that was named; else the one in the current folder, if there is one."""
-    if named:
-        return Path(named)
+    if named and (path := named.strip(BLANKS)):
+        return Path(path)
     return Path(FILE_NAME) if Path(FILE_NAME).is_file() else None
 
 

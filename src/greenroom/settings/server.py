@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..errors import OptionError
+from .token import length_problem, token_problem
 
 __all__ = ["ServerOptions"]
-
-SHORTEST_TOKEN = 16
-"""Characters: a shorter one could be found by trying."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +17,7 @@ class ServerOptions:
     """How a worker is reached, and how it ends."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Any other than a loopback address needs a ``token``."""
+    """Address to listen on. Any other than a loopback address needs a ``token`` or a ``token_file``."""
     port: int = 8700
     """Port to listen on; 0 picks a free one, which the log names."""
     offer_timeout: float = 1.0
@@ -34,8 +32,11 @@ class ServerOptions:
     max_connections: int = 1000
     """Connections to the API at any one time, or fewer where open files are scarce: those of ``max_jobs`` sessions are
     kept back. Above that, the one that is idle longest is closed for a new one."""
-    token: str | None = field(default=None, metadata={"secret": True}, repr=False)
-    """What clients must send (``Authorization: Bearer ...``), but for ``/livez`` and ``/readyz``."""
+    token: str | None = field(default=None, metadata={"secret": True, "never_empty": True}, repr=False)
+    """The token that clients must send (``Authorization: Bearer ...``), except to ``/livez`` and ``/readyz``: at least
+    16 printable ASCII characters. An empty one is an error; ``off`` means that clients need none."""
+    token_file: str | None = field(default=None, metadata={"secret_file": True, "never_empty": True})
+    """A file that holds the token instead, such as a mounted secret. The worker reads it again when it changes."""
     rate_limit: float | None = 1000.0
     """Requests per second from one address, on average; for a moment, twice that."""
     tracing: Literal["auto", "on", "off"] = "auto"
@@ -43,13 +44,7 @@ class ServerOptions:
     the packages are there (``pip install 'greenroom[otel]'``); ``on``: to port 4318 of this host if it does not."""
 
     def __post_init__(self) -> None:
-        if self.token is not None and len(self.token) < SHORTEST_TOKEN:
-            raise OptionError(f"token has {len(self.token)} characters; it must have at least {SHORTEST_TOKEN}")
-        if self.token is None and not _is_loopback(self.host):
-            raise OptionError(
-                f"host is {self.host!r}, and there is no token; whoever reaches the API can start processes, so set "
-                f"token (GREENROOM_TOKEN), or listen on a loopback address such as 127.0.0.1"
-            )
+        self._check_token()
         if not 0 <= self.port <= 65535:
             raise OptionError(f"port is {self.port}; it must be between 0 and 65535")
         if not 0 < self.drain_timeout < 10**9:
@@ -64,6 +59,24 @@ class ServerOptions:
             raise OptionError(f"max_request_bytes is {self.max_request_bytes}; it must be at least 1")
         if self.max_connections < 1:
             raise OptionError(f"max_connections is {self.max_connections}; it must be at least 1")
+
+    def token_conflict(self) -> str | None:
+        """Return why no worker can be made of these. Two layers may hold one each of what excludes the other."""
+        if self.token is None or self.token_file is None:
+            return None
+        return "token and token_file are both set; leave one of them out, or set it to off"
+
+    def _check_token(self) -> None:
+        problem = None if self.token is None else token_problem(self.token) or length_problem(self.token)
+        if problem:
+            raise OptionError(f"token {problem}")
+        if self.token_file == "":
+            raise OptionError("token_file is empty; set the path of a file, or off: without a token everybody gets in")
+        if self.token is None and self.token_file is None and not _is_loopback(self.host):
+            raise OptionError(
+                f"host is {self.host!r}, and there is no token; whoever reaches the API can start processes, so set "
+                f"token (GREENROOM_TOKEN), or listen on a loopback address such as 127.0.0.1"
+            )
 
 
 def _is_loopback(host: str) -> bool:

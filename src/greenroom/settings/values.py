@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import string
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,24 +13,35 @@ import msgspec
 from ..errors import OptionError
 from .fields import OFF, Setting
 
-__all__ = ["HIDDEN", "as_text", "as_toml", "convert", "described", "redacted"]
+__all__ = ["BLANKS", "HIDDEN", "as_text", "as_toml", "convert", "described", "redacted"]
 
 HIDDEN = "***"
+BLANKS = string.whitespace
+"""Characters that do not count around a value: here-documents and secrets of Kubernetes end in a line feed."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 def convert(setting: Setting, raw: Any, *, is_text: bool, subject: str) -> Any:
-    """The value that was meant. ``OptionError`` if it is none of the right type; what makes sense is judged later."""
+    """Return the value that was meant, without blanks around it.
+
+    ``OptionError`` if it is not of the right type, or a text with control characters; what makes sense is judged later.
+    """
+    if isinstance(raw, str):
+        raw = raw.strip(BLANKS)
     if setting.none and raw in (setting.none, OFF, "none"):
         return None
     try:
         if isinstance(raw, str):
             raw.encode()  # bytes that are not UTF-8 can come in from outside, but can be neither shown nor sent
-        return msgspec.convert(_parts(raw) if is_text and setting.is_list else raw, setting.kind, strict=not is_text)
+        value = msgspec.convert(_parts(raw) if is_text and setting.is_list else raw, setting.kind, strict=not is_text)
     except (msgspec.ValidationError, UnicodeEncodeError):
         shown = HIDDEN if setting.is_secret else repr(raw)
         raise OptionError(f"{subject} is {shown}, which is {_not(setting)}") from None
+    if isinstance(value, str) and _CONTROL.search(value):
+        raise OptionError(f"{subject} holds a line break or another control character; write it anew")
+    return value
 
 
 def described(setting: Setting) -> str:

@@ -30,6 +30,11 @@ SLOWEST_READER = 30.0
 """Seconds that a client may read nothing; then its place is somebody else's."""
 LEVELS_EVERY = 1.0
 """Seconds between two readings of what is a level and not an event."""
+_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx would keep events until it has some kilobytes of them
+}
 
 
 class About(Struct):
@@ -57,7 +62,14 @@ class EventsApi:
         board = {200: dict[str, Any]}
         return [
             Operation(
-                "GET", "/v1/events", self.stream_events, "Events as they happen", stream, errors=(503,), tags=tags
+                "GET",
+                "/v1/events",
+                self.stream_events,
+                "Events as they happen",
+                stream,
+                errors=(503,),
+                tags=tags,
+                head=self.head_of_stream,
             ),
             Operation("GET", "/v1/board", self.show_board, "The present picture", board, errors=(503,), tags=tags),
         ]
@@ -75,11 +87,7 @@ class EventsApi:
     async def stream_events(self, request: web.Request) -> web.StreamResponse:
         """First ``board``, the present picture; then each event under its name, and every second ``Levels``.
         ``dropped`` tells a slow reader how many it lost; a new ``board`` follows."""
-        if len(self._clients) >= MOST_CLIENTS:
-            message = f"{MOST_CLIENTS} clients are reading events already"
-            raise ApiError(503, "too_many_streams", message, retry_after=10.0)
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-        await response.prepare(request)
+        response = await self._begin(request)
         client = _Client()
         self._clients.add(client)
         try:
@@ -90,6 +98,18 @@ class EventsApi:
             raise ConnectionResetError("a client did not read its events") from None
         finally:
             self._clients.discard(client)
+        return response
+
+    async def head_of_stream(self, request: web.Request) -> web.StreamResponse:
+        """The headers of the stream, which takes nobody's place."""
+        return await self._begin(request)
+
+    async def _begin(self, request: web.Request) -> web.StreamResponse:
+        if len(self._clients) >= MOST_CLIENTS:
+            message = f"{MOST_CLIENTS} clients are reading events already"
+            raise ApiError(503, "too_many_streams", message, retry_after=10.0)
+        response = web.StreamResponse(headers=_HEADERS)
+        await response.prepare(request)
         return response
 
     async def _serve(self, client: _Client, response: web.StreamResponse) -> None:

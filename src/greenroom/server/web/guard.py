@@ -1,4 +1,4 @@
-"""Who may ask, and how much: tokens, host names, request rates."""
+"""The checks that each request passes first: tokens, host names, origins, request rates."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from yarl import URL
 
+from .hosts import host_name, is_absolute, is_of_another_site, target_host
 from .schema import ApiError
+from .token import Token
 
 __all__ = ["Guard", "RateLimit", "is_trusted"]
 
@@ -23,24 +24,28 @@ _IS_TRUSTED = "greenroom.is_trusted"
 class Guard:
     """A middleware that lets a request through, or says why not."""
 
-    def __init__(self, *, host: str, token: str | None, open_paths: frozenset[str], rate_limit: float | None) -> None:
+    def __init__(self, *, host: str, token: Token, open_paths: frozenset[str], rate_limit: float | None) -> None:
         self._host = host
-        self._token = None if token is None else token.encode()
+        self._token = token
         self._open_paths = open_paths
         self._rates = None if rate_limit is None else RateLimit(rate_limit)
 
     @web.middleware
     async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Raises :class:`ApiError` for a request that is not to be served."""
-        is_open = request.path in self._open_paths
+        is_open = _path(request) in self._open_paths
         # A probe from the address of a busy client is answered: one that is not ends the worker, with its sessions.
         # But it is no way to try tokens at a higher rate.
         wait = 0.0 if is_open and "Authorization" not in request.headers else self._wait(request)
         if wait > 0 and not is_open:
             raise self._too_many(wait)
-        if self._token is None:
+        _check_target(request)
+        token = self._token.current
+        if token is None:
             self._check_host(request)
-        request[_IS_TRUSTED] = self._token is None or (wait == 0 and _has_token(request, self._token))
+        if not is_open:
+            _check_origin(request)
+        request[_IS_TRUSTED] = token is None or (wait == 0 and _has_token(request, token))
         if not is_open and not is_trusted(request):
             message = "this needs the worker's token, as a header: Authorization: Bearer TOKEN"
             raise ApiError(401, "unauthorized", message)
@@ -57,13 +62,41 @@ class Guard:
 
     def _check_host(self, request: web.Request) -> None:
         # A web page can have its own host name point to 127.0.0.1 (DNS rebinding), but it cannot change this header.
-        # With a token this is not needed: such a page does not have it.
-        try:
-            name = URL(f"http://{request.host}").host
-        except ValueError:
-            name = None
-        if name not in _LOCAL_NAMES and name != self._host:
-            raise ApiError(403, "wrong_host", f"the Host header is {request.host!r}; use localhost or {self._host}")
+        # With a token this is not needed: such a page does not have it. (Not request.host: without a header that is
+        # the machine's own name, by a look-up that may block.)
+        for host in (request.headers.get("Host", ""), target_host(request.raw_path)):
+            if host is not None and host_name(host) not in {*_LOCAL_NAMES, self._host}:
+                shown = host.encode("ascii", "backslashreplace").decode()
+                raise ApiError(403, "wrong_host", f"the Host header is {shown!r}; use localhost or {self._host}")
+
+
+def _path(request: web.Request) -> str:
+    """The path of the operation that will answer, whatever the request's own path looks like."""
+    resource = request.match_info.route.resource
+    return request.path if resource is None else resource.canonical
+
+
+def _check_target(request: web.Request) -> None:
+    if not request.raw_path.startswith("/") and request.raw_path != "*" and not is_absolute(request.raw_path):
+        raise ApiError(400, "bad_request", "the target of the request is neither a path nor an http URL")
+
+
+def _check_origin(request: web.Request) -> None:
+    """A page of another site can send orders that it cannot read the answers to, and take the place of others.
+
+    This holds with a token, too: a proxy may add it to whatever a browser sends.
+    """
+    hosts = [request.headers.get("Host", ""), *request.headers.get("X-Forwarded-Host", "").split(",")]
+    if not is_of_another_site(request.headers, request.headers.getall("Sec-Fetch-Site", []), filter(None, hosts)):
+        return
+    if request.method in ("GET", "HEAD") and request.headers.get("Sec-Fetch-Dest") == "document":
+        return  # a link that somebody follows
+    raise ApiError(
+        403,
+        "wrong_origin",
+        "a page of another site sent this request. Use the worker's own page or a program; a proxy in front of the "
+        "worker must send the host that its clients ask for, as X-Forwarded-Host",
+    )
 
 
 def is_trusted(request: web.Request) -> bool:
@@ -72,9 +105,10 @@ def is_trusted(request: web.Request) -> bool:
 
 
 def _has_token(request: web.Request, token: bytes) -> bool:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    given = request.headers.getall("Authorization", [])
+    scheme, _, credentials = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     # compare_digest takes as long whatever is given, so that a token cannot be found byte by byte.
-    is_right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token)
+    is_right = hmac.compare_digest(credentials.strip(" ").encode("utf-8", "surrogateescape"), token)
     return is_right and scheme.lower() == "bearer"
 
 

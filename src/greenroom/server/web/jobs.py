@@ -31,7 +31,16 @@ class JobsApi:
         path = "/v1/jobs/{id}"
         return [
             Operation("GET", "/v1/jobs", self.list_jobs, "List jobs", {200: JobList}, query=ListJobs),
-            Operation("GET", path, self.show_job, "Show or await a job", {200: JobView}, query=ShowJob, errors=(404,)),
+            Operation(
+                "GET",
+                path,
+                self.show_job,
+                "Show or await a job",
+                {200: JobView},
+                query=ShowJob,
+                errors=(404,),
+                head=self.head_of_job,
+            ),
             Operation(
                 "DELETE",
                 path,
@@ -52,7 +61,15 @@ class JobsApi:
 
     async def show_job(self, request: web.Request) -> web.Response:
         """Its state, and its report once it has ended; with ``wait``, after its end or so many seconds."""
-        job, wait = self._find(request), read_query(request, ShowJob).wait
+        return await self._show(request, read_query(request, ShowJob).wait)
+
+    async def head_of_job(self, request: web.Request) -> web.Response:
+        """The headers of its present state, without waiting."""
+        read_query(request, ShowJob)
+        return await self._show(request, 0.0)
+
+    async def _show(self, request: web.Request, wait: float) -> web.Response:
+        job = self._find(request)
         if isinstance(job, JobHandle):
             with suppress(TimeoutError):
                 await asyncio.wait_for(job.wait(), wait)

@@ -32,7 +32,17 @@ class Operation:
     is_open: bool = False
     """Whether it is answered without a token: it then tells nothing of any session."""
     tags: tuple[str, ...] = field(default=("jobs",))
+    head: Handler | None = None
+    """The handler of HEAD where that of GET waits or streams: HEAD is answered at once, with headers alone."""
 
 
 def routes_of(operations: Iterable[Operation]) -> list[web.RouteDef]:
-    return [web.route(op.method, op.path, op.handler, name=None, expect_handler=expect_later) for op in operations]
+    """Return the routes; an operation by GET also has one by HEAD."""
+    return [route for op in operations for route in _routes(op)]
+
+
+def _routes(op: Operation) -> list[web.RouteDef]:
+    if op.method != "GET":
+        return [web.route(op.method, op.path, op.handler, expect_handler=expect_later)]
+    get = web.get(op.path, op.handler, allow_head=False, expect_handler=expect_later)
+    return [get, web.head(op.path, op.head or op.handler, expect_handler=expect_later)]

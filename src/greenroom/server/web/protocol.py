@@ -18,6 +18,7 @@ from .answers import LargeAnswers
 from .bodies import BODY_RATE, BODY_SECONDS, refuse_packed, size_on_the_wire
 from .connections import Crowd, HeldBytes
 from .errors import error_response, routing_error
+from .half_closed import HalfClosable
 from .schema import ApiError
 
 __all__ = ["Connection"]
@@ -38,7 +39,7 @@ _MOST_AHEAD = 64 * 1024
 """Bytes behind a request that lasts. With more, the connection may be cut if memory is needed."""
 
 
-class Connection(web.RequestHandler):
+class Connection(HalfClosable):
     """What is not HTTP comes to no application, and what is expected in vain to no middleware."""
 
     __slots__ = (

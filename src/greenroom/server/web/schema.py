@@ -77,6 +77,11 @@ class StartJob(Struct, forbid_unknown_fields=True):
     timeout: Seconds | None = None
     """How long it may wait for a process that is on its way, in seconds; by default ``offer_timeout``."""
 
+    def __post_init__(self) -> None:
+        # In Python's patterns, though not in those of JSON Schema, "$" also matches before a line feed at the end.
+        if self.id is not None and self.id.endswith("\n"):
+            raise ValueError("the id ends in a line feed")
+
 
 class ListJobs(Struct, forbid_unknown_fields=True):
     """The parameters of ``GET /v1/jobs``. Each narrows the list down."""

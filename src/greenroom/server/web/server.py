@@ -23,6 +23,7 @@ from .listener import Listener
 from .operations import Operation, routes_of
 from .protocol import Connection
 from .schema import encode
+from .token import Token
 
 __all__ = ["HttpServer", "listen"]
 
@@ -50,9 +51,15 @@ class HttpServer:
     """Serves operations on a socket, until it is closed."""
 
     def __init__(
-        self, operations: Iterable[Operation], sock: socket.socket, options: ServerOptions, most_connections: int
+        self,
+        operations: Iterable[Operation],
+        sock: socket.socket,
+        options: ServerOptions,
+        most_connections: int,
+        token: Token,
     ) -> None:
         self._sock = sock
+        self._token = token
         self._crowd = Crowd(most_connections)
         self._held = HeldBytes(max(MOST_HELD, 4 * options.max_request_bytes))
         self._answers = LargeAnswers()
@@ -60,7 +67,7 @@ class HttpServer:
         self._document = encode(openapi.document(operations))
         open_paths = frozenset(op.path for op in operations if op.is_open)
         host = str(sock.getsockname()[0])
-        guard = Guard(host=host, token=options.token, open_paths=open_paths, rate_limit=options.rate_limit)
+        guard = Guard(host=host, token=token, open_paths=open_paths, rate_limit=options.rate_limit)
         app = web.Application(middlewares=[answer_errors, guard.check], client_max_size=options.max_request_bytes)
         document = web.get("/openapi.json", self._show_document, expect_handler=expect_later)
         app[LARGE_ANSWERS] = self._answers
@@ -94,6 +101,7 @@ class HttpServer:
                 manager, network=network, crowd=self._crowd, held=self._held, answers=self._answers, loop=loop
             )
 
+        self._token.start()
         self._listener = Listener(self._sock, self._crowd, connection)
         self._listener.start()
 
@@ -102,6 +110,7 @@ class HttpServer:
         if self._listener is not None:
             await self._listener.close()
         await self._runner.cleanup()
+        self._token.close()
         self._sock.close()
 
 

@@ -99,9 +99,9 @@ def _names(options: LiveKitOptions, manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _servers(options: LiveKitOptions, manifest: Mapping[str, Any], environment: Mapping[str, str]) -> list[Server]:
-    urls = _split(options.livekit_url or environment.get("LIVEKIT_URL") or manifest.get("ws_url"))
-    key = options.livekit_api_key or environment.get("LIVEKIT_API_KEY") or manifest.get("api_key")
-    secret = options.livekit_api_secret or environment.get("LIVEKIT_API_SECRET") or manifest.get("api_secret")
+    urls = _split(_first(options.livekit_url, environment.get("LIVEKIT_URL"), manifest.get("ws_url")))
+    key = _first(options.livekit_api_key, environment.get("LIVEKIT_API_KEY"), manifest.get("api_key"))
+    secret = _first(options.livekit_api_secret, environment.get("LIVEKIT_API_SECRET"), manifest.get("api_secret"))
     missing = [
         f"{name} (LIVEKIT_{name.removeprefix('livekit_').upper()})"
         for name, values in (("livekit_url", urls), ("livekit_api_key", key), ("livekit_api_secret", secret))
@@ -109,6 +109,8 @@ def _servers(options: LiveKitOptions, manifest: Mapping[str, Any], environment: 
     ]
     if missing:
         raise ConfigError(f"the app has a LiveKit agent, and the worker does not know: {', '.join(missing)}")
+    for name, values in (("livekit_url", urls), ("livekit_api_key", [key]), ("livekit_api_secret", [secret])):
+        _check_characters(name, values)
     for url in urls:
         _check(url)
     every = zip(urls, _for_each(key, len(urls)), _for_each(secret, len(urls)), strict=True)
@@ -132,9 +134,20 @@ def _split(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
+def _first(*texts: str | None) -> str:
+    """Return the first text that is more than blanks, without those around it: secrets often end in a line feed."""
+    return next((stripped for text in texts if (stripped := (text or "").strip())), "")
+
+
+def _check_characters(name: str, values: list[str]) -> None:
+    if any(not value.isprintable() for value in values):
+        variable = f"LIVEKIT_{name.removeprefix('livekit_').upper()}"
+        raise ConfigError(f"{name} ({variable}) holds a line break or another control character; write it anew")
+
+
 def _check(url: str) -> None:
     parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES or not parts.hostname:
+    if parts.scheme not in _SCHEMES or not parts.hostname or any(map(str.isspace, url)):
         raise ConfigError(f"livekit_url is {url!r}; it must be like wss://livekit.example.com or ws://127.0.0.1:7880")
 
 

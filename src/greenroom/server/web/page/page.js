@@ -10,7 +10,9 @@ const MANY = 150;
 
 const $ = (id) => document.getElementById(id);
 const board = emptyBoard();
-let token = sessionStorage.getItem("greenroom-token") || "";
+// Behind a proxy several workers can share a host name, and each has its token.
+const TOKEN_KEY = `greenroom-token ${location.pathname}`;
+let token = sessionStorage.getItem(TOKEN_KEY) || "";
 let chosen = null;
 let isStale = true;
 
@@ -19,7 +21,7 @@ let isStale = true;
 async function follow() {
   for (let wait = 500; ; wait = Math.min(wait * 2, 8000)) {
     try {
-      const response = await ask("/v1/events");
+      const response = await ask("v1/events");
       if (response.status === 401) return askForToken();
       if (response.ok) {
         wait = 250;
@@ -33,6 +35,7 @@ async function follow() {
   }
 }
 
+// The path is relative to the page's own, which can be below a proxy's prefix.
 function ask(path, options = {}) {
   const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
   return fetch(path, { ...options, headers, cache: "no-store" });
@@ -47,7 +50,7 @@ function askForToken() {
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   token = $("token").value.trim();
-  sessionStorage.setItem("greenroom-token", token);
+  sessionStorage.setItem(TOKEN_KEY, token);
   $("token-form").hidden = true;
   $("main").hidden = false;
   follow();
@@ -202,7 +205,7 @@ $("start-form").addEventListener("submit", async (event) => {
   $("start-button").disabled = true;
   try {
     const headers = { "Content-Type": "application/json" };
-    const answer = await (await ask("/v1/jobs", { method: "POST", headers, body: JSON.stringify({ metadata }) })).json();
+    const answer = await (await ask("v1/jobs", { method: "POST", headers, body: JSON.stringify({ metadata }) })).json();
     result.textContent = answer.error
       ? `Turned down (${answer.error.reason || answer.error.type}): ${answer.error.message}`
       : `${answer.id} runs in process ${answer.pid} after ${answer.start_ms} ms`;

@@ -1,0 +1,161 @@
+"""A client that has closed its sending side: it waits for its answer, or it is gone.
+
+Both clients send the same FIN, and only data tells them apart: the kernel of a client that is gone answers data with
+RST. So the answer's first bytes are sent ahead, one at a time. They are the same for every answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import select
+import socket
+import struct
+import termios
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, cast
+
+from aiohttp import StreamReader, web
+
+__all__ = ["HalfClosable", "HalfClosed"]
+
+_BEGINNING = b"HTTP/1."
+_FIRST_PROBE = 0.25
+"""Seconds until the first byte is sent ahead, which most answers do not take. Each further one takes twice as long."""
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
+"""Seconds, and a number. They find clients that go after the beginning is sent: their kernel forgets them in 60 s."""
+_DELIVERY = 10.0
+"""Seconds that a client's machine may take to acknowledge an answer."""
+MOST = 64
+"""Clients that are kept at a time: each takes a second file descriptor, and those are kept back for sessions."""
+_CLOSE_WAIT = 8
+"""The state of a socket of which only the peer has closed its side: ``TCP_CLOSE_WAIT`` of ``tcp_states.h``."""
+
+
+class HalfClosed:
+    """Stands for the transport of such a connection, and aborts it when the client is gone.
+
+    ``may_probe`` tells whether an answer is awaited of which nothing has been sent.
+    """
+
+    def __init__(self, transport: asyncio.Transport, may_probe: Callable[[], bool]) -> None:
+        self._transport = transport
+        self._may_probe = may_probe
+        self._sock = transport.get_extra_info("socket")
+        self._ahead = 0
+        self._delay = _FIRST_PROBE
+        self._loop = asyncio.get_running_loop()
+        # asyncio does not watch a socket whose end it has read. An epoll that asks for no event still gets the hang-up
+        # of both sides, and can be watched itself.
+        self._hang_up = select.epoll()
+        self._hang_up.register(self._sock.fileno(), 0)
+        self._loop.add_reader(self._hang_up.fileno(), self._abort)
+        for option, value in _KEEPALIVE.items():
+            self._sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        self._timer = self._loop.call_later(self._delay, self._probe)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of it but what has been sent ahead."""
+        ahead, self._ahead = self._ahead, 0
+        self._transport.write(memoryview(data)[ahead:] if ahead else data)
+
+    def writelines(self, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.write(b"".join(parts)) if self._ahead else self._transport.writelines(parts)
+
+    def release(self) -> None:
+        """Watch no longer: the connection is lost. Whoever asked belongs to it, and is let go of."""
+        self._timer.cancel()
+        self._may_probe = bool  # which is false
+        if not self._hang_up.closed:
+            self._loop.remove_reader(self._hang_up.fileno())
+            self._hang_up.close()
+
+    async def delivered(self) -> None:
+        """Wait until the client's kernel has acknowledged all. Raise ``ConnectionResetError`` if the client is gone."""
+        give_up, pause = self._loop.time() + _DELIVERY, 0.001
+        while self._transport.get_write_buffer_size() or self._unacknowledged():
+            if self._loop.time() > give_up or self._transport.is_closing():
+                raise ConnectionResetError(errno.ECONNRESET, "the client did not take its answer")
+            await asyncio.sleep(pause)  # no event tells of acknowledgements
+            pause = min(2 * pause, 0.05)
+
+    def _unacknowledged(self) -> int:
+        if self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _CLOSE_WAIT:
+            raise ConnectionResetError(errno.ECONNRESET, "the client has gone")
+        count: int = struct.unpack("i", fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+        return count
+
+    def _probe(self) -> None:
+        if self._may_probe() and self._ahead < len(_BEGINNING):
+            self._transport.write(_BEGINNING[self._ahead : self._ahead + 1])
+            self._ahead += 1
+        self._delay *= 2
+        self._timer = self._loop.call_later(self._delay, self._probe)
+
+    def _abort(self) -> None:
+        self.release()
+        self._transport.abort()
+
+
+class HalfClosable(web.RequestHandler):
+    """A connection whose client, once it has closed its sending side after its request, still gets its answer."""
+
+    __slots__ = ("_half_closed", "_last_body")
+
+    _kept: ClassVar[set[HalfClosed]] = set()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._half_closed: HalfClosed | None = None
+        self._last_body: StreamReader | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages:
+            self._last_body = self._messages[-1][1]
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio keeps the connection open if this is true
+        if self._half_closed is not None:
+            return True
+        if not self._owes_an_answer() or self.transport is None or len(self._kept) >= MOST:
+            return False
+        try:
+            self._half_closed = HalfClosed(self.transport, self._is_answer_awaited)
+        except OSError:  # no file descriptor is left: then nobody could tell whether the client is there
+            return False
+        self._kept.add(self._half_closed)
+        self.transport = cast(asyncio.Transport, self._half_closed)
+        return True
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._half_closed is not None:
+            self._kept.discard(self._half_closed)
+            self._half_closed.release()
+        super().connection_lost(exc)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        finished = await super().finish_response(request, resp, start_time)
+        if self._half_closed is not None and not self._messages:
+            self.close()  # no further request can come
+        return finished
+
+    async def delivered(self) -> None:
+        """Return at once, but for a client that may be gone: then raise ``ConnectionResetError`` if it is."""
+        if self._half_closed is not None:
+            await self._half_closed.delivered()
+
+    def _owes_an_answer(self) -> bool:
+        """Whether a whole request has come that is not answered. While this waits for the next one, none has."""
+        is_busy = bool(self._messages) or self._waiter is None
+        is_whole = self._last_body is not None and (self._last_body.is_eof() or self._last_body.exception() is not None)
+        return is_busy and is_whole
+
+    def _is_answer_awaited(self) -> bool:
+        request = self._current_request
+        return request is not None and not request.writer.output_size

@@ -1,0 +1,83 @@
+"""The token that holds now: the one that was set, or the one in a file, which may change."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from ...errors import OptionError
+from ...pool.log_fields import log_fields
+from ...settings import ServerOptions
+from ...settings.token import Stamp, read_token, stamp_of
+
+__all__ = ["Token"]
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at the file."""
+
+_logger = logging.getLogger("greenroom")
+
+
+class Token:
+    """Read at once; ``OptionError`` if it cannot be. From :meth:`start` on a file that changes is read again."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        conflict = options.token_conflict()
+        if conflict:
+            raise OptionError(conflict)
+        self._path = options.token_file
+        self._stamp: Stamp | None = None
+        self._problem: str | None = None
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        token = options.token
+        if self._path is not None:
+            token, self._stamp = read_token(self._path)
+        self._current = None if token is None else token.encode()
+
+    @property
+    def current(self) -> bytes | None:
+        """``None``: clients need none."""
+        return self._current
+
+    def start(self) -> None:
+        """Follow the file, if there is one."""
+        if self._path is not None:
+            # A thread of its own, and a daemon: a file system that hangs holds up neither the loop nor the end.
+            self._thread = threading.Thread(target=self._follow, name="greenroom-token", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join(_LOOK_EVERY)
+
+    def _follow(self) -> None:
+        while not self._closing.wait(_LOOK_EVERY):
+            self._look()
+
+    def _look(self) -> None:
+        assert self._path is not None  # or there would be no thread
+        stamp = stamp_of(self._path)
+        if stamp is not None and stamp == self._stamp:
+            return
+        try:
+            token, self._stamp = read_token(self._path)
+        except OptionError as error:
+            self._stamp = stamp
+            self._complain(str(error))
+        else:
+            self._take(token.encode())
+
+    def _take(self, token: bytes) -> None:
+        self._problem = None
+        if token != self._current:
+            self._current = token
+            extra = log_fields("token_changed")
+            _logger.info("the token file %s has changed: its token holds", self._path, extra=extra)
+
+    def _complain(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            text = "%s. The worker goes on with the token before; mend the file"
+            _logger.error(text, problem, extra=log_fields("token_unreadable"))
