@@ -79,8 +79,8 @@ def _raised() -> int | None:
 def _warn(limits: Limits, pool: PoolOptions, server: ServerOptions) -> None:
     needed = fds_needed(pool, server)
     text = (
-        "the limit on open files is %d, which is enough for %d sessions, not for max_jobs=%d; "
-        "raise it to %d (ulimit -Hn, LimitNOFILE=), or lower max_jobs"
+        "the limit on open files is %d, but max_jobs=%d may need %d, connections included; it is enough for "
+        "%d sessions. Raise it (ulimit -Hn, LimitNOFILE=), or lower max_jobs"
     )
     extra = log_fields("too_few_fds", fds=limits.fds, sessions=limits.sessions, max_jobs=pool.max_jobs, needed=needed)
-    _logger.warning(text, limits.fds, limits.sessions, pool.max_jobs, needed, extra=extra)
+    _logger.warning(text, limits.fds, pool.max_jobs, needed, limits.sessions, extra=extra)
