@@ -19,8 +19,9 @@ FDS_PER_PROCESS = 7
 """Control and log socket, stdout, stderr, lifeline, pidfd; and one more while it is made or dumped."""
 FEWEST_CONNECTIONS = 32
 """So many are served even if the open files of some sessions are missing then."""
-_FDS_BESIDE = 150
-"""Listening, logs, files that are read for a moment, connections that are being closed for new ones."""
+_FDS_BESIDE = 200
+"""Listening, logs, files that are read for a moment, connections that are being closed for new ones (64 at most),
+and the second descriptor of each half-closed connection (64 at most)."""
 
 
 @dataclass(frozen=True, slots=True)
