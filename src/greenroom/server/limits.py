@@ -19,8 +19,9 @@ FDS_PER_PROCESS = 8
 """Control and log socket, stdout, stderr, lifeline, heartbeat page, pidfd; and one more while it is made or dumped."""
 FEWEST_CONNECTIONS = 32
 """So many are served even if the open files of some sessions are missing then."""
-_FDS_BESIDE = 150
-"""Listening, logs, files that are read for a moment, connections that are being closed for new ones."""
+_FDS_BESIDE = 200
+"""Listening, logs, files that are read for a moment, connections that are being closed for new ones (64 at most),
+and the second descriptor of each half-closed connection (64 at most)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,8 @@ def _raised() -> int | None:
 def _warn(limits: Limits, pool: PoolOptions, server: ServerOptions) -> None:
     needed = fds_needed(pool, server)
     text = (
-        "the limit on open files is %d, which is enough for %d sessions, not for max_jobs=%d; "
-        "raise it to %d (ulimit -Hn, LimitNOFILE=), or lower max_jobs"
+        "the limit on open files is %d, but max_jobs=%d may need %d, connections included; it is enough for "
+        "%d sessions. Raise it (ulimit -Hn, LimitNOFILE=), or lower max_jobs"
     )
     extra = log_fields("too_few_fds", fds=limits.fds, sessions=limits.sessions, max_jobs=pool.max_jobs, needed=needed)
-    _logger.warning(text, limits.fds, limits.sessions, pool.max_jobs, needed, extra=extra)
+    _logger.warning(text, limits.fds, pool.max_jobs, needed, limits.sessions, extra=extra)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any, Protocol
 
 __all__ = ["Crowd", "HeldBytes", "Member", "network_of"]
@@ -13,6 +14,8 @@ STUCK = 2.0
 """Seconds that a client reads nothing of its answer; then its connection may go for a new one."""
 SMALL = 16 * 1024
 """Bytes that a connection may always hold: a request without a body, such as a health check, is answered."""
+_MOST_COMPARED = 1000
+"""Idle connections, those that are idle longest, of which one is chosen: it must not take long."""
 _IPV6_CUSTOMER = 64
 """Bits of an IPv6 address that tell one customer from another. The rest is each customer's own."""
 
@@ -96,7 +99,7 @@ class Crowd:
         self._stuck.pop(member, None)
 
     def _evict_one(self, now: float, network: str | None = None) -> bool:
-        stuck = [member for member, since in self._stuck.items() if now - since > STUCK]
+        stuck = (member for member, since in self._stuck.items() if now - since > STUCK)
         victim = self._first(self._idle, network) or self._first(stuck, network)
         if victim is not None:
             self._evict(victim)
@@ -106,7 +109,8 @@ class Crowd:
         if network is not None:
             return next((member for member in members if member.network == network), None)
         # max() takes the first of several.
-        return max(members, key=lambda member: self._networks[member.network], default=None)
+        compared = islice(members, _MOST_COMPARED)
+        return max(compared, key=lambda member: self._networks[member.network], default=None)
 
     def _evict(self, victim: Member) -> None:
         self.remove(victim)
@@ -124,10 +128,10 @@ class HeldBytes:
         self._most = most
         self._total = 0
         self._held: dict[Member, int] = {}
+        self._large: dict[Member, None] = {}
 
     def add(self, member: Member, size: int) -> None:
-        self._total += size
-        self._held[member] = self._held.get(member, 0) + size
+        self._set(member, self.of(member) + size)
         while self._total > self._most and (victim := self._largest(member)) is not None:
             self.drop(victim)
             victim.refuse()
@@ -142,16 +146,23 @@ class HeldBytes:
     def at_most(self, member: Member, size: int) -> None:
         """It is known that it holds no more than that."""
         if self.of(member) > size:
-            self._total -= self._held[member] - size
-            self._held[member] = size
+            self._set(member, size)
 
     def drop(self, member: Member) -> None:
         """It holds nothing more, or will not in a moment. Harmless if that is known."""
         self._total -= self._held.pop(member, 0)
+        self._large.pop(member, None)
+
+    def _set(self, member: Member, size: int) -> None:
+        self._total += size - self.of(member)
+        self._held[member] = size
+        if size > SMALL:
+            self._large[member] = None
+        else:
+            self._large.pop(member, None)
 
     def _largest(self, newest: Member) -> Member | None:
-        large = (member for member, size in self._held.items() if size > SMALL)
-        candidates = (member for member in large if member is newest or member.may_be_refused)
+        candidates = (member for member in self._large if member is newest or member.may_be_refused)
         return max(candidates, key=self._held.__getitem__, default=None)
 
 

@@ -230,7 +230,7 @@ class Connection(HalfClosable):
         if isinstance(resp, web.HTTPException):
             resp = error_response(routing_error(request, resp))
         is_unread = not request.content.is_eof()
-        if is_unread and not self._may_end_soon(request):
+        if self._refusal is not None or (is_unread and not self._may_end_soon(request)):
             resp.force_close()
         with self._answers.sending(resp) as resp:
             resp, is_lost = await super().finish_response(request, resp, start_time)
@@ -243,7 +243,7 @@ class Connection(HalfClosable):
         """Whether the rest of a body that nobody has read is small enough to be waited for."""
         length = request.headers.get("Content-Length", "")
         is_small = length.isdecimal() and int(length) <= LINGER_BYTES
-        return is_small and self._refusal is None and "Expect" not in request.headers
+        return is_small and "Expect" not in request.headers
 
     def _end(self, request: web.BaseRequest) -> None:
         self._present = None
