@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = "scripts.run_tests"
 AT_A_TIME = 2 * len(os.sched_getaffinity(0))  # most tests wait for something, rather than compute
 
-SHARING = ["--alone", "no", "-n", str(AT_A_TIME), "--dist", "loadfile"]
-ALONE = ["--alone", "yes"]
+SHARING = ["--alone=no", "-n", str(AT_A_TIME), "--dist", "worksteal"]
+ALONE = ["--alone=yes"]
 NONE_OF_ITS_OWN = ["-n", "0"]  # after the user's arguments, which may ask for several at a time
 
 OVER_AT_ONCE = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
@@ -44,8 +44,9 @@ def main(arguments: list[str]) -> int:
 def run(arguments: list[str], counts: Counter[str]) -> int:
     """Run pytest once, and add up its results; returns its exit code."""
     with tempfile.NamedTemporaryFile() as file:
-        # By an option: the tests' own workers would refuse a variable that they do not know.
-        command = [sys.executable, "-m", "pytest", "-p", PLUGIN, "--counts", file.name, *arguments]
+        # Not by a variable: the workers that tests start refuse those that they do not know. And in one word:
+        # pytest looks for its configuration beside whatever looks like a path.
+        command = [sys.executable, "-m", "pytest", "-p", PLUGIN, f"--counts={file.name}", *arguments]
         code = wait(subprocess.Popen(command, cwd=ROOT))
         counts.update(json.loads(file.read() or "{}"))
     return code

@@ -64,6 +64,12 @@ def test_a_run_without_any_test_fails(tmp_path: Path) -> None:
     assert total.startswith("total: no tests in ")
 
 
+def test_both_phases_find_their_configuration() -> None:
+    command = [sys.executable, SCRIPT, "-n", "0", "--collect-only", "tests/test_cgroup.py"]
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
+    assert said.count(f"rootdir: {SCRIPT.parent.parent}\nconfigfile: pyproject.toml\n") == 2, said
+
+
 @pytest.mark.parametrize(
     ("codes", "code"),
     [([0, 0], 0), ([0, 5], 0), ([5, 0], 0), ([5, 5], 5), ([1, 0], 1), ([5, 1], 1), ([2], 2), ([4], 4)],

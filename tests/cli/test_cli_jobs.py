@@ -48,7 +48,7 @@ async def test_a_start_as_json(make_app: MakeApp) -> None:
         started = await ask(worker, "jobs", "run", "--json")
         assert (started.code, started.err) == (0, "")
         assert started.json["launch_type"] == "warm"
-        shown = await ask(worker, "jobs", "show", started.json["id"], "--wait", "20", "--json")
+        shown = await ask(worker, "jobs", "show", started.json["id"], "--wait", "60", "--json")
         assert shown.json["report"]["result"] == {"metadata": None}
 
 
@@ -145,7 +145,7 @@ async def test_a_job_that_is_not_known(make_app: MakeApp) -> None:
 async def test_W3_P8_a_job_is_cancelled_while_it_runs_and_again_after_its_end(make_app: MakeApp) -> None:
     async with working(make_app) as (worker, _):
         await worker.start("shutdown", id="call")
-        waiting = asyncio.create_task(ask(worker, "jobs", "show", "call", "--wait", "20"))
+        waiting = asyncio.create_task(ask(worker, "jobs", "show", "call", "--wait", "60"))
         cancelled = await ask(worker, "jobs", "cancel", "call", "--reason", "the operator said so")
         assert (cancelled.code, cancelled.out) == (0, "job call is being cancelled\n")
         shown = await waiting

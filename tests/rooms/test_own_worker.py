@@ -167,9 +167,11 @@ async def test_W5_a_server_that_is_restarted_finds_the_worker_again(livekit: Liv
 async def test_new_rooms_go_to_the_other_worker_when_one_is_drained_or_killed(
     livekit: LiveKitServer, sign: signal.Signals
 ) -> None:
+    # One for each room: a room that had to wait for a process could wait too long on a slow machine.
+    options = ("--num-idle-processes", "4")
     async with (
-        a_worker(livekit, name="greeter") as first,
-        a_worker(livekit, name="greeter") as second,
+        a_worker(livekit, *options, name="greeter") as first,
+        a_worker(livekit, *options, name="greeter") as second,
         livekit.api() as api,
         AsyncExitStack() as stack,
     ):
@@ -208,7 +210,7 @@ async def test_new_rooms_go_to_the_other_worker_when_one_is_drained_or_killed(
 async def test_an_agent_that_crashes_in_mid_call_is_started_again_in_its_room(
     livekit: LiveKitServer, fate: str
 ) -> None:
-    options = ("--livekit-restart", "on_crash", "--stall-timeout", "1")
+    options = ("--livekit-restart", "on_crash", "--stall-timeout", "4")
     async with a_worker(livekit, *options, name="greeter") as worker, livekit.api() as api:
         await registered(worker)
         async with a_caller(livekit, "hall") as ann:
@@ -251,7 +253,7 @@ async def test_a_restarted_agent_ends_with_its_dispatch(livekit: LiveKitServer) 
 
 
 async def test_the_rooms_of_a_worker_that_is_killed_are_dispatched_anew_once(livekit: LiveKitServer) -> None:
-    options = ("--livekit-restart", "on_worker_loss", "--livekit-loss-timeout", "2")
+    options = ("--livekit-restart", "on_worker_loss", "--livekit-loss-timeout", "5")
     async with (
         a_worker(livekit, *options, name="greeter") as first,
         livekit.api() as api,
@@ -291,7 +293,7 @@ async def eventually_leases(api: ServerApi, count: int) -> None:
 
 
 async def test_a_worker_that_ends_in_order_leaves_nothing_behind(livekit: LiveKitServer) -> None:
-    options = ("--livekit-restart", "on_worker_loss", "--livekit-loss-timeout", "2")
+    options = ("--livekit-restart", "on_worker_loss", "--livekit-loss-timeout", "5")
     async with a_worker(livekit, *options, name="greeter") as worker, livekit.api() as api:
         await registered(worker)
         await eventually_leases(api, 1)

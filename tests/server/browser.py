@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from playwright.async_api import Page, async_playwright
+from support import DEADLINE
 
 __all__ = ["open_page"]
 
@@ -39,10 +40,12 @@ async def open_page(url: str, **context: object) -> AsyncIterator[Page]:
     """The page in a window of its own. What it logs as an error, or cannot load, fails the test."""
     complaints: list[str] = []
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=_chromium(), args=_ARGUMENTS)
+        browser = await playwright.chromium.launch(
+            executable_path=_chromium(), args=_ARGUMENTS, timeout=DEADLINE * 1000
+        )
         try:
             page = await (await browser.new_context(**context)).new_page()  # type: ignore[arg-type]
-            page.set_default_timeout(30_000)
+            page.set_default_timeout(DEADLINE * 1000)
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
             await page.goto(url)

@@ -12,14 +12,14 @@ from browser import open_page
 from faults.stage import Stage
 from playwright.async_api import expect
 from running_worker import RunningWorker
-from support import kill
+from support import DEADLINE, kill
 
 pytestmark = pytest.mark.alone
 
 MakeApp = Callable[[str], str]
 
 TOKEN = "correct-horse-battery-staple"
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=DEADLINE * 1000)
 ECHO = """
 @app.entrypoint
 async def entrypoint(ctx):
