@@ -47,19 +47,19 @@ STEPS = (
     Step(
         "hostile-token",
         "sessions under attack, from clients without the worker's token and from sessions inside",
-        lambda settings: settings.minutes / 2 + 1,
+        lambda settings: settings.minutes / 2,
         hostile("--json", str(RESULTS / "hostile-token.json"), share=0.5),
     ),
     Step(
         "hostile-open",
         "the same on a worker without a token, which reads what everybody sends",
-        lambda settings: settings.minutes / 2 + 1,
+        lambda settings: settings.minutes / 2,
         hostile("--without-token", "--json", str(RESULTS / "hostile-open.json"), share=0.5),
     ),
     Step(
         "soak",
         "10,000 jobs while processes are killed and stopped at random",
-        lambda settings: 6,
+        lambda settings: 4,
         lambda settings: ["benchmarks.soak"],
     ),
 )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import eventually
 
+from benchmarks.hostile import processes
 from benchmarks.hostile.account import Session, account_of
 from benchmarks.hostile.attacks import ATTACKS, DEFAULT
+from benchmarks.hostile.attacks.bodies import packed_zeros
+from greenroom.system import proc
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,8 +56,28 @@ def test_a_session_that_is_killed_from_outside_is_called_lost(tmp_path: Path) ->
     code, result, said = hostile(tmp_path, "--minutes", "0.1", "--only", "killed-live", "--live", "2")
     assert code == 1, said
     assert len(result["sessions"]["lost"]) == 1, said
+    assert result["went_wrong_under"] == {"killed-live": 1}, said
     assert "it ended by signaled instead of completed" in said
     assert result["sessions"]["served"]["live"] == 1
+
+
+async def test_a_run_that_is_killed_leaves_no_worker() -> None:
+    command = [sys.executable, "-m", "benchmarks.hostile", "--only", "wrong-hosts", "--live", "1"]
+    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        await eventually(lambda: len(proc.children(run.pid)) == 3, "a worker and two helpers")
+        mark = next(mark for pid in proc.children(run.pid) if (mark := mark_of(pid)))
+        assert len(processes.marked(mark)) > 1
+    finally:
+        run.kill()
+        run.wait()
+    await eventually(lambda: not processes.marked(mark), "the end of all that it had started")
+
+
+def mark_of(pid: int) -> str | None:
+    """The mark of a worker's processes, if this is one."""
+    environment = Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+    return next((each for each in environment if each.startswith("HOSTILE_RUN=")), None)
 
 
 def test_the_command_names_each_attack() -> None:
@@ -62,6 +88,12 @@ def test_the_command_names_each_attack() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "no attack is called no-such-attack" in done.stderr
+
+
+def test_the_bombs_unpack() -> None:
+    bombs = packed_zeros(3)
+    assert gzip.decompress(bombs["gzip"]) == bytes(3 << 20)
+    assert zlib.decompress(bombs["deflate"]) == bytes(3 << 20)
 
 
 def accepted(**facts: Any) -> Session:

@@ -25,6 +25,8 @@ class Session:
     """``accepted``, or why it was not."""
     seconds: float = 0.0
     """From the request to the answer."""
+    at: float = 0.0
+    """When its answer came, or else its report: in seconds since the epoch."""
     pid: int | None = None
     reason: str | None = None
     detail: str = ""
@@ -67,6 +69,12 @@ def _enter(account: Account, session: Session, killed: set[int]) -> None:
         account.lost.append(f"{session.id} ({session.kind}): {wrong}")
     else:
         account.served[session.kind if session.is_honest else "attackers"] += 1
+
+
+def went_wrong(session: Session, killed: set[int]) -> bool:
+    """Whether a session is a fault of the run: an honest one that was not accepted, or one that was lost."""
+    account = account_of([session], killed)
+    return bool(account.rejected or account.lost)
 
 
 def wrong_with(session: Session) -> str | None:

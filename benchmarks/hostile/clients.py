@@ -55,7 +55,7 @@ class Clients:
         metadata = {"role": "honest", "seconds": seconds, "nonce": session.nonce}
         begin = time.monotonic()
         session.answer = await self._start({"id": session.id, "metadata": metadata, "timeout": PATIENCE})
-        session.seconds = time.monotonic() - begin
+        session.seconds, session.at = time.monotonic() - begin, time.time()
         if session.answer == ACCEPTED:
             await self._follow(session)
 
@@ -110,7 +110,7 @@ class Clients:
         for job in answer["jobs"] if status == 200 else ():
             session = self.sessions.get(job["id"])
             if session is not None and not session.is_honest:
-                session.pid, session.reason = job["pid"], job["reason"]
+                session.pid, session.reason, session.at = job["pid"], job["reason"], time.time()
 
     async def keep_book_forever(self) -> None:
         while True:
@@ -126,5 +126,6 @@ class Clients:
 
 
 def _note(session: Session, report: dict[str, Any]) -> None:
+    session.at = time.time()
     session.pid, session.reason, session.detail = report["pid"], report["reason"], report["detail"]
     session.result, session.result_dropped = report["result"], report["result_dropped"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from .account import Account, account_of, faults
+from .account import Account, account_of, faults, went_wrong
 from .run import SPARE_FDS, Run, Seen
 
 PEAK_BOUND_MB = 512.0
@@ -34,6 +35,7 @@ def result_of(run: Run) -> dict[str, Any]:
         "options": asdict(run.options),
         "faults": list(found),
         "sessions": _sessions(account, sessions),
+        "went_wrong_under": _went_wrong_under(seen, sessions),
         "event_loop": _event_loop(run),
         "memory_mb": {"start": start_mb, "peak": seen.peak_mb, "end": end_mb, "bounds": [PEAK_BOUND_MB, END_BOUND_MB]},
         "start": asdict(seen.start) if seen.start else None,
@@ -76,6 +78,13 @@ def _sessions(account: Account, sessions: list[Any]) -> dict[str, Any]:
         "start_seconds": {"p50": round(median(honest), 4), "max": round(honest[-1], 3)} if honest else {},
         "longest_gap_in_a_live_session": max(gaps, default=None),
     }
+
+
+def _went_wrong_under(seen: Seen, sessions: list[Any]) -> dict[str, int]:
+    """How many sessions went wrong while an attack had its turn: the first is the likeliest cause."""
+    wrong = (each for each in sessions if went_wrong(each, seen.killed))
+    found = Counter(name for each in wrong for name in under(seen, each.at, each.seconds))
+    return dict(found.most_common())
 
 
 def _event_loop(run: Run) -> dict[str, Any]:
@@ -124,6 +133,7 @@ def _session_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("short sessions served", str(served.get("short", 0))),
         ("sessions lost", str(len(sessions["lost"]))),
         ("honest starts not accepted", _counted(sessions["rejected"])),
+        ("  these and the lost under", _counted(result["went_wrong_under"])),
         ("attackers' sessions accounted for", str(served.get("attackers", 0))),
         ("attackers' starts not accepted", _counted(sessions["attackers_rejected"])),
         ("killed by an attack while they started", str(sessions["killed_by_an_attack"])),
@@ -136,14 +146,14 @@ def _session_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
 def _machine_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     loop, memory, machine = result["event_loop"], result["memory_mb"], result["machine"]
     livez, start, end = loop["livez"], result["start"] or {}, result["end"] or {}
-    slowest = loop["slow_answers"][0]["under"] if loop["slow_answers"] else []
+    slowest = ", ".join(loop["slow_answers"][0]["under"]) or "no attack" if loop["slow_answers"] else "(below 0.5 s)"
     longest = loop["held_up"][0] if loop["held_up"] else {"seconds": 0, "under": []}
     return [
         (
             "/livez from outside",
             f"median {livez.get('p50')} s, 99 % {livez.get('p99')} s, longest {livez.get('max')} s",
         ),
-        ("  the longest under", ", ".join(slowest) or "(below 0.5 s)"),
+        ("  the longest under", slowest),
         ("  the asking process itself late", f"{livez.get('own_late')} s at most"),
         ("event loop held up, by its log", f"{loop['times_held_up']} times, longest {longest['seconds']} s"),
         ("  the longest under", ", ".join(longest["under"]) or "-"),

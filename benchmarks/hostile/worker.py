@@ -13,6 +13,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from greenroom.system import prctl
+
 from . import processes
 from .worker_log import WorkerLog
 
@@ -40,6 +42,8 @@ class Worker:
             [Path(sys.executable).with_name("greenroom"), "start", "agent.py", *self._options()],
             cwd=self._folder, env=self._environment(), bufsize=1 << 20,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            # However this process ends, the worker does too. Nothing else runs here yet, so the fork is safe.
+            preexec_fn=prctl.set_parent_death_signal,  # noqa: PLW1509
         )  # fmt: skip
         assert process.stderr is not None
         self.log = WorkerLog(process.stderr, self._copy)

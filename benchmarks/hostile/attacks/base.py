@@ -31,11 +31,11 @@ class Turn:
         self.wait(self.left)
 
     def times(self, per_second: float, limit: int = 1_000_000) -> Iterator[int]:
-        """Count up to a limit, so many times a second, until the turn is over."""
+        """Count up to a limit, so many times a second, until the turn is over. The first time is certain."""
         begin = time.monotonic()
         for number in range(limit):
             self.wait(begin + number / per_second - time.monotonic())
-            if not self.left:
+            if number and not self.left:
                 return
             yield number
 

