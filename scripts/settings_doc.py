@@ -40,9 +40,12 @@ A name or value that cannot be is told with its origin and the nearest right nam
 is 2. That goes for a wrong value that a later place would have replaced, too.
 
 Times are seconds, memory is MiB. `off` (also `none`) switches a limit off; in a file it is a text like any other. A
-list is an array in a file, and has commas between its items elsewhere. An empty environment variable counts as not
-set. Secrets are never shown; give them by environment or file, since everybody on a machine can read its command
-lines.
+list is an array in a file, and has commas between its items elsewhere. Blanks and line ends around a value do not
+count; a control character within a text is an error.
+
+An empty environment variable counts as not set, but for `GREENROOM_TOKEN` and `GREENROOM_TOKEN_FILE`: those are then
+an error, since without a token everybody gets in. Secrets are never shown; give them by environment or file, since
+everybody on a machine can read its command lines.
 
 ## Environment variables that are not settings
 

@@ -152,12 +152,58 @@ def test_a_unit_says_what_its_systemd_knows(version: int) -> None:
     assert (unit["KillMode"], unit["Delegate"], unit["OOMPolicy"]) == ("mixed", "yes", "continue")
 
 
+def _token_mounts(pod: dict[str, Any], container: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Where the worker is told that its token is, and the secret and key that are mounted there."""
+    (variable,) = container["env"]
+    assert variable["name"] == "GREENROOM_TOKEN_FILE"
+    folder, _, name = variable["value"].rpartition("/")
+    (mount,) = (each for each in container["volumeMounts"] if each["mountPath"] == folder)
+    assert mount["readOnly"] is True
+    assert "subPath" not in mount  # which would not follow a change
+    (secret,) = (each["secret"] for each in pod["volumes"] if each["name"] == mount["name"])
+    (item,) = secret["items"]
+    assert item["path"] == name
+    return variable["value"], {"name": secret["secretName"], "key": item["key"]}
+
+
+def _with_token_file(path: str) -> deployment.Plan:
+    server = ServerOptions(token_file=path, host="0.0.0.0")
+    return deployment.Plan(app="agent.py", name="agent", settings=Settings(server=server))
+
+
+def test_a_token_s_file_comes_to_the_worker() -> None:
+    plan = _with_token_file("/etc/greenroom/a%b.token")
+    for version, told in ((255, "%d/token"), (249, "/run/credentials/agent.service/token")):
+        unit = _unit(deployment.systemd(plan, deployment.Systemd(systemd_version=version), 1)["agent.service"])
+        assert unit["LoadCredential"] == "token:/etc/greenroom/a%%b.token"
+        assert unit["Environment"] == f"GREENROOM_TOKEN_FILE={told}"
+        assert "token" not in unit["ExecStart"]
+    without = _unit(deployment.systemd(_plan(), deployment.Systemd(), 1)["agent.service"])
+    assert not {"LoadCredential", "Environment"} & set(without)
+    pod, container = _worker_of(_manifests(deployment.kubernetes(plan, deployment.Kubernetes())))
+    assert _token_mounts(pod, container)[0] == "/etc/greenroom/a%b.token"
+    assert "--token-file" not in container["args"]
+    image = deployment.docker(_with_token_file("/run/token/token"), deployment.Docker())["Dockerfile"]
+    assert '"--token-file", "/run/token/token"' in image
+    assert '-v "$PWD/token:/run/token:ro"' in image
+    assert "-e GREENROOM_TOKEN " not in image
+    for make in (
+        lambda plan: deployment.systemd(plan, deployment.Systemd(), 1),
+        lambda plan: deployment.docker(plan, deployment.Docker()),
+        lambda plan: deployment.kubernetes(plan, deployment.Kubernetes()),
+    ):
+        for path in ("token", "./token", "/", "/etc/a token", "/token"):
+            with pytest.raises(OptionError, match="token_file is"):
+                make(_with_token_file(path))
+
+
 async def test_systemd_finds_nothing_wrong_with_the_unit(make_app: MakeApp, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("there is no systemd-analyze here (Debian's package systemd has it)")
     _, said, _ = await _run("systemd-analyze", "--version")
     version = re.findall(r"systemd (\d+)", said)[0]
     options = ("--systemd-version", version, "--user", "daemon", "--directory", str(tmp_path), "--memory-mb", "4096")
+    options += ("--token-file", "/etc/greenroom/agent.token")
     app = make_app("")
     code, out, err = await _run(GREENROOM, "init", "systemd", app, "--name", "agent", *options, cwd=tmp_path)
     assert (code, out, err) == (0, "wrote agent.service\n", "")
@@ -227,9 +273,8 @@ def test_the_manifests_belong_together() -> None:
     pod, container = _worker_of(manifests)
     paths = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
     assert paths == {"readinessProbe": "/readyz", "livenessProbe": "/livez", "startupProbe": "/readyz"}
-    (token,) = container["env"]
-    assert token["name"] == "GREENROOM_TOKEN"
-    assert token["valueFrom"]["secretKeyRef"] == endpoint["authorization"]["credentials"]
+    secret = endpoint["authorization"]["credentials"]
+    assert _token_mounts(pod, container) == ("/run/secrets/greenroom/token", secret)
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert container["resources"]["limits"] == {"memory": "4096Mi"}
     port = container["args"][container["args"].index("--port") + 1]

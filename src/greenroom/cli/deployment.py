@@ -31,6 +31,9 @@ NOTIFY_RELOAD_SINCE, SUBGROUP_SINCE = 253, 254
 _ALWAYS = ("port", "drain_timeout")
 ANYWHERE = "0.0.0.0"
 """A container is reached from outside, or not at all."""
+MOUNTED_TOKEN = "/run/secrets/greenroom/token"
+CREDENTIALS_FOLDER_SINCE = 250
+"""The version of systemd that knows the folder of a unit's credentials as %d."""
 LEAST_FILES = 524288
 """systemd's own hard limit of open files: no lower than that."""
 
@@ -117,9 +120,12 @@ class Plan:
     def processes(self) -> int:
         return self.pool.max_jobs + self.pool.idle_ceiling + self.pool.max_concurrent_prewarms
 
-    def arguments(self) -> list[str]:
-        """The command's, after its name: drain timeout and port always, since others rely on them."""
-        said = filter(self._says, all_settings().values())
+    def arguments(self, *, leave_out: str = "") -> list[str]:
+        """Return the command's, after its name: drain timeout and port always, since others rely on them.
+
+        ``leave_out`` is a setting that the worker is told in another way.
+        """
+        said = [setting for setting in all_settings().values() if self._says(setting) and setting.name != leave_out]
         return ["start", self.app, *itertools.chain.from_iterable(map(self._flag, said))]
 
     def _flag(self, setting: Setting) -> list[str]:
@@ -133,12 +139,19 @@ class Plan:
             return False
         return setting.name in _ALWAYS or setting.of(self.settings) != setting.default("start")
 
-    def arguments_in_container(self) -> list[str]:
+    def arguments_in_container(self, *, leave_out: str = "") -> list[str]:
         host = self.server.host
         if host not in (DEFAULTS["start"].server.host, ANYWHERE):
             raise OptionError(f"host is {host!r}; in a container the worker listens on {ANYWHERE}")
-        given = self.arguments()
+        given = self.arguments(leave_out=leave_out)
         return given if host == ANYWHERE else [*given, "--host", ANYWHERE]
+
+    def token_file(self, default: str = "") -> PurePosixPath | None:
+        """Return the file with the token, in a folder of its own that can be mounted."""
+        text = self.server.token_file or default
+        if text and not re.fullmatch(r"(/[\w@%+=,.-]+){2,}", text, re.ASCII):
+            raise OptionError(f"token_file is {text!r}; a deployment needs a path such as /etc/greenroom/token")
+        return PurePosixPath(text) if text else None
 
     def values(self) -> dict[str, Any]:
         return {
@@ -155,7 +168,7 @@ def systemd(plan: Plan, unit: Systemd, fds_needed: int) -> dict[str, str]:
     for name in ("user", "directory", "venv"):
         if not _is_plain(getattr(unit, name)):
             raise OptionError(f"{name} is {getattr(unit, name)!r}; it cannot be empty or have control characters")
-    command = [str(PurePosixPath(unit.venv, "bin", "greenroom")), *plan.arguments()]
+    command = [str(PurePosixPath(unit.venv, "bin", "greenroom")), *plan.arguments(leave_out="token_file")]
     if unit.systemd_version >= NOTIFY_RELOAD_SINCE:
         service_type = "Type=notify-reload"
     else:
@@ -169,6 +182,7 @@ def systemd(plan: Plan, unit: Systemd, fds_needed: int) -> dict[str, str]:
         "directory": unit.directory.replace("%", "%%"),
         "service_type": service_type,
         "command": " ".join(map(_unit_word, command)),
+        "token": _credential(plan, unit),
         "memory": "\n".join(memory) or "# With systemd 254 or later: DelegateSubgroup=worker",
         "files": max(fds_needed, LEAST_FILES),
         "tasks": plan.processes * TASKS_PER_PROCESS,
@@ -176,11 +190,27 @@ def systemd(plan: Plan, unit: Systemd, fds_needed: int) -> dict[str, str]:
     return {f"{plan.name}.service": _fill("systemd.service", plan.values() | values)}
 
 
+def _credential(plan: Plan, unit: Systemd) -> str:
+    file = plan.token_file()
+    if file is None:
+        return f"# With --token-file /etc/greenroom/{plan.name}.token, `greenroom init` makes the token a credential."
+    folder = "%d" if unit.systemd_version >= CREDENTIALS_FOLDER_SINCE else f"/run/credentials/{plan.name}.service"
+    path = str(file).replace("%", "%%")
+    return (
+        "# The token, in a file that only root can read. systemd gives the worker a copy each time it starts.\n"
+        f"LoadCredential=token:{path}\n"
+        f"Environment=GREENROOM_TOKEN_FILE={folder}/token"
+    )
+
+
 def docker(plan: Plan, image: Docker) -> dict[str, str]:
     for name, pattern in (("user", r"[a-z_][a-z0-9_-]{0,31}"), ("python", r"[0-9]+(\.[0-9]+)*")):
         if not re.fullmatch(pattern, getattr(image, name)):
             raise OptionError(f"{name} is {getattr(image, name)!r}; it must match {pattern}")
+    file = plan.token_file()
     values = {
+        "token": "-e GREENROOM_TOKEN" if file is None else f'-v "$PWD/token:{file.parent}:ro"',
+        "token_hint": "put one into GREENROOM_TOKEN" if file is None else f"put one into the file token/{file.name}",
         "user": image.user,
         "python": image.python,
         "memory": "" if image.memory_mb is None else f"--memory {image.memory_mb}m ",
@@ -198,13 +228,18 @@ def kubernetes(plan: Plan, pods: Kubernetes) -> dict[str, str]:
         )
     if not pods.claims_per_second > 0:
         raise OptionError(f"claims_per_second is {pods.claims_per_second:g}; it must be above 0")
+    token_file = plan.token_file(MOUNTED_TOKEN)
+    assert token_file is not None  # there is a default
     values = {
+        "token_file": _json(str(token_file)),
+        "token_folder": _json(str(token_file.parent)),
+        "token_name": _json(token_file.name),
         "image": _json(pods.image),
         "replicas": pods.replicas,
         "max_replicas": pods.max_replicas,
         "claims_per_second": f"{pods.claims_per_second:g}",
         "prometheus": _json(pods.prometheus),
-        "arguments": _json([_without_expansion(each) for each in plan.arguments_in_container()]),
+        "arguments": _json([_without_expansion(each) for each in plan.arguments_in_container(leave_out="token_file")]),
         "grace_seconds": plan.stop_seconds + math.ceil(PRESTOP),
         "prestop_seconds": f"{PRESTOP:g}",
         "startup_failures": math.ceil(plan.start_seconds / 2),
