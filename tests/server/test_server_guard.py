@@ -130,6 +130,8 @@ async def test_too_many_requests_are_turned_down_one_by_one(make_app: MakeApp) -
         answer = await worker.until("/v1/pool", lambda answer: answer.status == 429)
         assert answer.error["type"] == "too_many_requests"
         assert int(answer.headers["Retry-After"]) >= 1
+        # The page's files cost CPU like any other answer, so no flood of requests for them is served.
+        assert {(await worker.get(path)).status for path in ("/", "/page/page.js")} == {429}
         probes = [(await worker.get("/livez")).status for _ in range(20)]
         assert set(probes) == {200}  # from the same address, as behind a proxy
 

@@ -17,6 +17,8 @@ from .token import Token
 __all__ = ["Guard", "RateLimit", "is_trusted"]
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_PROBES = frozenset({"/livez", "/readyz"})
+"""They are answered at any rate."""
 _MOST_CLIENTS = 10_000
 _IS_TRUSTED = "greenroom.is_trusted"
 
@@ -33,11 +35,12 @@ class Guard:
     @web.middleware
     async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Raises :class:`ApiError` for a request that is not to be served."""
-        is_open = _path(request) in self._open_paths
+        path = _path(request)
+        is_open, is_probe = path in self._open_paths, path in _PROBES
         # A probe from the address of a busy client is answered: one that is not ends the worker, with its sessions.
         # But it is no way to try tokens at a higher rate.
-        wait = 0.0 if is_open and "Authorization" not in request.headers else self._wait(request)
-        if wait > 0 and not is_open:
+        wait = 0.0 if is_probe and "Authorization" not in request.headers else self._wait(request)
+        if wait > 0 and not is_probe:
             raise self._too_many(wait)
         _check_target(request)
         token = self._token.current
