@@ -83,7 +83,8 @@ async with ProcessPool(APP, num_idle_processes=2, max_idle_processes=2, idle_ttl
         release(taken)
         await eventually(lambda: pool.stats().ready and pool.stats().idle == 2, f"recovery of {{leave}}")
         await eventually(lambda: pool.stats().warming == 0 and len(pool.processes) == 3)
-        assert len(fds()) == len(before), (leave, fds() - before)
+        # What buries the last of the old processes has an fd open for a moment.
+        await eventually(lambda: len(fds()) == len(before), f"as many fds as before {{leave}}")
     say(finished=True)
     end = await job.wait()
     say(reason=end.reason, exit_code=end.exit_code)
@@ -119,7 +120,7 @@ for leave in range(24):
     # Nothing that was begun is left.
     children = Path(f"/proc/self/task/{{os.getpid()}}/children")
     await eventually(lambda: not children.read_text(), f"{{leave}}: no process")
-    assert len(fds()) == len(before), (leave, fds() - before)
+    await eventually(lambda: len(fds()) == len(before), f"as many fds as before {{leave}}")
 async with ProcessPool(APP, num_idle_processes=1) as pool:
     say(reason=(await (await pool.launch("quick")).wait()).reason)
 """

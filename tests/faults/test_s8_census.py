@@ -100,6 +100,22 @@ async def test_S8_a_thousand_sessions(make_app: MakeApp) -> None:
     assert not Path(f"/proc/{zygote}").exists()
 
 
+TIME_BASED_APP = """
+import uuid
+uuid.uuid1()  # the C library keeps what it has drawn for it
+
+@app.entrypoint
+async def entrypoint(ctx):
+    return uuid.uuid1().clock_seq
+"""
+
+
+async def test_S8_time_based_uuids_of_the_same_microsecond_differ(make_app: MakeApp) -> None:
+    async with ProcessPool(make_app(TIME_BASED_APP), num_idle_processes=AT_A_TIME) as pool:
+        sequences = [(await (await pool.launch(timeout=30.0)).wait()).result for _ in range(AT_A_TIME)]
+    assert len(set(map(str, sequences))) > AT_A_TIME / 2
+
+
 async def test_S8_random_numbers_of_numpy(make_app: MakeApp) -> None:
     pytest.importorskip("numpy")
     async with ProcessPool(make_app(NUMPY_APP), num_idle_processes=AT_A_TIME) as pool:

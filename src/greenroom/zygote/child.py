@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from ..app import App
 from ..job import JobProcess
@@ -103,6 +103,12 @@ def _reseed() -> None:
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
+    uuid: Any = sys.modules.get("uuid")
+    if uuid is not None:
+        # libuuid draws its clock sequence once, and a fork inherits it: in the same microsecond two children would make
+        # the same UUID. Python's own way draws one for each; it takes the node from libuuid, as long as that is there.
+        uuid.getnode()
+        uuid._generate_time_safe = None
 
 
 def set_line_buffering() -> None:
