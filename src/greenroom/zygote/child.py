@@ -104,9 +104,10 @@ def _reseed() -> None:
     if numpy_random is not None:
         numpy_random.seed()
     uuid: Any = sys.modules.get("uuid")
-    if uuid is not None:
+    if getattr(uuid, "_generate_time_safe", None) is not None:
         # libuuid draws its clock sequence once, and a fork inherits it: in the same microsecond two children would make
-        # the same UUID. Python's own way draws one for each; it takes the node from libuuid, as long as that is there.
+        # the same UUID. Python's own code draws a sequence in each process. The node is still libuuid's: without that,
+        # getnode() would run `ip link` in every child.
         uuid.getnode()
         uuid._generate_time_safe = None
 
