@@ -39,7 +39,8 @@ def run(folder: Path, *arguments: str) -> tuple[int, str, list[str]]:
     (folder / "test_both.py").write_text(TESTS)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = alone\n")
     command = [sys.executable, SCRIPT, "-p", "xdist.plugin", "-p", "no:cacheprovider", folder, *arguments]
-    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     ledger = folder / "ledger"
     return done.returncode, done.stdout.splitlines()[-1], ledger.read_text().splitlines() if ledger.exists() else []

@@ -47,7 +47,7 @@ KINDS = {
     "stdout": lambda: write_lines(1, 100),
     "stderr": lambda: write_lines(2, 100),
     "print": lambda: print_lines(10),
-    "no line": lambda: write_no_line(1, 100),
+    "no line": lambda: write_no_line(1, 500),  # more than is passed on in that time, also on a busy machine
     "log": lambda: log_records(100_000),
 }
 
