@@ -83,6 +83,28 @@ def test_who_asks_for_the_warning_gets_it() -> None:
     assert WARNING in run_program(source)
 
 
+def test_the_wakeup_fd_is_never_unset() -> None:
+    """A signal that came while it is would be lost. The names are asyncio's own: here it shows if they change."""
+    source = """
+    import asyncio, signal
+    from greenroom.system import wakeup
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        assert {"_csock", "_signal_handlers"} <= vars(loop).keys()
+        loop.add_signal_handler(signal.SIGTERM, print)
+        calls, set_wakeup_fd = [], signal.set_wakeup_fd
+        signal.set_wakeup_fd = lambda fd, **options: calls.append(fd) or set_wakeup_fd(fd, **options)
+        wakeup.harden_loop(loop)
+        loop.add_signal_handler(signal.SIGHUP, print)
+        assert len(calls) == 3 and set(calls) == {loop._csock.fileno()}, calls
+        print("never")
+
+    asyncio.run(main())
+    """
+    assert run_program(source) == "never\n"
+
+
 async def test_the_loop_of_a_thread_is_left_alone() -> None:
     def in_thread() -> str:
         loop = asyncio.new_event_loop()

@@ -40,20 +40,28 @@ def harden_loop(loop: asyncio.AbstractEventLoop) -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    _stop_warning()
+    _stop_warning(loop)
     if not hasattr(loop, _MARK):
         add = loop.add_signal_handler
 
         def add_signal_handler(sig: int, callback: Any, *args: Any) -> None:
             add(sig, callback, *args)
-            _stop_warning()
+            _stop_warning(loop)
 
         loop.add_signal_handler = add_signal_handler  # type: ignore[assignment, method-assign]
         setattr(loop, _MARK, True)
 
 
-def _stop_warning() -> None:
-    """Set the present wake-up fd again, without the warning."""
+def _stop_warning(loop: Any) -> None:
+    """Set the loop's wake-up fd again, without the warning.
+
+    In one step: between two, with no fd set, a signal would wake nobody, and asyncio would never learn of it. So this
+    looks at two attributes of asyncio's own loops. Any other loop has the two steps.
+    """
+    if hasattr(loop, "_csock") and hasattr(loop, "_signal_handlers"):
+        if loop._signal_handlers:
+            signal.set_wakeup_fd(loop._csock.fileno(), warn_on_full_buffer=False)
+        return
     fd = signal.set_wakeup_fd(-1)
     if fd != -1:
         signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
