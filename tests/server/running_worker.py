@@ -165,6 +165,17 @@ class RunningWorker:
         report: dict[str, Any] = answer.body["report"]
         return report
 
+    async def report_to_come(self, job_id: str) -> asyncio.Task[dict[str, Any]]:
+        """Ask for a job's report, and return when the worker holds the request: it may end now, and answers first.
+
+        The client closes its sending side, so that the worker sends the first byte of its answer ahead.
+        """
+        reader, writer = await asyncio.open_connection("127.0.0.1", await self.port())
+        writer.write(f"GET /v1/jobs/{job_id}?wait={DEADLINE:g} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        writer.write_eof()
+        assert await reader.readexactly(1) == b"H"
+        return asyncio.create_task(_report_in(reader, writer))
+
     async def until(self, path: str, condition: Callable[[Answer], object]) -> Answer:
         """Ask until the answer is as it should be."""
         async with asyncio.timeout(DEADLINE):
@@ -179,3 +190,12 @@ def orphans() -> list[int]:
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
     return list(proc.children(os.getpid()))
+
+
+async def _report_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> dict[str, Any]:
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    assert b" 200 " in head, head
+    report: dict[str, Any] = json.loads(body)["report"]
+    return report

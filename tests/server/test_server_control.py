@@ -110,7 +110,7 @@ async def test_S5_a_drain_by_http_is_what_sigterm_does(make_app: MakeApp) -> Non
         refused = await worker.post()
         assert (refused.status, refused.error["reason"]) == (503, "draining")
         assert (await worker.get("/readyz")).body["reason"] == "draining"
-        reporting = asyncio.create_task(worker.report(job["id"]))
+        reporting = await worker.report_to_come(job["id"])
         visit.order("leave")
         assert (await reporting)["outcome"] == "succeeded"
         assert await worker.ends() == 0

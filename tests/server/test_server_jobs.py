@@ -88,7 +88,7 @@ async def test_long_poll_and_cancel(make_app: MakeApp) -> None:
         await stage.next("job")
         running = await worker.get(f"/v1/jobs/{job['id']}?wait=0.05")
         assert (running.body["state"], running.body["report"]) == ("running", None)
-        waiting = asyncio.create_task(worker.report(job["id"]))
+        waiting = await worker.report_to_come(job["id"])
         cancelled = await worker.ask("DELETE", f"/v1/jobs/{job['id']}?reason=the+caller+hung+up")
         assert cancelled.status == 202
         report = await waiting

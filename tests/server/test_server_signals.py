@@ -63,7 +63,7 @@ async def test_S5_a_running_job_ends_in_its_own_time(make_app: MakeApp) -> None:
     async with Stage(make_app) as stage, RunningWorker(stage.app(), "--num-idle-processes", "1") as worker:
         job = await worker.start("stay")
         visit = await stage.next("job")
-        waiting = asyncio.create_task(worker.report(job["id"]))
+        waiting = await worker.report_to_come(job["id"])
         worker.signal(signal.SIGTERM)
         await worker.logs("draining: 1 jobs")
         turned_down = await worker.post()
@@ -96,7 +96,7 @@ async def test_S5_a_second_signal_ends_jobs_at_once(make_app: MakeApp, signum: i
     async with Stage(make_app) as stage, RunningWorker(stage.app(), "--num-idle-processes", "1") as worker:
         job = await worker.start("stay")
         visit = await stage.next("job")
-        waiting = asyncio.create_task(worker.report(job["id"]))
+        waiting = await worker.report_to_come(job["id"])
         worker.signal(signum)
         await worker.logs("draining: 1 jobs")
         worker.signal(signum)
@@ -112,7 +112,7 @@ async def test_S5_a_drain_that_takes_too_long_ends_jobs(make_app: MakeApp) -> No
         async with RunningWorker(stage.app(), *options) as worker:
             job = await worker.start("stay")
             await stage.next("job")
-            waiting = asyncio.create_task(worker.report(job["id"]))
+            waiting = await worker.report_to_come(job["id"])
             worker.signal(signal.SIGTERM)
             assert await worker.ends() == 0
             report = await waiting
@@ -175,7 +175,7 @@ async def test_S5_ctrl_c_reaches_the_supervisor_alone(make_app: MakeApp, termina
         await worker.logs("SIGINT")
         await worker.logs("draining: 1 jobs")
         assert (await worker.get(f"/v1/jobs/{job['id']}")).body["state"] == "running"
-        waiting = asyncio.create_task(worker.report(job["id"]))
+        waiting = await worker.report_to_come(job["id"])
         visit.order("leave")
         report = await waiting
         assert (report["outcome"], report["signal"]) == ("succeeded", None)
