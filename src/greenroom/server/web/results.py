@@ -18,9 +18,7 @@ ResultEncoding = Literal["json", "base64"]
 
 _SUSPICIOUS = (b"NaN", b"Infinity", b"\\ud")
 # No match is longer than some hundred KiB: while one is looked for, no other thread runs.
-_BESIDE_STRINGS = re.compile(
-    rb'(?:[^"NI-]|-(?!I)){1,65536}+|(?P<constant>-?Infinity|NaN)|(?P<quote>")|.', re.DOTALL
-)
+_BESIDE_STRINGS = re.compile(rb'(?:[^"NI-]|-(?!I)){1,65536}+|(?P<constant>-?Infinity|NaN)|(?P<quote>")|.', re.DOTALL)
 _IN_STRING = re.compile(
     rb'(?:[^"\\]{1,64}+|\\(?!ud[89a-f]).|\\ud[89ab][^"\\]{2}\\ud[c-f][^"\\]{2}){1,4096}+'
     rb'|(?P<half>\\ud[89a-f][^"\\]{2})|(?P<quote>")|.',
