@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,21 @@ def test_results_become_strict_json(value: list[Any]) -> None:
 @given(st.lists(texts | st.floats(), max_size=6))
 def test_strict_json_changes_nothing_else(value: list[Any]) -> None:
     assert json.loads(strict_json(json.dumps(value).encode())) == _strict(value)
+
+
+@pytest.mark.parametrize("piece", ["\\u4e2d", "\\\\", '\\"', "x", "\\ud83d\\ude00", "\\ud800"])
+@pytest.mark.parametrize("shift", [0, 1, 2, 3])
+def test_a_long_result_becomes_strict_json_in_little_memory(piece: str, shift: int) -> None:
+    text = f'["{"x" * shift}{piece * 200_000}\\ud800", NaN, "NaN", -1{", 1" * 100_000}, -Infinity]'.encode()
+    expected = _strict(json.loads(text))
+    tracemalloc.start()
+    try:
+        made = strict_json(text)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert json.loads(made) == expected
+    assert peak < 3 * max(len(text), len(made))
 
 
 async def test_the_latest_jobs_are_kept_and_the_latest_results(make_app: Callable[[str], str]) -> None:

@@ -136,6 +136,8 @@ RAW: list[tuple[bytes, int]] = [
     (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 400),
     (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nExpect: cake\r\nConnection: close\r\n\r\n", 417),
     (b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nExpect: cake\r\nConnection: close\r\n\r\n", 417),
+    (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nExpect: \xff\xed\r\nConnection: close\r\n\r\n", 417),
+    (b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nExpect: \xff\xed\r\nConnection: close\r\n\r\n", 417),
 ]
 
 

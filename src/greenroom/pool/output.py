@@ -26,7 +26,6 @@ _STATE_EVERY = 3.0
 """Seconds between two states that are shown of one stream, such as those of a progress bar."""
 _FIRST_NOTICE, _NOTICE_EVERY = 1.0, 10.0
 """Seconds from the first loss to the line that tells of it, and between two such lines."""
-_LONGEST_FIELD = 1024
 _HIGHEST_LEVEL = 100
 
 _logger = logging.getLogger("greenroom")
@@ -308,20 +307,26 @@ class LogCapture(_Capture):
 def _parse(values: dict[str, Any]) -> OutputLine:
     error = values["error"]
     return OutputLine(
-        str(values["message"]),
+        _text(values["message"]),
         min(max(int(values["level"]), 0), _HIGHEST_LEVEL),
         "log",
-        str(values["logger"]),
-        None if error is None else str(error),
+        _text(values["logger"]),
+        None if error is None else _text(error),
         {name: _field(value) for name, value in dict(values["fields"]).items()},
     )
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a {type(value).__name__} where a child sends text")
+    return value
+
+
 def _field(value: Any) -> object:
-    """A child sends plain values; whatever else is in a packet becomes text."""
-    if value is None or isinstance(value, (bool, int, float, str)):
+    """A child sends plain values. Lists within lists as text would take as long as their depth squared."""
+    if value is None or isinstance(value, (bool, int, float)):
         return value
-    return str(value)[:_LONGEST_FIELD]
+    return _text(value)
 
 
 def _written(text: str) -> int:

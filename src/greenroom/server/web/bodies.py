@@ -6,7 +6,15 @@ from aiohttp import HttpVersion11, web
 
 from .schema import ApiError
 
-__all__ = ["BODY_RATE", "BODY_SECONDS", "expect_later", "read_all", "refuse_packed", "size_on_the_wire"]
+__all__ = [
+    "BODY_RATE",
+    "BODY_SECONDS",
+    "expect_later",
+    "read_all",
+    "refuse_expectation",
+    "refuse_packed",
+    "size_on_the_wire",
+]
 
 BODY_SECONDS = 10.0
 """Seconds for a body, from its headers."""
@@ -33,10 +41,16 @@ def _refuse_codings(header: str, values: list[str], plain: str) -> None:
         raise ApiError(415, "encoded_body", message)
 
 
+def refuse_expectation(request: web.BaseRequest) -> None:
+    """Raise :class:`ApiError` for an ``Expect`` header that is not known, before aiohttp puts it into a text."""
+    expected = request.headers.get("Expect")
+    if expected and request.version == HttpVersion11 and not _waits(request):
+        shown = expected.encode("ascii", "backslashreplace").decode()
+        raise ApiError(417, "bad_request", f"Unknown Expect: {shown}")
+
+
 async def expect_later(request: web.Request) -> None:
-    """Check the ``Expect`` header. The client is told to go on when its body is to be read, and not before."""
-    if request.version == HttpVersion11 and not _waits(request):
-        raise web.HTTPExpectationFailed(text=f"Unknown Expect: {request.headers['Expect']}")
+    """Tell the client nothing yet: it is told to go on when its body is to be read."""
 
 
 async def read_all(request: web.Request) -> bytes:

@@ -15,7 +15,7 @@ from aiohttp import StreamReader, web
 from aiohttp.typedefs import Handler
 
 from .answers import LargeAnswers
-from .bodies import BODY_RATE, BODY_SECONDS, refuse_packed, size_on_the_wire
+from .bodies import BODY_RATE, BODY_SECONDS, refuse_expectation, refuse_packed, size_on_the_wire
 from .connections import Crowd, HeldBytes
 from .errors import error_response, routing_error
 from .half_closed import HalfClosable
@@ -187,6 +187,7 @@ class Connection(HalfClosable):
         self._present = request
         self._crowd.busy(self)
         refuse_packed(request)
+        refuse_expectation(request)
         if self._refusal is not None:
             return error_response(self._refusal)  # raised, it would keep all frames, and their bodies, for a while
         if request.content.is_eof():

@@ -17,9 +17,14 @@ __all__ = ["ResultEncoding", "json_of", "strict_json"]
 ResultEncoding = Literal["json", "base64"]
 
 _SUSPICIOUS = (b"NaN", b"Infinity", b"\\ud")
-_STRING_OR_CONSTANT = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-?Infinity|NaN')
-_PAIR_OR_ESCAPE = re.compile(rb"\\ud[89ab]..\\ud[c-f]..|\\ud[89a-f]..|\\.")
-_HALF_A_PAIR = 6
+# No match is longer than some hundred KiB: while one is looked for, no other thread runs.
+_BESIDE_STRINGS = re.compile(rb'(?:[^"NI-]|-(?!I)){1,65536}+|(?P<constant>-?Infinity|NaN)|(?P<quote>")|.', re.DOTALL)
+_IN_STRING = re.compile(
+    rb'(?:[^"\\]{1,64}+|\\(?!ud[89a-f]).|\\ud[89ab][^"\\]{2}\\ud[c-f][^"\\]{2}){1,4096}+'
+    rb'|(?P<half>\\ud[89a-f][^"\\]{2})|(?P<quote>")|.',
+    re.DOTALL,
+)
+_STRICT = {"constant": b"null", "half": rb"\ufffd"}
 
 
 def json_of(report: ExitReport) -> tuple[bytes, ResultEncoding | None]:
@@ -36,21 +41,11 @@ def strict_json(text: bytes) -> bytes:
     """Make NaN and infinities ``null``, as JavaScript does, and half a surrogate pair the replacement character."""
     if not any(mark in text for mark in _SUSPICIOUS):
         return text
-    strict, end = bytearray(), 0
-    # Match by match and not by sub(), which would keep every other thread from running until all is done.
-    for match in _STRING_OR_CONSTANT.finditer(text):
-        strict += text[end : match.start()]
-        strict += _strict_token(match[0])
+    # Piece by piece and not by sub(), which keeps each piece as an object: fifty times the text.
+    strict, end, pattern = bytearray(), 0, _BESIDE_STRINGS
+    while match := pattern.match(text, end):
+        strict += _STRICT.get(match.lastgroup or "", match[0])
         end = match.end()
-    return bytes(strict + text[end:])
-
-
-def _strict_token(token: bytes) -> bytes:
-    if not token.startswith(b'"'):
-        return b"null"
-    return _PAIR_OR_ESCAPE.sub(_strict_escape, token) if b"\\ud" in token else token
-
-
-def _strict_escape(match: re.Match[bytes]) -> bytes:
-    # Half a pair is six bytes long; a pair has twelve, any other escape begins with two.
-    return rb"\ufffd" if len(match[0]) == _HALF_A_PAIR else match[0]
+        if match.lastgroup == "quote":
+            pattern = _BESIDE_STRINGS if pattern is _IN_STRING else _IN_STRING
+    return bytes(strict)
