@@ -15,8 +15,17 @@ from aiohttp.payload import Payload
 from greenroom.server.web.answers import LargeAnswers
 from greenroom.server.web.connections import Crowd, HeldBytes
 from greenroom.server.web.protocol import Connection
+from greenroom.server.web.turns import Turns
 
-OVERRIDDEN = ["connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing", "handle_error"]
+OVERRIDDEN = [
+    "connection_made",
+    "connection_lost",
+    "data_received",
+    "handle_error",
+    "pause_writing",
+    "resume_reading",
+    "resume_writing",
+]
 
 
 @pytest.mark.parametrize("name", [*OVERRIDDEN, "finish_response"])
@@ -39,9 +48,11 @@ async def test_a_connection_has_what_is_used_of_it() -> None:
         crowd=Crowd(10),
         held=HeldBytes(10),
         answers=LargeAnswers(),
+        turns=Turns(asyncio.get_running_loop()),
         loop=asyncio.get_running_loop(),
     )
     assert connection._request_count == 0
+    assert connection._reading_paused is False
     assert len(connection._messages) == 0
     # Whatever is not called so would be taken by no parser; a packed body is to come as it is.
     parameters = inspect.signature(web.RequestHandler.__init__).parameters

@@ -6,6 +6,8 @@ What is used of aiohttp beside its documented interface stands here, and in ``an
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -20,8 +22,11 @@ from .connections import Crowd, HeldBytes
 from .errors import error_response, routing_error
 from .half_closed import HalfClosable
 from .schema import ApiError
+from .turns import PIECE, Turns
 
 __all__ = ["Connection"]
+
+_logger = logging.getLogger("greenroom")
 
 IDLE_CONNECTION = 75.0
 """Seconds that a connection may take for its first request, headers and all, or be idle between two."""
@@ -31,6 +36,8 @@ LINGER_SECONDS = 2.0
 LINGER_BYTES = 1024 * 1024
 """How long, and how much, of an unwanted body is read and forgotten. Closed at once, a connection would be reset, and
 the answer lost."""
+_PROGRESS = 0.1
+"""Seconds by which a body has gained time before its deadline is moved."""
 _READ_BUFFER = 64 * 1024
 """Bytes of a body that may wait for its reader, or twice that."""
 _LONGEST_START = 16 * 1024
@@ -52,9 +59,11 @@ class Connection(HalfClosable):
         "_is_receiving",
         "_last_size",
         "_our_loop",
+        "_piece",
         "_present",
         "_refusal",
         "_started",
+        "_turns",
         "_wire",
         "_write_clock",
         "network",
@@ -68,6 +77,7 @@ class Connection(HalfClosable):
         crowd: Crowd,
         held: HeldBytes,
         answers: LargeAnswers,
+        turns: Turns,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         # None switches it off, whatever its type says.
@@ -83,7 +93,9 @@ class Connection(HalfClosable):
         )
         self.network = network
         self._our_loop = loop
-        self._crowd, self._held, self._answers = crowd, held, answers
+        self._crowd, self._held, self._answers, self._turns = crowd, held, answers, turns
+        self._piece = b""
+        """Bytes that wait for their turn to be parsed. Nothing is read meanwhile."""
         self._wire: asyncio.Transport | None = None
         self._is_evicted = False
         self._present: web.BaseRequest | None = None
@@ -103,12 +115,15 @@ class Connection(HalfClosable):
         self._wire = transport
         # Writing pauses whenever the kernel does not take all: an answer is sent when it is out of this process.
         transport.set_write_buffer_limits(high=0)
+        transport.max_size = PIECE  # type: ignore[attr-defined]  # the most bytes that asyncio reads at a time
         if self._is_evicted:
             transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._crowd.remove(self)
         self._held.drop(self)
+        self._turns.forget(self)
+        self._piece = b""
         self._stop_write_clock()
         self._present = None
         super().connection_lost(exc)
@@ -127,6 +142,47 @@ class Connection(HalfClosable):
             return  # nobody will read it
         if data:
             data = self._count(data)
+            if self._piece or not self._turns.now():
+                self._wait_for_turn(data)
+                return
+        # No data: aiohttp has its parser go on with the rest of a piece, since the reader has taken some of it.
+        begin = time.perf_counter()
+        self._parse(data)
+        self._turns.spend(begin)
+
+    def _wait_for_turn(self, data: bytes) -> None:
+        assert self._wire is not None  # it has brought the data
+        if not self._piece:
+            self._turns.wait(self, len(data))
+        self._piece += data
+        self._wire.pause_reading()
+
+    def parse_piece(self) -> None:
+        """Parse the bytes that waited for their turn."""
+        data, self._piece = self._piece, b""
+        if self._wire is None or self._wire.is_closing():
+            return
+        try:
+            self._parse(data)
+        except Exception:
+            _logger.exception("the bytes of a client could not be parsed")
+            self._wire.abort()
+            return
+        if not self._reading_paused:  # by aiohttp, whose reader has enough
+            self._wire.resume_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Read on, if it was paused. aiohttp calls this for every chunk that its reader takes, and parses each time."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as in HalfClosable
+        if self._piece:
+            self._turns.forget(self)
+            self.parse_piece()
+        return super().eof_received()
+
+    def _parse(self, data: bytes) -> None:
         before = self._request_count
         super().data_received(data)
         if self._clock is not None and self._present is not None:
@@ -152,7 +208,9 @@ class Connection(HalfClosable):
             # The parser has gone on to another message, which is its complaint: this body will never be complete.
             self._refuse(ApiError(400, "bad_body", "the body cannot be read: it is not framed as its headers say"))
         elif not self._clock.expired():
-            self._clock.reschedule(self._started + BODY_SECONDS + request.content.total_bytes / BODY_RATE)
+            due = self._started + BODY_SECONDS + request.content.total_bytes / BODY_RATE
+            if due - (self._clock.when() or due) >= _PROGRESS:
+                self._clock.reschedule(due)
 
     @property
     def may_be_refused(self) -> bool:

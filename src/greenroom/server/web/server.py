@@ -24,6 +24,7 @@ from .operations import Operation, routes_of
 from .protocol import Connection
 from .schema import encode
 from .token import Token
+from .turns import Turns
 
 __all__ = ["HttpServer", "listen"]
 
@@ -95,10 +96,17 @@ class HttpServer:
         assert manager is not None  # it is set up
         _serve_by_connection(manager)
         loop = asyncio.get_running_loop()
+        turns = Turns(loop)
 
         def connection(network: str) -> Connection:
             return Connection(
-                manager, network=network, crowd=self._crowd, held=self._held, answers=self._answers, loop=loop
+                manager,
+                network=network,
+                crowd=self._crowd,
+                held=self._held,
+                answers=self._answers,
+                turns=turns,
+                loop=loop,
             )
 
         self._token.start()
