@@ -76,6 +76,8 @@ GARBAGE = {
     "an acknowledgement of another job": "m.encode(m.Started('job-1'))",
     "an end of an unknown sort": "m.encode(m.Ended('vanished', False))",
     "the second half of a frame": "m.encode(m.Ended('completed', False), bytes(100))[20:]",
+    "a name of a field that is very long": "frame(kind=KIND['Warm'], header=b'{\"' + b'x' * 1_000_000 + b'\":1}')",
+    "an end of a sort with a very long name": "m.encode(m.Ended('x' * 1_000_000, False))",
     "many wrong messages": "m.encode(m.Warm(0.1)) * 10_000",
 }
 
@@ -90,6 +92,7 @@ async def test_S10_a_job_sends_on_its_control_channel(make_app: MakeApp, garbage
         report = await bad.wait()
         assert (report.outcome, report.reason, report.signal) == ("killed", "protocol_error", signal.SIGKILL)
         assert report.detail.startswith("it broke the protocol: ")
+        assert len(report.detail) < 1200, "a thousand reports are kept"
         assert (await (await pool.launch()).wait()).result == "done"
         visit.order("fine")
         end = await other.wait()

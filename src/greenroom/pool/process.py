@@ -13,6 +13,7 @@ from ..report import ExitReport
 from ..system import proc, stackdump
 from ..system.heartbeat import Beats
 from ..wire import messages as m
+from ..wire.cuts import cut_end
 from . import output
 from .clock import Timer
 from .contracts import Launcher, ProcessOwner, Services
@@ -40,6 +41,8 @@ MARGIN = 1.0
 """Seconds that a child has, beyond its own deadline, to report that it missed it."""
 MOST_DROPS_PER_SECOND = 1_000_000
 """More log records than a Python process can make in a second: its own count of drops is believed up to this."""
+_LONGEST_COMPLAINT = 1000
+"""Characters of what a process did against the protocol: this can quote 1 MiB, and a thousand reports are kept."""
 
 
 class Process:
@@ -382,6 +385,7 @@ class Process:
         )
 
     def _on_nonsense(self, complaint: str) -> None:
+        complaint = cut_end(complaint, _LONGEST_COMPLAINT)
         extra = log_fields("protocol_error", **self.ids, cause=complaint)
         _logger.error("%s broke the protocol and is killed: %s", self.label, complaint, extra=extra)
         self.kill(Decision("protocol_error", f"it broke the protocol: {complaint}"), dump=None)
