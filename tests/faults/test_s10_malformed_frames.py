@@ -12,7 +12,7 @@ import pytest
 from stage import Stage, assert_recovered
 from support import eventually, is_gone, kill, zygote_pid
 
-from greenroom import AppLoadError, ProcessPool
+from greenroom import AppLoadError, ProcessPool, Reject
 
 MakeApp = Callable[[str], str]
 
@@ -142,6 +142,22 @@ async def prewarm(proc):
         flag.unlink()
         await assert_recovered(pool, 1)
         assert (await (await pool.launch()).wait()).result == "done"
+
+
+async def test_S10_a_request_function_gives_a_very_long_reason(make_app: MakeApp) -> None:
+    request = """
+@app.request
+def request(request):
+    no = m.encode(m.Answer(request.job.id, False, "no" * 400_000, False), b"jnull")
+    channel(socket.SOCK_STREAM).sendall(no)
+    os._exit(0)
+"""
+    async with Stage(make_app) as stage, ProcessPool(stage.app(APP + request), num_idle_processes=1) as pool:
+        verdict = await (await pool.reserve()).ask()
+        assert isinstance(verdict, Reject)
+        assert verdict.reason.startswith("nono")
+        assert len(verdict.reason) < 2200, "the worker remembers many of them"
+        await assert_recovered(pool, 1)
 
 
 LOG_GARBAGE = [

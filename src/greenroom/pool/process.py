@@ -332,7 +332,9 @@ class Process:
             if self.launch is None or not self.launch.is_being_asked or message.job_id != self.launch.job_id:
                 raise IllegalTransition(f"it answered for a job {message.job_id!r}, which nobody had asked it about")
             self._set_deadline(self._options.reservation_timeout, self._owner.reservation_overdue, self)
-            self._owner.answered(self, message, body)
+            # The child cuts it, but a child can send anything, and who is turned down is remembered.
+            reason = cut_end(message.reason, m.MAX_REASON + 64)
+            self._owner.answered(self, replace(message, reason=reason), body)
 
     def _on_started(self, message: m.Started, body: bytes) -> None:
         self._step(Event.STARTED)
