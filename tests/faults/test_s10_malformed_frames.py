@@ -160,6 +160,41 @@ def request(request):
         await assert_recovered(pool, 1)
 
 
+REPEATED = {
+    "Warm": "m.encode(m.Warm(0.1))",
+    "Answer": "m.encode(m.Answer(ctx.job.id, True, '', False), b'jnull')",
+    "Started": "m.encode(m.Started(ctx.job.id))",
+    "Ended": "m.encode(m.Ended('cancelled', True))",
+    "CleaningUp": "m.encode(m.CleaningUp())",
+}
+
+
+@pytest.mark.parametrize("message", REPEATED.values(), ids=REPEATED.keys())
+async def test_S10_a_job_repeats_a_message_when_it_is_to_end(make_app: MakeApp, message: str) -> None:
+    """What it sends when it is to end is read in any order, but nobody reads it for as long as it has to end."""
+    source = f"""{FIND_CHANNEL}
+@app.entrypoint
+async def entrypoint(ctx):
+    try:
+        await on_stage("job")
+    except asyncio.CancelledError:
+        control = channel(socket.SOCK_STREAM)
+        for _ in range(100):
+            control.sendall({message} * 1000)
+        note("sent", "all")
+"""
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(source), num_idle_processes=1, shutdown_timeout=50) as pool,
+    ):
+        handle = await pool.launch()
+        await stage.next("job")
+        handle.cancel("enough")
+        report = await handle.wait()
+        assert (report.reason, report.signal, stage.noted("sent")) == ("cancelled", signal.SIGKILL, [])
+        await assert_recovered(pool, 1)
+
+
 LOG_GARBAGE = [
     "os.urandom(1000)",
     "b'{'",

@@ -69,6 +69,8 @@ class Process:
         self._options = services.options
         self._clock = services.clock
         self._owner = owner
+        self._heard: set[type[m.Message]] = set()
+        self._is_distrusted = False
         self._wires = Wires(services.transit, self._on_message, self._on_nonsense)
         self._handle: Handle | None = None
         self._dump_fd: int | None = None
@@ -182,6 +184,7 @@ class Process:
 
     def ask(self, launch: Launch, timeout: float) -> None:
         """Have the app's request function answer within ``timeout`` seconds; the answer goes to the owner."""
+        self._heard.discard(m.Answer)
         self._wires.send(m.Ask(launch.job_id, launch.source), launch.metadata)
         detail = f"the app's request function did not answer within request_timeout ({timeout:g} s)"
         self._set_deadline(timeout, self.kill, Decision("request_timeout", detail))
@@ -295,11 +298,18 @@ class Process:
     # --- messages of the child -------------------------------------------------------------------
 
     def _on_message(self, message: m.Message, body: bytes) -> None:
-        handler = _HANDLERS[type(message)]
+        kind = type(message)
         try:
-            handler(self, message, body)
+            self._hear(kind)
+            _HANDLERS[kind](self, message, body)
         except IllegalTransition as error:
             self._on_nonsense(str(error))
+
+    def _hear(self, kind: type[m.Message]) -> None:
+        """Let each kind of message be said once: where its order does not matter any more, it could be a flood."""
+        if kind in self._heard:
+            raise IllegalTransition(f"it sent {kind.__name__} again")
+        self._heard.add(kind)
 
     def _on_hello(self, message: m.Hello, body: bytes) -> None:
         self._step(Event.HELLO)
@@ -387,6 +397,9 @@ class Process:
         )
 
     def _on_nonsense(self, complaint: str) -> None:
+        if self._is_distrusted:
+            return  # it is killed for the first; what it had sent before it died still comes
+        self._is_distrusted = True
         complaint = cut_end(complaint, _LONGEST_COMPLAINT)
         extra = log_fields("protocol_error", **self.ids, cause=complaint)
         _logger.error("%s broke the protocol and is killed: %s", self.label, complaint, extra=extra)
