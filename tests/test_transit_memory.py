@@ -206,3 +206,34 @@ async def test_a_body_that_its_message_cannot_have_is_refused_before_it_is_read(
             await asyncio.sleep(0)
         assert "Started with a body of 62914560 bytes; 0 are allowed" in peer.nonsense[0]
         assert transit.held_bytes == 0
+
+
+async def test_a_message_that_makes_no_sense_gives_its_room_back() -> None:
+    transit = TransitMemory(Watch().clock)
+    with peers(1, transit) as (peer,):
+        data = m.encode(ENDED, bytes(8 << 20)).replace(b'"told"', b'"gold"')
+        await peer.send(data)
+        while not peer.nonsense:
+            await asyncio.sleep(0)
+        peer.control.finish()
+        peer.control.close()
+        assert (transit.held_bytes, transit.waiting) == (0, 0)
+
+
+async def test_of_a_dead_child_is_read_what_was_there_when_it_died() -> None:
+    """Its end of the channel may be held by a process that it has left behind, and that goes on writing."""
+    transit = TransitMemory(Watch().clock)
+    with peers(1, transit) as (peer,):
+        for number in range(3):
+            peer.child.send(m.encode(m.Started(f"job-{number}")))
+        written = iter(range(3, 100))
+        pass_on = peer.control._on_message
+
+        def write_one_more(message: m.Message, body: bytes) -> None:
+            pass_on(message, body)
+            if (number := next(written, None)) is not None:
+                peer.child.send(m.encode(m.Started(f"job-{number}")))
+
+        peer.control._on_message = write_one_more
+        peer.control.finish()
+        assert [message for message, _ in peer.got] == [m.Started(f"job-{number}") for number in range(3)]

@@ -12,7 +12,7 @@ import pytest
 from stage import Stage, assert_recovered
 from support import eventually, is_gone, kill, zygote_pid
 
-from greenroom import AppLoadError, ProcessPool
+from greenroom import AppLoadError, ProcessPool, Reject
 
 MakeApp = Callable[[str], str]
 
@@ -76,6 +76,8 @@ GARBAGE = {
     "an acknowledgement of another job": "m.encode(m.Started('job-1'))",
     "an end of an unknown sort": "m.encode(m.Ended('vanished', False))",
     "the second half of a frame": "m.encode(m.Ended('completed', False), bytes(100))[20:]",
+    "a name of a field that is very long": "frame(kind=KIND['Warm'], header=b'{\"' + b'x' * 1_000_000 + b'\":1}')",
+    "an end of a sort with a very long name": "m.encode(m.Ended('x' * 1_000_000, False))",
     "many wrong messages": "m.encode(m.Warm(0.1)) * 10_000",
 }
 
@@ -90,6 +92,7 @@ async def test_S10_a_job_sends_on_its_control_channel(make_app: MakeApp, garbage
         report = await bad.wait()
         assert (report.outcome, report.reason, report.signal) == ("killed", "protocol_error", signal.SIGKILL)
         assert report.detail.startswith("it broke the protocol: ")
+        assert len(report.detail) < 1200, "a thousand reports are kept"
         assert (await (await pool.launch()).wait()).result == "done"
         visit.order("fine")
         end = await other.wait()
@@ -139,6 +142,57 @@ async def prewarm(proc):
         flag.unlink()
         await assert_recovered(pool, 1)
         assert (await (await pool.launch()).wait()).result == "done"
+
+
+async def test_S10_a_request_function_gives_a_very_long_reason(make_app: MakeApp) -> None:
+    request = """
+@app.request
+def request(request):
+    no = m.encode(m.Answer(request.job.id, False, "no" * 400_000, False), b"jnull")
+    channel(socket.SOCK_STREAM).sendall(no)
+    os._exit(0)
+"""
+    async with Stage(make_app) as stage, ProcessPool(stage.app(APP + request), num_idle_processes=1) as pool:
+        verdict = await (await pool.reserve()).ask()
+        assert isinstance(verdict, Reject)
+        assert verdict.reason.startswith("nono")
+        assert len(verdict.reason) < 2200, "the worker remembers many of them"
+        await assert_recovered(pool, 1)
+
+
+REPEATED = {
+    "Warm": "m.encode(m.Warm(0.1))",
+    "Answer": "m.encode(m.Answer(ctx.job.id, True, '', False), b'jnull')",
+    "Started": "m.encode(m.Started(ctx.job.id))",
+    "Ended": "m.encode(m.Ended('cancelled', True))",
+    "CleaningUp": "m.encode(m.CleaningUp())",
+}
+
+
+@pytest.mark.parametrize("message", REPEATED.values(), ids=REPEATED.keys())
+async def test_S10_a_job_repeats_a_message_when_it_is_to_end(make_app: MakeApp, message: str) -> None:
+    """What it sends when it is to end is read in any order, but nobody reads it for as long as it has to end."""
+    source = f"""{FIND_CHANNEL}
+@app.entrypoint
+async def entrypoint(ctx):
+    try:
+        await on_stage("job")
+    except asyncio.CancelledError:
+        control = channel(socket.SOCK_STREAM)
+        for _ in range(100):
+            control.sendall({message} * 1000)
+        note("sent", "all")
+"""
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(source), num_idle_processes=1, shutdown_timeout=50) as pool,
+    ):
+        handle = await pool.launch()
+        await stage.next("job")
+        handle.cancel("enough")
+        report = await handle.wait()
+        assert (report.reason, report.signal, stage.noted("sent")) == ("cancelled", signal.SIGKILL, [])
+        await assert_recovered(pool, 1)
 
 
 LOG_GARBAGE = [

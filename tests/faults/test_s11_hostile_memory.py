@@ -162,3 +162,57 @@ async def entrypoint(ctx):
         reports = [await handle.wait() for handle in handles]
         assert [len(report.result) for report in reports] == [60 << 20] * 3
         assert transit.held_bytes == 0
+
+
+SEND_NONSENSE = f"""{FIND_CHANNEL}
+@app.entrypoint
+async def entrypoint(ctx):
+    if ctx.job.metadata != "nonsense":
+        return b"x" * (60 << 20)
+    control = channel(socket.SOCK_STREAM)
+    control.setblocking(False)
+    data = frame(kind=KIND["Ended"], header=b"not JSON", body=bytes(60 << 20))
+    await asyncio.get_running_loop().sock_sendall(control, data)
+    await asyncio.Event().wait()
+"""
+
+
+async def test_S11_results_that_make_no_sense_use_up_no_memory(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(SEND_NONSENSE), num_idle_processes=1) as pool:
+        for _ in range(3):
+            report = await (await pool.launch("nonsense", timeout=20)).wait()
+            assert report.reason == "protocol_error"
+            assert pool._fleet.services.transit.held_bytes == 0
+        report = await (await pool.launch(timeout=20)).wait()
+        assert len(report.result) == 60 << 20
+
+
+LEAVE_WRITER = f"""{FIND_CHANNEL}
+@app.entrypoint
+async def entrypoint(ctx):
+    if ctx.job.metadata != "flood":
+        return "fine"
+    control = channel(socket.SOCK_STREAM)
+    if os.fork() == 0:
+        try:
+            for _ in range(300):
+                control.sendall(m.encode(m.Warm(0.1)) * 2000)
+            note("sent", "all")
+        finally:
+            os._exit(0)
+    await asyncio.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+async def test_S11_a_grandchild_writes_on_where_its_session_has_died(make_app: MakeApp, start_method: str) -> None:
+    """Nobody reads all that it could write: the supervisor would be busy with nothing else meanwhile."""
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(LEAVE_WRITER), num_idle_processes=1, start_method=start_method) as pool,
+    ):
+        report = await (await pool.launch("flood", timeout=20)).wait()
+        assert report.reason == "protocol_error"
+        assert stage.noted("sent") == []
+        assert (await (await pool.launch(timeout=20)).wait()).result == "fine"
+        await assert_recovered(pool, 1)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import sys
+import termios
 from collections.abc import Callable
 
 from ..wire import messages as m
@@ -59,8 +62,10 @@ class Control:
     def finish(self) -> None:
         """Read the last bytes of a dead child, then close. They fit into the socket's buffer, so no budget is asked."""
         self._is_paused = False
-        while self._is_reading and self._read(ask=False):
-            continue
+        # Counted beforehand: a process that the child has left behind may write on as fast as this one reads.
+        left = self._unread()
+        while left > 0 and self._is_reading:
+            left -= self._read(ask=False)
         self._close_socket()
         self._forget_unfinished()
 
@@ -110,17 +115,21 @@ class Control:
 
     # --- reading ---------------------------------------------------------------------------------
 
-    def _read(self, *, ask: bool = True) -> bool:
-        """Read once; false when there is no more."""
+    def _unread(self) -> int:
+        """Return how many bytes wait in the socket."""
+        return int.from_bytes(fcntl.ioctl(self._sock, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+    def _read(self, *, ask: bool = True) -> int:
+        """Read once; return the number of bytes."""
         try:
             data = self._sock.recv(_CHUNK)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:
             data = b""
         if not data:
             self._stop_reading()
-            return False
+            return 0
         try:
             for frame in self._decoder.feed(data):
                 self._pass_on(frame)
@@ -128,11 +137,11 @@ class Control:
         except FrameError as error:
             self._stop_reading()
             self._on_nonsense(str(error))
-        return self._is_reading
+        return len(data)
 
     def _pass_on(self, frame: Frame) -> None:
+        message = m.decode(frame, FROM_CHILD)  # if this fails, the room is still that of an unfinished message
         share, self._share = self._share, None
-        message = m.decode(frame, FROM_CHILD)
         if share is not None:
             share.is_complete = True
             self._kept.append(share)

@@ -13,6 +13,7 @@ from ..report import ExitReport
 from ..system import proc, stackdump
 from ..system.heartbeat import Beats
 from ..wire import messages as m
+from ..wire.cuts import cut_end
 from . import output
 from .clock import Timer
 from .contracts import Launcher, ProcessOwner, Services
@@ -40,6 +41,8 @@ MARGIN = 1.0
 """Seconds that a child has, beyond its own deadline, to report that it missed it."""
 MOST_DROPS_PER_SECOND = 1_000_000
 """More log records than a Python process can make in a second: its own count of drops is believed up to this."""
+_LONGEST_COMPLAINT = 1000
+"""Characters of what a process did against the protocol: this can quote 1 MiB, and a thousand reports are kept."""
 
 
 class Process:
@@ -66,6 +69,8 @@ class Process:
         self._options = services.options
         self._clock = services.clock
         self._owner = owner
+        self._heard: set[type[m.Message]] = set()
+        self._is_distrusted = False
         self._wires = Wires(services.transit, self._on_message, self._on_nonsense)
         self._handle: Handle | None = None
         self._dump_fd: int | None = None
@@ -179,6 +184,7 @@ class Process:
 
     def ask(self, launch: Launch, timeout: float) -> None:
         """Have the app's request function answer within ``timeout`` seconds; the answer goes to the owner."""
+        self._heard.discard(m.Answer)
         self._wires.send(m.Ask(launch.job_id, launch.source), launch.metadata)
         detail = f"the app's request function did not answer within request_timeout ({timeout:g} s)"
         self._set_deadline(timeout, self.kill, Decision("request_timeout", detail))
@@ -292,11 +298,18 @@ class Process:
     # --- messages of the child -------------------------------------------------------------------
 
     def _on_message(self, message: m.Message, body: bytes) -> None:
-        handler = _HANDLERS[type(message)]
+        kind = type(message)
         try:
-            handler(self, message, body)
+            self._hear(kind)
+            _HANDLERS[kind](self, message, body)
         except IllegalTransition as error:
             self._on_nonsense(str(error))
+
+    def _hear(self, kind: type[m.Message]) -> None:
+        """Let each kind of message be said once: where its order does not matter any more, it could be a flood."""
+        if kind in self._heard:
+            raise IllegalTransition(f"it sent {kind.__name__} again")
+        self._heard.add(kind)
 
     def _on_hello(self, message: m.Hello, body: bytes) -> None:
         self._step(Event.HELLO)
@@ -329,7 +342,9 @@ class Process:
             if self.launch is None or not self.launch.is_being_asked or message.job_id != self.launch.job_id:
                 raise IllegalTransition(f"it answered for a job {message.job_id!r}, which nobody had asked it about")
             self._set_deadline(self._options.reservation_timeout, self._owner.reservation_overdue, self)
-            self._owner.answered(self, message, body)
+            # The child cuts it, but a child can send anything, and who is turned down is remembered.
+            reason = cut_end(message.reason, m.MAX_REASON + 64)
+            self._owner.answered(self, replace(message, reason=reason), body)
 
     def _on_started(self, message: m.Started, body: bytes) -> None:
         self._step(Event.STARTED)
@@ -382,6 +397,10 @@ class Process:
         )
 
     def _on_nonsense(self, complaint: str) -> None:
+        if self._is_distrusted:
+            return  # it is killed for the first; what it had sent before it died still comes
+        self._is_distrusted = True
+        complaint = cut_end(complaint, _LONGEST_COMPLAINT)
         extra = log_fields("protocol_error", **self.ids, cause=complaint)
         _logger.error("%s broke the protocol and is killed: %s", self.label, complaint, extra=extra)
         self.kill(Decision("protocol_error", f"it broke the protocol: {complaint}"), dump=None)

@@ -49,7 +49,11 @@ def open_of(pid: int, fd: int) -> int:
 
 
 def read(fd: int) -> str:
-    return os.pread(fd, MAX_BYTES, 0).decode("utf-8", "replace")
+    """Return the text of a dump so far; none if the fd cannot be read like a file."""
+    try:
+        return os.pread(fd, MAX_BYTES, 0).decode("utf-8", "replace")
+    except OSError:  # between the look at its name and its opening, the process has put a pipe in its place
+        return ""
 
 
 def is_complete(dump: str) -> bool:

@@ -227,6 +227,8 @@ _KINDS: dict[type[Any], int] = {kind: number for number, kind in enumerate(_TYPE
 
 MAX_ANSWER = 1024 * 1024
 """Bytes of what an app answers to an offer: it is kept for as long as the offer is."""
+MAX_REASON = 2000
+"""Characters of an app's reason to turn an offer down, beside the mark of a cut."""
 _BODIES: dict[type[Any], int] = {Ask: MAX_BYTES, Start: MAX_BYTES, Answer: MAX_ANSWER, Ended: MAX_BYTES}
 """The messages that have a body, and its most bytes."""
 

@@ -12,13 +12,11 @@ from ..errors import ErrorInfo, PayloadError
 from ..job import Accept, JobRequest, Reject
 from ..wire import payload
 from ..wire.cuts import clean, cut_end
-from ..wire.messages import MAX_ANSWER
+from ..wire.messages import MAX_ANSWER, MAX_REASON
 
 __all__ = ["Verdict", "decide"]
 
 _logger = logging.getLogger("greenroom")
-
-_LONGEST_REASON = 2000
 
 
 class Verdict(NamedTuple):
@@ -39,7 +37,7 @@ async def decide(app: App, request: JobRequest) -> tuple[Verdict, bytes]:
         return _verdict(said)
     except (Exception, asyncio.CancelledError) as error:  # nobody cancels this; something that it awaited was cancelled
         _logger.exception("the request function failed for job %s", request.job.id)
-        return _rejected(f"the app's request function raised {ErrorInfo.of(error, limit=_LONGEST_REASON)}")
+        return _rejected(f"the app's request function raised {ErrorInfo.of(error, limit=MAX_REASON)}")
 
 
 def _verdict(said: object) -> tuple[Verdict, bytes]:
@@ -65,5 +63,5 @@ def _bounded(answer: bytes) -> bytes:
 
 
 def _rejected(reason: str, final: bool = False) -> tuple[Verdict, bytes]:
-    text = clean(cut_end(reason, _LONGEST_REASON))
+    text = clean(cut_end(reason, MAX_REASON))
     return Verdict(False, text, final), payload.encode(None)
