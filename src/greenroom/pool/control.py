@@ -64,8 +64,8 @@ class Control:
         self._is_paused = False
         # Counted beforehand: a process that the child has left behind may write on as fast as this one reads.
         left = self._unread()
-        while left > 0 and self._is_reading:
-            left -= self._read(ask=False)
+        while left > 0 and self._is_reading and (count := self._read(ask=False)):
+            left -= count
         self._close_socket()
         self._forget_unfinished()
 
