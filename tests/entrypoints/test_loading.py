@@ -101,6 +101,7 @@ async def entrypoint(ctx: JobContext): ...
         "has_request_hook": True,
         "has_load_fnc": True,
         "session_end_seconds": 90.0,
+        "log_level": None,
         "http_proxy": "http://user:password@proxy.example:3128",
         "ws_url": "ws://rooms.example",
         "api_key": "from a file that the app reads",

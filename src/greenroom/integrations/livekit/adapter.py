@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 from livekit.agents import AgentServer, WorkerOptions
@@ -11,6 +12,7 @@ from ...app import App
 from ...job import JobContext, JobProcess
 from . import inference, inference_service, running_job
 from .blueprint import Blueprint, server_of
+from .log_levels import Level, set_levels
 from .manifest import describe, runs_in_threads
 from .orders import Order
 from .performer import Performer, check_release
@@ -30,8 +32,11 @@ def adapt(source: AgentServer | WorkerOptions) -> App:
         _logger.warning("job_executor_type is THREAD: under Greenroom each job has a process of its own")
     role = _Role(blueprint)
     app = App()
-    app.manifest["livekit"] = describe(blueprint, source)
-    app.preload(lambda: role.preload(app))
+    manifest = app.manifest["livekit"] = describe(blueprint, source)
+    level = Level(manifest["options"].get("log_level"), os.environ)
+    app.log_level = level.number
+    manifest["log_level"] = None if level.is_operators or level.is_default else level.number
+    app.preload(lambda: role.preload(app, level.number))
     app.prewarm(role.prewarm)
     app.entrypoint(role.entrypoint)
     if blueprint.request_fnc is not None:
@@ -46,7 +51,8 @@ class _Role:
         self._blueprint = blueprint
         self._performer: Performer
 
-    def preload(self, app: App) -> None:
+    def preload(self, app: App, level: int) -> None:
+        set_levels(level)
         preload(self._blueprint)
         inference_service.register(app)
 
