@@ -21,6 +21,8 @@ from .requests import RequestHook
 
 __all__ = ["adapt"]
 
+_EVENTS = ("worker_started", "worker_registered")
+
 _logger = logging.getLogger("greenroom.livekit")
 
 
@@ -30,6 +32,7 @@ def adapt(source: AgentServer | WorkerOptions) -> App:
     check_release(blueprint.part)
     if runs_in_threads(blueprint.server):
         _logger.warning("job_executor_type is THREAD: under Greenroom each job has a process of its own")
+    _warn_of_events(blueprint.server)
     role = _Role(blueprint)
     app = App()
     manifest = app.manifest["livekit"] = describe(blueprint, source)
@@ -42,6 +45,17 @@ def adapt(source: AgentServer | WorkerOptions) -> App:
     if blueprint.request_fnc is not None:
         app.request(RequestHook(blueprint.request_fnc).ask)
     return app
+
+
+def _warn_of_events(server: AgentServer) -> None:
+    """Name handlers of the worker's events: the worker is a process of its own, which does not load the app."""
+    for event in _EVENTS:
+        handlers = getattr(server, "_events", {}).get(event, ())
+        for name in (getattr(handler, "__qualname__", repr(handler)) for handler in handlers):
+            _logger.warning(
+                "%s is not called: under Greenroom the app has no %s event. Do that in setup_fnc, at the top level of "
+                "the module, or by whatever watches /readyz", name, event,
+            )  # fmt: skip
 
 
 class _Role:
