@@ -48,6 +48,8 @@ class App:
         self.request_fn: RequestFn | None = None
         self.services: dict[str, Callable[[socket.socket], object]] = {}
         """For integrations: processes that all jobs share, by name; see :mod:`greenroom.zygote.services`."""
+        self.log_level: int | None = None
+        """For integrations: the level of the root logger. ``None``: INFO, unless the app sets up logging itself."""
         self._module = sys._getframe(1).f_globals.get("__name__", "")
 
     def preload(self, fn: P) -> P:

@@ -101,6 +101,7 @@ async def entrypoint(ctx: JobContext): ...
         "has_request_hook": True,
         "has_load_fnc": True,
         "session_end_seconds": 90.0,
+        "log_level": None,
         "http_proxy": "http://user:password@proxy.example:3128",
         "ws_url": "ws://rooms.example",
         "api_key": "from a file that the app reads",
@@ -142,3 +143,19 @@ def test_livekit_is_not_imported_for_an_app_that_does_not(tmp_path: Path) -> Non
     code = "import sys; from greenroom.zygote.loader import load_app; load_app('plain.py'); "
     code += "load_app('plain.py:app'); assert not any(name.startswith('livekit') for name in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+
+
+def test_handlers_of_events_that_do_not_come_are_named(make_agent: MakeAgent, caplog: pytest.LogCaptureFixture) -> None:
+    source = """
+server = AgentServer(ws_url="ws://rooms.example")
+
+@server.on("worker_registered")
+def tell_registry(worker_id, info): ...
+
+@server.rtc_session()
+async def entrypoint(ctx: JobContext): ...
+"""
+    app = load_app(f"{make_agent(source)}:server")
+    assert app.entrypoint_fn is not None
+    assert "tell_registry is not called: under Greenroom the app has no worker_registered event" in caplog.text
+    assert "worker_started" not in caplog.text

@@ -532,7 +532,10 @@ async def test_W4_whatever_the_request_function_does_the_offer_is_answered(make_
         answer = await line.offer(a_job("AJ_1"))
         assert answer.available
         assert (answer.participant_identity, answer.participant_name) == ("maitre", "Maitre")
-        assert (answer.participant_metadata, answer.participant_attributes) == ("m", {"a": "b"})
+        assert (answer.participant_metadata, answer.participant_attributes) == (
+            "m",
+            {"lk.agent.name": "actor", "a": "b"},
+        )
 
 
 # --- W5: the connection is lost -------------------------------------------------------------------

@@ -13,9 +13,12 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from livekit.protocol import agent
 from support import DEADLINE
 
+import greenroom
 from greenroom import ExitReport
+from greenroom.integrations.livekit.orders import Acceptance
 from greenroom.pool import PoolStats
 from greenroom.report import Timings
 from greenroom.server.sources.livekit.backoff import backoff
@@ -24,7 +27,7 @@ from greenroom.server.sources.livekit.jobs import Do, Event, JobTable, Phase, re
 from greenroom.server.sources.livekit.leases import Holding, Lease, LeaseBook
 from greenroom.server.sources.livekit.load import HIGHEST_LOAD, Load, load_of
 from greenroom.server.sources.livekit.outcomes import may_restart, status_of
-from greenroom.server.sources.livekit.protocol import ProtocolError, parse
+from greenroom.server.sources.livekit.protocol import ProtocolError, accepted, parse, register
 from greenroom.server.sources.livekit.starts import (
     BATCH_PER_CPU,
     RUNNABLE_PER_CPU,
@@ -369,3 +372,34 @@ def test_one_who_was_away_himself_gives_everybody_the_whole_time_again() -> None
     assert book.observe({"a": "1"}, 1004.0) == []
     assert book.observe({"a": "1"}, 1008.0) == []
     assert book.observe({"a": "1"}, 1010.0) == ["a"]
+
+
+# --- registration ---------------------------------------------------------------------------------
+
+
+def test_a_worker_registers_with_its_deployment_and_the_version_of_livekit_agents() -> None:
+    manifest = {"livekit_agents_version": "1.8.9", "deployment": "green"}
+    (from_app,) = registrations(LiveKitOptions(), manifest, ENVIRONMENT)
+    assert (from_app.deployment, from_app.version) == ("green", "1.8.9")
+    environment = {**ENVIRONMENT, "LIVEKIT_AGENT_DEPLOYMENT": "blue"}
+    (from_environment,) = registrations(LiveKitOptions(), manifest, environment)
+    assert from_environment.deployment == "blue"
+    message = agent.WorkerMessage.FromString(register("room", "greeter", "1.8.9", {}, "blue"))
+    assert (message.register.deployment, message.register.version) == ("blue", "1.8.9")
+    (plain,) = registrations(LiveKitOptions(), {}, ENVIRONMENT)
+    assert (plain.deployment, plain.version) == ("", greenroom.__version__)
+
+
+@pytest.mark.parametrize("name", ["a_b", "a b", "x" * 65, "line\nfeed"])
+def test_a_deployment_that_a_server_refuses_without_a_word_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match="LIVEKIT_AGENT_DEPLOYMENT is"):
+        registrations(LiveKitOptions(), {}, {**ENVIRONMENT, "LIVEKIT_AGENT_DEPLOYMENT": name})
+
+
+def test_an_agent_carries_its_name_unless_the_app_gives_another() -> None:
+    def told(**attributes: str) -> dict[str, str]:
+        message = agent.WorkerMessage.FromString(accepted("AJ_1", Acceptance(attributes=attributes), "greeter"))
+        return dict(message.availability.participant_attributes)
+
+    assert told(floor="1") == {"lk.agent.name": "greeter", "floor": "1"}
+    assert told(**{"lk.agent.name": "mine"}) == {"lk.agent.name": "mine"}

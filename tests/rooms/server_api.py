@@ -78,9 +78,11 @@ class ServerApi:
 
     # --- dispatches ------------------------------------------------------------------------------
 
-    async def dispatch(self, agent_name: str, room: str, *, metadata: str = "") -> AgentDispatch:
+    async def dispatch(self, agent_name: str, room: str, *, metadata: str = "", deployment: str = "") -> AgentDispatch:
         """Ask for an agent in a room, which is created if need be."""
-        request = api.CreateAgentDispatchRequest(agent_name=agent_name, room=room, metadata=metadata)
+        request = api.CreateAgentDispatchRequest(
+            agent_name=agent_name, room=room, metadata=metadata, deployment=deployment
+        )
         return await self._api.agent_dispatch.create_dispatch(request)
 
     async def delete_dispatch(self, dispatch_id: str, room: str) -> AgentDispatch:

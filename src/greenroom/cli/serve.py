@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..settings.environment import COMMAND_VARIABLE
 from ..settings.fields import all_settings
 from ..settings.layers import Resolved
 from . import early_signals
@@ -49,6 +50,13 @@ def _hide_secrets() -> None:
             os.environ.pop(setting.variable, None)
 
 
+def _tell_jobs(resolved: Resolved) -> None:
+    """Set the variables by which an app's loggers are set up. Jobs inherit this environment."""
+    os.environ[COMMAND_VARIABLE] = resolved.command
+    if resolved.origins["log_level"].kind != "default":
+        os.environ[all_settings()["log_level"].variable] = resolved.settings.log.log_level
+
+
 def _serve(app: str, resolved: Resolved, *, is_dev: bool) -> int:
     early_signals.install()
     from ..server import Worker  # with its HTTP library, which no other command should wait for
@@ -58,6 +66,7 @@ def _serve(app: str, resolved: Resolved, *, is_dev: bool) -> int:
     folder = source_folder(app) if is_dev else None
     settings = resolved.settings
     _hide_secrets()
+    _tell_jobs(resolved)
     with logging_to_stderr(settings.log):
         if resolved.file:
             _logger.info("settings are read from %s", resolved.file.resolve())

@@ -10,14 +10,17 @@ from .fields import PREFIX, all_settings
 from .origins import Given, Layer, Origin, did_you_mean
 from .values import BLANKS, convert
 
-__all__ = ["CONFIG_VARIABLE", "URL_VARIABLE", "from_environment"]
+__all__ = ["COMMAND_VARIABLE", "CONFIG_VARIABLE", "URL_VARIABLE", "from_environment"]
 
 CONFIG_VARIABLE = "GREENROOM_CONFIG"
+COMMAND_VARIABLE = "GREENROOM_COMMAND"
+"""The command of a worker, ``start`` or ``dev``: set for its processes."""
 URL_VARIABLE = "GREENROOM_URL"
 """Where the commands that ask a worker find it."""
 
 _NO_SETTINGS = frozenset(
     {
+        COMMAND_VARIABLE,
         CONFIG_VARIABLE,
         URL_VARIABLE,
         "GREENROOM_POOL",  # the mark of what a pool has started: a worker may be started within a job

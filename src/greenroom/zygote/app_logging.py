@@ -29,13 +29,18 @@ class AppLogging:
         self._channel = channel
         self._default: FrameHandler | None = None
 
-    def install(self) -> None:
-        """Have what reaches the root logger sent, unless the app has set up logging itself."""
+    def install(self, level: int | None = None) -> None:
+        """Have what reaches the root logger sent, unless the app has set up logging itself.
+
+        ``level`` is the level of the root logger, if an integration knows it.
+        """
         root = logging.getLogger()
+        if level is not None:
+            root.setLevel(level)
         if not root.handlers:
             self._default = _Default(self._channel, self.settle)
             root.addHandler(self._default)
-            if root.level == logging.WARNING:  # the default, so nobody's decision
+            if level is None and root.level == logging.WARNING:  # the default, so nobody's decision
                 root.setLevel(logging.INFO)
         self.settle()
 

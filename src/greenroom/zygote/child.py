@@ -54,7 +54,7 @@ def run(
     try:
         page = _settle(inheritance, launch_id, close)
         app_logging = AppLogging(LogChannel(inheritance.log, page))
-        app_logging.install()
+        app_logging.install(app.log_level)
         gc.enable()
         code = Runner(app, settings, proc, inheritance.control, page, facts, on_prewarmed=app_logging.settle).run()
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 from livekit.agents import AgentServer, WorkerOptions
@@ -11,6 +12,7 @@ from ...app import App
 from ...job import JobContext, JobProcess
 from . import inference, inference_service, running_job
 from .blueprint import Blueprint, server_of
+from .log_levels import Level, set_levels
 from .manifest import describe, runs_in_threads
 from .orders import Order
 from .performer import Performer, check_release
@@ -18,6 +20,8 @@ from .preload import preload
 from .requests import RequestHook
 
 __all__ = ["adapt"]
+
+_EVENTS = ("worker_started", "worker_registered")
 
 _logger = logging.getLogger("greenroom.livekit")
 
@@ -28,15 +32,30 @@ def adapt(source: AgentServer | WorkerOptions) -> App:
     check_release(blueprint.part)
     if runs_in_threads(blueprint.server):
         _logger.warning("job_executor_type is THREAD: under Greenroom each job has a process of its own")
+    _warn_of_events(blueprint.server)
     role = _Role(blueprint)
     app = App()
-    app.manifest["livekit"] = describe(blueprint, source)
-    app.preload(lambda: role.preload(app))
+    manifest = app.manifest["livekit"] = describe(blueprint, source)
+    level = Level(manifest["options"].get("log_level"), os.environ)
+    app.log_level = level.number
+    manifest["log_level"] = None if level.is_operators or level.is_default else level.number
+    app.preload(lambda: role.preload(app, level.number))
     app.prewarm(role.prewarm)
     app.entrypoint(role.entrypoint)
     if blueprint.request_fnc is not None:
         app.request(RequestHook(blueprint.request_fnc).ask)
     return app
+
+
+def _warn_of_events(server: AgentServer) -> None:
+    """Name handlers of the worker's events: the worker is a process of its own, which does not load the app."""
+    for event in _EVENTS:
+        handlers = getattr(server, "_events", {}).get(event, ())
+        for name in (getattr(handler, "__qualname__", repr(handler)) for handler in handlers):
+            _logger.warning(
+                "%s is not called: under Greenroom the app has no %s event. Do that in setup_fnc, at the top level of "
+                "the module, or by whatever watches /readyz", name, event,
+            )  # fmt: skip
 
 
 class _Role:
@@ -46,7 +65,8 @@ class _Role:
         self._blueprint = blueprint
         self._performer: Performer
 
-    def preload(self, app: App) -> None:
+    def preload(self, app: App, level: int) -> None:
+        set_levels(level)
         preload(self._blueprint)
         inference_service.register(app)
 

@@ -24,6 +24,7 @@ from ...wire.frames import Frame, FrameDecoder, FrameError, encode_frame
 from ...zygote.services import is_own_user
 from . import inference
 from .inference import ANSWER, FAILURE, NO_ANSWER, SERVICE, TAKEN
+from .stack_dumps import dump_on_signal
 
 __all__ = ["register"]
 
@@ -46,6 +47,7 @@ def register(app: App) -> None:
 
 def _serve(listener: socket.socket) -> NoReturn:
     """Load the models, then answer for ever. Who connects while they load is answered afterwards."""
+    dump_on_signal()
     ready = {method: _initialized(method, kind) for method, kind in _InferenceRunner.registered_runners.items()}
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ, None)

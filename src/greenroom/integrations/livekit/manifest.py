@@ -48,7 +48,7 @@ def describe(blueprint: Blueprint, source: object) -> dict[str, Any]:
         "session_end_seconds": blueprint.part.session_end_timeout if blueprint.part.session_end_fnc else 0.0,
         "livekit_agents_version": VERSION,
     }
-    for name in (*_CREDENTIALS, "http_proxy"):
+    for name in (*_CREDENTIALS, "http_proxy", "deployment"):
         value = getattr(server, f"_{name}", "")
         if value:
             manifest[name] = value

@@ -19,6 +19,7 @@ from .blueprint import Part, fill
 from .loop_monitor import LoopMonitor
 from .orders import ENDED_BY_SERVER, Order
 from .outside_loop import outside_loop
+from .stack_dumps import dump_on_signal
 from .watch import Watch
 
 __all__ = ["Infer", "Performer", "check_release"]
@@ -52,6 +53,7 @@ class Performer:
 
         A job that takes longer than ``close_timeout`` to leave its room and call its callbacks has failed.
         """
+        dump_on_signal()
         self._watch = Watch(part.entrypoint_fnc, self._is_ending)
         self._monitor = LoopMonitor()
         self._proc = _JobProc(**_job_proc_arguments(part, self._watch))

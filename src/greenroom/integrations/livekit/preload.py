@@ -33,7 +33,6 @@ _VARIABLES = ("ORT_DISABLE_TELEMETRY", "OPENBLAS_NUM_THREADS")
 def preload(blueprint: Blueprint) -> None:
     """As LiveKit's own worker does in its forkserver. Raises :class:`AppLoadError` if a fork would break."""
     os.environ.update(export_credentials(blueprint.server))
-    _set_log_levels()
     share([*blueprint.preload_modules, *(plugin.package for plugin in Plugin.registered_plugins)])
 
 
@@ -91,13 +90,3 @@ def _call_if_there(module: ModuleType, name: str, *arguments: object) -> None:
     function = getattr(module, name, None)
     if function is not None:
         function(*arguments)
-
-
-def _set_log_levels() -> None:
-    """As LiveKit's command line does: libraries that tell of each request are heard from WARNING."""
-    from livekit.agents.cli import log
-
-    for name in getattr(log, "NOISY_LOGGERS", ()):
-        logger = logging.getLogger(name)
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.WARNING)

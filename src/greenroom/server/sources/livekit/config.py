@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from .... import __version__
 from ....errors import GreenroomError
 from ....settings.livekit import LiveKitOptions
 
 __all__ = ["ConfigError", "Registration", "Server", "registrations", "time_for_session_end"]
 
+_DEPLOYMENT = "LIVEKIT_AGENT_DEPLOYMENT"
+_LONGEST_DEPLOYMENT = 64
 _KINDS = ("room", "publisher", "participant")
 _DEFAULT_PERMISSIONS = {
     "can_publish": True,
@@ -58,9 +61,15 @@ class Registration:
     kind: str
     """``room``, ``publisher`` or ``participant``."""
     permissions: Mapping[str, Any]
+    deployment: str = ""
+    """The server sends a job that names a deployment to its workers alone, and no other job."""
+    version: str = __version__
+    """Of livekit-agents, if the app is written for that: the server shows it."""
 
     def __str__(self) -> str:
         agent = f"agent {self.agent_name!r}" if self.agent_name else "the agent without a name"
+        if self.deployment:
+            agent += f", deployment {self.deployment!r},"
         return f"{agent} at {self.server.url}"
 
 
@@ -77,7 +86,9 @@ def registrations(
     permissions = {**_DEFAULT_PERMISSIONS, **(manifest.get("permissions") or {})}
     servers = _servers(options, manifest, environment)
     names = _names(options, manifest)
-    return [Registration(server, name, kind, permissions) for server in servers for name in names]
+    deployment = _deployment(manifest, environment)
+    version = manifest.get("livekit_agents_version") or __version__
+    return [Registration(server, name, kind, permissions, deployment, version) for server in servers for name in names]
 
 
 def time_for_session_end(manifest: Mapping[str, Any], shutdown_timeout: float) -> str | None:
@@ -89,6 +100,17 @@ def time_for_session_end(manifest: Mapping[str, Any], shutdown_timeout: float) -
         f"on_session_end may run for {seconds:g} s (session_end_timeout); in a job that is told to end (by a drain, or "
         f"as its dispatch is deleted) it is cut off after {shutdown_timeout:g} s: set shutdown_timeout to what it needs"
     )
+
+
+def _deployment(manifest: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    """Return the deployment that the environment names, else the one that only the app knows, from a .env file say."""
+    name = environment.get(_DEPLOYMENT) or manifest.get("deployment") or ""
+    # A server closes the connection without a word for any other.
+    if len(name.encode()) > _LONGEST_DEPLOYMENT or "_" in name or not name.isprintable() or any(map(str.isspace, name)):
+        raise ConfigError(
+            f"{_DEPLOYMENT} is {name!r}; it must have at most {_LONGEST_DEPLOYMENT} bytes, without blanks and without _"
+        )
+    return name
 
 
 def _names(options: LiveKitOptions, manifest: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Literal, Protocol
 
 import aiohttp
 
-from .... import __version__
 from . import protocol
 from .backoff import backoff
 from .config import Registration
@@ -72,7 +71,11 @@ class Connection:
         self._outbox: _Outbox | None = None
         self._registered_at = 0.0
         self._request = protocol.register(
-            registration.kind, registration.agent_name, __version__, registration.permissions
+            registration.kind,
+            registration.agent_name,
+            registration.version,
+            registration.permissions,
+            registration.deployment,
         )
 
     def send(self, data: bytes) -> bool:

@@ -13,6 +13,7 @@ from ....errors import GreenroomError
 from ....integrations.livekit.orders import Acceptance
 
 __all__ = [
+    "AGENT_NAME_ATTRIBUTE",
     "Assigned",
     "GoneAway",
     "JobStatus",
@@ -35,6 +36,8 @@ JobStatus = Literal["running", "success", "failed"]
 _JOB_STATUS = {"running": agent.JS_RUNNING, "success": agent.JS_SUCCESS, "failed": agent.JS_FAILED}
 _JOB_TYPES = {"room": agent.JT_ROOM, "publisher": agent.JT_PUBLISHER, "participant": agent.JT_PARTICIPANT}
 _LONGEST_ERROR = 4096
+AGENT_NAME_ATTRIBUTE = "lk.agent.name"
+"""The attribute by which ``wait_for_agent`` and front ends find an agent."""
 
 
 class ProtocolError(GreenroomError):
@@ -113,27 +116,31 @@ def parse(data: bytes) -> ServerMessage | None:
     return None
 
 
-def register(kind: str, agent_name: str, version: str, permissions: Mapping[str, Any]) -> bytes:
+def register(kind: str, agent_name: str, version: str, permissions: Mapping[str, Any], deployment: str = "") -> bytes:
     """``kind``: ``room``, ``publisher`` or ``participant``. ``permissions`` as :class:`ParticipantPermission` names
     them. Raises ``ValueError`` or ``KeyError`` for what the protocol does not know."""
     request = agent.RegisterWorkerRequest(
         type=_JOB_TYPES[kind],
         agent_name=agent_name,
         version=version,
+        deployment=deployment,
         allowed_permissions=models.ParticipantPermission(**{**permissions, "agent": True}),
     )
     return _encoded(register=request)
 
 
-def accepted(job_id: str, accept: Acceptance) -> bytes:
-    """Raises ``TypeError`` for an acceptance that cannot be told."""
+def accepted(job_id: str, accept: Acceptance, agent_name: str) -> bytes:
+    """``agent_name`` becomes an attribute of the participant, as LiveKit's worker has it.
+
+    Raises ``TypeError`` for an acceptance that cannot be told.
+    """
     answer = agent.AvailabilityResponse(
         job_id=job_id,
         available=True,
         participant_identity=accept.identity,
         participant_name=accept.name,
         participant_metadata=accept.metadata,
-        participant_attributes=accept.attributes,
+        participant_attributes={AGENT_NAME_ATTRIBUTE: agent_name, **accept.attributes},
     )
     return _encoded(availability=answer)
 

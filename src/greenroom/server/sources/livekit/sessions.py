@@ -150,7 +150,7 @@ class Sessions:
             acceptance = await self._admission.offer(Offer("livekit", metadata, session.id, self._offer_timeout))
         try:
             accept = orders.Acceptance.of(acceptance.answer, session.id)
-            session.answer = protocol.accepted(session.id, accept)
+            session.answer = protocol.accepted(session.id, accept, session.connection.registration.agent_name)
         except (TypeError, ValueError) as error:
             acceptance.release("the app's answer cannot be told to the server")
             raise TypeError(f"the app accepted it with an answer that cannot be told: {error}") from error

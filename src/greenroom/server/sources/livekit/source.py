@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ....errors import GreenroomError
+from ....errors import GreenroomError, PoolClosed
 from ....pool import ProcessPool
+from ....pool.events import Event, ProcessWarmed, ZygoteStarted
 from ....settings.livekit import LiveKitOptions
 from ...admission import Admission
+from .log_levels import show_levels_of
 
 if TYPE_CHECKING:
     from .config import Registration
@@ -29,10 +32,17 @@ class LiveKitSource:
         self._pool = pool
         self._options = options
         self._office: Office | None = None
+        pool.subscribe(self._on_event)
 
     def status(self) -> dict[str, Any]:
         """``state``: ``off``, ``connected``, ``degraded`` (some of several servers) or ``disconnected``."""
         return {"state": "off"} if self._office is None else self._office.status()
+
+    def _on_event(self, event: Event) -> None:
+        # A process that is spawned tells of the app when it is warm; a zygote, before there is a process.
+        if isinstance(event, (ZygoteStarted, ProcessWarmed)):
+            with suppress(PoolClosed):  # closed since
+                show_levels_of(self._pool.manifest.get("livekit") or {})
 
     async def open(self, admission: Admission) -> None:
         """Connect, if the app is a LiveKit agent. Raises :class:`GreenroomError` if it cannot be known where to."""

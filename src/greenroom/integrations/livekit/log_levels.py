@@ -1,0 +1,64 @@
+"""The levels of LiveKit's loggers, as LiveKit's own command line sets them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from livekit.agents import Plugin
+from livekit.agents.cli import log
+
+from ...errors import AppLoadError
+from ...settings.environment import COMMAND_VARIABLE
+
+__all__ = ["Level", "set_levels"]
+
+_OPERATORS = "GREENROOM_LOG_LEVEL"
+"""Also set by a worker whose operator chose the level by a flag or in a file."""
+_LIVEKITS = "LIVEKIT_LOG_LEVEL"
+_NUMBERS = {"TRACE": 5, "DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+
+
+class Level:
+    """The level from which an app is heard, and whether the operator of the worker chose it."""
+
+    def __init__(self, set_by_app: Any, environment: Mapping[str, str]) -> None:
+        """``set_by_app``: a name, one name for each command, or ``None``. Raises :class:`AppLoadError`."""
+        choices = [(name, environment.get(name, "").strip()) for name in (_OPERATORS, _LIVEKITS)]
+        choices.append(("log_level", _of_command(set_by_app, environment.get(COMMAND_VARIABLE))))
+        origin, name = next((choice for choice in choices if choice[1]), ("", "INFO"))
+        self.number = _number(origin, name)
+        self.is_operators = origin == _OPERATORS
+        self.is_default = not origin
+
+
+def set_levels(level: int) -> None:
+    """Set the level of each logger that has none: of noisy libraries, of LiveKit, and of its plugins.
+
+    LiveKit counts its own logger "livekit" among the noisy ones. So "livekit.agents" needs a level of its own.
+    """
+    for name in getattr(log, "NOISY_LOGGERS", ()):
+        _set(logging.getLogger(name), logging.WARNING)
+    _set(logging.getLogger("livekit.agents"), level)
+    for plugin in Plugin.registered_plugins:
+        _set(plugin.logger, level)
+    Plugin.emitter.on("plugin_registered", lambda plugin: _set(plugin.logger, level))
+
+
+def _of_command(set_by_app: Any, command: str | None) -> str:
+    if isinstance(set_by_app, dict):
+        set_by_app = set_by_app["dev" if command == "dev" else "prod"]
+    return set_by_app or ""
+
+
+def _number(origin: str, name: str) -> int:
+    try:
+        return _NUMBERS[name.upper()]
+    except KeyError:
+        raise AppLoadError(f"{origin} is {name!r}; it must be one of {', '.join(_NUMBERS)}") from None
+
+
+def _set(logger: logging.Logger | None, level: int) -> None:
+    if logger is not None and logger.level == logging.NOTSET:
+        logger.setLevel(level)
