@@ -64,7 +64,7 @@ class Token:
         try:
             token, self._stamp = read_token(self._path)
         except OptionError as error:
-            self._stamp = stamp
+            self._stamp = None  # the cause may pass (no open files, say), and leaves no mark on the file
             self._complain(str(error))
         else:
             self._take(token.encode())
