@@ -20,6 +20,7 @@ from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
 from . import census, child, sharing, signals, undertaker
 from .app_logging import AppLogging
+from .import_hooks import watched_imports
 from .loader import facts_of, load_app
 from .logs import DropCount, LogChannel
 from .rehearsal import rehearse_in_zygote
@@ -100,7 +101,7 @@ class Zygote:
         sys.path[:] = self._config.sys_path
         before = census.open_fds()
         begin = time.monotonic()
-        with self._app_logging.while_loading():
+        with self._app_logging.while_loading(), watched_imports():
             self._app = load_app(self._config.app)
             imported = time.monotonic()
             if self._app.preload_fn is not None:
