@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from greenroom import AppLoadError, ProcessPool
+from greenroom import AppLoadError
 from greenroom.zygote.loader import load_app
 
 MakeAgent = Callable[[str], Path]
@@ -125,15 +125,6 @@ def test_what_is_wrong_is_said(
     with pytest.raises(AppLoadError) as caught:
         load_app(str(make_agent(source)))
     assert complaint in str(caught.value)
-
-
-async def test_a_native_runtime_that_runs_too_early_is_refused(make_agent: MakeAgent) -> None:
-    app = make_agent(
-        ENTRYPOINT + "server = AgentServer()\nserver.rtc_session(entrypoint)\nsource = rtc.AudioSource(48000, 1)"
-    )
-    with pytest.raises(AppLoadError, match="native runtime while it was imported"):
-        async with ProcessPool(str(app), num_idle_processes=1):
-            pass
 
 
 def test_livekit_is_not_imported_for_an_app_that_does_not(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class _Ends:
 
 
 class ZygoteChannels(_Ends):
-    """The channel, the lifeline and the output of a zygote. Raises ``OSError``, and keeps none then.
+    """The channel, the lifeline, the output and the log of a zygote. Raises ``OSError``, and keeps none then.
 
     Popen's own pipes would not do: before Python 3.12 it leaks them when it runs out of fds.
     """
@@ -66,6 +66,7 @@ class ZygoteChannels(_Ends):
             self.far_lifeline, lifeline = self._pipe()
             self.stdout, self.far_stdout = self._pipe()
             self.stderr, self.far_stderr = self._pipe()
+            self.log, self.far_log = self._socketpair(socket.SOCK_SEQPACKET)
         except OSError:
             self.close()
             raise
@@ -75,7 +76,7 @@ class ZygoteChannels(_Ends):
         os.set_blocking(self.stderr, False)
 
     def close_far_ends(self) -> None:
-        for fd in (self.far_channel, self.far_lifeline, self.far_stdout, self.far_stderr):
+        for fd in (self.far_channel, self.far_lifeline, self.far_stdout, self.far_stderr, self.far_log):
             self._close(fd)
 
     def close_channel(self) -> None:

@@ -83,7 +83,7 @@ class Zygote:
         self._load_timer: Timer | None = None
         self._dump_fd: int | None = None
         self._dump: DumpTaker | None = None
-        self._captures: list[output.StreamCapture] = []
+        self._captures: list[output.StreamCapture | output.LogCapture] = []
         self._outlet: output.Outlet
         self._disowned: set[str] = set()
         self._outbox: deque[Process] = deque()
@@ -142,14 +142,14 @@ class Zygote:
 
     def _spawn(self, token: str) -> None:
         ends = self._channels = ZygoteChannels()
-        arguments = [str(ends.far_channel), str(ends.far_lifeline)]
+        fds = ends.far_channel, ends.far_lifeline, ends.far_log
         try:
             self._popen = subprocess.Popen(
-                [sys.executable, *interpreter_flags(), "-m", "greenroom.zygote", *arguments],
+                [sys.executable, *interpreter_flags(), "-m", "greenroom.zygote", *map(str, fds)],
                 stdin=subprocess.DEVNULL,
                 stdout=ends.far_stdout,
                 stderr=ends.far_stderr,
-                pass_fds=(ends.far_channel, ends.far_lifeline),
+                pass_fds=fds,
                 env=child_environment(token),
                 # A session of its own: a terminal's Ctrl-C goes to the supervisor alone.
                 start_new_session=True,
@@ -166,6 +166,7 @@ class Zygote:
         self._captures = [
             output.StreamCapture(ends.stdout, "stdout", outlet),
             output.StreamCapture(ends.stderr, "stderr", outlet),
+            output.LogCapture(ends.log, outlet),
         ]
 
     def _load_overdue(self, timeout: float) -> None:

@@ -1,4 +1,4 @@
-"""``python -m greenroom.zygote CHANNEL_FD LIFELINE_FD``: exec'd by the supervisor."""
+"""``python -m greenroom.zygote CHANNEL_FD LIFELINE_FD LOG_FD``: exec'd by the supervisor."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .template import Zygote
 
 
 def main() -> None:
-    channel_fd, lifeline_fd = map(int, sys.argv[1:3])
+    channel_fd, lifeline_fd, log_fd = map(int, sys.argv[1:4])
     channel = socket.socket(fileno=channel_fd)
     # Its own arguments are none of the app's business.
     del sys.argv[1:]
-    Zygote(channel, lifeline_fd).run()
+    Zygote(channel, lifeline_fd, log_fd).run()
 
 
 main()

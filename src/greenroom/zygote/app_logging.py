@@ -12,9 +12,10 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from .logs import FrameHandler, LogChannel
+from .logs import DropCounter, FrameHandler, LogChannel
 
 __all__ = ["AppLogging"]
 
@@ -23,11 +24,39 @@ _LOGURU_DEFAULT = 0
 
 
 class AppLogging:
-    """Looks at the app's logging twice: after the fork, for what preload has set up, and after prewarm."""
+    """Follows the app's logging: while the app is imported, after the fork, and after prewarm."""
 
     def __init__(self, channel: LogChannel) -> None:
         self._channel = channel
         self._default: FrameHandler | None = None
+
+    @contextmanager
+    def while_loading(self) -> Iterator[None]:
+        """Lead each handler into the channel as soon as it prints; so, too, records that find no handler.
+
+        The root logger gets no handler: ``logging.basicConfig()`` does nothing where there is one.
+        """
+        emit, last_resort = logging.StreamHandler.emit, logging.lastResort
+
+        def lead_first(handler: logging.StreamHandler[Any], record: logging.LogRecord) -> None:
+            if not _prints(handler):
+                emit(handler, record)
+                return
+            _lead(handler, self._channel)
+            handler.emit(record)
+
+        logging.StreamHandler.emit = lead_first  # type: ignore[assignment]
+        logging.lastResort = _LastResort(self._channel)
+        try:
+            yield
+        finally:
+            logging.StreamHandler.emit = emit  # type: ignore[method-assign]
+            logging.lastResort = last_resort
+            self.settle()
+
+    def move(self, fd: int, counter: DropCounter) -> None:
+        """Have what was led into the channel sent to another fd."""
+        self._channel.move(fd, counter)
 
     def install(self, level: int | None = None) -> None:
         """Have what reaches the root logger sent, unless the app has set up logging itself.
@@ -93,6 +122,14 @@ class _Default(FrameHandler):
             self._settle()
         if not any(map(_is_led, others)):
             super().emit(record)
+
+
+class _LastResort(FrameHandler):
+    """Takes records that find no handler, from the level at which Python's own last resort does."""
+
+    def __init__(self, channel: LogChannel) -> None:
+        super().__init__(channel)
+        self.setLevel(logging.WARNING)
 
 
 class _LedHandler(FrameHandler):

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
@@ -18,10 +19,9 @@ from ..system.heartbeat import HeartbeatPage
 from ..wire.messages import AppFacts, ChildSettings
 from . import signals
 from .app_logging import AppLogging
-from .logs import LogChannel
 from .runner import Runner
 
-__all__ = ["PROCESS_VARIABLE", "Inheritance", "flush_stdio", "run", "set_line_buffering"]
+__all__ = ["PROCESS_VARIABLE", "Inheritance", "flush_stdio", "run", "run_settled", "set_line_buffering", "settle"]
 
 PROCESS_VARIABLE = "GREENROOM_PROCESS"
 
@@ -44,26 +44,60 @@ def run(
     settings: ChildSettings,
     proc: JobProcess,
     inheritance: Inheritance,
+    app_logging: AppLogging,
     *,
     launch_id: str,
     close: list[int],
-    facts: AppFacts | None = None,
 ) -> NoReturn:
     """Live this process's whole life. Called right after the fork."""
+
+    def life() -> int:
+        page = settle(inheritance, launch_id, close)
+        app_logging.move(inheritance.log, page)
+        return _live(app, settings, proc, inheritance.control, page, app_logging)
+
+    _to_the_end(life)
+
+
+def run_settled(
+    app: App,
+    settings: ChildSettings,
+    proc: JobProcess,
+    control: int,
+    page: HeartbeatPage,
+    app_logging: AppLogging,
+    facts: AppFacts,
+) -> NoReturn:
+    """Live the rest of the life of a process that has settled, and has loaded the app itself."""
+    _to_the_end(lambda: _live(app, settings, proc, control, page, app_logging, facts))
+
+
+def _live(
+    app: App,
+    settings: ChildSettings,
+    proc: JobProcess,
+    control: int,
+    page: HeartbeatPage,
+    app_logging: AppLogging,
+    facts: AppFacts | None = None,
+) -> int:
+    app_logging.install(app.log_level)
+    gc.enable()
+    return Runner(app, settings, proc, control, page, facts, on_prewarmed=app_logging.settle).run()
+
+
+def _to_the_end(life: Callable[[], int]) -> NoReturn:
     code = 70  # EX_SOFTWARE, if not even the error can be told
     try:
-        page = _settle(inheritance, launch_id, close)
-        app_logging = AppLogging(LogChannel(inheritance.log, page))
-        app_logging.install(app.log_level)
-        gc.enable()
-        code = Runner(app, settings, proc, inheritance.control, page, facts, on_prewarmed=app_logging.settle).run()
+        code = life()
     except BaseException:
         traceback.print_exc()
     finally:
         _exit(code)
 
 
-def _settle(inheritance: Inheritance, launch_id: str, close: list[int]) -> HeartbeatPage:
+def settle(inheritance: Inheritance, launch_id: str, close: list[int]) -> HeartbeatPage:
+    """Become a process of its own, with the fds that the supervisor has made for it."""
     # The lifeline first: until it is armed, only the zygote would end this process.
     lifeline.arm(inheritance.lifeline)
     for fd in close:

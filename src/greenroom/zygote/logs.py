@@ -8,13 +8,12 @@ import math
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import traceback_of
-from ..system.heartbeat import HeartbeatPage
 from ..wire.cuts import clean, cut_end, cut_start, name_of
 
-__all__ = ["FrameHandler", "LogChannel"]
+__all__ = ["DropCount", "DropCounter", "FrameHandler", "LogChannel"]
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has, and what formatters add: the rest are fields that the app has given to it."""
@@ -33,13 +32,37 @@ _MORE = "…"
 """The name of the field that says how many more there were."""
 
 
+class DropCounter(Protocol):
+    """Where records that could not be sent, or were sent cut, are counted."""
+
+    def count_dropped(self) -> None: ...
+
+
+class DropCount:
+    """Counts for a process that has no heartbeat page."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+
+    def count_dropped(self) -> None:
+        self.dropped += 1
+
+
 class LogChannel:
     """Sends each record as one packet; what does not fit into the socket's buffer is counted instead."""
 
-    def __init__(self, fd: int, page: HeartbeatPage) -> None:
+    def __init__(self, fd: int, counter: DropCounter, patience: float = 0.0) -> None:
+        """``patience``: seconds for which one record waits for room."""
+        self._sock = socket.socket(fileno=fd)
+        self._sock.settimeout(patience)
+        self._counter = counter
+
+    def move(self, fd: int, counter: DropCounter) -> None:
+        """Send to another fd from now on, and never wait. The former one is closed in this process."""
+        self._sock.close()
         self._sock = socket.socket(fileno=fd)
         self._sock.setblocking(False)
-        self._page = page
+        self._counter = counter
 
     def send(
         self,
@@ -51,7 +74,7 @@ class LogChannel:
         error: BaseException | None = None,
         fields: Iterable[tuple[object, object]] = (),
     ) -> None:
-        """Send one record. Never raises, and never waits. A record that is sent cut is counted, too."""
+        """Send one record. Never raises, and waits for ``patience`` at most. A record that is cut is counted, too."""
         try:
             traceback = None if error is None else traceback_of(error)
             texts = (logger, message, traceback, list(fields))
@@ -61,7 +84,7 @@ class LogChannel:
             # Full: the job must not wait for its log. Or the supervisor has gone; or this cannot be told.
             is_whole = False
         if not is_whole:
-            self._page.count_dropped()
+            self._counter.count_dropped()
 
 
 class FrameHandler(logging.Handler):

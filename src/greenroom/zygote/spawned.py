@@ -16,7 +16,9 @@ from ..system import lifeline, mark, open_files, prctl, stackdump, wakeup
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
 from . import child, signals
+from .app_logging import AppLogging
 from .loader import facts_of, load_app
+from .logs import LogChannel
 
 
 def main() -> NoReturn:
@@ -32,18 +34,21 @@ def main() -> NoReturn:
     mark.put(configuration.pool_token)
     open_files.restore(configuration.open_files)
     sys.path[:] = configuration.sys_path
+    page = child.settle(inheritance, launch_id, close=[])  # before the import: what that prints is this process's
     child.set_line_buffering()
+    app_logging = AppLogging(LogChannel(inheritance.log, page))
     try:
-        app = load_app(configuration.app)
-        if app.preload_fn is not None:
-            app.preload_fn()
+        with app_logging.while_loading():
+            app = load_app(configuration.app)
+            if app.preload_fn is not None:
+                app.preload_fn()
     except BaseException as error:  # SystemExit too: whatever user code raises is the answer
         _fail(inheritance.control, ErrorInfo.of(error))
     signals.reset_all()
     signals.ignore_group_signals()
     proc = JobProcess(configuration.generation)
     facts = facts_of(app)
-    child.run(app, configuration.child, proc, inheritance, launch_id=launch_id, close=[], facts=facts)
+    child.run_settled(app, configuration.child, proc, inheritance.control, page, app_logging, facts)
 
 
 def _receive_configuration(control: int) -> m.Configure:

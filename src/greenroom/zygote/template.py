@@ -19,7 +19,10 @@ from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
 from . import census, child, sharing, signals, undertaker
+from .app_logging import AppLogging
+from .import_hooks import watched_imports
 from .loader import facts_of, load_app
+from .logs import DropCount, LogChannel
 from .rehearsal import rehearse_in_zygote
 from .services import Services, become
 
@@ -28,15 +31,20 @@ __all__ = ["FORK_ALARM", "Zygote"]
 FORK_ALARM = 10.0
 """Seconds after which a fork that hangs (in somebody's ``pthread_atfork`` handler) ends the zygote."""
 
+LOG_PATIENCE = 1.0
+"""Seconds for which the zygote, and a service, wait for a supervisor that does not read their log."""
+
 _REMEMBERED = 4096
 
 
 class Zygote:
     """Loads the app, forks children, buries them; ends everything when the supervisor is gone."""
 
-    def __init__(self, channel: socket.socket, lifeline_fd: int) -> None:
+    def __init__(self, channel: socket.socket, lifeline_fd: int, log_fd: int) -> None:
         self._channel = channel
         self._lifeline_fd = lifeline_fd
+        self._log_drops = DropCount()
+        self._app_logging = AppLogging(LogChannel(log_fd, self._log_drops, LOG_PATIENCE))
         self._wakeup = signals.Wakeup()
         self._dump_fd = stackdump.install()
         self._live: dict[int, str] = {}  # pid -> launch_id
@@ -93,11 +101,12 @@ class Zygote:
         sys.path[:] = self._config.sys_path
         before = census.open_fds()
         begin = time.monotonic()
-        self._app = load_app(self._config.app)
-        imported = time.monotonic()
-        if self._app.preload_fn is not None:
-            self._app.preload_fn()
-        preloaded = time.monotonic()
+        with self._app_logging.while_loading(), watched_imports():
+            self._app = load_app(self._config.app)
+            imported = time.monotonic()
+            if self._app.preload_fn is not None:
+                self._app.preload_fn()
+            preloaded = time.monotonic()
         refusal = census.refusal(self._app.allow_threads)
         if refusal is not None:
             raise AppLoadError(refusal)
@@ -108,6 +117,10 @@ class Zygote:
         sharing.settle()
         self._services.want(self._app.services, time.monotonic())
         warnings = census.inherited_fd_warnings(before)
+        if self._log_drops.dropped:
+            warnings.append(
+                f"{self._log_drops.dropped} records that the app logged while it loaded were dropped or cut"
+            )
         return m.Loaded(imported - begin, preloaded - imported, warnings, facts_of(self._app))
 
     # --- serving ---------------------------------------------------------------------------------
@@ -164,6 +177,7 @@ class Zygote:
                     self._dump_fd,
                     self._lifeline_fd,
                 ]
+                self._app_logging.install(self._app.log_level)  # into the zygote's channel
                 become(name, service, self._config.generation, zygote=zygote, close=close)
             self._services.started(name, pid, time.monotonic())
 
@@ -234,6 +248,7 @@ class Zygote:
             self._config.child,
             JobProcess(self._config.generation),
             child.Inheritance._make(fds),
+            self._app_logging,
             launch_id=request.launch_id,
             close=[self._channel.detach(), *self._wakeup.fds, self._dump_fd, self._lifeline_fd],
         )

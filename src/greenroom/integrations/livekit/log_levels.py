@@ -10,13 +10,14 @@ from livekit.agents import Plugin
 from livekit.agents.cli import log
 
 from ...errors import AppLoadError
-from ...settings.environment import COMMAND_VARIABLE
 
 __all__ = ["Level", "set_levels"]
 
 _OPERATORS = "GREENROOM_LOG_LEVEL"
 """Also set by a worker whose operator chose the level by a flag or in a file."""
 _LIVEKITS = "LIVEKIT_LOG_LEVEL"
+_COMMAND = "GREENROOM_COMMAND"
+"""Set by a worker; written out, since the zygote has no use for the modules of the settings."""
 _NUMBERS = {"TRACE": 5, "DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 
 
@@ -26,7 +27,7 @@ class Level:
     def __init__(self, set_by_app: Any, environment: Mapping[str, str]) -> None:
         """``set_by_app``: a name, one name for each command, or ``None``. Raises :class:`AppLoadError`."""
         choices = [(name, environment.get(name, "").strip()) for name in (_OPERATORS, _LIVEKITS)]
-        choices.append(("log_level", _of_command(set_by_app, environment.get(COMMAND_VARIABLE))))
+        choices.append(("log_level", _of_command(set_by_app, environment.get(_COMMAND))))
         origin, name = next((choice for choice in choices if choice[1]), ("", "INFO"))
         self.number = _number(origin, name)
         self.is_operators = origin == _OPERATORS

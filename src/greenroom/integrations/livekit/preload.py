@@ -11,9 +11,8 @@ from types import ModuleType
 
 from livekit.agents import Plugin, telemetry
 from livekit.agents.utils import http_context
-from livekit.rtc._ffi_client import FfiClient, get_ffi_lib
+from livekit.rtc._ffi_client import get_ffi_lib
 
-from ...errors import AppLoadError
 from .blueprint import Blueprint
 from .manifest import export_credentials
 
@@ -31,13 +30,13 @@ _VARIABLES = ("ORT_DISABLE_TELEMETRY", "OPENBLAS_NUM_THREADS")
 
 
 def preload(blueprint: Blueprint) -> None:
-    """As LiveKit's own worker does in its forkserver. Raises :class:`AppLoadError` if a fork would break."""
+    """As LiveKit's own worker does in its forkserver."""
     os.environ.update(export_credentials(blueprint.server))
     share([*blueprint.preload_modules, *(plugin.package for plugin in Plugin.registered_plugins)])
 
 
 def share(modules: Iterable[str]) -> None:
-    """Import these and LiveKit's own, and make what each job would make. Raises :class:`AppLoadError` as above."""
+    """Import these and LiveKit's own, and make what each job would make."""
     _check_environment()
     _set_certificates()
     for module in modules:
@@ -47,7 +46,6 @@ def share(modules: Iterable[str]) -> None:
             importlib.import_module(module)
     _share_what_sessions_make()
     get_ffi_lib()  # mapped here, so that all share it; the runtime in it starts threads, and is each process's own
-    _check_native_runtime()
 
 
 def _check_environment() -> None:
@@ -58,15 +56,6 @@ def _check_environment() -> None:
                 "%s is %r: libraries of this app may start threads at import then, and forked processes hang", name,
                 os.environ.get(name),
             )  # fmt: skip
-
-
-def _check_native_runtime() -> None:
-    if FfiClient._instance is not None:
-        raise AppLoadError(
-            "the app has started LiveKit's native runtime while it was imported (an AudioSource, an AudioStream, "
-            "an AudioResampler or a Room.connect at the top level of a module): its threads do not survive a fork. "
-            "Make such objects in the entrypoint or in setup_fnc"
-        )
 
 
 def _set_certificates() -> None:

@@ -123,9 +123,10 @@ def register(kind: str, agent_name: str, version: str, permissions: Mapping[str,
         type=_JOB_TYPES[kind],
         agent_name=agent_name,
         version=version,
-        deployment=deployment,
         allowed_permissions=models.ParticipantPermission(**{**permissions, "agent": True}),
     )
+    if deployment:  # releases of livekit-protocol that do not know the field can do without it
+        request.deployment = deployment
     return _encoded(register=request)
 
 

@@ -1,0 +1,119 @@
+"""LiveKit's native runtime while the app is imported before a fork, which its threads would not survive.
+
+A plugin that has its library loaded into the runtime at import finds a stand-in, which keeps the request. The request
+is made when a process starts its runtime. Whatever else is asked of the runtime is an error that names the place.
+
+Imports nothing of LiveKit: it is called in the middle of LiveKit's own import.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType, ModuleType
+from typing import Any, NamedTuple, NoReturn
+
+from ...errors import AppLoadError
+from ...zygote.loader import MAIN_NAME
+
+__all__ = ["imported", "loaded"]
+
+_LOAD_PLUGIN = "load_audio_filter_plugin"
+_PASSED_OVER = ("livekit.rtc", "importlib", "greenroom", "ctypes")
+"""Modules through which a request comes, but which do not decide on it."""
+
+
+class _Waiting(NamedTuple):
+    request: Any
+    place: str
+
+
+class _StandIn:
+    """Stands where the runtime's client will be."""
+
+    def __init__(self, messages: Any) -> None:
+        self.waiting: list[_Waiting] = []
+        self._messages = messages
+
+    def request(self, request: Any) -> Any:
+        if request.WhichOneof("message") != _LOAD_PLUGIN:
+            _refuse(f"a request {request.WhichOneof('message')!r}")
+        self.waiting.append(_Waiting(request, _place()))
+        return self._messages.FfiResponse()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        _refuse(f"its {name}")
+
+
+_stand_in: _StandIn | None = None
+_client: Any = None
+
+
+def imported(module: ModuleType) -> None:
+    """Put the stand-in in place: ``module`` is ``livekit.rtc._ffi_client``, which was just imported."""
+    global _client, _stand_in
+    _client = getattr(module, "FfiClient", None)
+    if _client is None or not hasattr(_client, "_instance"):
+        return
+    stand_in = _stand_in = _StandIn(module.proto_ffi)
+    start = _client.__init__
+
+    def start_and_replay(client: Any) -> None:
+        if _client._instance is stand_in:
+            _refuse("a client of its own")
+        start(client)
+        for waiting in stand_in.waiting:
+            _replay(client, waiting)
+
+    _client.__init__ = start_and_replay
+    _client._instance = stand_in
+
+
+def loaded() -> None:
+    """Take the stand-in away: from now on each process starts its own runtime when it needs it."""
+    if _stand_in is not None and _client._instance is _stand_in:
+        _client._instance = None
+
+
+def _replay(client: Any, waiting: _Waiting) -> None:
+    error = client.request(waiting.request).load_audio_filter_plugin.error
+    if error:
+        path = waiting.request.load_audio_filter_plugin.plugin_path
+        raise AppLoadError(f"LiveKit's native runtime did not load {path} for {waiting.place}: {error}")
+
+
+def _refuse(what: str) -> NoReturn:
+    raise AppLoadError(
+        f"{_place()} used LiveKit's native runtime while the app was imported ({what}): its threads do not survive a "
+        f"fork. Make such objects (an AudioSource, an AudioStream, an AudioResampler, a Room) in the entrypoint or in "
+        f"setup_fnc, or set start_method to 'spawn'"
+    )
+
+
+def _place() -> str:
+    """Return the module, the file and the line that ask; and the plugin, if one is on the way there."""
+    frames = [frame for frame in _callers() if not _name(frame).startswith(_PASSED_OVER)]
+    names = [_name(frame) for frame in frames]
+    if not frames:
+        return "an unknown module"
+    own = next((frame for frame in frames if _name(frame) == MAIN_NAME), frames[0])
+    imported_at = "" if own is frames[0] else f"; imported at {_line(own)}"
+    plugin = next((name for name in names if name.startswith("livekit.plugins.")), "")
+    of_plugin = f" of the plugin {'.'.join(plugin.split('.')[:3])}" if plugin else ""
+    return f"module {names[0]}{of_plugin} ({_line(frames[0])}{imported_at})"
+
+
+def _line(frame: FrameType) -> str:
+    return f"{frame.f_code.co_filename}, line {frame.f_lineno}"
+
+
+def _callers() -> list[FrameType]:
+    frames = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+def _name(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
