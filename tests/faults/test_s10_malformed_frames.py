@@ -146,10 +146,14 @@ async def prewarm(proc):
 
 async def test_S10_a_request_function_gives_a_very_long_reason(make_app: MakeApp) -> None:
     request = """
+import fcntl, termios
+
 @app.request
 def request(request):
-    no = m.encode(m.Answer(request.job.id, False, "no" * 400_000, False), b"jnull")
-    channel(socket.SOCK_STREAM).sendall(no)
+    control = channel(socket.SOCK_STREAM)
+    control.sendall(m.encode(m.Answer(request.job.id, False, "no" * 400_000, False), b"jnull"))
+    while any(fcntl.ioctl(control, termios.TIOCOUTQ, bytes(4))):
+        time.sleep(0.001)  # a process that is dead before all is read has not answered
     os._exit(0)
 """
     async with Stage(make_app) as stage, ProcessPool(stage.app(APP + request), num_idle_processes=1) as pool:

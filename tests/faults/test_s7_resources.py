@@ -82,6 +82,7 @@ async with ProcessPool(APP, num_idle_processes=2, max_idle_processes=2, idle_ttl
             assert "open files" in pool.stats().breaker_cause, pool.stats()
         release(taken)
         await eventually(lambda: pool.stats().ready and pool.stats().idle == 2, f"recovery of {{leave}}")
+        await eventually(lambda: pool.stats().zygote_pid is not None, f"a zygote after {{leave}}")
         await eventually(lambda: pool.stats().warming == 0 and len(pool.processes) == 3)
         # What buries the last of the old processes has an fd open for a moment.
         await eventually(lambda: len(fds()) == len(before), f"as many fds as before {{leave}}")
