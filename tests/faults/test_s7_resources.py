@@ -176,7 +176,7 @@ async def test_S7_no_fds_in_the_zygote(make_app: MakeApp) -> None:
             await eventually(lambda: pool.stats().idle == 2 and not pool.stats().warming, f"recovery of {more}")
             assert zygote_pid(pool) == zygote, "it should have survived that"
             # It may be looking into /proc at this moment.
-            await eventually(lambda: len(os.listdir(f"/proc/{zygote}/fd")) == in_use, f"fds given back after {more}")
+            await eventually(lambda: len(os.listdir(f"/proc/{zygote}/fd")) <= in_use, f"fds given back after {more}")
         await ends_with_7(job, visit)
         await assert_recovered(pool, 2)
 
