@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from greenroom import ProcessPool
 
-__all__ = ["DEADLINE", "eventually", "idle_pids", "is_gone", "kill", "wait_for_exit", "wait_for_file", "zygote_pid"]
+__all__ = [
+    "DEADLINE",
+    "eventually",
+    "idle_pids",
+    "is_gone",
+    "kill",
+    "listening",
+    "wait_for_exit",
+    "wait_for_file",
+    "zygote_pid",
+]
 
 DEADLINE = 60.0
 """Seconds: generous, because it bounds a failure and measures nothing."""
@@ -57,3 +70,20 @@ async def wait_for_file(path: Path, deadline: float = DEADLINE) -> str:
 
 def kill(pid: int, signum: int = signal.SIGKILL) -> None:
     os.kill(pid, signum)
+
+
+H = TypeVar("H", bound=logging.Handler)
+
+
+@contextmanager
+def listening(handler: H, name: str) -> Iterator[H]:
+    """Have a handler hear every record of a logger."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield handler
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)

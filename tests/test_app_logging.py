@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support import listening
 
 from greenroom import ProcessPool
 
@@ -100,13 +101,8 @@ class Kept(logging.Handler):
 
 @pytest.fixture
 def kept() -> Iterator[Kept]:
-    handler, logger = Kept(), logging.getLogger("greenroom.app")
-    logger.addHandler(handler)
-    level = logger.level
-    logger.setLevel(logging.DEBUG)
-    yield handler
-    logger.setLevel(level)
-    logger.removeHandler(handler)
+    with listening(Kept(), "greenroom.app") as handler:
+        yield handler
 
 
 def source(where: str, set_up: str, log: tuple[str, str]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import listening
 from test_app_logging import Kept
 
 from greenroom import AppLoadError, ProcessPool
@@ -43,13 +43,8 @@ SET_UPS = {
 
 @pytest.fixture
 def kept() -> Iterator[Kept]:
-    handler, logger = Kept(), logging.getLogger("greenroom.app")
-    logger.addHandler(handler)
-    level = logger.level
-    logger.setLevel(logging.DEBUG)
-    yield handler
-    logger.setLevel(level)
-    logger.removeHandler(handler)
+    with listening(Kept(), "greenroom.app") as handler:
+        yield handler
 
 
 @pytest.mark.parametrize("start_method", ["zygote", "spawn"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from stage import Stage, assert_recovered
-from support import DEADLINE, eventually
+from support import DEADLINE, eventually, listening
 
 from greenroom import ProcessPool
 from greenroom.pool.budgets import PROCESS_BYTES_AT_ONCE
@@ -38,13 +38,8 @@ class Kept(logging.Handler):
 
 @pytest.fixture
 def kept() -> Iterator[Kept]:
-    handler, logger = Kept(), logging.getLogger("greenroom")
-    logger.addHandler(handler)
-    level = logger.level
-    logger.setLevel(logging.DEBUG)
-    yield handler
-    logger.setLevel(level)
-    logger.removeHandler(handler)
+    with listening(Kept(), "greenroom") as handler:
+        yield handler
 
 
 async def run(make_app: MakeApp, body: str) -> Any:
