@@ -79,7 +79,7 @@ class Patience:
 
 
 class DumpTime(NamedTuple):
-    """How many seconds a process has to write its stacks, before it is killed."""
+    """Seconds for a process to write its stacks, before it is killed."""
 
     with_cpu: float
     """In which it could get on: those in which it is ready to run and has no CPU are left out."""
@@ -94,7 +94,7 @@ SHORT_DUMP = DumpTime(0.03, 0.03)
 
 
 class DumpPatience:
-    """How long a process is waited for that is to write its stacks."""
+    """Bound the wait for a process that writes its stacks."""
 
     def __init__(self, time: DumpTime) -> None:
         self._time = time

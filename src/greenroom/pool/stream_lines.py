@@ -35,7 +35,7 @@ class StreamLines:
 
     @property
     def has_backlog(self) -> bool:
-        """Whether bytes were fed that :meth:`take` and :meth:`skip` have not seen."""
+        """Tell whether :meth:`take` and :meth:`skip` have bytes left to see."""
         return bool(self._backlog)
 
     def feed(self, data: bytes) -> None:

@@ -26,7 +26,7 @@ and the second descriptor of each half-closed connection (64 at most)."""
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What this process may have."""
+    """The open files, connections and sessions that this process may have."""
 
     fds: int | None
     """Open files. ``None``: without a limit."""

@@ -22,7 +22,7 @@ MOST_BYTES = 256 * 1024 * 1024
 
 
 class LargeAnswers:
-    """Those that are being sent."""
+    """The large answers that are being sent."""
 
     def __init__(self, most: int = MOST_BYTES) -> None:
         self._most = most

@@ -27,7 +27,7 @@ class Member(Protocol):
 
     @property
     def may_be_refused(self) -> bool:
-        """Whether it holds bytes of which no handler needs any yet."""
+        """Tell whether it holds bytes of which no handler needs any yet."""
 
     def refuse(self) -> None:
         """Take no more bytes in, and let go of those that it holds."""
@@ -65,7 +65,7 @@ class Crowd:
         return len(victims)
 
     def add(self, member: Member) -> None:
-        """It is idle at first."""
+        """Add a connection, which is idle at first."""
         self._members.add(member)
         self._networks[member.network] += 1
         self._idle[member] = None
@@ -84,18 +84,18 @@ class Crowd:
         self._idle.pop(member, None)
 
     def idle(self, member: Member) -> None:
-        """It goes to the end of the row."""
+        """Note that a connection is idle: the last of the idle ones to go."""
         if member in self._members:
             self._idle.pop(member, None)
             self._idle[member] = None
 
     def stuck(self, member: Member, now: float) -> None:
-        """Its client does not read."""
+        """Note that the client of a connection does not read."""
         if member in self._members:
             self._stuck[member] = now
 
     def moving(self, member: Member) -> None:
-        """Its client has read."""
+        """Note that the client of a connection has read."""
         self._stuck.pop(member, None)
 
     def _evict_one(self, now: float, network: str | None = None) -> bool:
@@ -144,12 +144,12 @@ class HeldBytes:
         self.at_most(member, max(self.of(member) - size, 0))
 
     def at_most(self, member: Member, size: int) -> None:
-        """It is known that it holds no more than that."""
+        """Lower the bytes that a connection is known to hold."""
         if self.of(member) > size:
             self._set(member, size)
 
     def drop(self, member: Member) -> None:
-        """It holds nothing more, or will not in a moment. Harmless if that is known."""
+        """Forget the bytes of a connection. Harmless if it holds none."""
         self._total -= self._held.pop(member, 0)
         self._large.pop(member, None)
 
@@ -167,7 +167,7 @@ class HeldBytes:
 
 
 def network_of(peer: Any) -> str:
-    """What stands for one client: an IPv4 address, or the first half of an IPv6 address."""
+    """Return the name of one client: an IPv4 address, or the first half of an IPv6 address."""
     host = str(peer[0]).partition("%")[0]
     if ":" not in host:
         return host

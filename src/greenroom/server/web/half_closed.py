@@ -151,7 +151,7 @@ class HalfClosable(web.RequestHandler):
             await self._half_closed.delivered()
 
     def _owes_an_answer(self) -> bool:
-        """Whether a whole request has come that is not answered. While this waits for the next one, none has."""
+        """Tell whether a whole request has come that is not answered. While this waits for the next one, none has."""
         is_busy = bool(self._messages) or self._waiter is None
         is_whole = self._last_body is not None and (self._last_body.is_eof() or self._last_body.exception() is not None)
         return is_busy and is_whole

@@ -299,7 +299,7 @@ class Connection(HalfClosable):
         return resp, is_lost
 
     def _may_end_soon(self, request: web.BaseRequest) -> bool:
-        """Whether the rest of a body that nobody has read is small enough to be waited for."""
+        """Tell whether the unread rest of a body is small enough to wait for."""
         length = request.headers.get("Content-Length", "")
         is_small = length.isdecimal() and int(length) <= LINGER_BYTES
         return is_small and "Expect" not in request.headers

@@ -54,7 +54,7 @@ class Turns:
         self._schedule()
 
     def forget(self, waiter: Waiter) -> None:
-        """Its connection is lost. Harmless if nothing of it waits."""
+        """Drop the piece of a lost connection. Harmless if none waits."""
         for queue in (self._small, self._large):
             if waiter in queue:
                 queue.remove(waiter)
