@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import select
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,8 +16,8 @@ from stage import Stage, assert_recovered
 from support import DEADLINE, eventually, listening
 
 from greenroom import ProcessPool
-from greenroom.pool.budgets import PROCESS_BYTES_AT_ONCE
-from greenroom.pool.output import StreamCapture
+from greenroom.pool.budgets import PROCESS_BYTES_AT_ONCE, Allowance
+from greenroom.pool.output import LogCapture, Outlet, StreamCapture
 
 MakeApp = Callable[[str], str]
 
@@ -273,3 +274,21 @@ async def test_J6_a_process_that_waits_without_output_has_no_timer(make_app: Mak
         probe.cancel()
         visit.order("leave")
         await handle.wait()
+
+
+async def test_J6_packets_that_are_no_records_use_up_the_allowance() -> None:
+    """Each costs a parse. Without room they are counted, and nobody looks into them."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near.setblocking(False)
+    outlet = Outlet(lambda line: None, Allowance.of_pool())
+    capture = LogCapture(near.fileno(), outlet)
+    sent = 0
+    with near, far:
+        async with asyncio.timeout(DEADLINE):
+            while outlet.room():
+                far.send(b"[" * 60_000)
+                sent += 1
+                await eventually(lambda count=sent: outlet.dropped == count)
+        capture.finish()
+    outlet.finish()
+    assert sent >= PROCESS_BYTES_AT_ONCE // 60_000

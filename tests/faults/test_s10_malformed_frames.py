@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stage import Stage, assert_recovered
+from stage import PLAIN, Stage, assert_recovered
 from support import eventually, is_gone, kill, zygote_pid
 
-from greenroom import AppLoadError, ProcessPool, Reject
+from greenroom import AppLoadError, LaunchError, ProcessPool, Reject
+from greenroom.pool.events import ClaimFailed
 
 MakeApp = Callable[[str], str]
 
@@ -142,6 +143,49 @@ async def prewarm(proc):
         flag.unlink()
         await assert_recovered(pool, 1)
         assert (await (await pool.launch()).wait()).result == "done"
+
+
+async def test_S10_a_forked_process_tells_of_an_app(make_app: MakeApp) -> None:
+    """That is the zygote's to do. Nobody learns from a session's process what the app is."""
+    prewarm = """
+@app.prewarm
+def prewarm(proc):
+    if os.getpid() % 2:
+        channel(socket.SOCK_STREAM).sendall(m.encode(m.Warm(0.1, m.AppFacts(True, {"forged": True}))))
+        time.sleep(1000)
+"""
+    async with Stage(make_app) as stage, ProcessPool(stage.app(APP + prewarm), num_idle_processes=4) as pool:
+        await eventually(lambda: [report for report in pool.recent_reports if report.reason == "protocol_error"])
+        assert (pool.has_request, pool.manifest) == (False, {})
+
+
+GARBAGE_WHEN_CLAIMED = """
+from greenroom.zygote.runner import Runner
+
+perform = Runner._perform
+
+async def garbage_first(self, start, metadata):
+    await self._loop.sock_sendall(self._sock, b"garbage" * 10)
+    return await perform(self, start, metadata)
+
+Runner._perform = garbage_first
+"""
+
+
+async def test_S10_a_job_whose_process_sent_garbage_is_not_tried_again(make_app: MakeApp) -> None:
+    """The acknowledgement that followed is not read, so the job may have run: it is reported, and never repeated."""
+    app = FIND_CHANNEL + PLAIN + GARBAGE_WHEN_CLAIMED
+    async with Stage(make_app) as stage, ProcessPool(stage.app(app), num_idle_processes=2) as pool:
+        failed: list[ClaimFailed] = []
+        pool.subscribe(lambda event: failed.append(event) if isinstance(event, ClaimFailed) else None)
+        handle = pool.submit(timeout=50)
+        with pytest.raises(LaunchError, match="broke the protocol"):
+            await handle.started()
+        report = await handle.wait()
+        assert (report.outcome, report.reason) == ("killed", "protocol_error")
+        assert [event.retried for event in failed] == [False]
+        await assert_recovered(pool, 2)
+        assert stage.starts()[handle.id] <= 1
 
 
 async def test_S10_a_request_function_gives_a_very_long_reason(make_app: MakeApp) -> None:

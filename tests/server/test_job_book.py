@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom import ProcessPool
+from greenroom.pool.kept_reports import SHORT
 from greenroom.server.admission import Admission, DuplicateJob, Offer
 from greenroom.server.jobs import EndedJob, JobBook
 from greenroom.server.memory import MemoryRoom
@@ -93,6 +94,29 @@ async def test_the_latest_jobs_are_kept_and_the_latest_results(make_app: Callabl
             await admission.offer(Offer("test", b"jnull", "call-4"))
         (await admission.offer(Offer("test", b"jnull", "call-1"))).start()
         await book.settled()
+
+
+RAISES = """
+@app.entrypoint
+async def entrypoint(ctx):
+    raise ValueError("x" * 20_000)
+"""
+
+
+async def test_the_texts_of_the_oldest_reports_are_cut_above_a_sum(make_app: Callable[[str], str]) -> None:
+    """Each report has the message three times: by itself, in the detail, and in the traceback."""
+    async with ProcessPool(make_app(RAISES), num_idle_processes=1) as pool:
+        book = JobBook(kept_text=150_000)
+        admission = Admission(pool, book, MemoryRoom(None), offer_timeout=20)
+        for number in range(4):
+            (await admission.offer(Offer("test", b"jnull", f"call-{number}"))).start()
+            await book.settled()
+        sizes = [len(job.report.error.message) for job in book.ended() if job.report.error]
+        assert sizes[2:] == [20_000, 20_000]
+        assert all(SHORT < size < SHORT + 100 for size in sizes[:2])
+        assert "characters more" in str(book.ended()[0].report.error)
+        assert "characters before" in book.ended()[0].report.error.traceback
+        assert [job.report.reason for job in book.ended()] == ["raised"] * 4
 
 
 async def test_a_session_that_was_taken_and_not_started_has_its_id_to_itself(

@@ -21,7 +21,8 @@ class Budget:
     rate: float
     burst: float
     parent: Budget | None = None
-    _tokens: float = -1.0
+    _tokens: float | None = None
+    """Less than none after a charge. ``None``: not used yet."""
     _at: float = 0.0
 
     def take(self, tokens: float = 1.0) -> bool:
@@ -33,19 +34,23 @@ class Budget:
 
     def left(self) -> float:
         """Return the number of tokens that can be taken now."""
+        mine = self._filled()
+        return mine if self.parent is None else min(mine, self.parent.left())
+
+    def spend(self, tokens: float) -> None:
+        """Take tokens, also those that are not there yet."""
+        self._tokens = self._filled() - tokens
+        if self.parent is not None:
+            self.parent.spend(tokens)
+
+    def _filled(self) -> float:
         now = time.monotonic()
-        if self._tokens < 0:
+        if self._tokens is None:
             self._tokens = self.burst
         else:
             self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
         self._at = now
-        return self._tokens if self.parent is None else min(self._tokens, self.parent.left())
-
-    def spend(self, tokens: float) -> None:
-        """Take tokens that :meth:`left` has shown."""
-        self._tokens -= tokens
-        if self.parent is not None:
-            self.parent.spend(tokens)
+        return self._tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +80,7 @@ class Allowance:
         self.lines.spend(1)
         self.bytes.spend(size)
         return True
+
+    def charge(self, size: int) -> None:
+        """Take this many bytes, also those that are not there yet: there is no room until they are."""
+        self.bytes.spend(size)

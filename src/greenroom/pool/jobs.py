@@ -286,6 +286,8 @@ class Jobs:
     def _try_again(self, process: Process, launch: Launch) -> None:
         is_in_time = launch.is_held or self._clock.now() < launch.expires_at
         is_retried = launch.attempts < MAX_ATTEMPTS and is_in_time and not self._fleet.is_closing
+        if process.is_distrusted and not launch.is_held:
+            is_retried = False  # its acknowledgement may be in what was not read: it must not run twice
         failed = ClaimFailed(launch.job_id, process.id, process.pid, launch.launch_type, process.fate, is_retried)
         self._events.publish(failed)
         if is_retried:

@@ -92,6 +92,10 @@ class Outlet:
         self._emit(line)
         return True
 
+    def charge(self, size: int) -> None:
+        """Take the cost of bytes that were looked into and are no record, so that there is an end to that, too."""
+        self._allowance.charge(size)
+
     def count_cut(self) -> None:
         """Count a line that was passed on without its end."""
         self.dropped += 1
@@ -300,7 +304,9 @@ class LogCapture(_Capture):
             line = _parse(values)
             size = len(data) if data.isascii() else len(json.dumps(values))
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            return False  # not a record; the channel itself is still in step, packet by packet
+            # Not a record. The channel itself is still in step, packet by packet.
+            self._outlet.charge(len(data))
+            return False
         return self._outlet.pass_on(line, size)
 
 

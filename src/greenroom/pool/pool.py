@@ -6,9 +6,8 @@ import asyncio
 import logging
 import secrets
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
@@ -28,6 +27,7 @@ from .events import Draining, Event, EventBus
 from .exits import Decision
 from .fleet import Fleet
 from .generations import Generations
+from .kept_reports import KeptReports
 from .launch import JobHandle, Launch
 from .log_fields import log_fields
 from .oom import OomCounter
@@ -101,7 +101,7 @@ class ProcessPool:
         self._state: Literal["new", "open", "closed"] = "new"
         self._closing: asyncio.Task[None] | None = None
         self._settled: asyncio.Event
-        self._reports: deque[ExitReport] = deque(maxlen=1000)
+        self._reports = KeptReports()
         self._events = EventBus()
         self._fleet: Fleet
         self._generations: Generations
@@ -327,7 +327,8 @@ class ProcessPool:
     def recent_reports(self) -> Iterable[ExitReport]:
         """The latest thousand exit reports, oldest first: also of processes that never had a job.
 
-        They are without results, of which a thousand could be more than the memory holds.
+        They are without results. If their texts (errors, tracebacks, stacks) have more than 16 Mi characters in all,
+        those of the oldest are cut, and say so.
         """
         return tuple(self._reports)
 
@@ -371,7 +372,7 @@ class ProcessPool:
             self._settled.set()
 
     def _on_report(self, process: Process, report: ExitReport) -> None:
-        self._reports.append(replace(report, result_payload=None))
+        self._reports.add(report)
         level = logging.INFO if report.outcome in ("succeeded", "cancelled") else logging.WARNING
         text, fields = "%s %s: %s (%s)", _fields_of(report)
         detail = cut_end(report.detail, _LONGEST_DETAIL)

@@ -70,7 +70,9 @@ class Process:
         self._clock = services.clock
         self._owner = owner
         self._heard: set[type[m.Message]] = set()
-        self._is_distrusted = False
+        self._loads_app = False
+        self.is_distrusted = False
+        """It has broken the protocol: nothing that it did not say can be concluded from."""
         self._wires = Wires(services.transit, self._on_message, self._on_nonsense)
         self._handle: Handle | None = None
         self._dump_fd: int | None = None
@@ -162,7 +164,8 @@ class Process:
         self._finish()
 
     def configure(self, configuration: m.Configure) -> None:
-        """Tell a spawned process what a forked one has inherited."""
+        """Tell a spawned process what a forked one has inherited. It loads the app itself, and tells of it."""
+        self._loads_app = True
         self._wires.send(configuration)
 
     # --- the job ---------------------------------------------------------------------------------
@@ -316,10 +319,11 @@ class Process:
         self._dump_fd = message.dump_fd
 
     def _on_warm(self, message: m.Warm, body: bytes) -> None:
+        if message.app is not None and not self._loads_app:
+            raise IllegalTransition("it told of the app, which is its zygote's to do")
         self._step(Event.WARM)
         self.prewarm_seconds = message.prewarm_seconds
-        if message.app is not None:
-            self.facts = message.app
+        self.facts = message.app
         if self.state is State.IDLE:
             self._set_deadline(None)
             self.idle_since = self._clock.now()
@@ -397,9 +401,9 @@ class Process:
         )
 
     def _on_nonsense(self, complaint: str) -> None:
-        if self._is_distrusted:
+        if self.is_distrusted:
             return  # it is killed for the first; what it had sent before it died still comes
-        self._is_distrusted = True
+        self.is_distrusted = True
         complaint = cut_end(complaint, _LONGEST_COMPLAINT)
         extra = log_fields("protocol_error", **self.ids, cause=complaint)
         _logger.error("%s broke the protocol and is killed: %s", self.label, complaint, extra=extra)

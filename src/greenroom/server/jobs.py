@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import GreenroomError
 from ..pool import JobHandle
+from ..pool.kept_reports import MOST_TEXT, shortened, text_size
 from ..report import ExitReport
 
 __all__ = ["EndedJob", "JobBook"]
@@ -29,16 +30,23 @@ class EndedJob:
     def result_bytes(self) -> int:
         return len(self.report.result_payload or b"")
 
+    @property
+    def text_size(self) -> int:
+        return text_size(self.report)
+
 
 class JobBook:
     """Remembers jobs, whatever source they come from."""
 
-    def __init__(self, *, kept_jobs: int = KEPT_JOBS, kept_result_bytes: int = KEPT_RESULT_BYTES) -> None:
+    def __init__(
+        self, *, kept_jobs: int = KEPT_JOBS, kept_result_bytes: int = KEPT_RESULT_BYTES, kept_text: int = MOST_TEXT
+    ) -> None:
         self._kept_jobs = kept_jobs
         self._kept_result_bytes = kept_result_bytes
+        self._kept_text = kept_text
         self._live: dict[str, JobHandle] = {}
         self._ended: OrderedDict[str, EndedJob] = OrderedDict()
-        self._result_bytes = 0
+        self._result_bytes = self._text_size = 0
         self._followers: set[asyncio.Task[None]] = set()
 
     def add(self, handle: JobHandle) -> None:
@@ -82,17 +90,28 @@ class JobBook:
         self._forget(job_id)
         self._ended[job_id] = ended
         self._result_bytes += ended.result_bytes
+        self._text_size += ended.text_size
         while len(self._ended) > self._kept_jobs:
             self._forget(next(iter(self._ended)))
         for other in list(self._ended):
             if self._result_bytes <= self._kept_result_bytes:
                 break
             self._drop_result(other)
+        for other in list(self._ended):
+            if self._text_size <= self._kept_text:
+                break
+            self._shorten(other)
 
     def _forget(self, job_id: str) -> None:
         ended = self._ended.pop(job_id, None)
         if ended is not None:
             self._result_bytes -= ended.result_bytes
+            self._text_size -= ended.text_size
+
+    def _shorten(self, job_id: str) -> None:
+        ended = self._ended[job_id]
+        short = self._ended[job_id] = replace(ended, report=shortened(ended.report))
+        self._text_size += short.text_size - ended.text_size
 
     def _drop_result(self, job_id: str) -> None:
         ended = self._ended[job_id]
