@@ -18,6 +18,7 @@ from greenroom.server.web.protocol import Connection
 from greenroom.server.web.turns import Turns
 
 OVERRIDDEN = [
+    "_resume_transport_reading",
     "connection_made",
     "connection_lost",
     "data_received",
@@ -53,6 +54,7 @@ async def test_a_connection_has_what_is_used_of_it() -> None:
     )
     assert connection._request_count == 0
     assert connection._reading_paused is False
+    assert connection._buffer_paused is False
     assert len(connection._messages) == 0
     # Whatever is not called so would be taken by no parser; a packed body is to come as it is.
     parameters = inspect.signature(web.RequestHandler.__init__).parameters

@@ -168,19 +168,17 @@ class Connection(HalfClosable):
             _logger.exception("the bytes of a client could not be parsed")
             self._wire.abort()
             return
-        if not self._reading_paused:  # by aiohttp, whose reader has enough
-            self._wire.resume_reading()
+        self._resume_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        """Read on, unless aiohttp's reader or its queue of requests is full, or a piece waits for its turn."""
+        if not (self._reading_paused or self._buffer_paused or self._piece):
+            super()._resume_transport_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Read on, if it was paused. aiohttp calls this for every chunk that its reader takes, and parses each time."""
         if self._reading_paused:
             super().resume_reading(resume_parser)
-
-    def eof_received(self) -> bool:  # type: ignore[override]  # as in HalfClosable
-        if self._piece:
-            self._turns.forget(self)
-            self.parse_piece()
-        return super().eof_received()
 
     def _parse(self, data: bytes) -> None:
         before = self._request_count
