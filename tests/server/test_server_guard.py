@@ -159,3 +159,11 @@ def test_whoever_waits_as_long_as_told_is_served(rate: float) -> None:
         if wait:
             time += wait + 1e-6
             assert limit.take("client") == 0
+
+
+def test_all_addresses_of_one_ipv6_network_have_one_rate() -> None:
+    limit = RateLimit(1.0, lambda: 0.0)
+    waits = [limit.take(f"2001:db8:1:2::{number:x}") for number in range(1, 4)]
+    assert waits == [0.0, 0.0, 1.0]
+    assert limit.take("2001:db8:1:3::1") == 0.0
+    assert limit.take("192.0.2.1") == 0.0

@@ -38,7 +38,7 @@ class ServerOptions:
     token_file: str | None = field(default=None, metadata={"secret_file": True, "never_empty": True})
     """A file that holds the token instead, such as a mounted secret. The worker reads it again when it changes."""
     rate_limit: float | None = 1000.0
-    """Requests per second from one address, on average; for a moment, twice that."""
+    """Requests per second from one address (IPv6: from one /64 network), on average; for a moment, twice that."""
     tracing: Literal["auto", "on", "off"] = "auto"
     """Whether sessions are sent as OpenTelemetry spans. ``auto``: if ``OTEL_EXPORTER_OTLP_ENDPOINT`` says where to, and
     the packages are there (``pip install 'greenroom[otel]'``); ``on``: to port 4318 of this host if it does not."""

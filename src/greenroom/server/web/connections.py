@@ -6,7 +6,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 __all__ = ["Crowd", "HeldBytes", "Member", "network_of"]
 
@@ -166,9 +166,9 @@ class HeldBytes:
         return max(candidates, key=self._held.__getitem__, default=None)
 
 
-def network_of(peer: Any) -> str:
-    """Return the name of one client: an IPv4 address, or the first half of an IPv6 address."""
-    host = str(peer[0]).partition("%")[0]
+def network_of(address: str) -> str:
+    """Return the name of one client: its IPv4 address, or the /64 network of its IPv6 address."""
+    host = address.partition("%")[0]
     if ":" not in host:
         return host
     return str(ipaddress.IPv6Network((host, _IPV6_CUSTOMER), strict=False))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from .connections import network_of
 from .hosts import host_name, is_absolute, is_of_another_site, target_host
 from .schema import ApiError
 from .token import Token
@@ -116,7 +117,10 @@ def _has_token(request: web.Request, token: bytes) -> bool:
 
 
 class RateLimit:
-    """A token bucket for each client, of a second's worth of requests twice over."""
+    """A token bucket for each client: an IPv4 address, or an IPv6 network (/64), all of which one host can use.
+
+    A bucket holds the requests of two seconds, or one request if that is more.
+    """
 
     def __init__(self, rate: float, now: Callable[[], float] = time.monotonic) -> None:
         self.rate = rate
@@ -124,9 +128,9 @@ class RateLimit:
         self._now = now
         self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, client: str) -> float:
-        """Count a request; returns 0 if it may be served, else the seconds until the next one may be."""
-        now = self._now()
+    def take(self, address: str) -> float:
+        """Count a request; return 0 if it may be served, else the seconds until the next one may be."""
+        client, now = network_of(address), self._now()
         left, at = self._clients.pop(client, (self._burst, now))
         left = min(self._burst, left + (now - at) * self.rate)
         wait = 0.0 if left >= 1 else (1 - left) / self.rate

@@ -70,7 +70,7 @@ class Listener:
                     raise
                 self._wait_for_files(error)
                 return
-            self._take(sock, network_of(peer))
+            self._take(sock, network_of(peer[0]))
 
     def _take(self, sock: socket.socket, network: str) -> None:
         sock.setblocking(False)
