@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from ...pool.log_fields import log_fields
 from .connections import Crowd, network_of
 from .errors import error_response
 from .protocol import Connection
 from .schema import ApiError
+from .throttled_warning import ThrottledWarning
 
 __all__ = ["Listener"]
-
-_logger = logging.getLogger("greenroom")
 
 BATCH = 64
 """Connections that are taken in one turn of the event loop. asyncio's own server takes as many as the backlog holds,
 each with a file descriptor, before the first of them is known."""
 PAUSE = 0.1
-"""Seconds without open files before the next try."""
+"""Seconds before the next try, when none can be accepted."""
 EVICTED = 4
 """Idle connections that are closed before it."""
-_TELL_EVERY = 60.0
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_LOST = {
+    errno.ECONNABORTED,
+    errno.ECONNRESET,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENONET,
+    errno.ENOPROTOOPT,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+    errno.EPROTO,
+    errno.EPROTONOSUPPORT,
+    errno.ESOCKTNOSUPPORT,
+    errno.ETIMEDOUT,
+}
+"""Errors of the connection that would have been accepted: Linux passes them on, see accept(2). EPERM: a firewall."""
 
 
 class Listener:
@@ -40,8 +53,9 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
-        self._refused = _Complaint(self._loop)
-        self._failed = _Complaint(self._loop)
+        self._refused = ThrottledWarning(self._loop, "connection_refused")
+        self._lost = ThrottledWarning(self._loop, "connection_lost")
+        self._failed = ThrottledWarning(self._loop, "accept_failed")
 
     def start(self) -> None:
         self._sock.setblocking(False)
@@ -52,6 +66,8 @@ class Listener:
         self._loop.remove_reader(self._sock)
         if self._pause is not None:
             self._pause.cancel()
+        for warning in (self._refused, self._lost, self._failed):
+            warning.close()
         if self._opening:
             await asyncio.wait(self._opening)
 
@@ -63,14 +79,16 @@ class Listener:
         for _ in range(BATCH):
             try:
                 sock, peer = self._sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                if error.errno not in _NO_ROOM:
-                    raise
-                self._wait_for_files(error)
-                return
-            self._take(sock, network_of(peer[0]))
+                if error.errno not in _LOST:
+                    self._pause_accepting(error)
+                    return
+                text = "a connection was lost before it was accepted: %s"
+                self._lost.warn(text, error.strerror, cause=error.strerror)
+            else:
+                self._take(sock, network_of(peer[0]))
 
     def _take(self, sock: socket.socket, network: str) -> None:
         sock.setblocking(False)
@@ -92,36 +110,22 @@ class Listener:
 
     def _refuse(self, sock: socket.socket, network: str) -> None:
         text = "refused a connection from %s: of %d (max_connections), none is idle"
-        self._refused.tell(text, network, self._crowd.most, event="connection_refused", address=network)
+        self._refused.warn(text, network, self._crowd.most, address=network)
         with sock, suppress(OSError):
             sock.send(_REFUSAL)
             sock.shutdown(socket.SHUT_WR)
             sock.recv(1 << 16)  # what is unread at the close resets the connection, and the answer is lost
 
-    def _wait_for_files(self, error: OSError) -> None:
+    def _pause_accepting(self, error: OSError) -> None:
         # The connection stays in the backlog, and the socket readable: without a pause the loop would spin.
-        evicted = self._crowd.make_idle_room(EVICTED)
-        text = "cannot accept a connection: %s. Closed %d idle ones; raise the limit on open files (LimitNOFILE=)"
-        self._failed.tell(text, error.strerror, evicted, event="accept_failed", cause=error.strerror)
+        text = "cannot accept a connection: %s"
+        values: list[object] = [error.strerror]
+        if error.errno in _NO_ROOM:
+            text += ". Closed %d idle ones; raise the limit on open files (LimitNOFILE=)"
+            values.append(self._crowd.make_idle_room(EVICTED))
+        self._failed.warn(text, *values, cause=error.strerror)
         self._loop.remove_reader(self._sock)
         self._pause = self._loop.call_later(PAUSE, self._go_on)
-
-
-class _Complaint:
-    """A warning that is logged at most once a minute."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._due = loop.time()
-        self._count = 0
-
-    def tell(self, text: str, *values: object, event: str, **fields: object) -> None:
-        self._count += 1
-        if self._loop.time() >= self._due:
-            extra = log_fields(event, count=self._count, **fields)
-            text += " (%d times)"
-            _logger.warning(text, *values, self._count, extra=extra)
-            self._count, self._due = 0, self._loop.time() + _TELL_EVERY
 
 
 def _refusal() -> bytes:
