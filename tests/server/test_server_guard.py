@@ -106,7 +106,7 @@ async def entrypoint(ctx):
     ("options", "token", "complaint"),
     [
         (["--host", "0.0.0.0"], None, "there is no token"),
-        (["--host", "::"], None, "there is no token"),
+        (["--host", "::"], None, "token_file (GREENROOM_TOKEN_FILE)"),
         (["--host", "0.0.0.0"], "short", "at least 16"),
     ],
 )

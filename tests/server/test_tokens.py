@@ -112,7 +112,7 @@ async def test_a_token_file_that_cannot_be_starts_nothing(make_app: MakeApp, tmp
         assert f"the token file {file}" in line
     assert "token_file is empty" in await refused(app, GREENROOM_TOKEN_FILE="")
     both = await refused(app, GREENROOM_TOKEN=TOKEN, GREENROOM_TOKEN_FILE=str(large))
-    assert "token and token_file are both set" in both
+    assert "GREENROOM_TOKEN; GREENROOM_TOKEN_FILE: token and token_file are both set" in both
     assert TOKEN not in both
 
 

@@ -31,9 +31,7 @@ class Layers:
 
     def resolve(self, command: str) -> Resolved:
         """With the file and the environment, and the defaults of ``dev`` or ``start``."""
-        resolved = resolve(command, flags=self.flags, environ=os.environ, file=find_file(self.config))
-        resolved.check()
-        return resolved
+        return resolve(command, flags=self.flags, environ=os.environ, file=find_file(self.config))
 
 
 def with_settings(defaults_of: str) -> Callable[[Callable[..., int]], Callable[..., int]]:

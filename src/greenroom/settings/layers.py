@@ -30,12 +30,6 @@ class Resolved:
     """By the setting's name."""
     file: Path | None
 
-    def check(self) -> None:
-        """Raise ``OptionError`` if settings that are right by themselves exclude each other."""
-        problem = self.settings.server.token_conflict()
-        if problem:
-            raise OptionError(f"{self.origins['token']}; {self.origins['token_file']}: {problem}")
-
 
 def resolve(
     command: str, *, flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None

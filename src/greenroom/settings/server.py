@@ -60,22 +60,19 @@ class ServerOptions:
         if self.max_connections < 1:
             raise OptionError(f"max_connections is {self.max_connections}; it must be at least 1")
 
-    def token_conflict(self) -> str | None:
-        """Return why no worker can be made of these. Two layers may hold one each of what excludes the other."""
-        if self.token is None or self.token_file is None:
-            return None
-        return "token and token_file are both set; leave one of them out, or set it to off"
-
     def _check_token(self) -> None:
         problem = None if self.token is None else token_problem(self.token) or length_problem(self.token)
         if problem:
             raise OptionError(f"token {problem}")
         if self.token_file == "":
             raise OptionError("token_file is empty; set the path of a file, or off: without a token everybody gets in")
+        if self.token is not None and self.token_file is not None:
+            raise OptionError("token and token_file are both set; leave one of them out, or set it to off")
         if self.token is None and self.token_file is None and not _is_loopback(self.host):
             raise OptionError(
                 f"host is {self.host!r}, and there is no token; whoever reaches the API can start processes, so set "
-                f"token (GREENROOM_TOKEN), or listen on a loopback address such as 127.0.0.1"
+                "token (GREENROOM_TOKEN) or token_file (GREENROOM_TOKEN_FILE), or listen on a loopback address such as "
+                "127.0.0.1"
             )
 
 

@@ -19,17 +19,16 @@ _logger = logging.getLogger("greenroom")
 
 
 class Token:
-    """Read at once; ``OptionError`` if it cannot be. From :meth:`start` on a file that changes is read again."""
+    """The token that clients must send. From :meth:`start` on, a file that changes is read again.
+
+    Making one raises ``OptionError`` if its file holds no token.
+    """
 
     def __init__(self, options: ServerOptions) -> None:
-        conflict = options.token_conflict()
-        if conflict:
-            raise OptionError(conflict)
         self._path = options.token_file
         self._stamp: Stamp | None = None
         self._problem: str | None = None
         self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
         token = options.token
         if self._path is not None:
             token, self._stamp = read_token(self._path)
@@ -44,13 +43,11 @@ class Token:
         """Follow the file, if there is one."""
         if self._path is not None:
             # A thread of its own, and a daemon: a file system that hangs holds up neither the loop nor the end.
-            self._thread = threading.Thread(target=self._follow, name="greenroom-token", daemon=True)
-            self._thread.start()
+            threading.Thread(target=self._follow, name="greenroom-token", daemon=True).start()
 
     def close(self) -> None:
+        """Have the thread end, without waiting for it: it may be held up by the file system."""
         self._closing.set()
-        if self._thread is not None:
-            self._thread.join(_LOOK_EVERY)
 
     def _follow(self) -> None:
         while not self._closing.wait(_LOOK_EVERY):
