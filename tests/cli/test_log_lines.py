@@ -131,6 +131,21 @@ def test_lines_that_do_not_fit_into_the_queue_are_told_as_one_more_line_of_json(
     assert sum(len(line["message"]) for line in kept) < 20_000_000
 
 
+def test_a_record_that_cannot_be_formatted_is_told_as_dropped() -> None:
+    reading, writing = os.pipe()
+    handler = LogWriter(writing)
+    handler.setFormatter(JsonFormatter())
+    handler.handle(logging.makeLogRecord({"msg": "%d", "args": ("no number",), "levelname": "INFO"}))
+    handler.handle(record("good"))
+    handler.close()
+    os.close(writing)
+    with open(reading, encoding="utf-8") as log:
+        good, notice = (strict(line) for line in log.read().splitlines())
+    assert good["message"] == "good"
+    assert (notice["lines"], notice["event"]) == (1, "log_lines_dropped")
+    assert "not formatted" in notice["message"]
+
+
 def _read_lines(reading: int, handler: LogWriter) -> list[str]:
     """Read all that the handler writes, and close it when no more comes after its notice."""
     data = b""

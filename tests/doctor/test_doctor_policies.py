@@ -16,6 +16,7 @@ from greenroom.doctor.facts import GraceFacts, KernelFacts, LimitFacts, LoadFact
 from greenroom.doctor.findings import Finding
 from greenroom.doctor.grace import grace_in_text, read_grace, seconds_of
 from greenroom.errors import OptionError
+from greenroom.settings.open_files import FEWEST_CONNECTIONS, fds_needed, sessions_within
 from greenroom.system.machine_limits import TaskRoom
 
 OPTIONS = PoolOptions(num_idle_processes=3, max_concurrent_prewarms=4, max_jobs=100)
@@ -109,10 +110,16 @@ def test_each_limit_is_counted_in_sessions_and_the_tightest_comes_first() -> Non
     found = {bound.limit: bound.sessions for bound in bounds(WARM, LIMITS, OPTIONS, 0.0)}
     assert found == {
         "tasks": 500 // 2 - 7,
-        "open files": (4096 - 100 - 20) // 6 - 7,
+        "open files": sessions_within(4096, OPTIONS),
         "memory": int((9000 - 100 - 15) / 5),
     }
     assert list(found) == ["tasks", "open files", "memory"]
+
+
+def test_doctor_and_worker_need_the_same_open_files() -> None:
+    found = {bound.limit: bound.sessions for bound in bounds(WARM, LIMITS, OPTIONS, 0.0)}
+    fits, too_many = (replace(OPTIONS, max_jobs=found["open files"] + more) for more in (0, 1))
+    assert fds_needed(fits) + FEWEST_CONNECTIONS <= LIMITS.nofile_hard < fds_needed(too_many) + FEWEST_CONNECTIONS
 
 
 def test_what_a_session_takes_while_it_runs_counts() -> None:

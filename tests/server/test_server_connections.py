@@ -17,8 +17,8 @@ from running_worker import RunningWorker
 from support import DEADLINE
 
 from greenroom import PoolOptions
-from greenroom.server.limits import fds_needed, limits_of
 from greenroom.server.web.connections import Crowd, HeldBytes, network_of
+from greenroom.settings.open_files import fds_needed, limits_of
 
 MakeApp = Callable[[str], str]
 

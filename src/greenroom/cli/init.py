@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..exit_codes import ExitCode
+from ..settings.open_files import fds_needed
 from . import deployment
 from .failure import Failure
 from .options import Layers, with_settings
@@ -52,7 +53,6 @@ def systemd(
     ] = _UNIT.systemd_version,
 ) -> int:
     """Write a systemd unit: readiness, watchdog, reload, and a time to stop that matches the drain timeout."""
-    from ..server.limits import fds_needed
 
     unit = deployment.Systemd(
         user=user, directory=directory, venv=venv, memory_mb=memory_mb, systemd_version=systemd_version

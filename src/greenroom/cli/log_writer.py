@@ -89,7 +89,7 @@ class LogWriter(logging.Handler):
 
 
 def _notice(dropped: int) -> logging.LogRecord:
-    text = f"{dropped} lines of the log were dropped: they were not read fast enough, or could not be written"
+    text = f"{dropped} lines of the log were dropped: not read fast enough, not formatted, or not written"
     fields = log_fields("log_lines_dropped", lines=dropped)
     known = {"name": "greenroom", "levelno": logging.WARNING, "levelname": "WARNING", "msg": text}
     return logging.makeLogRecord(known | fields)

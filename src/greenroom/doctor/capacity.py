@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from statistics import median
 
 from ..options import PoolOptions
+from ..settings.open_files import FDS_PER_PROCESS, sessions_within
 from .facts import LimitFacts, WarmFacts
 
 __all__ = ["Bound", "bounds"]
 
 HEADROOM = 0.9
 """Of the available memory that is planned with: caches, and what else runs, need some."""
-_FDS_BESIDE = 100
-"""Of the supervisor, for its zygotes, the API's connections, logs."""
-_FDS_WHILE_FORKED = 6
-"""The child's ends of its channels, until they are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +50,12 @@ def _of_memory(warm: WarmFacts, limits: LimitFacts, options: PoolOptions, sessio
 
 
 def _of_files(warm: WarmFacts, hard: int, options: PoolOptions) -> Bound:
-    each = max(math.ceil(warm.fds_per_process), 1)
-    usable = hard - _FDS_BESIDE - _FDS_WHILE_FORKED * options.max_concurrent_prewarms
-    detail = f"a hard limit of {hard:,} open files, of which the supervisor holds {each} for each process"
+    detail = (
+        f"a hard limit of {hard:,} open files, of which the worker keeps {FDS_PER_PROCESS} for each process; "
+        f"now it holds {warm.fds_per_process:.1f} for each"
+    )
     remedy = "raise the hard limit: ulimit -Hn, LimitNOFILE= (systemd), --ulimit nofile (Docker)"
-    return Bound("open files", _whole(usable / each) - _waiting(options), detail, remedy)
+    return Bound("open files", sessions_within(hard, options), detail, remedy)
 
 
 def _of_tasks(warm: WarmFacts, limits: LimitFacts, options: PoolOptions) -> Bound | None:

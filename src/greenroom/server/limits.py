@@ -4,63 +4,27 @@ from __future__ import annotations
 
 import logging
 import resource
-from dataclasses import dataclass
 
 from ..options import PoolOptions
 from ..pool.log_fields import log_fields
+from ..settings.open_files import Limits, fds_needed, limits_of
 from ..settings.server import ServerOptions
 from ..system import open_files
 
-__all__ = ["Limits", "apply_limits", "fds_needed", "limits_of"]
+__all__ = ["apply_limits"]
 
 _logger = logging.getLogger("greenroom")
 
-FDS_PER_PROCESS = 8
-"""Control and log socket, stdout, stderr, lifeline, heartbeat page, pidfd; and one more while it is made or dumped."""
-FEWEST_CONNECTIONS = 32
-"""So many are served even if the open files of some sessions are missing then."""
-_FDS_BESIDE = 200
-"""Listening, logs, files that are read for a moment, connections that are being closed for new ones (64 at most),
-and the second descriptor of each half-closed connection (64 at most)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The open files, connections and sessions that this process may have."""
-
-    fds: int | None
-    """Open files. ``None``: without a limit."""
-    connections: int
-    sessions: int
-    """``max_jobs``, or fewer if it has no open files for more."""
-
-
-def fds_needed(pool: PoolOptions, server: ServerOptions | None = None) -> int:
-    """Open files that the supervisor may need, with or without those of its API's connections."""
-    # In a reload there are the idle processes of both the old code and the new.
-    processes = pool.max_jobs + 2 * (pool.idle_ceiling + pool.max_concurrent_prewarms)
-    return FDS_PER_PROCESS * processes + _FDS_BESIDE + (0 if server is None else server.max_connections)
-
-
-def limits_of(fds: int | None, pool: PoolOptions, max_connections: int) -> Limits:
-    """Share open files: sessions come first, but for the last few connections. Pure."""
-    if fds is None:
-        return Limits(None, max_connections, pool.max_jobs)
-    left = fds - fds_needed(pool)
-    connections = min(max_connections, max(left, FEWEST_CONNECTIONS))
-    missing = max(connections - left, 0)
-    return Limits(fds, connections, max(pool.max_jobs - -(-missing // FDS_PER_PROCESS), 0))
-
 
 def apply_limits(pool: PoolOptions, server: ServerOptions) -> Limits:
-    """Raise the soft limit on open files to the hard one, and log what it allows.
+    """Raise the soft limit on open files to the hard one, and log for what it suffices.
 
     The supervisor holds about eight for each process, so that the usual soft limit of 1,024 ends at some
     120 processes. It is that low for programs that use select(2), which this one does not.
     """
     limits = limits_of(_raised(), pool, server.max_connections)
     extra = log_fields("limits", connections=limits.connections, sessions=limits.sessions, fds=limits.fds)
-    text = "the limits allow %d connections and %d sessions (open files: %s)"
+    text = "open files suffice for %d connections and %d sessions (limit: %s)"
     files = "unlimited" if limits.fds is None else str(limits.fds)
     _logger.info(text, limits.connections, limits.sessions, files, extra=extra)
     if limits.sessions < pool.max_jobs:

@@ -15,10 +15,11 @@ from ..errors import AppLoadError, GreenroomError
 from ..exit_codes import ExitCode
 from ..pool.log_fields import log_fields
 from ..settings import Settings
+from ..settings.open_files import Limits
 from ..system import wakeup
 from .admission import Closed
 from .assembly import assemble
-from .limits import Limits, apply_limits
+from .limits import apply_limits
 from .orphans import OrphanReaper
 from .reload import Reloader, watch
 from .sources import Source
