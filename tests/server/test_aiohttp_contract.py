@@ -1,6 +1,6 @@
-"""All that is used of aiohttp beside its documented interface: a version that changes it must not go unnoticed.
+"""The names of aiohttp that the server uses and aiohttp does not document. A version without one of them fails here.
 
-What it does is tested in ``test_server_bodies``; here stand the names.
+What they do is tested in ``test_server_bodies``, ``test_server_pipelining`` and ``test_server_http``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import asyncio
 import inspect
 
 import pytest
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.http_writer import StreamWriter
 from aiohttp.payload import Payload
 
 from greenroom.server.web.answers import LargeAnswers
@@ -22,6 +23,7 @@ OVERRIDDEN = [
     "connection_made",
     "connection_lost",
     "data_received",
+    "eof_received",
     "handle_error",
     "pause_writing",
     "resume_reading",
@@ -50,15 +52,23 @@ async def test_a_connection_has_what_is_used_of_it() -> None:
         held=HeldBytes(10),
         answers=LargeAnswers(),
         turns=Turns(asyncio.get_running_loop()),
+        half_closed=set(),
         loop=asyncio.get_running_loop(),
     )
     assert connection._request_count == 0
     assert connection._reading_paused is False
     assert connection._buffer_paused is False
     assert len(connection._messages) == 0
+    assert connection._waiter is None
+    assert connection._current_request is None
     # Whatever is not called so would be taken by no parser; a packed body is to come as it is.
     parameters = inspect.signature(web.RequestHandler.__init__).parameters
     assert {"auto_decompress", "read_bufsize", "lingering_time", "keepalive_timeout"} <= set(parameters)
+
+
+def test_an_answer_s_writer_and_a_body_count_bytes() -> None:
+    assert hasattr(StreamWriter, "output_size")
+    assert "total_bytes" in StreamReader.__slots__
 
 
 def test_a_payload_of_ours_is_complete() -> None:

@@ -66,6 +66,7 @@ async def listener_on(sock: socket.socket) -> AsyncIterator[Listener]:
             held=HeldBytes(1 << 20),
             answers=LargeAnswers(),
             turns=turns,
+            half_closed=set(),
             loop=loop,
         )
 

@@ -38,6 +38,7 @@ class Server:
             held=self._held,
             answers=LargeAnswers(),
             turns=self._turns,
+            half_closed=set(),
             loop=self._loop,
         )
         self._connections.append(connection)

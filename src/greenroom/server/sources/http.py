@@ -11,8 +11,8 @@ from ...errors import LaunchError, NoCapacity, PayloadError
 from ...pool import JobHandle
 from ...wire import payload
 from ..admission import Acceptance, Admission, DuplicateJob, Offer, RejectedByApp
+from ..web.half_closed import delivered
 from ..web.operations import Operation
-from ..web.protocol import Connection
 from ..web.requests import json_response, read_body
 from ..web.schema import ApiError, JobStarted, StartJob
 
@@ -54,8 +54,7 @@ class HttpSource:
             # Sent here and not by the caller, so that a client that is gone by now is noticed.
             await response.prepare(request)
             await response.write_eof()
-            if isinstance(request.protocol, Connection):
-                await request.protocol.delivered()
+            await delivered(request)
         except (asyncio.CancelledError, ConnectionError):
             handle.cancel("the client that asked for it had gone before it could be told the job's id")
             raise

@@ -31,9 +31,9 @@ class LargeAnswers:
 
     @asynccontextmanager
     async def making(self, size: int) -> AsyncIterator[None]:
-        """One at a time may be made, and none for which there is no room: raises :class:`ApiError` then.
+        """Hold the one place in which a large answer is made. Raise :class:`ApiError` if there is no room for its size.
 
-        Sent in the same turn of the event loop, it is counted before the next one is made.
+        Send the answer in the same turn of the event loop: so it is counted before the next one is made.
         """
         async with self._one_at_a_time:
             if not self._has_room(size):
@@ -42,7 +42,7 @@ class LargeAnswers:
 
     @contextmanager
     def sending(self, response: web.StreamResponse) -> Iterator[web.StreamResponse]:
-        """The answer as it is to be sent: itself, or 503 if there are too many large ones."""
+        """Yield the answer to send: the one that is given, or 503 if too many large ones are being sent."""
         body = response.body if isinstance(response, web.Response) and not response.prepared else None
         if not isinstance(response, web.Response) or not isinstance(body, bytes) or len(body) <= SLICE:
             yield response

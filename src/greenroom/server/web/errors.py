@@ -1,13 +1,13 @@
-"""Whatever goes wrong at a request is answered in the one form of the schema."""
+"""Errors as answers, in the one form of the schema."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from ...errors import PoolClosed
 from .requests import json_response
@@ -15,12 +15,13 @@ from .schema import ApiError
 
 __all__ = ["answer_errors", "error_response", "routing_error"]
 
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
 _logger = logging.getLogger("greenroom")
 
 
-@web.middleware
-async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """For all that comes to a handler, or to none because there is none."""
+async def answer_errors(request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
+    """Answer a request, whatever its handler or the routing raises. A client that has gone gets no answer."""
     try:
         return await handler(request)
     except ApiError as error:
@@ -39,7 +40,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 def routing_error(request: web.BaseRequest, error: web.HTTPException) -> ApiError:
-    """What aiohttp itself has to say of a request."""
+    """Return an error of aiohttp's own as one of the API's."""
     if error.status == 404:
         return ApiError(404, "not_found", f"there is nothing at {request.path}")
     if error.status == 405:

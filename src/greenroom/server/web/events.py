@@ -26,8 +26,6 @@ __all__ = ["About", "EventsApi"]
 LONGEST_QUEUE = 5000
 """Events that wait for a client to read them. Of what is more it is told the number, and gets a new picture."""
 MOST_CLIENTS = 64
-SLOWEST_READER = 30.0
-"""Seconds that a client may read nothing; then its place is somebody else's."""
 LEVELS_EVERY = 1.0
 """Seconds between two readings of what is a level and not an event."""
 _HEADERS = {
@@ -91,11 +89,7 @@ class EventsApi:
         client = _Client()
         self._clients.add(client)
         try:
-            await self._serve(client, response)
-        except TimeoutError:
-            if request.transport is not None:
-                request.transport.abort()  # what is still to be sent to it would be waited for
-            raise ConnectionResetError("a client did not read its events") from None
+            await self._serve(client, response)  # its connection is cut if the client reads nothing
         finally:
             self._clients.discard(client)
         return response
@@ -114,7 +108,7 @@ class EventsApi:
 
     async def _serve(self, client: _Client, response: web.StreamResponse) -> None:
         # Its first events are those after this picture: none is in both.
-        await _write(response, _frame("board", self._picture()))
+        await response.write(_frame("board", self._picture()))
         loop = asyncio.get_running_loop()
         due = loop.time() + LEVELS_EVERY
         while not client.is_over:
@@ -124,7 +118,7 @@ class EventsApi:
             if loop.time() >= due:
                 frames.append(_frame("Levels", self._levels()))
                 due = loop.time() + LEVELS_EVERY
-            await _write(response, b"".join(frames))
+            await response.write(b"".join(frames))
         await response.write_eof()
 
     def _levels(self) -> dict[str, Any]:
@@ -159,7 +153,7 @@ class EventsApi:
 
 
 class _Client:
-    """What one reader has still to read."""
+    """The frames that one reader has still to read."""
 
     def __init__(self) -> None:
         self.is_over = False
@@ -186,12 +180,6 @@ class _Client:
         frames, self._frames = self._frames, []
         lost, self._lost = self._lost, 0
         return frames, lost
-
-
-async def _write(response: web.StreamResponse, data: bytes) -> None:
-    """Raises ``TimeoutError`` if the client does not read."""
-    async with asyncio.timeout(SLOWEST_READER):
-        await response.write(data)
 
 
 def _plain(event: Event) -> dict[str, Any]:

@@ -25,7 +25,7 @@ _IS_TRUSTED = "greenroom.is_trusted"
 
 
 class Guard:
-    """A middleware that lets a request through, or says why not."""
+    """A middleware that checks each request before its handler gets it."""
 
     def __init__(self, *, host: str, token: Token, open_paths: frozenset[str], rate_limit: float | None) -> None:
         self._host = host
@@ -35,7 +35,7 @@ class Guard:
 
     @web.middleware
     async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Raises :class:`ApiError` for a request that is not to be served."""
+        """Pass a request on to its handler, or raise :class:`ApiError`."""
         path = _path(request)
         is_open, is_probe = path in self._open_paths, path in _PROBES
         # A probe from the address of a busy client is answered: one that is not ends the worker, with its sessions.
@@ -56,7 +56,7 @@ class Guard:
         return await handler(request)
 
     def _wait(self, request: web.Request) -> float:
-        """Count a request; returns the seconds that it has come too early."""
+        """Count a request; return the seconds that it has come too early."""
         return 0.0 if self._rates is None else self._rates.take(request.remote or "")
 
     def _too_many(self, wait: float) -> ApiError:
@@ -75,7 +75,7 @@ class Guard:
 
 
 def _path(request: web.Request) -> str:
-    """The path of the operation that will answer, whatever the request's own path looks like."""
+    """Return the path of the operation that will answer, whatever the request's own path looks like."""
     resource = request.match_info.route.resource
     return request.path if resource is None else resource.canonical
 
@@ -86,9 +86,10 @@ def _check_target(request: web.Request) -> None:
 
 
 def _check_origin(request: web.Request) -> None:
-    """A page of another site can send orders that it cannot read the answers to, and take the place of others.
+    """Raise :class:`ApiError` for a request that a browser sends for a page of another site.
 
-    This holds with a token, too: a proxy may add it to whatever a browser sends.
+    Such a page could start sessions, though it cannot read the answers. A token alone does not prevent that: a proxy
+    may add it to whatever a browser sends.
     """
     hosts = [request.headers.get("Host", ""), *request.headers.get("X-Forwarded-Host", "").split(",")]
     if not is_of_another_site(request.headers, request.headers.getall("Sec-Fetch-Site", []), filter(None, hosts)):
@@ -104,7 +105,7 @@ def _check_origin(request: web.Request) -> None:
 
 
 def is_trusted(request: web.Request) -> bool:
-    """Whether who asks may know all: the token was sent, or there is none."""
+    """Tell whether a request may see all: it has the token, or the worker has none."""
     return bool(request.get(_IS_TRUSTED))
 
 

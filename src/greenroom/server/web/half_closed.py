@@ -14,11 +14,11 @@ import socket
 import struct
 import termios
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from aiohttp import StreamReader, web
 
-__all__ = ["HalfClosable", "HalfClosed"]
+__all__ = ["HalfClosable", "HalfClosed", "delivered"]
 
 _BEGINNING = b"HTTP/1."
 _FIRST_PROBE = 0.25
@@ -104,12 +104,12 @@ class HalfClosed:
 class HalfClosable(web.RequestHandler):
     """A connection whose client, once it has closed its sending side after its request, still gets its answer."""
 
-    __slots__ = ("_half_closed", "_last_body")
+    __slots__ = ("_all_half_closed", "_half_closed", "_last_body")
 
-    _kept: ClassVar[set[HalfClosed]] = set()
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, manager: web.Server, *, half_closed: set[HalfClosed], **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._all_half_closed = half_closed
+        """Those of all connections, of which there are at most :data:`MOST`."""
         self._half_closed: HalfClosed | None = None
         self._last_body: StreamReader | None = None
 
@@ -121,19 +121,19 @@ class HalfClosable(web.RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio keeps the connection open if this is true
         if self._half_closed is not None:
             return True
-        if not self._owes_an_answer() or self.transport is None or len(self._kept) >= MOST:
+        if not self._owes_an_answer() or self.transport is None or len(self._all_half_closed) >= MOST:
             return False
         try:
             self._half_closed = HalfClosed(self.transport, self._is_answer_awaited)
         except OSError:  # no file descriptor is left: then nobody could tell whether the client is there
             return False
-        self._kept.add(self._half_closed)
+        self._all_half_closed.add(self._half_closed)
         self.transport = cast(asyncio.Transport, self._half_closed)
         return True
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._half_closed is not None:
-            self._kept.discard(self._half_closed)
+            self._all_half_closed.discard(self._half_closed)
             self._half_closed.release()
         super().connection_lost(exc)
 
@@ -146,7 +146,7 @@ class HalfClosable(web.RequestHandler):
         return finished
 
     async def delivered(self) -> None:
-        """Return at once, but for a client that may be gone: then raise ``ConnectionResetError`` if it is."""
+        """Wait for a half-closed client's kernel, as :meth:`HalfClosed.delivered` does. Return at once for others."""
         if self._half_closed is not None:
             await self._half_closed.delivered()
 
@@ -159,3 +159,9 @@ class HalfClosable(web.RequestHandler):
     def _is_answer_awaited(self) -> bool:
         request = self._current_request
         return request is not None and not request.writer.output_size
+
+
+async def delivered(request: web.BaseRequest) -> None:
+    """Raise ``ConnectionResetError`` if the client of an answered request is gone."""
+    if isinstance(request.protocol, HalfClosable):
+        await request.protocol.delivered()

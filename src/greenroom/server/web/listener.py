@@ -1,4 +1,4 @@
-"""Takes connections from a listening socket, as long as there is room for them."""
+"""The listening socket: connections are accepted as long as there is room for them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _LOST = {
 
 
 class Listener:
-    """From ``start`` to ``close``."""
+    """Accepts connections on a socket, from ``start`` to ``close``, and makes room for them or refuses them."""
 
     def __init__(self, sock: socket.socket, crowd: Crowd, connection: Callable[[str], Connection]) -> None:
         self._sock = sock

@@ -1,6 +1,7 @@
 """One connection: aiohttp's protocol, with our form for the errors that it answers by itself, and with bounds.
 
-What is used of aiohttp beside its documented interface stands here, and in ``answers``. Tests fail if that changes.
+This module, ``half_closed``, ``bodies``, ``answers`` and ``server`` use names of aiohttp that it does not document.
+``test_aiohttp_contract`` fails if one of them changes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .answers import LargeAnswers
 from .bodies import BODY_RATE, BODY_SECONDS, refuse_expectation, refuse_packed, size_on_the_wire
 from .connections import Crowd, HeldBytes
 from .errors import error_response, routing_error
-from .half_closed import HalfClosable
+from .half_closed import HalfClosable, HalfClosed
 from .schema import ApiError
 from .turns import PIECE, Turns
 
@@ -47,7 +48,10 @@ _MOST_AHEAD = 64 * 1024
 
 
 class Connection(HalfClosable):
-    """What is not HTTP comes to no application, and what is expected in vain to no middleware."""
+    """A client's connection: it parses requests in turns, has them answered in order, and keeps to the limits.
+
+    It answers by itself what is not HTTP, a packed body, an unknown ``Expect`` and a body that comes too late.
+    """
 
     __slots__ = (
         "_answers",
@@ -78,12 +82,14 @@ class Connection(HalfClosable):
         held: HeldBytes,
         answers: LargeAnswers,
         turns: Turns,
+        half_closed: set[HalfClosed],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         # None switches it off, whatever its type says.
         quiet: Any = None
         super().__init__(
             manager,
+            half_closed=half_closed,
             loop=loop,
             access_log=quiet,
             keepalive_timeout=IDLE_CONNECTION,

@@ -19,6 +19,7 @@ from .bodies import expect_later
 from .connections import Crowd, HeldBytes
 from .errors import answer_errors
 from .guard import Guard
+from .half_closed import HalfClosed
 from .listener import Listener
 from .operations import Operation, routes_of
 from .protocol import Connection
@@ -69,11 +70,11 @@ class HttpServer:
         open_paths = frozenset(op.path for op in operations if op.is_open)
         host = str(sock.getsockname()[0])
         guard = Guard(host=host, token=token, open_paths=open_paths, rate_limit=options.rate_limit)
-        app = web.Application(middlewares=[answer_errors, guard.check], client_max_size=options.max_request_bytes)
+        app = web.Application(middlewares=[guard.check], client_max_size=options.max_request_bytes)
         document = web.get("/openapi.json", self._show_document, expect_handler=expect_later)
         app[LARGE_ANSWERS] = self._answers
         app.add_routes([*routes_of(operations), document])
-        logging.getLogger("aiohttp.server").addFilter(_is_ours)
+        logging.getLogger("aiohttp.server").addFilter(_is_no_clients_fault)
         # A handler is cancelled when its client goes: a job that nobody would learn of must not start.
         self._runner = web.AppRunner(
             app,
@@ -96,7 +97,7 @@ class HttpServer:
         assert manager is not None  # it is set up
         _serve_by_connection(manager)
         loop = asyncio.get_running_loop()
-        turns = Turns(loop)
+        turns, half_closed = Turns(loop), set[HalfClosed]()
 
         def connection(network: str) -> Connection:
             return Connection(
@@ -106,6 +107,7 @@ class HttpServer:
                 held=self._held,
                 answers=self._answers,
                 turns=turns,
+                half_closed=half_closed,
                 loop=loop,
             )
 
@@ -123,7 +125,7 @@ class HttpServer:
 
 
 def _serve_by_connection(manager: web.Server) -> None:
-    """Have each request pass its connection first, before it has a route. Errors there have the API's form, too."""
+    """Have each request pass its connection before it has a route, and errors of both answered in the API's form."""
     answer: Any = manager.request_handler
 
     async def by_connection(request: Any) -> web.StreamResponse:
@@ -136,6 +138,6 @@ def _serve_by_connection(manager: web.Server) -> None:
     manager.request_handler = handle
 
 
-def _is_ours(record: logging.LogRecord) -> bool:
-    """What is not HTTP is answered, and a client that has gone is gone: nothing to fill a log with tracebacks with."""
+def _is_no_clients_fault(record: logging.LogRecord) -> bool:
+    """Filter out tracebacks of what clients do: send what is not HTTP, or hang up."""
     return not (record.exc_info and isinstance(record.exc_info[1], _CLIENTS_FAULTS))
