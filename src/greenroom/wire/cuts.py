@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["clean", "cut_end", "cut_start", "name_of"]
+__all__ = ["ascii_only", "clean", "cut_end", "cut_start", "name_of"]
 
 
 def cut_end(text: str, limit: int) -> str:
@@ -20,6 +20,11 @@ def cut_start(text: str, limit: int) -> str:
 def clean(text: str) -> str:
     """Write lone surrogates as escapes: they have no UTF-8 form, and strict JSON does not hold them."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def ascii_only(text: str) -> str:
+    """Write all characters but ASCII as escapes."""
+    return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def name_of(number: float) -> str:

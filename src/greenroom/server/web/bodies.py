@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import HttpVersion11, web
 
+from ...wire.cuts import ascii_only
 from .schema import ApiError
 
 __all__ = [
@@ -36,8 +37,9 @@ def _refuse_codings(header: str, values: list[str], plain: str) -> None:
     codings = [coding.strip() for coding in ",".join(values).split(",")]
     packed = ", ".join(coding for coding in codings if coding.lower() not in ("", plain))
     if packed:
-        shown = packed.encode("ascii", "backslashreplace").decode()
-        message = f"the body cannot be read: it is encoded ({header}: {shown}). Send it without that encoding."
+        message = (
+            f"the body cannot be read: it is encoded ({header}: {ascii_only(packed)}). Send it without that encoding."
+        )
         raise ApiError(415, "encoded_body", message)
 
 
@@ -45,8 +47,7 @@ def refuse_expectation(request: web.BaseRequest) -> None:
     """Raise :class:`ApiError` for an ``Expect`` header that is not known, before aiohttp puts it into a text."""
     expected = request.headers.get("Expect")
     if expected and request.version == HttpVersion11 and not _waits(request):
-        shown = expected.encode("ascii", "backslashreplace").decode()
-        raise ApiError(417, "bad_request", f"Unknown Expect: {shown}")
+        raise ApiError(417, "bad_request", f"Unknown Expect: {ascii_only(expected)}")
 
 
 async def expect_later(request: web.Request) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from ...wire.cuts import ascii_only
 from .connections import network_of
 from .hosts import host_name, is_absolute, is_of_another_site, target_host
 from .schema import ApiError
@@ -70,8 +71,8 @@ class Guard:
         # the machine's own name, by a look-up that may block.)
         for host in (request.headers.get("Host", ""), target_host(request.raw_path)):
             if host is not None and host_name(host) not in {*_LOCAL_NAMES, self._host}:
-                shown = host.encode("ascii", "backslashreplace").decode()
-                raise ApiError(403, "wrong_host", f"the Host header is {shown!r}; use localhost or {self._host}")
+                message = f"the Host header is {ascii_only(host)!r}; use localhost or {self._host}"
+                raise ApiError(403, "wrong_host", message)
 
 
 def _path(request: web.Request) -> str:

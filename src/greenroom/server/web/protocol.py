@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import StreamReader, web
 from aiohttp.typedefs import Handler
 
+from ...wire.cuts import ascii_only
 from .answers import LargeAnswers
 from .bodies import BODY_RATE, BODY_SECONDS, refuse_expectation, refuse_packed, size_on_the_wire
 from .connections import Crowd, HeldBytes
@@ -339,7 +340,7 @@ class Connection(HalfClosable):
         kind = "bad_request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal"
         # The message shows the client's bytes, over several lines, with a mark below the wrong one.
         text = " ".join((message or HTTPStatus(status).description or HTTPStatus(status).phrase).split())
-        response = error_response(ApiError(status, kind, text.encode("ascii", "backslashreplace").decode()))
+        response = error_response(ApiError(status, kind, ascii_only(text)))
         response.force_close()
         return response
 
