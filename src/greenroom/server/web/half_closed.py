@@ -34,7 +34,7 @@ _CLOSE_WAIT = 8
 
 
 class HalfClosed:
-    """Stands for the transport of such a connection, and aborts it when the client is gone.
+    """The transport of a connection whose client has closed its sending side. It is aborted when the client is gone.
 
     ``may_probe`` tells whether an answer is awaited of which nothing has been sent.
     """
@@ -67,7 +67,7 @@ class HalfClosed:
         self.write(b"".join(parts)) if self._ahead else self._transport.writelines(parts)
 
     def release(self) -> None:
-        """Watch no longer: the connection is lost. Whoever asked belongs to it, and is let go of."""
+        """Stop watching a lost connection, and drop ``may_probe``, which refers to it."""
         self._timer.cancel()
         self._may_probe = bool  # which is false
         if not self._hang_up.closed:

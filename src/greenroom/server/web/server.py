@@ -41,7 +41,7 @@ _CLIENTS_FAULTS = (HttpProcessingError, web.RequestPayloadError, ConnectionError
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ``OSError``."""
+    """Return a listening socket. Raise ``OSError`` if the address cannot be listened on."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
     for buffer, size in SOCKET_BUFFERS.items():  # its connections inherit them
