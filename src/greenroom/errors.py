@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 
-from .wire.cuts import clean, cut_end, cut_start
+from .texts import clean, cut_end, cut_start
 
 __all__ = [
     "AppLoadError",

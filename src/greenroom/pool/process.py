@@ -12,8 +12,8 @@ from dataclasses import replace
 from ..report import ExitReport
 from ..system import proc, stackdump
 from ..system.heartbeat import Beats
+from ..texts import cut_end
 from ..wire import messages as m
-from ..wire.cuts import cut_end
 from . import output
 from .clock import Timer
 from .contracts import Launcher, ProcessOwner, Services

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from ..errors import traceback_of
-from ..wire.cuts import clean, cut_end, cut_start, name_of
+from ..texts import clean, cut_end, cut_start, name_of
 
 __all__ = ["DropCount", "DropCounter", "FrameHandler", "LogChannel"]
 
