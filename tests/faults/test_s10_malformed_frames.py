@@ -3,6 +3,7 @@ supervisor and the other sessions stay."""
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 from collections.abc import Callable
@@ -208,6 +209,32 @@ def request(request):
         await assert_recovered(pool, 1)
 
 
+async def test_S10_half_of_a_surrogate_pair_goes_nowhere(make_app: MakeApp) -> None:
+    """Strict JSON, a UTF-8 log and a terminal fail at one, and each of them shows what a session says of itself."""
+    ends = """
+control = channel(socket.SOCK_STREAM)
+half = chr(0xD800)
+control.sendall(m.encode(m.Ended("raised", False, m.ErrorInfo(half, half, half))) + m.encode(m.CleaningUp(half)))
+os._exit(0)
+"""
+    request = """
+@app.request
+async def request(request):
+    control = channel(socket.SOCK_STREAM)
+    control.sendall(m.encode(m.Answer(request.job.id, False, chr(0xD800), False), b"jnull"))
+    await asyncio.Event().wait()
+"""
+    async with Stage(make_app) as stage, ProcessPool(stage.app(APP + request), num_idle_processes=1) as pool:
+        report = await (await pool.launch(ends)).wait()
+        assert report.error is not None
+        assert {report.error.type, report.error.message, report.error.traceback} == {r"\ud800"}
+        assert report.stack_dump == r"\ud800"
+        report.detail.encode()
+        verdict = await (await pool.reserve(timeout=50)).ask()
+        assert isinstance(verdict, Reject)
+        assert verdict.reason == r"\ud800"
+
+
 REPEATED = {
     "Warm": "m.encode(m.Warm(0.1))",
     "Answer": "m.encode(m.Answer(ctx.job.id, True, '', False), b'jnull')",
@@ -243,6 +270,9 @@ async def entrypoint(ctx):
         await assert_recovered(pool, 1)
 
 
+SURROGATE = r"\\ud800"
+"""Half of a pair: JSON can say it, and no log, file or socket takes it."""
+
 LOG_GARBAGE = [
     "os.urandom(1000)",
     "b'{'",
@@ -259,12 +289,14 @@ LOG_GARBAGE = [
             ('"high"', '"x"'),
             ("1e300", '"x"'),
             ("20", "[[[]]]"),
-            ("20", '"%s %d"'),  # no half surrogate pair: pytest-xdist cannot pass on a log with one
+            ("20", '"%s %d"'),
+            ("20", f'"{SURROGATE}"'),
         ]
     ),
     *(
         f'b\'{{"time":0,"level":20,"logger":{logger},"message":"x","error":{error},"fields":{fields}}}\''
         for logger, error, fields in [
+            (f'"{SURROGATE}"', f'"{SURROGATE}"', f'{{"{SURROGATE}":"{SURROGATE}"}}'),
             ('"x"', "null", '{"deep": [[[]]]}'),
             ('"x"', "null", '{"deep": {"er": {}}}'),
             ('"x"', "[[[]]]", "{}"),
@@ -291,11 +323,13 @@ logging.getLogger("after").warning("still heard")
             job = await pool.launch(send + "os._exit(7)\n")  # and what is read after its death
             report = await job.wait()
             assert (report.reason, report.exit_code) == ("exited", 7)
-            assert report.log_records_dropped == len(LOG_GARBAGE) - 2  # those that can be read after all
+            assert report.log_records_dropped == len(LOG_GARBAGE) - 4  # those that can be read after all
             first.cancel()
             assert (await first.wait()).reason == "cancelled"
         heard = [record for record in caplog.records if "still heard" in record.getMessage()]
         assert len(heard) == 2
+        for record in caplog.records:
+            json.dumps(vars(record), ensure_ascii=False, default=str).encode()  # raises for half a pair
         await assert_recovered(pool, 1)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ..report import ExitReport
 from ..system import proc, stackdump
 from ..system.heartbeat import Beats
-from ..texts import cut_end
+from ..texts import clean, cut_end
 from ..wire import messages as m
 from . import output
 from .clock import Timer
@@ -347,7 +347,7 @@ class Process:
                 raise IllegalTransition(f"it answered for a job {message.job_id!r}, which nobody had asked it about")
             self._set_deadline(self._options.reservation_timeout, self._owner.reservation_overdue, self)
             # The child cuts it, but a child can send anything, and who is turned down is remembered.
-            reason = cut_end(message.reason, m.MAX_REASON + 64)
+            reason = cut_end(clean(message.reason), m.MAX_REASON + 64)
             self._owner.answered(self, replace(message, reason=reason), body)
 
     def _on_started(self, message: m.Started, body: bytes) -> None:
@@ -382,7 +382,7 @@ class Process:
     def _on_cleaning_up(self, message: m.CleaningUp, body: bytes) -> None:
         self._step(Event.CLEANING_UP)
         if message.overrun is not None:
-            self._record.stack_dump = message.overrun[: stackdump.MAX_BYTES]
+            self._record.stack_dump = clean(message.overrun)[: stackdump.MAX_BYTES]
             # It says so itself, and goes on to clean up and exit.
             self._decide(Decision("shutdown_timeout", self._overdue("its shutdown callbacks did not end")))
         self._bound_the_end(self._options.cleanup_timeout, "its clean-up did not end")
