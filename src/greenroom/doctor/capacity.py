@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from ..options import PoolOptions
+from ..wire.messages import CHILD_FDS
 from .facts import LimitFacts, WarmFacts
 
 __all__ = ["Bound", "bounds"]
@@ -15,8 +16,6 @@ HEADROOM = 0.9
 """Of the available memory that is planned with: caches, and what else runs, need some."""
 _FDS_BESIDE = 100
 """Of the supervisor, for its zygotes, the API's connections, logs."""
-_FDS_WHILE_FORKED = 6
-"""The child's ends of its channels, until they are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,8 @@ def _of_memory(warm: WarmFacts, limits: LimitFacts, options: PoolOptions, sessio
 
 def _of_files(warm: WarmFacts, hard: int, options: PoolOptions) -> Bound:
     each = max(math.ceil(warm.fds_per_process), 1)
-    usable = hard - _FDS_BESIDE - _FDS_WHILE_FORKED * options.max_concurrent_prewarms
+    # The child's ends of its channels are open here until they are sent.
+    usable = hard - _FDS_BESIDE - CHILD_FDS * options.max_concurrent_prewarms
     detail = f"a hard limit of {hard:,} open files, of which the supervisor holds {each} for each process"
     remedy = "raise the hard limit: ulimit -Hn, LimitNOFILE= (systemd), --ulimit nofile (Docker)"
     return Bound("open files", _whole(usable / each) - _waiting(options), detail, remedy)
