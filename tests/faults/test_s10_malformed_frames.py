@@ -179,7 +179,7 @@ async def test_S10_a_job_whose_process_sent_garbage_is_not_tried_again(make_app:
     async with Stage(make_app) as stage, ProcessPool(stage.app(app), num_idle_processes=2) as pool:
         failed: list[ClaimFailed] = []
         pool.subscribe(lambda event: failed.append(event) if isinstance(event, ClaimFailed) else None)
-        handle = pool.submit(timeout=50)
+        handle = pool.submit("stay", timeout=50)  # or it may have ended before it is killed
         with pytest.raises(LaunchError, match="broke the protocol"):
             await handle.started()
         report = await handle.wait()
