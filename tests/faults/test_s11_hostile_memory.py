@@ -7,9 +7,9 @@ import signal
 from collections.abc import Callable
 
 import pytest
+from forged import FIND_CHANNEL
 from stage import Stage, assert_recovered
 from support import eventually
-from test_s10_malformed_frames import FIND_CHANNEL
 
 from greenroom import ProcessPool
 from greenroom.pool.process import MOST_DROPS_PER_SECOND
