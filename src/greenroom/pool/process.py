@@ -215,9 +215,9 @@ class Process:
     # --- the end ---------------------------------------------------------------------------------
 
     def kill(self, decision: Decision, *, dump: DumpTime | None = FULL_DUMP) -> None:
-        """End it now: its stacks are dumped if there is time, then SIGKILL. The first reason stands.
+        """Kill the process, after it has written its stacks. The first reason stands.
 
-        If it was asked to end before, there is no more waiting for that; without a ``dump``, nor for its stacks.
+        A process that was asked to end is killed without more time for that. With ``dump=None`` no stacks are written.
         """
         is_awaited = self.state is State.KILLING and (dump is None or not self._record.signal_sent)
         if self._decide(decision) or is_awaited:
