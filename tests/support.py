@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from greenroom import ProcessPool
 
 __all__ = [
     "DEADLINE",
+    "Kept",
     "eventually",
     "idle_pids",
     "is_gone",
@@ -70,6 +71,29 @@ async def wait_for_file(path: Path, deadline: float = DEADLINE) -> str:
 
 def kill(pid: int, signum: int = signal.SIGKILL) -> None:
     os.kill(pid, signum)
+
+
+class Kept(logging.Handler):
+    """Keeps every record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def of(self, text: str) -> list[logging.LogRecord]:
+        """Return the records with a text in their message."""
+        return [record for record in self.records if text in record.getMessage()]
+
+    def of_event(self, event: str) -> list[dict[str, Any]]:
+        """Return the fields of each record of an event."""
+        return [vars(record) for record in self.records if vars(record).get("event") == event]
+
+    def lines(self, stream: str = "stdout") -> list[str]:
+        """Return what jobs have written to a stream."""
+        return [record.getMessage() for record in self.records if vars(record).get("stream") == stream]
 
 
 H = TypeVar("H", bound=logging.Handler)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import listening
+from support import Kept, listening
 
 from greenroom import ProcessPool
 
@@ -85,18 +84,6 @@ CASES = {
     "logging, intercepted by loguru": (INTERCEPT, STDLIB_LOG),
 }
 WITH_FIELDS = ("logging", "structlog", "structlog on logging", "loguru")
-
-
-class Kept(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-    def of(self, text: str) -> list[logging.LogRecord]:
-        return [record for record in self.records if text in record.getMessage()]
 
 
 @pytest.fixture

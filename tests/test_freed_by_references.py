@@ -1,4 +1,4 @@
-"""What has ended is freed by its last reference: no process, job or result waits for the garbage collector."""
+"""Ended processes, jobs and results are freed by their last reference. None waits for the garbage collector."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def entrypoint(ctx):
 
 @contextmanager
 def cycles_kept() -> Iterator[None]:
-    """No collection happens within; what one would have freed is in ``gc.garbage`` afterwards."""
+    """Collect nothing within. Afterwards ``gc.garbage`` holds the objects that a collection would have freed."""
     gc.collect()
     gc.disable()
     try:
@@ -55,7 +55,7 @@ def cycles_kept() -> Iterator[None]:
 
 
 def ours_in_garbage() -> Counter[str]:
-    """The objects of Greenroom's types, and large bytes, that only a collection could free."""
+    """Count Greenroom's objects, futures and tasks that only a collection could free."""
     found = Counter[str]()
     for thing in gc.garbage:
         kind = type(thing)
@@ -68,7 +68,7 @@ def ours_in_garbage() -> Counter[str]:
 
 
 async def let_go(pool: ProcessPool, kind: str) -> None:
-    """Live one job to its end in a frame of its own, which keeps nothing."""
+    """Run one job to its end. No variable of the caller keeps the handle."""
     handle = await pool.launch(kind)
     if kind == "cancel":
         handle.cancel("enough")

@@ -33,7 +33,7 @@ def hostile(folder: Path, *options: str) -> tuple[int, dict[str, Any], str]:
 
 
 def test_every_attack_strikes_and_no_session_is_lost(tmp_path: Path) -> None:
-    few = ("--minutes", "0.25", "--at-once", "9", "--live", "5", "--rate", "0.3")
+    few = ("--minutes", "0.25", "--rounds", "1", "--at-once", "9", "--live", "5", "--rate", "0.3")
     code, result, said = hostile(tmp_path, *few)
     idle = [name for name in DEFAULT if sum(result["attacks"].get(name, {}).values()) < 2]
     assert not idle, said

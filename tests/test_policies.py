@@ -17,7 +17,7 @@ from greenroom.pool.clock import LONGEST_SLEEP, TOLERANCE, AwakeClock
 from greenroom.pool.exits import Decision, Evidence, ExitStatus, judge
 from greenroom.pool.memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
 from greenroom.pool.sizing import Demand, expected_wait, forks_needed
-from greenroom.pool.stalls import DumpPatience, DumpTime, Patience, Sample, Stall, classify
+from greenroom.pool.stalls import FULL_DUMP, SHORT_DUMP, DumpPatience, DumpTime, Patience, Sample, Stall, classify
 from greenroom.pool.states import State
 from greenroom.report import Outcome, Reason
 
@@ -205,6 +205,16 @@ def test_the_time_for_stacks_is_time_with_a_cpu(state: str, cpu: float, waited: 
     patience = DumpPatience(DumpTime(1.0, 10.0))
     looks = [Sample(tenths / 10, 0, 0, state, cpu * tenths / 10, waited * tenths / 10) for tenths in range(200)]
     assert next(look.at for look in looks if patience.ends_with(look)) == pytest.approx(ended_at, abs=0.11)
+
+
+@pytest.mark.parametrize(("time", "ended_at"), [(SHORT_DUMP, 0.03), (FULL_DUMP, 1.0), (DumpTime(5.0, 2.0), 2.0)])
+def test_the_last_look_at_stacks_is_when_their_time_is_over(time: DumpTime, ended_at: float) -> None:
+    patience, at, looks = DumpPatience(time), 0.0, 1
+    while not patience.ends_with(Sample(at, 0, 0, "S", 0.0, 0.0)):
+        at += patience.pause()
+        looks += 1
+    assert at == pytest.approx(ended_at, abs=0.002)
+    assert looks < 10 + ended_at / 0.05, "each look reads four files"
 
 
 # --- memory --------------------------------------------------------------------------------------

@@ -101,7 +101,8 @@ class Peer:
         self.fd = near.detach()
         self.got: list[tuple[m.Message, int]] = []
         self.nonsense: list[str] = []
-        self.control = Control(self.fd, transit, self._on_message, self.nonsense.append)
+        self.waits: list[bool] = []
+        self.control = Control(self.fd, transit, self._on_message, self.nonsense.append, self.waits.append)
         self.control.start()
 
     def _on_message(self, message: m.Message, body: bytes) -> None:
@@ -158,6 +159,7 @@ async def test_a_message_without_room_stays_with_its_child_and_arrives_later() -
             await asyncio.sleep(0)
         assert second.got == [(ENDED, 8 << 20)]
         assert [peer.nonsense for peer in (first, second, small)] == [[], [], []]
+        assert [peer.waits for peer in (first, second, small)] == [[], [True, False], []]
 
 
 async def test_a_child_that_stops_in_the_midst_of_a_message_is_dropped_if_others_wait() -> None:

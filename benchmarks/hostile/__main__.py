@@ -26,7 +26,15 @@ def main() -> int:
         return 0
     attacks = _named(parser, told.only.split(",")) if told.only else DEFAULT
     options = Options(
-        told.minutes, attacks, not told.without_token, told.live, told.starts, told.at_once, told.rate, told.seed
+        told.minutes,
+        attacks,
+        not told.without_token,
+        told.live,
+        told.starts,
+        told.at_once,
+        told.rate,
+        told.seed,
+        told.rounds,
     )
     if options.minutes <= 0 or options.rate <= 0 or options.starts_per_second <= 0 or options.at_once < 1:
         parser.error("--minutes, --rate, --starts and --at-once must be positive")
@@ -44,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--starts", type=float, default=default.starts_per_second, help="short sessions a second (1)")
     parser.add_argument("--at-once", type=int, default=default.at_once, help="attacks at any one time (3)")
     parser.add_argument("--rate", type=float, default=default.rate, help="how often attacks strike, as a factor (1)")
+    parser.add_argument("--rounds", type=int, default=default.rounds, help="turns that each attack has at least (0)")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the order of the attacks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to a file")
     parser.add_argument("--keep-log", type=Path, metavar="FILE", help="keep the worker's log")

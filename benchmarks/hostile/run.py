@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ class Options:
     at_once: int = 3
     rate: float = 1.0
     seed: int = 0
+    rounds: int = 0
 
     @property
     def seconds(self) -> float:
@@ -99,7 +102,7 @@ class Run:
         listening = asyncio.create_task(self._listen(attackers))
         beside = [asyncio.create_task(each) for each in (self._sample(sampler), self.clients.keep_book_forever())]
         try:
-            await self._start_sessions(end)
+            await self._start_sessions(lambda: time.monotonic() < end or not (listening.done() or self._had_rounds()))
             attackers.finish()
             await attackers.end(END_SECONDS)
             await listening
@@ -129,16 +132,22 @@ class Run:
             Helper("benchmarks.hostile.attackers", attack),
         )
 
-    async def _start_sessions(self, end: float) -> None:
-        """Start short sessions until the time is up, or the worker has ended."""
+    def _had_rounds(self) -> bool:
+        """Tell whether each attack had as many turns as it is to have at least."""
+        turns = Counter(name for name, _, _ in self.seen.turns)
+        return all(turns[name] >= self.options.rounds for name in self.options.attacks)
+
+    async def _start_sessions(self, is_on: Callable[[], bool]) -> None:
+        """Start short sessions until the run is over, or the worker has ended."""
         due = time.monotonic()
-        while (now := time.monotonic()) < end:
+        while is_on():
             if self.worker.ended is not None:
                 self.seen.ended_early = (
                     f"with exit code {self.worker.ended} under {', '.join(self._open_turns) or 'no attack'}"
                 )
                 return
             self.clients.call("short", 0.5)
+            now = time.monotonic()
             due = max(due + 1 / self.options.starts_per_second, now)
             await asyncio.sleep(due - now)
 

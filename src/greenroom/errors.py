@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 
-from .wire.cuts import clean, cut_end, cut_start
+from .texts import clean, cut_end, cut_start
 
 __all__ = [
     "AppLoadError",
@@ -101,8 +101,8 @@ class ErrorInfo:
         return cls(clean(cut_end(name, _LONGEST_NAME)), clean(cut_end(message, limit)), clean(lines))
 
     def bounded(self) -> ErrorInfo:
-        """Return it as :meth:`of` makes it at most: another process may have sent any length."""
-        name, message, traceback = self.type, self.message, self.traceback
+        """Return it as :meth:`of` makes it at most: another process may have sent any text, of any length."""
+        name, message, traceback = clean(self.type), clean(self.message), clean(self.traceback)
         if len(name) > _LONGEST_NAME + _MARK:
             name = cut_end(name, _LONGEST_NAME)
         if len(message) > ERROR_CHARACTERS + _MARK:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from doctor_commands import GREENROOM, tell
 from support import wait_for_exit, wait_for_file
 
@@ -210,3 +211,19 @@ def _command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
+
+
+USES_THE_RUNTIME = """
+from livekit import rtc
+source = rtc.AudioSource(48000, 1)
+"""
+
+
+async def test_what_cannot_be_imported_before_a_fork_is_told_as_the_zygote_would(make_app: MakeApp) -> None:
+    pytest.importorskip("livekit.rtc")
+    app = make_app(USES_THE_RUNTIME + ENTRYPOINT)
+    told = await tell("doctor", app, "--json", "--processes", "1")
+    assert told.code != 0
+    assert "native runtime while the app was imported" in told.out + told.err
+    told = await tell("doctor", app, "--json", "--processes", "1", "--start-method", "spawn")
+    assert "native runtime while the app was imported" not in told.out + told.err

@@ -121,6 +121,18 @@ async def test_what_cannot_wait_for_the_runtime_is_named(make_agent: MakeAgent) 
     assert f"({app}, line {line})" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["greenroom_agents", "ctypes_of_mine", "importlibs"])
+async def test_a_module_is_named_whose_name_only_begins_like_one_that_passes_requests_on(
+    make_agent: MakeAgent, name: str
+) -> None:
+    app = make_agent(f"import {name}\n" + SERVER)
+    module = app.parent / f"{name}.py"
+    module.write_text("from livekit import rtc\nsource = rtc.AudioSource(48000, 1)\n")
+    with pytest.raises(AppLoadError) as caught:
+        await run(app, "zygote")
+    assert f"module {name} ({module}, line 2; " in str(caught.value)
+
+
 async def test_spawned_processes_may_use_the_runtime_at_import(make_agent: MakeAgent) -> None:
     report = await run(make_agent(SERVER + "\nsource = rtc.AudioSource(48000, 1)\n"), "spawn")
     assert report.outcome == "succeeded", report.error

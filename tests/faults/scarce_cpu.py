@@ -96,7 +96,7 @@ async def without_stacks(pid: int, seconds: float, is_over: Callable[[], object]
 
 
 def _is_asked(pid: int) -> bool:
-    """Whether it was, and has not come to it."""
+    """Tell whether the signal that asks for its stacks is pending."""
     try:
         lines = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     except OSError:  # it is gone

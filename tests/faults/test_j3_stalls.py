@@ -17,6 +17,7 @@ from greenroom import JobHandle, ProcessPool
 from greenroom.system import proc
 
 MakeApp = Callable[[str], str]
+alone = pytest.mark.alone  # it takes a whole CPU from everybody else
 
 APP = """
 import re
@@ -133,7 +134,7 @@ async def test_J3_a_stalled_job_keeps_no_other_from_its_work(make_app: MakeApp) 
 # --- starved -------------------------------------------------------------------------------------
 
 
-@pytest.mark.alone  # it takes a whole CPU from everybody else
+@alone
 async def test_J3_a_job_that_is_starved_of_cpu_is_left_alone(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -179,6 +180,7 @@ async def a_starved_job(make_app: MakeApp) -> AsyncIterator[tuple[ProcessPool, J
             yield pool, handle, visit
 
 
+@alone
 async def test_J3_a_starved_job_is_ended_with_its_stack(make_app: MakeApp) -> None:
     async with a_starved_job(make_app) as (_, handle, visit):
         await without_stacks(visit.pid, 2.0, lambda: handle.report)
@@ -187,6 +189,7 @@ async def test_J3_a_starved_job_is_ended_with_its_stack(make_app: MakeApp) -> No
     assert " in entrypoint\n" in (report.stack_dump or "")
 
 
+@alone
 async def test_J3_who_closes_at_once_waits_for_no_stack(make_app: MakeApp) -> None:
     async with a_starved_job(make_app) as (pool, handle, visit):
         await without_stacks(visit.pid, 0.0, lambda: handle.report)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from stage import Stage, assert_recovered
-from support import DEADLINE
+from support import DEADLINE, Kept, listening
 
 from greenroom import ProcessPool
 
@@ -72,35 +72,20 @@ async def entrypoint(ctx):
 """
 
 
-class Passed(logging.Handler):
-    """Counts what is passed on of the output of jobs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
 @pytest.fixture
-def passed() -> Iterator[Passed]:
-    handler, logger = Passed(), logging.getLogger("greenroom.app")
-    logger.addHandler(handler)
+def passed() -> Iterator[Kept]:
+    logger = logging.getLogger("greenroom.app")
     logger.propagate = False  # the rest of the test run need not keep it
-    level = logger.level
-    logger.setLevel(logging.DEBUG)
-    yield handler
-    logger.setLevel(level)
+    with listening(Kept(), logger.name) as handler:
+        yield handler
     logger.propagate = True
-    logger.removeHandler(handler)
 
 
 @pytest.mark.parametrize(
     ("kind", "written"), [("stdout", 1_000_000), ("stderr", 1_000_000), ("print", 100_000), ("log", 100_000)]
 )
 async def test_J6_every_line_of_a_flood_is_passed_on_or_counted(
-    make_app: MakeApp, passed: Passed, kind: str, written: int
+    make_app: MakeApp, passed: Kept, kind: str, written: int
 ) -> None:
     async with Stage(make_app) as stage, ProcessPool(stage.app(APP), num_idle_processes=1) as pool:
         handle = await pool.launch(kind)
@@ -115,7 +100,7 @@ async def test_J6_every_line_of_a_flood_is_passed_on_or_counted(
         await assert_recovered(pool, 1)
 
 
-async def test_J6_a_flood_without_a_line_end(make_app: MakeApp, passed: Passed) -> None:
+async def test_J6_a_flood_without_a_line_end(make_app: MakeApp, passed: Kept) -> None:
     async with Stage(make_app) as stage, ProcessPool(stage.app(APP), num_idle_processes=1) as pool:
         report = await (await pool.launch("no line")).wait()
         assert (report.outcome, report.reason, report.result) == ("succeeded", "completed", "a result")
@@ -124,7 +109,7 @@ async def test_J6_a_flood_without_a_line_end(make_app: MakeApp, passed: Passed) 
         await assert_recovered(pool, 1)
 
 
-async def test_J6_other_sessions_start_and_run_during_floods(make_app: MakeApp, passed: Passed) -> None:
+async def test_J6_other_sessions_start_and_run_during_floods(make_app: MakeApp, passed: Kept) -> None:
     async with (
         Stage(make_app) as stage,
         ProcessPool(stage.app(APP), num_idle_processes=2, max_idle_processes=2) as pool,
@@ -145,7 +130,7 @@ async def test_J6_other_sessions_start_and_run_during_floods(make_app: MakeApp, 
         await assert_recovered(pool, 2)
 
 
-async def test_J6_a_job_is_not_kept_by_what_a_descendant_goes_on_writing(make_app: MakeApp, passed: Passed) -> None:
+async def test_J6_a_job_is_not_kept_by_what_a_descendant_goes_on_writing(make_app: MakeApp, passed: Kept) -> None:
     source = """
 import subprocess
 
@@ -173,7 +158,7 @@ async def entrypoint(ctx):
 """
 
 
-async def test_J6_the_last_words_of_a_job_are_all_passed_on(make_app: MakeApp, passed: Passed) -> None:
+async def test_J6_the_last_words_of_a_job_are_all_passed_on(make_app: MakeApp, passed: Kept) -> None:
     async with Stage(make_app) as stage, ProcessPool(stage.app(LAST_WORDS), num_idle_processes=1) as pool:
         handle = await pool.launch()
         visit = await stage.next("job")
@@ -258,7 +243,7 @@ TOLD = [
 ]
 
 
-async def test_J6_records_that_cannot_be_told_harm_nobody(make_app: MakeApp, tmp_path: Path, passed: Passed) -> None:
+async def test_J6_records_that_cannot_be_told_harm_nobody(make_app: MakeApp, tmp_path: Path, passed: Kept) -> None:
     path = tmp_path / "log"
     file = logging.FileHandler(path, encoding="utf-8")
     logger = logging.getLogger("greenroom.app")

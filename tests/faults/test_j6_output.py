@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
 import select
@@ -13,28 +12,13 @@ from typing import Any
 
 import pytest
 from stage import Stage, assert_recovered
-from support import DEADLINE, eventually, listening
+from support import DEADLINE, Kept, eventually, listening
 
 from greenroom import ProcessPool
 from greenroom.pool.budgets import PROCESS_BYTES_AT_ONCE, Allowance
 from greenroom.pool.output import LogCapture, Outlet, StreamCapture
 
 MakeApp = Callable[[str], str]
-
-
-class Kept(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-    def lines(self, stream: str = "stdout") -> list[str]:
-        return [record.getMessage() for record in self.records if vars(record).get("stream") == stream]
-
-    def of_event(self, event: str) -> list[dict[str, Any]]:
-        return [vars(record) for record in self.records if vars(record).get("event") == event]
 
 
 @pytest.fixture

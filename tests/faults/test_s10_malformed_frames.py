@@ -3,12 +3,14 @@ supervisor and the other sessions stay."""
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forged import FIND_CHANNEL
 from stage import PLAIN, Stage, assert_recovered
 from support import eventually, is_gone, kill, zygote_pid
 
@@ -16,31 +18,6 @@ from greenroom import AppLoadError, LaunchError, ProcessPool, Reject
 from greenroom.pool.events import ClaimFailed
 
 MakeApp = Callable[[str], str]
-
-# A channel is found as any code in the process could find it: a socket that somebody else has made.
-FIND_CHANNEL = """
-import socket, struct
-from greenroom.wire import fds, frames, messages as m
-
-def channel(kind):
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found = socket.socket(fileno=os.dup(int(name)))
-        except OSError:
-            continue
-        if found.family == socket.AF_UNIX and found.type == kind:
-            maker, _, _ = struct.unpack("3i", found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            if maker != os.getpid():
-                found.setblocking(True)
-                return found
-
-def frame(version=frames.VERSION, kind=1, header=b"{}", body=b"", header_size=None, body_size=None):
-    header_size = len(header) if header_size is None else header_size
-    body_size = len(body) if body_size is None else body_size
-    return struct.pack(">BBxxII", version, kind, header_size, body_size) + header + body
-
-KIND = {kind.__name__: number for kind, number in m._KINDS.items()}
-"""
 
 APP = f"""{FIND_CHANNEL}
 @app.entrypoint
@@ -178,7 +155,7 @@ async def test_S10_a_job_whose_process_sent_garbage_is_not_tried_again(make_app:
     async with Stage(make_app) as stage, ProcessPool(stage.app(app), num_idle_processes=2) as pool:
         failed: list[ClaimFailed] = []
         pool.subscribe(lambda event: failed.append(event) if isinstance(event, ClaimFailed) else None)
-        handle = pool.submit(timeout=50)
+        handle = pool.submit("stay", timeout=50)  # or it may have ended before it is killed
         with pytest.raises(LaunchError, match="broke the protocol"):
             await handle.started()
         report = await handle.wait()
@@ -206,6 +183,32 @@ def request(request):
         assert verdict.reason.startswith("nono")
         assert len(verdict.reason) < 2200, "the worker remembers many of them"
         await assert_recovered(pool, 1)
+
+
+async def test_S10_half_of_a_surrogate_pair_goes_nowhere(make_app: MakeApp) -> None:
+    """Strict JSON, a UTF-8 log and a terminal fail at one, and each of them shows what a session says of itself."""
+    ends = """
+control = channel(socket.SOCK_STREAM)
+half = chr(0xD800)
+control.sendall(m.encode(m.Ended("raised", False, m.ErrorInfo(half, half, half))) + m.encode(m.CleaningUp(half)))
+os._exit(0)
+"""
+    request = """
+@app.request
+async def request(request):
+    control = channel(socket.SOCK_STREAM)
+    control.sendall(m.encode(m.Answer(request.job.id, False, chr(0xD800), False), b"jnull"))
+    await asyncio.Event().wait()
+"""
+    async with Stage(make_app) as stage, ProcessPool(stage.app(APP + request), num_idle_processes=1) as pool:
+        report = await (await pool.launch(ends)).wait()
+        assert report.error is not None
+        assert {report.error.type, report.error.message, report.error.traceback} == {r"\ud800"}
+        assert report.stack_dump == r"\ud800"
+        report.detail.encode()
+        verdict = await (await pool.reserve(timeout=50)).ask()
+        assert isinstance(verdict, Reject)
+        assert verdict.reason == r"\ud800"
 
 
 REPEATED = {
@@ -243,6 +246,9 @@ async def entrypoint(ctx):
         await assert_recovered(pool, 1)
 
 
+SURROGATE = r"\\ud800"
+"""Half of a pair: JSON can say it, and no log, file or socket takes it."""
+
 LOG_GARBAGE = [
     "os.urandom(1000)",
     "b'{'",
@@ -259,12 +265,14 @@ LOG_GARBAGE = [
             ('"high"', '"x"'),
             ("1e300", '"x"'),
             ("20", "[[[]]]"),
-            ("20", '"%s %d"'),  # no half surrogate pair: pytest-xdist cannot pass on a log with one
+            ("20", '"%s %d"'),
+            ("20", f'"{SURROGATE}"'),
         ]
     ),
     *(
         f'b\'{{"time":0,"level":20,"logger":{logger},"message":"x","error":{error},"fields":{fields}}}\''
         for logger, error, fields in [
+            (f'"{SURROGATE}"', f'"{SURROGATE}"', f'{{"{SURROGATE}":"{SURROGATE}"}}'),
             ('"x"', "null", '{"deep": [[[]]]}'),
             ('"x"', "null", '{"deep": {"er": {}}}'),
             ('"x"', "[[[]]]", "{}"),
@@ -291,11 +299,13 @@ logging.getLogger("after").warning("still heard")
             job = await pool.launch(send + "os._exit(7)\n")  # and what is read after its death
             report = await job.wait()
             assert (report.reason, report.exit_code) == ("exited", 7)
-            assert report.log_records_dropped == len(LOG_GARBAGE) - 2  # those that can be read after all
+            assert report.log_records_dropped == len(LOG_GARBAGE) - 4  # those that can be read after all
             first.cancel()
             assert (await first.wait()).reason == "cancelled"
         heard = [record for record in caplog.records if "still heard" in record.getMessage()]
         assert len(heard) == 2
+        for record in caplog.records:
+            json.dumps(vars(record), ensure_ascii=False, default=str).encode()  # raises for half a pair
         await assert_recovered(pool, 1)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
+from forged import FIND_CHANNEL
 from stage import Stage, assert_recovered
 from support import eventually
-from test_s10_malformed_frames import FIND_CHANNEL
 
-from greenroom import ProcessPool
+from greenroom import JobHandle, ProcessPool
 from greenroom.pool.process import MOST_DROPS_PER_SECOND
-from greenroom.pool.transit import TOTAL
+from greenroom.pool.transit import RESERVED, TOTAL
 
 MakeApp = Callable[[str], str]
 
@@ -162,6 +165,70 @@ async def entrypoint(ctx):
         reports = [await handle.wait() for handle in handles]
         assert [len(report.result) for report in reports] == [60 << 20] * 3
         assert transit.held_bytes == 0
+
+
+LARGE = 60 << 20
+RETURNS_MUCH = f"""
+@app.entrypoint
+async def entrypoint(ctx):
+    return b"x" * {LARGE}
+"""
+
+
+@asynccontextmanager
+async def a_result_without_room(make_app: MakeApp) -> AsyncIterator[tuple[ProcessPool, JobHandle, Callable[[], None]]]:
+    """A job that has ended, and whose result waits for room. The function gives it the room."""
+    options = {"job_timeout": 100, "shutdown_timeout": 100, "stall_timeout": None}
+    async with ProcessPool(make_app(RETURNS_MUCH), num_idle_processes=1, **options) as pool:
+        transit = pool._fleet.services.transit
+        share = transit.ask(TOTAL - RESERVED, print, print)
+        share.is_complete = True
+        handle = await pool.launch(timeout=20)
+        await eventually(lambda: transit.waiting == 1)
+        yield pool, handle, partial(transit.release, share)
+
+
+def pass_all_deadlines(pool: ProcessPool) -> None:
+    """Let each deadline pass, and each that one of those sets: ``job_timeout``, and then ``shutdown_timeout``."""
+    clock = pool._fleet.clock
+    for _ in range(2):
+        clock._now += 500
+        clock.advance()
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_S11_a_result_that_waits_for_room_is_not_late(make_app: MakeApp, is_cancelled: bool) -> None:
+    """The memory is the pool's, so neither ``job_timeout`` nor the time after a cancel goes on meanwhile."""
+    async with a_result_without_room(make_app) as (pool, handle, give_room):
+        if is_cancelled:
+            handle.cancel("enough")
+        pass_all_deadlines(pool)
+        give_room()
+        report = await handle.wait()
+        assert (report.outcome, report.reason, report.stack_dump) == ("succeeded", "completed", None)
+        assert len(report.result) == LARGE
+
+
+async def test_S11_time_goes_on_when_a_result_has_its_room(make_app: MakeApp) -> None:
+    async with a_result_without_room(make_app) as (pool, handle, give_room):
+        os.kill(handle.pid or 0, signal.SIGSTOP)
+        pass_all_deadlines(pool)
+        give_room()
+        pass_all_deadlines(pool)
+        report = await handle.wait()
+        assert (report.outcome, report.reason, report.result) == ("killed", "job_timeout", None)
+
+
+async def test_S11_a_drain_has_its_bound_though_a_result_waits_for_room(make_app: MakeApp) -> None:
+    async with a_result_without_room(make_app) as (pool, handle, _):
+        handle.cancel("enough")
+        closing = asyncio.create_task(pool.aclose())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        pass_all_deadlines(pool)
+        report = await handle.wait()
+        assert (report.outcome, report.reason, report.result) == ("killed", "cancelled", None)
+        await closing
 
 
 SEND_NONSENSE = f"""{FIND_CHANNEL}

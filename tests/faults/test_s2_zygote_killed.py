@@ -380,6 +380,7 @@ async def entrypoint(ctx):
 HOGGED = APP + HOG + "app.preload(start_hog)\n"
 
 
+@pytest.mark.alone  # it takes a whole CPU from everybody else
 async def test_S2_a_zygote_that_is_starved_of_cpu_is_left_alone(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:

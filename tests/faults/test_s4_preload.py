@@ -17,6 +17,7 @@ from greenroom import AppLoadError, NoCapacity, ProcessPool
 from greenroom.system import proc
 
 MakeApp = Callable[[str], str]
+alone = pytest.mark.alone  # it takes a whole CPU from everybody else
 
 ENTRYPOINT = """
 @app.entrypoint
@@ -78,6 +79,7 @@ def preload():
     assert "load_weights" in refusal, "the stack that it hung in"
 
 
+@alone
 async def test_S4_preload_hangs_and_is_starved_of_cpu(make_app: MakeApp) -> None:
     source = f"""{HOG}
 @app.preload
@@ -194,6 +196,7 @@ def preload():
 """
 
 
+@alone
 async def test_S4_a_thread_that_ends_as_soon_as_it_has_a_cpu_is_no_reason_to_refuse(make_app: MakeApp) -> None:
     require_a_second_cpu()
     source = f"CPU = {max(os.sched_getaffinity(0))}\n{ENDS_LATE}{ENTRYPOINT}"

@@ -105,6 +105,40 @@ def test_the_wakeup_fd_is_never_unset() -> None:
     assert run_program(source) == "never\n"
 
 
+OTHER_LOOP = """
+class Other:
+    def __init__(self, inner):
+        self._inner = inner
+
+    def add_signal_handler(self, sig, callback, *args):
+        self._inner.add_signal_handler(sig, callback, *args)
+"""
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"before": "loop = Other(loop); wakeup.harden_loop(loop)", "after": ""},
+        {"before": "loop = Other(loop)", "after": "wakeup.harden_loop(loop)"},
+    ],
+    ids=["before the handler", "after the handler"],
+)
+def test_a_loop_that_hides_its_wakeup_socket_is_hardened_too(places: dict[str, str]) -> None:
+    """Such as uvloop's: its fd is known only to the interpreter."""
+    assert run_program(HANDLER.format(program=OTHER_LOOP, **places)) == "seen\n"
+
+
+def test_a_loop_without_signal_handlers_gets_no_wakeup_fd() -> None:
+    source = f"""
+import signal
+from greenroom.system import wakeup
+{OTHER_LOOP}
+wakeup.harden_loop(Other(None))
+print(signal.set_wakeup_fd(-1))
+"""
+    assert run_program(source) == "-1\n"
+
+
 async def test_the_loop_of_a_thread_is_left_alone() -> None:
     def in_thread() -> str:
         loop = asyncio.new_event_loop()

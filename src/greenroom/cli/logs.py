@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..settings import LogOptions
-from ..wire.cuts import clean, cut_end, name_of
+from ..texts import clean, cut_end, name_of
 from .log_writer import LogWriter
 from .text import harmless, one_line
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from ..wire.cuts import clean
+from ..texts import clean
 from .text import as_json as text_as_json
 from .text import harmless
 

@@ -22,8 +22,9 @@ FROM_CHILD = m.Hello | m.Warm | m.PrewarmFailed | m.Answer | m.Started | m.Ended
 class Control:
     """Sends without blocking, and passes on each message. Reports a peer that sends nonsense.
 
-    A large message is read when :class:`~greenroom.pool.transit.TransitMemory` has room for it. The room of a
-    result is held until :meth:`release`, since the result itself is kept until its process has ended.
+    A large message is read when :class:`~greenroom.pool.transit.TransitMemory` has room for it; ``on_wait`` is called
+    with true when it begins to wait for that, and with false at the end of the wait. The room of a result is held until
+    :meth:`close`, since the result itself is kept until its process has ended.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Control:
         transit: TransitMemory,
         on_message: Callable[[m.Message, bytes], object],
         on_nonsense: Callable[[str], object],
+        on_wait: Callable[[bool], object],
     ) -> None:
         self._sock = socket.socket(fileno=fd)
         self._transit = transit
         self._on_message = on_message
         self._on_nonsense = on_nonsense
+        self._on_wait = on_wait
         self._decoder = FrameDecoder()
         self._share: Share | None = None
         """The room of the unfinished message, granted or asked for."""
@@ -61,7 +64,7 @@ class Control:
 
     def finish(self) -> None:
         """Read the last bytes of a dead child, then close. They fit into the socket's buffer, so no budget is asked."""
-        self._is_paused = False
+        self._set_paused(False)
         # Counted beforehand: a process that the child has left behind may write on as fast as this one reads.
         left = self._unread()
         while left > 0 and self._is_reading and (count := self._read(ask=False)):
@@ -76,7 +79,7 @@ class Control:
         for share in self._kept:
             self._transit.release(share)
         self._kept.clear()
-        self._on_message = self._on_nonsense = _drop
+        self._on_message = self._on_nonsense = self._on_wait = _drop
 
     def _forget_unfinished(self) -> None:
         """Free the message whose end will not come."""
@@ -161,13 +164,18 @@ class Control:
             return
         self._share = self._transit.ask(prefix.frame_size, self._go_on, self._overdue)
         if not self._share.is_granted:
-            self._is_paused = True
             self._loop.remove_reader(self._sock)
+            self._set_paused(True)
 
     def _go_on(self) -> None:
         if self._is_paused:
-            self._is_paused = False
             self._loop.add_reader(self._sock, self._read)
+            self._set_paused(False)
+
+    def _set_paused(self, paused: bool) -> None:
+        if paused != self._is_paused:
+            self._is_paused = paused
+            self._on_wait(paused)
 
     def _overdue(self) -> None:
         """The message holds up others: the child has stopped in the midst of it."""
@@ -179,7 +187,8 @@ class Control:
     def _stop_reading(self) -> None:
         if self._is_reading and not self._is_paused:
             self._loop.remove_reader(self._sock)
-        self._is_reading = self._is_paused = False
+        self._is_reading = False
+        self._set_paused(False)
 
 
 def _drop(*_: object) -> None:

@@ -14,9 +14,6 @@ from .watch import sample_of
 
 __all__ = ["DumpTaker"]
 
-_FIRST_LOOK = 0.004
-_LONGEST_PAUSE = 0.05  # between two looks: each reads four files, and many processes may be killed at once
-
 
 class DumpTaker:
     """Has a process write its stacks, and calls ``on_end`` with them when they are there, or its time is over.
@@ -32,11 +29,10 @@ class DumpTaker:
         self._patience = DumpPatience(time)
         self._clock = clock
         self._on_end = on_end
-        self._pause = _FIRST_LOOK
         self._loop = asyncio.get_running_loop()
         stackdump.request(pid)
         self._patience.ends_with(self._sample())
-        self._next_look = self._loop.call_later(self._pause, self._look)
+        self._look_later()
 
     def finish(self) -> None:
         """Wait no longer: ``on_end`` is called now, with what has been written, unless it was called before."""
@@ -58,8 +54,10 @@ class DumpTaker:
         if stackdump.is_complete(stackdump.read(self._fd)) or self._patience.ends_with(self._sample()):
             self.finish()
             return
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        self._next_look = self._loop.call_later(self._pause, self._look)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        self._next_look = self._loop.call_later(self._patience.pause(), self._look)
 
     def _sample(self) -> Sample:
         return sample_of(self._pid, self._clock.now(), Beats(0, 0, 0))

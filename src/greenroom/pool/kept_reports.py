@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ..errors import ErrorInfo
 from ..report import ExitReport
-from ..wire.cuts import cut_end, cut_start
+from ..texts import cut_end, cut_start
 
 __all__ = ["MOST_TEXT", "KeptReports", "shortened", "text_size"]
 

@@ -9,13 +9,14 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ..texts import clean
+from ..wire.frames import MAX_LOG_PACKET
 from .budgets import Allowance
 from .log_fields import log_fields
 from .stream_lines import Line, StreamLines
 
 __all__ = ["LogCapture", "Loss", "Outlet", "OutputLine", "StreamCapture", "emit"]
 
-_CHUNK = 64 * 1024
 _LINES_A_TURN = 32
 """Lines that are passed on in one turn of the event loop."""
 _STANDS = 1.0
@@ -131,6 +132,7 @@ def _pass_nothing_on(line: OutputLine | Loss) -> None:
 class _Capture:
     """Reads an fd on the event loop until its end."""
 
+    _chunk = 64 * 1024
     _most_reads = 64
     """More than a pipe holds, to be read when its writer is dead."""
 
@@ -155,7 +157,7 @@ class _Capture:
 
     def _on_readable(self) -> bool:
         try:
-            data = os.read(self._fd, _CHUNK)
+            data = os.read(self._fd, self._chunk)
         except BlockingIOError:
             return False
         except OSError:
@@ -290,6 +292,7 @@ class StreamCapture(_Capture):
 class LogCapture(_Capture):
     """Log records, one packet each."""
 
+    _chunk = MAX_LOG_PACKET
     _most_reads = 4096  # each brings one record, and hundreds fit into a socket's buffer
 
     def _take(self, data: bytes) -> None:
@@ -318,14 +321,14 @@ def _parse(values: dict[str, Any]) -> OutputLine:
         "log",
         _text(values["logger"]),
         None if error is None else _text(error),
-        {name: _field(value) for name, value in dict(values["fields"]).items()},
+        {_text(name): _field(value) for name, value in dict(values["fields"]).items()},
     )
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a {type(value).__name__} where a child sends text")
-    return value
+    return value if value.isascii() else clean(value)
 
 
 def _field(value: Any) -> object:

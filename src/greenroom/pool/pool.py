@@ -18,8 +18,8 @@ from ..options import PoolOptions, checked_seconds
 from ..report import ExitReport
 from ..system import prctl, wakeup
 from ..system.cgroup import MemoryCgroups
+from ..texts import cut_end
 from ..wire import payload
-from ..wire.cuts import cut_end
 from .budgets import Allowance
 from .clock import AwakeClock
 from .contracts import Services

@@ -12,11 +12,11 @@ from dataclasses import replace
 from ..report import ExitReport
 from ..system import proc, stackdump
 from ..system.heartbeat import Beats
+from ..texts import clean, cut_end
 from ..wire import messages as m
-from ..wire.cuts import cut_end
 from . import output
-from .clock import Timer
 from .contracts import Launcher, ProcessOwner, Services
+from .deadline import Deadline
 from .exits import Decision, ExitStatus
 from .handle import Handle
 from .launch import Launch
@@ -73,15 +73,18 @@ class Process:
         self._loads_app = False
         self.is_distrusted = False
         """It has broken the protocol: nothing that it did not say can be concluded from."""
-        self._wires = Wires(services.transit, self._on_message, self._on_nonsense)
+        self._wires = Wires(services.transit, self._on_message, self._on_nonsense, self._on_wait)
         self._handle: Handle | None = None
         self._dump_fd: int | None = None
         self._memory_watch: MemoryWatch | None = None
         self._watches: list[StallWatch | MemoryWatch] = []
         self._record = Record(requested_at=time.monotonic())
         self._patience = Patience(FORK_TIMEOUT / 2, STARVED_FORK_TIMEOUT)
-        self._deadline: Timer | None = None
-        self._set_deadline(FORK_TIMEOUT / 2, self._look_after_fork)
+        self._deadline = Deadline(services.clock)
+        """Of the present state: one at a time."""
+        self._is_drained = False
+        """A drain has asked it to end, or would have: its deadline is not held any more."""
+        self._deadline.set(FORK_TIMEOUT / 2, self._look_after_fork)
 
     def __repr__(self) -> str:
         return f"<{self.label} {self.state.value}>"
@@ -128,7 +131,7 @@ class Process:
             return
         if self._patience.is_starved:
             _logger.warning("the zygote is starved of CPU, and has not forked %s yet; it is left alone", self.label)
-        self._set_deadline(FORK_TIMEOUT / 2, self._look_after_fork)
+        self._deadline.set(FORK_TIMEOUT / 2, self._look_after_fork)
 
     def fork_answered(self, pid: int, pidfd: int) -> None:
         """The process exists. Takes the pidfd."""
@@ -145,7 +148,7 @@ class Process:
         self._watches.append(self._memory_watch)
         timeout = self._options.prewarm_timeout
         detail = f"it did not become idle within prewarm_timeout ({timeout:g} s)"
-        self._set_deadline(timeout, self.kill, Decision("prewarm_timeout", detail))
+        self._deadline.set(timeout, self.kill, Decision("prewarm_timeout", detail))
 
     def _enclose(self, pid: int) -> None:
         """Have the kernel bound its memory, too, where it can."""
@@ -183,19 +186,19 @@ class Process:
     def reserve(self, launch: Launch, timeout: float) -> None:
         """Keep it for a job that is offered; it is idle again if the order does not come in ``timeout`` seconds."""
         self._take(launch, Event.RESERVE)
-        self._set_deadline(timeout, self._owner.reservation_overdue, self)
+        self._deadline.set(timeout, self._owner.reservation_overdue, self)
 
     def ask(self, launch: Launch, timeout: float) -> None:
         """Have the app's request function answer within ``timeout`` seconds; the answer goes to the owner."""
         self._heard.discard(m.Answer)
         self._wires.send(m.Ask(launch.job_id, launch.source), launch.metadata)
         detail = f"the app's request function did not answer within request_timeout ({timeout:g} s)"
-        self._set_deadline(timeout, self.kill, Decision("request_timeout", detail))
+        self._deadline.set(timeout, self.kill, Decision("request_timeout", detail))
 
     def release(self) -> None:
         """The job it was reserved for does not come."""
         self._take(None, Event.RELEASE)
-        self._set_deadline(None)
+        self._deadline.clear()
         self._owner.released(self)
 
     def claim(self, launch: Launch, timeout: float) -> None:
@@ -205,7 +208,7 @@ class Process:
         if self._memory_watch is not None:
             self._memory_watch.hurry()
         detail = f"it did not acknowledge the job within {timeout:.3g} s"
-        self._set_deadline(timeout, self.kill, Decision("start_timeout", detail))
+        self._deadline.set(timeout, self.kill, Decision("start_timeout", detail))
 
     def _take(self, launch: Launch | None, event: Event) -> None:
         next_state(self.state, event)  # or it has a job, and must not be given another
@@ -215,9 +218,9 @@ class Process:
     # --- the end ---------------------------------------------------------------------------------
 
     def kill(self, decision: Decision, *, dump: DumpTime | None = FULL_DUMP) -> None:
-        """End it now: its stacks are dumped if there is time, then SIGKILL. The first reason stands.
+        """Kill the process, after it has written its stacks. The first reason stands.
 
-        If it was asked to end before, there is no more waiting for that; without a ``dump``, nor for its stacks.
+        A process that was asked to end is killed without more time for that. With ``dump=None`` no stacks are written.
         """
         is_awaited = self.state is State.KILLING and (dump is None or not self._record.signal_sent)
         if self._decide(decision) or is_awaited:
@@ -229,6 +232,9 @@ class Process:
         A process between two states is killed at once, so that no job starts in it.
         """
         before = self.state
+        if decision.reason == "drained":
+            self._is_drained = True
+            self._deadline.go_on()
         if before in (State.DRAINING, State.KILLING):
             return  # it is about to end, and has a deadline for that
         if before not in (State.IDLE, State.RUNNING):
@@ -238,10 +244,10 @@ class Process:
             return
         if before is State.IDLE:
             self._wires.send(m.Retire())
-            self._set_deadline(self._options.cleanup_timeout, self._escalate)
+            self._deadline.set(self._options.cleanup_timeout, self._escalate)
         else:
             self._wires.send(m.Shutdown(reason=self._told(decision)))
-            self._set_deadline(self._options.shutdown_timeout, self._escalate)
+            self._deadline.set(self._options.shutdown_timeout, self._escalate)
 
     def abandon(self, cause: str) -> None:
         """The zygote was lost before it answered: if it had forked, the cut lifeline ends the child."""
@@ -289,7 +295,7 @@ class Process:
         if self._handle is None:
             self._wires.cut_lifeline()  # not forked yet: it is killed when it is, for which there is a deadline
             return
-        self._set_deadline(None)
+        self._deadline.clear()
         if self._dump_fd is not None and dump is not None:
             self._handle.dump_and_kill(self._dump_fd, dump, self._on_dump)
         else:
@@ -325,7 +331,7 @@ class Process:
         self.prewarm_seconds = message.prewarm_seconds
         self.facts = message.app
         if self.state is State.IDLE:
-            self._set_deadline(None)
+            self._deadline.clear()
             self.idle_since = self._clock.now()
             self.refill_seconds = time.monotonic() - self._record.requested_at
             self._owner.became_idle(self)
@@ -338,16 +344,16 @@ class Process:
             self._record.state_at_end = before
             self._record.decision = Decision("prewarm_failed", f"prewarm raised {message.error}")
         self._step(Event.PREWARM_FAILED)
-        self._set_deadline(self._options.cleanup_timeout, self._escalate)
+        self._deadline.set(self._options.cleanup_timeout, self._escalate)
 
     def _on_answer(self, message: m.Answer, body: bytes) -> None:
         self._step(Event.ANSWERED)
         if self.state is State.RESERVED:
             if self.launch is None or not self.launch.is_being_asked or message.job_id != self.launch.job_id:
                 raise IllegalTransition(f"it answered for a job {message.job_id!r}, which nobody had asked it about")
-            self._set_deadline(self._options.reservation_timeout, self._owner.reservation_overdue, self)
+            self._deadline.set(self._options.reservation_timeout, self._owner.reservation_overdue, self)
             # The child cuts it, but a child can send anything, and who is turned down is remembered.
-            reason = cut_end(message.reason, m.MAX_REASON + 64)
+            reason = cut_end(clean(message.reason), m.MAX_REASON + 64)
             self._owner.answered(self, replace(message, reason=reason), body)
 
     def _on_started(self, message: m.Started, body: bytes) -> None:
@@ -364,10 +370,10 @@ class Process:
         if options.stall_timeout is not None:
             self._watches.append(StallWatch(self, options.stall_timeout, self._clock, self._on_stall))
         if options.job_timeout is None:
-            self._set_deadline(None)
+            self._deadline.clear()
             return
         detail = f"it ran longer than job_timeout ({options.job_timeout:g} s)"
-        self._set_deadline(options.job_timeout, self.stop, Decision("job_timeout", detail))
+        self._deadline.set(options.job_timeout, self.stop, Decision("job_timeout", detail))
 
     def _on_stall(self, stall: Stall) -> None:
         self._owner.stalled(self, stall)
@@ -382,16 +388,16 @@ class Process:
     def _on_cleaning_up(self, message: m.CleaningUp, body: bytes) -> None:
         self._step(Event.CLEANING_UP)
         if message.overrun is not None:
-            self._record.stack_dump = message.overrun[: stackdump.MAX_BYTES]
+            self._record.stack_dump = clean(message.overrun)[: stackdump.MAX_BYTES]
             # It says so itself, and goes on to clean up and exit.
             self._decide(Decision("shutdown_timeout", self._overdue("its shutdown callbacks did not end")))
         self._bound_the_end(self._options.cleanup_timeout, "its clean-up did not end")
 
     def _bound_the_end(self, timeout: float, complaint: str) -> None:
         if self.state is State.DRAINING:
-            self._set_deadline(timeout, self.kill, Decision("shutdown_timeout", self._overdue(complaint)))
+            self._deadline.set(timeout, self.kill, Decision("shutdown_timeout", self._overdue(complaint)))
         elif self.state is State.KILLING and not self._record.signal_sent:
-            self._set_deadline(timeout, self._escalate)
+            self._deadline.set(timeout, self._escalate)
 
     def _overdue(self, complaint: str) -> str:
         options = self._options
@@ -399,6 +405,16 @@ class Process:
             f"{complaint} in time (shutdown_timeout {options.shutdown_timeout:g} s, "
             f"cleanup_timeout {options.cleanup_timeout:g} s)"
         )
+
+    def _on_wait(self, waits: bool) -> None:
+        """Hold the deadline while a result waits for the pool's memory, which is not the job's fault.
+
+        Not in a drain: a stop of the worker has a bound.
+        """
+        if waits and self.acknowledged and not self._is_drained:
+            self._deadline.hold()
+        else:
+            self._deadline.go_on()
 
     def _on_nonsense(self, complaint: str) -> None:
         if self.is_distrusted:
@@ -447,7 +463,7 @@ class Process:
         self._step(Event.DEATH)
         self._wires.finish()
         self._record.has_died()
-        self._set_deadline(REAP_TIMEOUT, self._owner.reap_overdue, self)
+        self._deadline.set(REAP_TIMEOUT, self._owner.reap_overdue, self)
         self._owner.died(self)
         if self.is_adopted:
             self._read_status()
@@ -490,7 +506,7 @@ class Process:
         """
         if self._handle is not None:
             self._step(Event.REAP)
-        self._set_deadline(None)
+        self._deadline.clear()
         report = self._report()
         self._wires.close()
         if self._handle is not None:
@@ -529,12 +545,6 @@ class Process:
         self.state = next_state(before, event)
         if self.state is not before:
             self._owner.changed(self, before)
-
-    def _set_deadline(self, seconds: float | None, fn: Callable[..., object] = repr, *args: object) -> None:
-        """One deadline at a time: that of the present state."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._deadline = None if seconds is None else self._clock.call_later(seconds, fn, *args)
 
     def _emit(self, line: output.OutputLine | output.Loss) -> None:
         output.emit(line, self.ids)

@@ -82,15 +82,19 @@ class DumpTime(NamedTuple):
     """Seconds for a process to write its stacks, before it is killed."""
 
     with_cpu: float
-    """In which it could get on: those in which it is ready to run and has no CPU are left out."""
+    """Without those in which it waits for a CPU."""
     longest: float
-    """In all."""
+    """In all, with those."""
 
 
 FULL_DUMP = DumpTime(1.0, 10.0)
 """For a process that hangs: it writes its stacks in milliseconds, once it gets the CPU."""
 SHORT_DUMP = DumpTime(0.03, 0.03)
 """For a process whose memory goes on growing while it writes."""
+
+
+_FIRST_PAUSE, _LONGEST_PAUSE, _SHORTEST_PAUSE = 0.004, 0.05, 0.001
+"""Seconds between two looks: each reads four files, and many processes may be killed at once."""
 
 
 class DumpPatience:
@@ -101,6 +105,7 @@ class DumpPatience:
         self._first: Sample | None = None
         self._before: Sample | None = None
         self._counted = 0.0
+        self._pause = _FIRST_PAUSE
 
     def ends_with(self, now: Sample) -> bool:
         """Tell whether it has ended, by how the process looks now."""
@@ -113,3 +118,10 @@ class DumpPatience:
         if not waits:
             self._counted += max(now.at - before.at - (now.waited - before.waited), 0.0)
         return self._counted >= self._time.with_cpu or now.at - self._first.at >= self._time.longest
+
+    def pause(self) -> float:
+        """Return the seconds until the next look: each pause is twice the one before, and none outlasts the time."""
+        elapsed = 0.0 if self._first is None or self._before is None else self._before.at - self._first.at
+        left = min(self._time.with_cpu - self._counted, self._time.longest - elapsed)
+        pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+        return max(min(pause, left), _SHORTEST_PAUSE)

@@ -23,9 +23,10 @@ class Wires:
         transit: TransitMemory,
         on_message: Callable[[m.Message, bytes], object],
         on_nonsense: Callable[[str], object],
+        on_wait: Callable[[bool], object],
     ) -> None:
         self._channels = Channels()
-        self._control = Control(self._channels.control, transit, on_message, on_nonsense)
+        self._control = Control(self._channels.control, transit, on_message, on_nonsense, on_wait)
         self._captures: list[StreamCapture | LogCapture] = []
         self._outlet: Outlet | None = None
         self.send = self._control.send

@@ -17,6 +17,7 @@ from typing import Protocol
 from ..errors import AppLoadError, ErrorInfo, fresh
 from ..system import mark
 from ..system.heartbeat import Beats
+from ..texts import clean
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import FrameError
@@ -126,7 +127,7 @@ class Zygote:
         text = "zygote %d has loaded the app: %.2f s for imports, %.2f s for preload"
         _logger.info(text, self.pid, imports, preload, extra=extra)
         for warning in self.loaded.warnings:
-            _logger.warning("zygote %d: %s", self.pid, warning, extra=log_fields("zygote_warning", **self._ids))
+            _logger.warning("zygote %d: %s", self.pid, clean(warning), extra=log_fields("zygote_warning", **self._ids))
         return self.loaded
 
     def _begin_load(self) -> None:
@@ -295,7 +296,7 @@ class Zygote:
             process.fork_answered(message.pid, fds[0])
             fds.clear()  # its own now
         elif isinstance(message, m.ForkFailed):
-            process.fork_failed(message.message)
+            process.fork_failed(clean(message.message))
             self.processes.pop(process.id, None)
         elif isinstance(message, m.Stopped):
             process.stopped(message.signal)

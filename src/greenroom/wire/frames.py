@@ -12,11 +12,23 @@ from typing import NamedTuple
 
 from .payload import MAX_BYTES
 
-__all__ = ["MAX_PACKET", "VERSION", "Frame", "FrameDecoder", "FrameError", "Prefix", "decode_packet", "encode_frame"]
+__all__ = [
+    "MAX_LOG_PACKET",
+    "MAX_PACKET",
+    "VERSION",
+    "Frame",
+    "FrameDecoder",
+    "FrameError",
+    "Prefix",
+    "decode_packet",
+    "encode_frame",
+]
 
 VERSION = 1
 MAX_HEADER = 1024 * 1024
 MAX_PACKET = 96 * 1024  # well below the default socket buffer (208 KiB), which bounds a packet
+MAX_LOG_PACKET = 64 * 1024
+"""Bytes of a packet on a log channel: one record as JSON, without a frame."""
 
 _PREFIX = struct.Struct(">BBxxII")  # version, kind, header length, body length
 

@@ -20,9 +20,9 @@ _REMEDIES = {
 
 
 _PATIENCE = 0.1
-"""Seconds: a thread that was joined has left Python, but takes a moment more to leave the process."""
+"""Seconds that a joined thread has to leave the process, without its waits for a CPU."""
 _LONGEST_PATIENCE = 5.0
-"""The same, those included in which it waits for a CPU."""
+"""Seconds that it has with those waits."""
 _LOOK_AGAIN = 0.001
 
 
@@ -43,7 +43,10 @@ def refusal(allowed: Iterable[str]) -> str | None:
 
 
 def _remaining(allowed: Iterable[str]) -> list[str]:
-    """The extra threads that are still there after some patience, which does not count the wait for a CPU."""
+    """Return the extra threads that do not end in time.
+
+    A joined thread has left Python, but takes a moment more to leave the process.
+    """
     patience, give_up = _PATIENCE, time.monotonic() + _LONGEST_PATIENCE
     used: dict[int, float] = {}
     while (extra := _not_allowed(allowed)) and patience > 0 and time.monotonic() < give_up:

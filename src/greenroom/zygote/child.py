@@ -21,7 +21,7 @@ from . import signals
 from .app_logging import AppLogging
 from .runner import Runner
 
-__all__ = ["PROCESS_VARIABLE", "Inheritance", "flush_stdio", "run", "run_settled", "set_line_buffering", "settle"]
+__all__ = ["PROCESS_VARIABLE", "Inheritance", "flush_stdio", "live", "run", "set_line_buffering", "settle"]
 
 PROCESS_VARIABLE = "GREENROOM_PROCESS"
 
@@ -39,40 +39,18 @@ class Inheritance(NamedTuple):
     heartbeat: int
 
 
-def run(
-    app: App,
-    settings: ChildSettings,
-    proc: JobProcess,
-    inheritance: Inheritance,
-    app_logging: AppLogging,
-    *,
-    launch_id: str,
-    close: list[int],
-) -> NoReturn:
-    """Live this process's whole life. Called right after the fork."""
-
-    def life() -> int:
-        page = settle(inheritance, launch_id, close)
-        app_logging.move(inheritance.log, page)
-        return _live(app, settings, proc, inheritance.control, page, app_logging)
-
-    _to_the_end(life)
+def run(life: Callable[[], int]) -> NoReturn:
+    """Run the life of this process, which returns its exit code, and exit."""
+    code = 70  # EX_SOFTWARE, if not even the error can be told
+    try:
+        code = life()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _exit(code)
 
 
-def run_settled(
-    app: App,
-    settings: ChildSettings,
-    proc: JobProcess,
-    control: int,
-    page: HeartbeatPage,
-    app_logging: AppLogging,
-    facts: AppFacts,
-) -> NoReturn:
-    """Live the rest of the life of a process that has settled, and has loaded the app itself."""
-    _to_the_end(lambda: _live(app, settings, proc, control, page, app_logging, facts))
-
-
-def _live(
+def live(
     app: App,
     settings: ChildSettings,
     proc: JobProcess,
@@ -81,19 +59,13 @@ def _live(
     app_logging: AppLogging,
     facts: AppFacts | None = None,
 ) -> int:
+    """Live from prewarm to the end of the clean-up, in a process that has settled; return the exit code.
+
+    ``facts`` come from a process that has loaded the app itself.
+    """
     app_logging.install(app.log_level)
     gc.enable()
     return Runner(app, settings, proc, control, page, facts, on_prewarmed=app_logging.settle).run()
-
-
-def _to_the_end(life: Callable[[], int]) -> NoReturn:
-    code = 70  # EX_SOFTWARE, if not even the error can be told
-    try:
-        code = life()
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        _exit(code)
 
 
 def settle(inheritance: Inheritance, launch_id: str, close: list[int]) -> HeartbeatPage:

@@ -11,10 +11,11 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+from .loader import INTEGRATIONS
+
 __all__ = ["watched_imports"]
 
-_WATCHED = {"livekit.rtc._ffi_client": "..integrations.livekit.runtime"}
-"""By the name of the module: the one with ``imported(module)``, called then, and ``loaded()``, called at the end."""
+_WATCHERS = {module: watcher for each in INTEGRATIONS for module, watcher in each.watchers.items()}
 
 
 @contextmanager
@@ -37,11 +38,11 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in _WATCHED:
+        if fullname not in _WATCHERS:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            self._watch(spec.loader, _WATCHED[fullname])
+            self._watch(spec.loader, _WATCHERS[fullname])
         return spec
 
     def _watch(self, loader: Any, watcher_name: str) -> None:

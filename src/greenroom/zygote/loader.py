@@ -9,14 +9,14 @@ import sys
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ..app import App
 from ..errors import AppLoadError, PayloadError
 from ..wire import payload
 from ..wire.messages import AppFacts
 
-__all__ = ["MAIN_NAME", "facts_of", "load_app"]
+__all__ = ["INTEGRATIONS", "MAIN_NAME", "facts_of", "load_app"]
 
 LARGEST_MANIFEST = 16 * 1024
 MAIN_NAME = "__greenroom_app__"
@@ -24,7 +24,27 @@ MAIN_NAME = "__greenroom_app__"
 
 _DEFAULT_NAME = "app"
 
-_FRAMEWORKS = {"livekit.agents": ("..integrations.livekit.discovery", "livekit-agents 1.5 or later")}
+
+class Integration(NamedTuple):
+    """A framework whose entrypoints run as they are. Its modules are named here, and imported only when needed."""
+
+    framework: str
+    """The module whose import says that the app uses the framework."""
+    needs: str
+    discovery: str
+    """The module that finds an app among the framework's objects."""
+    watchers: dict[str, str]
+    """The module with ``imported(module)`` and ``loaded()``, by the module whose import it watches."""
+
+
+INTEGRATIONS = (
+    Integration(
+        framework="livekit.agents",
+        needs="livekit-agents 1.5 or later",
+        discovery="..integrations.livekit.discovery",
+        watchers={"livekit.rtc._ffi_client": "..integrations.livekit.runtime"},
+    ),
+)
 
 
 def load_app(reference: str) -> App:
@@ -76,12 +96,12 @@ def _find_unnamed(module: ModuleType) -> App:
 
 def _integrations() -> Iterator[ModuleType]:
     """Those for frameworks that the app itself has imported: nothing is imported on suspicion."""
-    for framework, (name, needs) in _FRAMEWORKS.items():
-        if framework in sys.modules:
+    for integration in INTEGRATIONS:
+        if integration.framework in sys.modules:
             try:
-                yield importlib.import_module(name, __package__)
+                yield importlib.import_module(integration.discovery, __package__)
             except ImportError as error:
-                raise AppLoadError(f"Greenroom needs {needs}: {error}") from error
+                raise AppLoadError(f"Greenroom needs {integration.needs}: {error}") from error
 
 
 def _apps_in(module: ModuleType) -> list[str]:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from ..errors import traceback_of
-from ..wire.cuts import clean, cut_end, cut_start, name_of
+from ..texts import clean, cut_end, cut_start, name_of
+from ..wire.frames import MAX_LOG_PACKET
 
 __all__ = ["DropCount", "DropCounter", "FrameHandler", "LogChannel"]
 
@@ -22,8 +23,6 @@ _STRUCTLOG = frozenset({"_logger", "_name", "_from_structlog", "_record"})
 _MOST_FIELDS, _LONGEST_NAME, _LONGEST_FIELD = 32, 64, 512
 
 _MAX_TEXT = 16 * 1024
-_MAX_PACKET = 64 * 1024
-"""Bytes that the reader takes at a time."""
 _SHARES = (1, 2, 4, 8, 16)
 """By which all bounds are divided until the record fits: a character takes up to six bytes."""
 _LONGEST_NUMBER = 64
@@ -151,7 +150,7 @@ def _packet(
             "fields": cutter.fields(fields),
         }
         packet = json.dumps(plain, ensure_ascii=False).encode("utf-8")
-        if len(packet) <= _MAX_PACKET:
+        if len(packet) <= MAX_LOG_PACKET:
             return packet, not cutter.has_cut
     raise ValueError(f"a record of {len(packet)} bytes does not fit into a packet")
 

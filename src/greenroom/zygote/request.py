@@ -10,8 +10,8 @@ from typing import NamedTuple
 from ..app import App
 from ..errors import ErrorInfo, PayloadError
 from ..job import Accept, JobRequest, Reject
+from ..texts import clean, cut_end
 from ..wire import payload
-from ..wire.cuts import clean, cut_end
 from ..wire.messages import MAX_ANSWER, MAX_REASON
 
 __all__ = ["Verdict", "decide"]

@@ -48,7 +48,7 @@ def main() -> NoReturn:
     signals.ignore_group_signals()
     proc = JobProcess(configuration.generation)
     facts = facts_of(app)
-    child.run_settled(app, configuration.child, proc, inheritance.control, page, app_logging, facts)
+    child.run(lambda: child.live(app, configuration.child, proc, inheritance.control, page, app_logging, facts))
 
 
 def _receive_configuration(control: int) -> m.Configure:

@@ -243,15 +243,15 @@ class Zygote:
             return f"the zygote cannot look at its threads: {error}"
 
     def _become_child(self, request: m.Fork, fds: list[int]) -> NoReturn:
-        child.run(
-            self._app,
-            self._config.child,
-            JobProcess(self._config.generation),
-            child.Inheritance._make(fds),
-            self._app_logging,
-            launch_id=request.launch_id,
-            close=[self._channel.detach(), *self._wakeup.fds, self._dump_fd, self._lifeline_fd],
-        )
+        def life() -> int:
+            inheritance = child.Inheritance._make(fds)
+            close = [self._channel.detach(), *self._wakeup.fds, self._dump_fd, self._lifeline_fd]
+            page = child.settle(inheritance, request.launch_id, close)
+            self._app_logging.move(inheritance.log, page)
+            proc = JobProcess(self._config.generation)
+            return child.live(self._app, self._config.child, proc, inheritance.control, page, self._app_logging)
+
+        child.run(life)
 
     def _answer_again(self, launch_id: str, pid: int) -> None:
         if pid in self._live:

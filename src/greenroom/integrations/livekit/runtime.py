@@ -19,7 +19,7 @@ __all__ = ["imported", "loaded"]
 
 _LOAD_PLUGIN = "load_audio_filter_plugin"
 _PASSED_OVER = ("livekit.rtc", "importlib", "greenroom", "ctypes")
-"""Modules through which a request comes, but which do not decide on it."""
+"""Packages through which a request comes, but which do not decide on it."""
 
 
 class _Waiting(NamedTuple):
@@ -91,7 +91,7 @@ def _refuse(what: str) -> NoReturn:
 
 def _place() -> str:
     """Return the module, the file and the line that ask; and the plugin, if one is on the way there."""
-    frames = [frame for frame in _callers() if not _name(frame).startswith(_PASSED_OVER)]
+    frames = [frame for frame in _callers() if not _is_passed_over(_name(frame))]
     names = [_name(frame) for frame in frames]
     if not frames:
         return "an unknown module"
@@ -100,6 +100,10 @@ def _place() -> str:
     plugin = next((name for name in names if name.startswith("livekit.plugins.")), "")
     of_plugin = f" of the plugin {'.'.join(plugin.split('.')[:3])}" if plugin else ""
     return f"module {names[0]}{of_plugin} ({_line(frames[0])}{imported_at})"
+
+
+def _is_passed_over(module: str) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in _PASSED_OVER)
 
 
 def _line(frame: FrameType) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import HttpVersion11, web
 
-from ...wire.cuts import ascii_only
+from ...texts import ascii_only
 from .schema import ApiError
 
 __all__ = [

@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import StreamReader, web
 from aiohttp.typedefs import Handler
 
-from ...wire.cuts import ascii_only
+from ...texts import ascii_only
 from .answers import LargeAnswers
 from .bodies import BODY_RATE, BODY_SECONDS, refuse_expectation, refuse_packed, size_on_the_wire
 from .connections import Crowd, HeldBytes

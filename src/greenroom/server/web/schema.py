@@ -12,7 +12,7 @@ from msgspec import Meta, Raw, Struct
 from ...errors import ErrorInfo
 from ...pool import JobHandle, PoolStats, ProcessInfo, ProcessPool
 from ...report import ExitReport, Outcome, Reason, Timings
-from ...wire.cuts import clean
+from ...texts import clean
 from .results import ResultEncoding, json_of, strict_json
 
 __all__ = [
