@@ -48,7 +48,7 @@ bench: $(VENV)/.dev  ## Measure Greenroom beside its peers
 soak: $(VENV)/.dev  ## Run 10,000 jobs under random faults and account for each
 	$(RUN) -m benchmarks.soak $(ARGS)
 
-nightly: $(VENV)/.dev  ## Run the long checks: an hour of hostile traffic, then the soak (ARGS="--minutes 5", --list)
+nightly: $(VENV)/.dev  ## Run the long checks: hostile traffic, soak, pre-releases (ARGS="--minutes 5", --list)
 	$(RUN) -m benchmarks.nightly $(ARGS)
 
 lock: $(VENV)/.dev  ## Write the lock files anew from pyproject.toml (ARGS=--upgrade: with the newest versions)

@@ -62,6 +62,12 @@ STEPS = (
         lambda settings: 4,
         lambda settings: ["benchmarks.soak"],
     ),
+    Step(
+        "livekit-prerelease",
+        "the next livekit-agents, of which there are pre-releases only",
+        lambda settings: 1,
+        lambda settings: ["pytest", "-q", "tests/entrypoints/livekit_prerelease.py"],
+    ),
 )
 
 
@@ -88,7 +94,7 @@ def main() -> int:
         parser.error(f"no step is called {', '.join(unknown)}. There are: {', '.join(step.name for step in STEPS)}")
     steps = [step for step in STEPS if step.name in wanted]
     if told.list:
-        print("\n".join(f"{step.name:<16} {step.minutes(settings):>4.0f} min  {step.about}" for step in steps))
+        print("\n".join(f"{step.name:<18} {step.minutes(settings):>4.0f} min  {step.about}" for step in steps))
         return 0
     RESULTS.mkdir(parents=True, exist_ok=True)
     failed = [name for step in steps if (name := run(step, settings))]

@@ -1,6 +1,7 @@
 """An agent as its author would write it, for each release of livekit-agents: see ``contract_scenario``."""
 
 import asyncio
+import inspect
 import sys
 
 from livekit import rtc
@@ -19,7 +20,10 @@ class Reverse(_InferenceRunner):
 
 
 _InferenceRunner.register_runner(Reverse)
-server = AgentServer(num_idle_processes=2)
+
+AGENT = {"agent_name": "greeter"}
+IS_NAMED_BY_SERVER = "agent_name" in inspect.signature(AgentServer).parameters  # since livekit-agents 2
+server = AgentServer(num_idle_processes=2, **(AGENT if IS_NAMED_BY_SERVER else {}))
 
 
 def setup(process: JobProcess) -> None:
@@ -44,7 +48,7 @@ async def on_session_end(ctx: JobContext) -> None:
     print(ctx.job.metadata, "session end")
 
 
-@server.rtc_session(agent_name="greeter", on_request=on_request, on_session_end=on_session_end)
+@server.rtc_session(on_request=on_request, on_session_end=on_session_end, **({} if IS_NAMED_BY_SERVER else AGENT))
 async def entrypoint(ctx: JobContext) -> None:
     how = ctx.job.metadata
 

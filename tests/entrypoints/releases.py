@@ -14,9 +14,12 @@ import time
 import venv
 from pathlib import Path
 
-__all__ = ["KNOWN", "environment", "newer_releases"]
+__all__ = ["KNOWN", "PRERELEASE", "environment", "newer_releases"]
 
 KNOWN = ("1.5", "1.6", "1.7", "1.8")
+
+PRERELEASE = "2.0"
+"""The next one, of which there are pre-releases only: the newest of them is taken."""
 
 _ALSO = {"1.5": ["openai<3"]}
 """What a release needs and does not say: 1.5 imports httpx, which came with openai until its third version."""
@@ -41,7 +44,7 @@ def environment(release: str, cache: Path) -> Path:
         "install",
         "--quiet",
         "--upgrade",
-        f"livekit-agents~={release}.0",
+        f"livekit-agents~={release}.0{'b1' if release == PRERELEASE else ''}",
         *_ALSO.get(release, []),
     )
     stamp.write_text(sys.prefix)
@@ -61,6 +64,6 @@ def _number(release: str) -> tuple[int, ...]:
 
 def _pip(*arguments: str) -> str:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, f"{' '.join(command)}:\n{done.stderr}"
     return done.stdout

@@ -17,13 +17,13 @@ def cache(pytestconfig: pytest.Config) -> Path:
     return pytestconfig.cache.mkdir("livekit-agents")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("release", KNOWN)
 def test_the_contract_holds(release: str, cache: Path) -> None:
     check(release, cache)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_contract_holds_in_releases_that_are_newer_than_this_test(cache: Path) -> None:
     for release in newer_releases():
         check(release, cache)

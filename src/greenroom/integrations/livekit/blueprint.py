@@ -41,7 +41,8 @@ class Blueprint:
 
     @classmethod
     def of(cls, server: AgentServer) -> Blueprint:
-        """Raises :class:`AppLoadError` for a server that has nothing to run."""
+        """Raises :class:`AppLoadError` for a server that has nothing to run, or more than rooms to serve."""
+        _check_that_it_serves_rooms_only(server)
         entrypoint = server._entrypoint_fnc
         if entrypoint is None:
             raise AppLoadError(
@@ -57,6 +58,26 @@ class Blueprint:
             http_proxy=getattr(server, "_http_proxy", None) or None,
         )
         return cls(server, part, _own_request_fnc(server), tuple(getattr(server, "_preload_modules", ())))
+
+
+def _check_that_it_serves_rooms_only(server: AgentServer) -> None:
+    """Refuse what livekit-agents 2 serves beside rooms, and Greenroom does not."""
+    asked = [f"a2a_session(endpoint={name!r})" for name in getattr(server, "_a2a_endpoints", ())]
+    asked += [f"the HTTP route {path}" for path in _routes_of_its_own(server)]
+    if getattr(server, "_storage", None) is not None:
+        asked.append("storage")
+    if asked:
+        raise AppLoadError(
+            f"the AgentServer has {', '.join(asked)}: Greenroom serves rooms only. Serve these from a program of "
+            f"their own, under livekit-agents' own worker (python agent.py start), and leave them out here"
+        )
+
+
+def _routes_of_its_own(server: AgentServer) -> list[str]:
+    """Those of ``server.http`` and ``server.mount()``; each A2A endpoint is mounted there as well."""
+    http = getattr(server, "_http", None)
+    endpoints = {f"/{name}" for name in getattr(server, "_a2a_endpoints", ())}
+    return [] if http is None else [route.path for route in http._routes if route.path not in endpoints]
 
 
 def is_server(value: object) -> bool:
