@@ -25,6 +25,7 @@ _STATES: dict[State, JobState] = {
     State.RESERVED: "reserved",
     State.CLAIMED: "starting",
     State.RUNNING: "running",
+    State.ENDING: "draining",
     State.DRAINING: "draining",
     State.KILLING: "ending",
     State.EXITED: "ending",
@@ -119,7 +120,7 @@ class Launch:
 class JobHandle:
     """A job, for the one who launched it."""
 
-    def __init__(self, launch: Launch, cancel: Callable[[Launch, str], None]) -> None:
+    def __init__(self, launch: Launch, cancel: Callable[[Launch, Decision], None]) -> None:
         self._launch = launch
         self._cancel = cancel
 
@@ -166,6 +167,9 @@ class JobHandle:
         """Wait for the end. Never raises for what the job did: the report tells it."""
         return await asyncio.shield(self._launch.report)
 
-    def cancel(self, reason: str = "") -> None:
-        """End the job: one that waits never starts, one that runs is told. Again, or too late, it does nothing."""
-        self._cancel(self._launch, reason)
+    def cancel(self, reason: str = "", *, unless_ending: bool = False) -> None:
+        """End the job: one that waits never starts, one that runs is told. Again, or too late, it does nothing.
+
+        ``unless_ending`` leaves a job alone that has begun to end by itself (a LiveKit agent whose room is gone).
+        """
+        self._cancel(self._launch, Decision("cancelled", reason or "it was cancelled", unless_ending))

@@ -28,7 +28,7 @@ from .exits import Decision
 from .fleet import Fleet
 from .generations import Generations
 from .kept_reports import KeptReports
-from .launch import JobHandle, Launch
+from .launch import JobHandle
 from .log_fields import log_fields
 from .oom import OomCounter
 from .process import Process
@@ -239,7 +239,7 @@ class ProcessPool:
         fleet = self._open_fleet()
         timeout = self._options.launch_timeout if timeout is None else checked_seconds("timeout", timeout)
         launch = fleet.jobs.accept(*_order(job_or_metadata), timeout, source)
-        return JobHandle(launch, self._cancel)
+        return JobHandle(launch, fleet.jobs.cancel)
 
     async def reserve(self, job_or_metadata: Any = None, *, timeout: float = 0.0, source: str = "") -> Reservation:
         """Keep a warm process for a job that is offered, and whose order to start is still to come.
@@ -252,7 +252,7 @@ class ProcessPool:
         fleet = self._open_fleet()
         timeout = checked_seconds("timeout", timeout) if timeout else 0.0
         launch = fleet.jobs.reserve(*_order(job_or_metadata), timeout, source)
-        reservation = Reservation(launch, fleet, self._cancel)
+        reservation = Reservation(launch, fleet, fleet.jobs.cancel)
         try:
             error = await asyncio.shield(launch.reserved)
         except asyncio.CancelledError:
@@ -262,9 +262,6 @@ class ProcessPool:
         if error is not None:
             raise fresh(error)
         return reservation
-
-    def _cancel(self, launch: Launch, reason: str) -> None:
-        self._fleet.jobs.cancel(launch, Decision("cancelled", reason or "it was cancelled"))
 
     # --- steering --------------------------------------------------------------------------------
 
@@ -424,7 +421,7 @@ def _info(process: Process) -> ProcessInfo:
     return ProcessInfo(
         process.id,
         process.pid,
-        process.state.value,
+        process.state.public,
         process.generation,
         launch.job_id if launch else None,
         launch.launch_type if launch else None,

@@ -33,6 +33,8 @@ class AppFacts:
 
     has_request: bool
     manifest: dict[str, Any]
+    end_timeout: float = 0.0
+    """Seconds that a job may take, once it has begun to end by itself, until its shutdown callbacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,8 @@ class Shutdown:
     """End the job: the entrypoint is told, then cancelled."""
 
     reason: str
+    bounds_own_end: bool
+    """A job that has begun to end by itself has no more time for that than one which had not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,11 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """The job has begun to end by itself; its entrypoint, or the steps that belong to it, go on for a while."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The entrypoint has ended; the body is its result. Callbacks and clean-up are still to come."""
 
@@ -210,16 +219,21 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class CleaningUp:
-    """The user's callbacks are over; ``overrun`` holds the stacks of those that had to be cut off."""
+    """The user's callbacks are over."""
 
-    overrun: str | None = None
+    overrun: bool = False
+    """Some of them took too long, and were cut off."""
+    cut: str = ""
+    """The steps before the callbacks that were cut off, as a sentence."""
+    stacks: str | None = None
+    """Of all that was cut off."""
 
 
 Message = (
     Configure | Fork | Stop
     | Loading | Loaded | LoadFailed | Forked | ForkFailed | Stopped | Exited | Reaped
     | Ask | Start | Shutdown | Retire
-    | Hello | Warm | PrewarmFailed | Answer | Started | Ended | CleaningUp
+    | Hello | Warm | PrewarmFailed | Answer | Started | Ending | Ended | CleaningUp
 )  # fmt: skip
 
 _TYPES: tuple[type[Any], ...] = get_args(Message)

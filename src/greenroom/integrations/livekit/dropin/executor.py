@@ -62,7 +62,7 @@ class Executor:
     async def aclose(self) -> None:
         """End the job as LiveKit does, and wait for that. A process without a job is the pool's to end."""
         if self._handle is not None:
-            self._handle.cancel("parent process shutdown")
+            self._handle.cancel("parent process shutdown", unless_ending=True)
             await self.join()
 
     def is_over(self) -> None:

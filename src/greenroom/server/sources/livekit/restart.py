@@ -107,7 +107,7 @@ class Restarter:
         try:
             while not (await asyncio.wait({ending}, timeout=LOOK_EVERY))[0]:
                 if await self._is_deleted(session):
-                    handle.cancel("its dispatch was deleted at the LiveKit server")
+                    handle.cancel("its dispatch was deleted at the LiveKit server", unless_ending=True)
             return ending.result()
         finally:
             ending.cancel()

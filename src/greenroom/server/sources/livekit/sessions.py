@@ -266,7 +266,7 @@ class Sessions:
         _logger.info("job %s is to be ended: the server says so", job_id)
         session.terminated = True
         if do is Do.CANCEL and session.handle is not None:
-            session.handle.cancel(orders.ENDED_BY_SERVER)
+            session.handle.cancel(orders.ENDED_BY_SERVER, unless_ending=True)
         else:
             self._withdraw(session, "the LiveKit server withdrew the job")
 
