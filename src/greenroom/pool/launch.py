@@ -12,6 +12,7 @@ from ..report import ExitReport
 from ..wire.messages import Answer
 from .clock import Timer
 from .exits import Decision
+from .labels import Labels, tidy_labels
 from .states import State
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ _STATES: dict[State, JobState] = {
 class Launch:
     """What the pool knows of a job it has accepted, or holds a process for."""
 
-    def __init__(self, job_id: str, metadata: bytes, expires_at: float, source: str) -> None:
+    def __init__(
+        self, job_id: str, metadata: bytes, expires_at: float, source: str, labels: Labels | None = None
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.job_id = job_id
         self.metadata = metadata
@@ -44,6 +47,8 @@ class Launch:
         """On the pool's clock: by then it has started, or it is given up."""
         self.source = source
         """Where the session comes from."""
+        self.labels = tidy_labels(labels)
+        """What it is called there."""
         self.is_held = False
         """A process is kept for it, and the order to start it is still to come."""
         self.reserved: asyncio.Future[GreenroomError | None] = loop.create_future()
@@ -131,6 +136,11 @@ class JobHandle:
     def id(self) -> str:
         """The job's id: the one it was given, or one made for it."""
         return self._launch.job_id
+
+    @property
+    def labels(self) -> Labels:
+        """What the job's source calls it: the room of a LiveKit call, say."""
+        return self._launch.labels
 
     @property
     def pid(self) -> int | None:

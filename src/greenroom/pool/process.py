@@ -96,8 +96,15 @@ class Process:
     @property
     def ids(self) -> dict[str, object]:
         """What log lines about it carry."""
-        job_id = self.launch.job_id if self.launch else None
-        return {"process_id": self.id, "job_pid": self.pid, "job_id": job_id, "generation": self.generation}
+        ids: dict[str, object] = {
+            "process_id": self.id,
+            "job_pid": self.pid,
+            "job_id": None,
+            "generation": self.generation,
+        }
+        if self.launch is None:
+            return ids
+        return ids | {"job_id": self.launch.job_id, "labels": self.launch.labels or None}
 
     @property
     def live_pid(self) -> int:

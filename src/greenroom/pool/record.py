@@ -73,6 +73,7 @@ class Record:
             cpu_seconds=usage.cpu_seconds if usage else None,
             log_records_dropped=self.dropped,
             descendants_killed=usage.descendants_killed if usage else 0,
+            labels=launch.labels if launch else {},
             result_payload=self.result,
         )
 

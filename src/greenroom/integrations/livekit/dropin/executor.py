@@ -74,4 +74,6 @@ class Executor:
         if self._info is not None:
             job = self._info.job
             extra |= {"job_id": job.id, "room": job.room.name, "room_id": job.room.sid}
+            if job.agent_name:
+                extra["agent_name"] = job.agent_name
         return extra

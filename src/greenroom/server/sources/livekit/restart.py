@@ -94,7 +94,8 @@ class Restarter:
         order = replace(order, token=token, accepted_at=now, assigned_at=now, launched_at=now)
         session.order = order
         run_id, data = f"{session.id}~{order.restarts}", payload.encode(order.encode())
-        acceptance = await self._admission.offer(Offer("livekit", data, run_id, self._options.livekit_offer_timeout))
+        timeout = self._options.livekit_offer_timeout
+        acceptance = await self._admission.offer(Offer("livekit", data, run_id, timeout, labels=session.labels))
         room = session.job.room.name
         _logger.warning(
             "job %s is started again in room %s, as %s (restart %d)", session.id, room, run_id, order.restarts
