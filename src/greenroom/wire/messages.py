@@ -15,6 +15,9 @@ from ..errors import ErrorInfo
 from .frames import Frame, FrameError, Prefix, encode_frame
 from .payload import MAX_BYTES
 
+LONGEST_END = 1e9
+"""Seconds of :attr:`AppFacts.end_timeout`."""
+
 # --- supervisor -> zygote ------------------------------------------------------------------------
 
 
@@ -35,6 +38,10 @@ class AppFacts:
     manifest: dict[str, Any]
     end_timeout: float = 0.0
     """Seconds that a job may take, once it has begun to end by itself, until its shutdown callbacks."""
+
+    def __post_init__(self) -> None:
+        # Here, where both sides pass: no deadline can be made of NaN or infinity.
+        object.__setattr__(self, "end_timeout", min(max(0.0, self.end_timeout), LONGEST_END))
 
 
 @dataclass(frozen=True, slots=True)

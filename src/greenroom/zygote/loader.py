@@ -19,8 +19,6 @@ from ..wire.messages import AppFacts
 __all__ = ["MAIN_NAME", "facts_of", "load_app"]
 
 LARGEST_MANIFEST = 16 * 1024
-_LONGEST_END = 1e9
-"""Seconds. A deadline cannot be made of infinity."""
 MAIN_NAME = "__greenroom_app__"
 """The module name of an app that is loaded from a file: not ``__main__``, so its guard stays shut."""
 
@@ -49,8 +47,7 @@ def facts_of(app: App) -> AppFacts:
         raise AppLoadError(f"the app's manifest cannot be sent to the supervisor: {error}") from error
     if size > LARGEST_MANIFEST:
         raise AppLoadError(f"the app's manifest has {size} bytes; at most {LARGEST_MANIFEST} can be sent")
-    end_timeout = min(max(app.end_timeout, 0.0), _LONGEST_END)
-    return AppFacts(app.request_fn is not None, app.manifest, end_timeout)
+    return AppFacts(app.request_fn is not None, app.manifest, app.end_timeout)
 
 
 def _find(module: ModuleType, attribute: str) -> App:
