@@ -270,7 +270,7 @@ def all_evidence() -> list[Evidence]:
     booleans = (False, True)
     found = product(STATUSES, State, decisions, booleans, ENDED, booleans, booleans)
     return [
-        Evidence(status, state.value, decision, sent, ended, told, ERROR if ended == "raised" else None, oom)
+        Evidence(status, state.public, decision, sent, ended, told, ERROR if ended == "raised" else None, oom)
         for status, state, decision, sent, ended, told, oom in found
     ]
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import fields
 
 import pytest
 
 from greenroom.options import PoolOptions
 from greenroom.pool import process
 from greenroom.pool.states import DEADLINES, LIVE, TABLE, Event, IllegalTransition, State, next_state
+from greenroom.wire.messages import AppFacts
 
 S, E = State, Event
 
 LINE = [S.REQUESTED, S.FORKED, S.WARMING, S.IDLE, S.CLAIMED, S.RUNNING, S.DRAINING, S.EXITED, S.REAPED]
 STEPS = [E.FORK_ANSWERED, E.HELLO, E.WARM, E.CLAIM, E.STARTED, E.ENDED, E.DEATH, E.REAP]
-SAID_BY_THE_CHILD = {E.HELLO, E.WARM, E.PREWARM_FAILED, E.ANSWERED, E.STARTED, E.ENDED, E.CLEANING_UP}
-BEFORE_THE_END = [S.FORKED, S.WARMING, S.IDLE, S.RESERVED, S.CLAIMED, S.RUNNING, S.DRAINING]
+SAID_BY_THE_CHILD = {E.HELLO, E.WARM, E.PREWARM_FAILED, E.ANSWERED, E.STARTED, E.ENDING, E.ENDED, E.CLEANING_UP}
+BEFORE_THE_END = [S.FORKED, S.WARMING, S.IDLE, S.RESERVED, S.CLAIMED, S.RUNNING, S.ENDING, S.DRAINING]
 
 
 def documented() -> dict[tuple[State, Event], State]:
@@ -28,6 +30,8 @@ def documented() -> dict[tuple[State, Event], State]:
     # A session that is offered before it is ordered holds its process; asking it changes nothing.
     found |= {(S.IDLE, E.RESERVE): S.RESERVED, (S.RESERVED, E.ANSWERED): S.RESERVED}
     found |= {(S.RESERVED, E.RELEASE): S.IDLE, (S.RESERVED, E.CLAIM): S.CLAIMED}
+    # A job may have an end of its own, and may have begun it when an order to end came.
+    found |= {(S.RUNNING, E.ENDING): S.ENDING, (S.ENDING, E.ENDED): S.DRAINING, (S.KILLING, E.SPARE): S.ENDING}
     # What was sent before the signal hit, or before the death was known, changes nothing any more.
     found |= {(S.KILLING, event): S.KILLING for event in {E.FORK_ANSWERED, *SAID_BY_THE_CHILD}}
     found |= {(S.EXITED, event): S.EXITED for event in {E.KILL, E.DEATH, *SAID_BY_THE_CHILD}}
@@ -66,7 +70,8 @@ def test_every_state_has_a_deadline_but_idle(state: State) -> None:
         assert name is None
     else:
         assert name is not None
-        assert hasattr(PoolOptions, name) or getattr(process, name) > 0
+        facts = {field.name for field in fields(AppFacts)}
+        assert hasattr(PoolOptions, name) or name in facts or getattr(process, name) > 0
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -80,8 +85,8 @@ def test_nothing_leaves_reaped() -> None:
 
 @pytest.mark.parametrize("state", [S.KILLING, S.EXITED])
 def test_a_process_that_is_ending_takes_no_job(state: State) -> None:
-    assert reachable(state) <= {S.KILLING, S.EXITED, S.REAPED}
-    assert E.CLAIM not in TABLE[state]
+    assert reachable(state) <= {S.KILLING, S.ENDING, S.DRAINING, S.EXITED, S.REAPED}
+    assert all(E.CLAIM not in TABLE[after] for after in reachable(state))
 
 
 def test_a_job_runs_only_by_the_acknowledgement_of_a_claimed_process() -> None:

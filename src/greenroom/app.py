@@ -48,6 +48,9 @@ class App:
         self.request_fn: RequestFn | None = None
         self.services: dict[str, Callable[[socket.socket], object]] = {}
         """For integrations: processes that all jobs share, by name; see :mod:`greenroom.zygote.services`."""
+        self.end_timeout = 0.0
+        """For integrations: seconds that a job may take, once it has begun to end by itself, until its shutdown
+        callbacks; see :meth:`JobContext.begin_own_end`."""
         self.log_level: int | None = None
         """For integrations: the level of the root logger. ``None``: INFO, unless the app sets up logging itself."""
         self._module = sys._getframe(1).f_globals.get("__name__", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from .wire import payload
 
@@ -90,6 +90,13 @@ class Reject:
         self.final = final
 
 
+class Cut(NamedTuple):
+    """A step of a job's end that was cut off."""
+
+    what: str
+    stack: str
+
+
 class JobContext:
     """A running job's view of itself."""
 
@@ -100,8 +107,14 @@ class JobContext:
         self.shutdown_requested: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.requested_by: asyncio.Task[Any] | None = None
         self.is_awaited = False
+        self.shutdown_timeout = 0.0
+        """Seconds that all shutdown callbacks have together."""
         self.ends_by_itself = False
         """Its end had begun, of a cause of its own, when an order to end came: that is not what ended it."""
+        self.on_own_end: Callable[[], object] = lambda: None
+        """For whoever supervises the job: called when its own end begins."""
+        self.cuts: list[Cut] = []
+        """Steps of its end that were cut off; they stand in the report."""
 
     def shutdown(self, reason: str = "") -> None:
         """End this job. The first reason wins; called again, it does nothing.
@@ -112,6 +125,13 @@ class JobContext:
         if not self.shutdown_requested.done():
             self.requested_by = asyncio.current_task()
             self.shutdown_requested.set_result(reason)
+
+    def begin_own_end(self) -> None:
+        """For integrations: the job has begun to end by itself. It has ``App.end_timeout`` seconds until its callbacks,
+        whatever order to end comes later; but one by an operator, or of a drain, bounds that as any other end."""
+        if not self.ends_by_itself:
+            self.ends_by_itself = True
+            self.on_own_end()
 
     async def wait_for_shutdown(self) -> str:
         """Wait until this job is to end, and return the reason."""

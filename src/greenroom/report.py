@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -80,6 +81,8 @@ class ExitReport:
     descendants_killed: int = 0
     """Processes that the job left behind, and that were killed after its end. Of sessions that end in the
     same moment the leftovers are counted together, with the last of them."""
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What the job's source calls it: of a LiveKit job ``room``, ``room_id``, ``dispatch`` and ``agent``."""
     result_payload: bytes | None = field(default=None, repr=False)
     """The job's result as it came over the wire; :attr:`result` is the same, decoded."""
 

@@ -79,6 +79,26 @@ def test_json_is_one_object_for_each_line(sign: str) -> None:
     assert found["level"] == "info"
 
 
+@pytest.mark.parametrize("sign", [*EVIL, "] ", '" '], ids=ascii)
+def test_no_label_or_field_forges_a_line_for_people(sign: str) -> None:
+    evil = f"x{sign}{FORGED}"
+    ids = {"process_id": "1-1", "job_id": "AJ_1", "generation": 1, "labels": {"room": evil, "agent": "greeter"}}
+    line = HumanFormatter(coloured=False).format(record("hello", **ids, fields={evil: evil}))
+    assert_is_harmless(line)
+    assert "\n" not in line
+    assert re.search(r'\[1-1 g1 AJ_1 room="x.*"\] hello ', line), "the label is quoted"
+
+
+def test_a_line_for_people_has_the_first_label_and_the_fields() -> None:
+    ids = {"process_id": "1-1", "job_id": "AJ_1", "generation": 1, "labels": {"room": "hall", "agent": "greeter"}}
+    fields = {"caller": "Ad\u00e1", "count": 1}
+    line = HumanFormatter(coloured=False).format(record("hello\nTraceback", **ids, fields=fields))
+    assert line.endswith('[1-1 g1 AJ_1 room=hall] hello {"caller": "Ad\u00e1", "count": 1}\n    Traceback')
+    assert strict(JsonFormatter().format(record("hello", **ids)))["labels"] == ids["labels"]
+    many = HumanFormatter(coloured=False).format(record("hello", fields={str(n): "x" * 500 for n in range(32)}))
+    assert len(many) < 2200
+
+
 def test_an_exception_and_its_name_are_harmless() -> None:
     try:
         raise type("Evil\x1b[2J\n", (Exception,), {})(f"\r{FORGED}")

@@ -20,7 +20,7 @@ from support import DEADLINE, eventually
 __all__ = ["Events", "Notes", "load_agent", "make_pool", "running_job"]
 
 AGENT = """
-import asyncio, os, signal, sys, time
+import asyncio, logging, os, signal, sys, time
 from livekit.agents import AgentServer, JobContext, JobProcess
 
 def note(*words):
@@ -53,6 +53,10 @@ async def entrypoint(ctx: JobContext):
     note("start", ctx.job.id, os.getpid(), ctx.room.name)
     if what == "raise":
         raise ValueError("a bad line")
+    elif what == "log":
+        ctx.log_context_fields = {"caller": "Ada"}
+        logging.getLogger("agent.calls").info("hello", extra={"count": 1})
+        ctx.shutdown("done")
     elif what == "leave":
         ctx.shutdown("done")
     elif what == "cancel":

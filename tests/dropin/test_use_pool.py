@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from dropin_stage import Events, Notes, load_agent, make_pool, running_job
 from livekit.agents.ipc import proc_pool
 from livekit.agents.ipc.job_executor import JobStatus
 from livekit.agents.job import JobExecutorType
-from support import eventually, kill, zygote_pid
+from support import eventually, kill, listening, zygote_pid
 
 from greenroom import AppLoadError, NoCapacity, OptionError
 from greenroom.integrations.livekit import use_pool
@@ -187,6 +188,32 @@ async def test_inference_reaches_the_workers_executor(agent: Agent) -> None:
         assert executor.status is JobStatus.SUCCESS
     assert notes.of("inferred")[0][1] == "b'ABC'"
     assert "no method nothing" in " ".join(notes.of("failed")[0])
+
+
+async def test_records_keep_the_names_of_their_loggers_and_their_fields(agent: Agent) -> None:
+    module, _ = agent
+    job = running_job("log")
+    job.job.agent_name = "greeter"
+    with listening(Heard(), "agent") as heard:
+        async with started(module, num_idle_processes=1) as (pool, events):
+            await pool.launch_job(job)
+            await events.wait_for("process_closed")
+    (record,) = heard.records
+    assert (record.name, record.getMessage(), record.levelname) == ("agent.calls", "hello", "INFO")
+    told = vars(record)
+    assert (told["count"], told["caller"]) == (1, "Ada")
+    assert (told["job_id"], told["room"], told["room_id"]) == (job.job.id, job.job.room.name, "RM_1")
+    assert (told["agent_name"], told["pid"] > 0) == ("greeter", True)
+    assert not {"fields", "labels", "app_logger"} & told.keys()
+
+
+class Heard(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
 
 
 async def test_a_lower_target_ends_no_warm_process(agent: Agent) -> None:

@@ -215,6 +215,7 @@ REPEATED = {
     "Warm": "m.encode(m.Warm(0.1))",
     "Answer": "m.encode(m.Answer(ctx.job.id, True, '', False), b'jnull')",
     "Started": "m.encode(m.Started(ctx.job.id))",
+    "Ending": "m.encode(m.Ending())",
     "Ended": "m.encode(m.Ended('cancelled', True))",
     "CleaningUp": "m.encode(m.CleaningUp())",
 }

@@ -195,10 +195,12 @@ class Dispatcher:
         return self.twirp(request.match_info["service"], await request.read())
 
 
-def a_job(job_id: str, *, room: str = "room", metadata: str = "", dispatch_id: str = "") -> agent.Job:
-    return agent.Job(
-        id=job_id, type=agent.JT_ROOM, room=models.Room(name=room), metadata=metadata, dispatch_id=dispatch_id
-    )
+def a_job(
+    job_id: str, *, room: str = "room", room_id: str = "", metadata: str = "", dispatch_id: str = "", name: str = ""
+) -> agent.Job:
+    where = models.Room(name=room, sid=room_id)
+    known = {"metadata": metadata, "dispatch_id": dispatch_id, "agent_name": name}
+    return agent.Job(id=job_id, type=agent.JT_ROOM, room=where, **known)
 
 
 def token(job: agent.Job) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from dispatcher import Line, a_job
 from livekit.protocol import agent
@@ -33,6 +35,7 @@ app = AgentServer()
 
 @app.rtc_session(on_session_end=on_session_end)
 async def entrypoint(ctx):
+    ctx._on_connect()  # as ctx.connect() does
     if ctx.job.metadata == "leaves":
         ctx.shutdown("said goodbye")
     elif ctx.job.metadata == "raises":
@@ -45,6 +48,34 @@ async def entrypoint(ctx):
         note("runs")
 """
 """Its room is never joined; but it can be told that it has left it, as by LiveKit's own library."""
+
+
+LONG = """
+import atexit
+from livekit.agents import AgentServer
+
+async def on_session_end(ctx):
+    how = ctx.job.metadata
+    await on_stage("ending")
+    if how == "takes long":
+        await asyncio.sleep(3.0)  # twice what it would have if it had been told to end first
+    if how == "hangs":
+        await asyncio.Event().wait()
+    if how == "lingers":
+        atexit.register(threading.Event().wait)
+    note("session", "ended")
+
+app = AgentServer()
+
+@app.rtc_session(on_session_end=on_session_end)
+async def entrypoint(ctx):
+    async def callback(reason):
+        note("callback", *reason.split())
+    ctx.add_shutdown_callback(callback)
+    ctx._on_connect()
+    ctx.room.emit("disconnected", 0)
+"""
+"""An agent that has lost its room, and has something to do."""
 
 
 async def terminated(at: Scene, line: Line) -> None:
@@ -105,6 +136,98 @@ async def test_W3_a_livekit_job_that_was_not_ending_is_cancelled(make_app: MakeA
         report = await at.worker.report("AJ_1")
         assert (report["outcome"], report["reason"], report["detail"]) == ("cancelled", "cancelled", ENDED)
         await line.update("AJ_1", agent.JS_SUCCESS)
+
+
+async def test_an_end_that_has_begun_is_the_jobs_own(make_app: MakeApp) -> None:
+    async with scene(make_app, "--shutdown-timeout", "1", source=LONG) as at:
+        line = await (await at.dispatcher.line()).ready()
+        await line.runs(a_job("AJ_1", metadata="takes long"))
+        visit = await at.stage.next("ending")
+        await terminated(at, line)
+        visit.order("go on")
+        report = await at.worker.report("AJ_1")
+        assert (report["outcome"], report["reason"]) == ("succeeded", "completed")
+        assert at.stage.noted("session") == [["ended"]]
+        assert at.stage.noted("callback") == [["room", "disconnected"]]
+
+
+async def test_an_own_end_that_hangs_is_cut_off_by_session_end_timeout_and_told(make_app: MakeApp) -> None:
+    source = LONG.replace("AgentServer()", "AgentServer(session_end_timeout=1.0)")
+    async with scene(make_app, source=source) as at:
+        line = await (await at.dispatcher.line()).ready()
+        await line.runs(a_job("AJ_1", metadata="hangs"))
+        (await at.stage.next("ending")).order("go on")
+        report = await at.worker.report("AJ_1")
+        assert (report["outcome"], report["reason"]) == ("succeeded", "completed")
+        assert "on_session_end was cut off after 1.0 s" in report["detail"]
+        assert "in on_session_end" in report["stack_dump"]
+        assert at.stage.noted("callback") == [["room", "disconnected"]]
+
+
+async def test_an_operator_bounds_an_own_end_and_callbacks_are_called(make_app: MakeApp) -> None:
+    async with scene(make_app, "--shutdown-timeout", "2", source=LONG) as at:
+        line = await (await at.dispatcher.line()).ready()
+        await line.runs(a_job("AJ_1", metadata="hangs"))
+        visit = await at.stage.next("ending")
+        await terminated(at, line)
+        visit.order("go on")
+        assert (await at.worker.ask("DELETE", "/v1/jobs/AJ_1")).status == 202
+        report = await at.worker.report("AJ_1")
+        assert "on_session_end was cut off" in report["detail"]
+        assert "in on_session_end" in report["stack_dump"]
+        assert at.stage.noted("callback") == [["room", "disconnected"]]
+        await at.worker.logs("on_session_end was cut off")
+
+
+async def test_a_drain_bounds_an_own_end(make_app: MakeApp) -> None:
+    async with scene(make_app, "--shutdown-timeout", "2", "--drain-timeout", "1", source=LONG) as at:
+        line = await (await at.dispatcher.line()).ready()
+        await line.runs(a_job("AJ_1", metadata="hangs"))
+        visit = await at.stage.next("ending")
+        await terminated(at, line)
+        visit.order("go on")
+        at.worker.signal(signal.SIGTERM)
+        await at.worker.logs("on_session_end was cut off")
+        await at.worker.ends()
+        assert at.stage.noted("callback") == [["room", "disconnected"]]
+
+
+async def test_an_exit_that_takes_long_is_not_put_down_to_the_termination(make_app: MakeApp) -> None:
+    async with scene(make_app, "--cleanup-timeout", "2", source=LONG) as at:
+        line = await (await at.dispatcher.line()).ready()
+        await line.runs(a_job("AJ_1", metadata="lingers"))
+        visit = await at.stage.next("ending")
+        await terminated(at, line)
+        visit.order("go on")
+        report = await at.worker.report("AJ_1")
+        assert (report["outcome"], report["reason"]) == ("killed", "shutdown_timeout")
+        assert "clean-up did not end" in report["detail"]
+
+
+async def test_an_agent_that_never_connects_ends_when_its_entrypoint_has(make_app: MakeApp) -> None:
+    source = """
+from greenroom.integrations.livekit import performer
+from livekit.agents import AgentServer
+
+performer._TIME_TO_CONNECT = 0.5
+app = AgentServer()
+
+@app.rtc_session()
+async def entrypoint(ctx):
+    if ctx.job.metadata == "connects":
+        ctx._on_connect()
+    note("returns")
+"""
+    async with scene(make_app, source=source) as at:
+        line = await (await at.dispatcher.line()).ready()
+        await line.runs(a_job("AJ_1"))
+        report = await at.worker.report("AJ_1")
+        assert report["result"] == {"ended_by": "the entrypoint returned, and never connected"}
+        await at.worker.logs("the job ends: its entrypoint has returned, and it has not connected within 0.5 s")
+        await line.runs(a_job("AJ_2", metadata="connects"))
+        await line.runs(a_job("AJ_3"))
+        assert (await at.worker.report("AJ_3"))["outcome"] == "succeeded"  # by then the other would have ended, too
+        assert (await at.worker.get("/v1/jobs/AJ_2")).body["state"] == "running"
 
 
 async def test_an_on_session_end_that_may_be_cut_off_is_told_at_the_start(make_app: MakeApp) -> None:

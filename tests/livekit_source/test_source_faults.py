@@ -373,7 +373,9 @@ async def test_W2_a_job_whose_start_is_put_off_beyond_the_drain_is_told_as_faile
             at.worker.signal(signal.SIGTERM)
         for number in range(2):
             assert why in (await line.update(f"AJ_{number}", agent.JS_FAILED)).error
-            await at.worker.logs(rf"job AJ_{number} \(room room\) was accepted, and cannot be started: .*{why}")
+            await at.worker.logs(
+                rf"AJ_{number} room=room\] job AJ_{number} was accepted, and cannot be started: .*{why}"
+            )
         assert not (await line.answer("AJ_2")).available
         await at.worker.ends()
         assert at.stage.starts() == {}

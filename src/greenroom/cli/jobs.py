@@ -14,7 +14,7 @@ from .connection import Connection, JsonOption, with_connection
 from .failure import Failure
 from .metadata import read_metadata
 from .printing import tell
-from .reports import job_text, started_text
+from .reports import first_label, job_text, started_text
 from .text import as_json, one_line, table
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ _WaitFlag = Annotated[
 _StateOption = Annotated[State | None, typer.Option("--state", help="Only jobs in this state; live: not ended.")]
 _OutcomeOption = Annotated[Outcome | None, typer.Option("--outcome", help="Only jobs that ended so.")]
 _ReasonOption = Annotated[Reason | None, typer.Option("--reason", help="Only jobs that ended for this reason.")]
+_RoomOption = Annotated[str | None, typer.Option("--room", metavar="NAME", help="Only the jobs of this LiveKit room.")]
+_LabelOption = Annotated[
+    str | None,
+    typer.Option("--label", metavar="NAME=TEXT", help="Only jobs with this label, such as agent=greeter."),
+]
 _LimitOption = Annotated[
     int, typer.Option("--limit", metavar="N", min=1, max=2000, help="No more than the latest so many.")
 ]
@@ -101,21 +106,41 @@ async def list_jobs(
     state: _StateOption = None,
     outcome: _OutcomeOption = None,
     reason: _ReasonOption = None,
+    room: _RoomOption = None,
+    label: _LabelOption = None,
     limit: _LimitOption = 2000,
     as_json_: JsonOption = False,
 ) -> int:
     """List the jobs that live, and the latest 1,000 that ended; the oldest come first."""
-    wanted = {"state": state, "outcome": outcome, "reason": reason, "limit": str(limit)}
+    wanted = {"state": state, "outcome": outcome, "reason": reason, "label": _wanted_label(room, label)}
+    wanted["limit"] = str(limit)
     query = {name: value for name, value in wanted.items() if value is not None}
     async with connection.open() as client:
         answer = (await client.get("/v1/jobs", query)).body
     if as_json_:
         tell(as_json(answer))
         return ExitCode.OK
-    columns = ("id", "state", "pid", "launch_type", "start_ms", "outcome", "reason")
-    head = ("ID", "STATE", "PID", "LAUNCH", "START MS", "OUTCOME", "REASON")
-    tell(table(head, ([job[column] for column in columns] for job in answer["jobs"])))
+    tell(_table_of(answer["jobs"]))
     return ExitCode.OK
+
+
+def _table_of(jobs: list[dict[str, Any]]) -> str:
+    columns = ("id", "state", "pid", "launch_type", "start_ms", "outcome", "reason")
+    head = ["ID", "STATE", "PID", "LAUNCH", "START MS", "OUTCOME", "REASON"]
+    rows = [[job[column] for column in columns] for job in jobs]
+    labels = [first_label(job) for job in jobs]
+    if not any(labels):
+        return table(head, rows)
+    return table([*head, "LABEL"], ([*row, label] for row, label in zip(rows, labels, strict=True)))
+
+
+def _wanted_label(room: str | None, label: str | None) -> str | None:
+    """Raises ``BadParameter`` for what is no label, or two."""
+    if room is not None and label is not None:
+        raise typer.BadParameter("--room NAME is short for --label room=NAME: give one of them")
+    if label is not None and label.find("=") < 1:
+        raise typer.BadParameter(f"--label is {label!r}; it must be NAME=TEXT, such as room=hall")
+    return label if room is None else f"room={room}"
 
 
 @with_connection

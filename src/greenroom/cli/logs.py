@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import sys
 import threading
 import time
@@ -23,11 +24,14 @@ from .text import harmless, one_line
 
 __all__ = ["HumanFormatter", "JsonFormatter", "logging_to_stderr"]
 
-_FIELDS = ("process_id", "job_pid", "job_id", "generation", "event", "stream", "app_logger", "fields")
+_FIELDS = ("process_id", "job_pid", "job_id", "generation", "labels", "event", "stream", "app_logger", "fields")
 _ORIGIN = (("process_id", ""), ("generation", "g"), ("job_id", ""))
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 _LONGEST_TEXT = 64 * 1024
 """Characters: more than the largest record of a session, with its traceback."""
+_LONGEST_LABEL, _LONGEST_FIELDS = 48, 2000
+"""Characters of a job's first label, and of a record's fields, in a line for people."""
+_PLAIN_LABEL = re.compile(r"[\w.:~@+-]+")
 _DEEPEST = 8
 """Levels of nesting in the fields of a line; below them stands the text of a value."""
 
@@ -35,7 +39,8 @@ _logger = logging.getLogger("greenroom")
 
 
 class HumanFormatter(logging.Formatter):
-    """Time, level, ``[process generation session]`` as far as there are these, and the text."""
+    """Time, level, ``[process generation session label]`` as far as there are these, the text, and the fields that
+    the app has given to the record."""
 
     def __init__(self, *, coloured: bool) -> None:
         super().__init__()
@@ -47,7 +52,8 @@ class HumanFormatter(logging.Formatter):
         if self._coloured and record.levelname in _COLOURS:
             level = f"\x1b[{_COLOURS[record.levelname]}m{level}\x1b[0m"
         # Indented, so that no text can pass for a line of another origin.
-        text = harmless(_text(record)).replace("\n", "\n    ")
+        first, *others = _text(record).split("\n")
+        text = harmless("\n".join([f"{first}{_fields(record)}", *others])).replace("\n", "\n    ")
         return f"{clock}.{int(record.msecs):03d} {level} {_origin(record)}{text}"
 
 
@@ -123,7 +129,25 @@ def _origin(record: logging.LogRecord) -> str:
     if ids["process_id"] is None and ids["job_id"] is None:
         return ""
     shown = " ".join(f"{prefix}{ids[name]}" for name, prefix in _ORIGIN if ids[name] is not None)
-    return f"[{one_line(shown)}] "
+    return f"[{one_line(shown)}{_first_label(record)}] "
+
+
+def _first_label(record: logging.LogRecord) -> str:
+    """By which people know the job: the room, say. JSON has all labels."""
+    for name, text in (getattr(record, "labels", None) or {}).items():
+        shown = text[:_LONGEST_LABEL] + ("…" if len(text) > _LONGEST_LABEL else "")
+        # A stranger's text, which must not look like the end of the brackets.
+        is_plain = _PLAIN_LABEL.fullmatch(shown) is not None
+        return one_line(f" {name}={shown if is_plain else json.dumps(shown, ensure_ascii=False)}")
+    return ""
+
+
+def _fields(record: logging.LogRecord) -> str:
+    fields = getattr(record, "fields", None)
+    if not fields:
+        return ""
+    text = json.dumps(_plain(fields), ensure_ascii=False, allow_nan=False)
+    return f" {cut_end(text, _LONGEST_FIELDS)}"
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

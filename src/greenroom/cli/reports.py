@@ -8,7 +8,7 @@ from typing import Any
 
 from .text import as_json, clock, duration, facts, harmless, one_line
 
-__all__ = ["job_text", "started_text"]
+__all__ = ["first_label", "job_text", "started_text"]
 
 LONGEST_RESULT = 10_000
 """Characters of a result; ``--json`` has all of it."""
@@ -39,10 +39,16 @@ def job_text(job: _Plain) -> str:
     return "\n\n".join(parts)
 
 
+def first_label(job: _Plain) -> str | None:
+    """Return the label by which people know a job: the room, say."""
+    return next((f"{name}={text}" for name, text in (job.get("labels") or {}).items()), None)
+
+
 def _head(job: _Plain) -> Iterator[tuple[str, object]]:
     yield "job", job["id"]
     yield "state", job["state"]
     yield "pid", job["pid"]
+    yield from (job.get("labels") or {}).items()
 
 
 def _start(job: _Plain) -> str | None:

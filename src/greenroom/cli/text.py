@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from ..texts import harmless, one_line
 
 __all__ = ["as_json", "clock", "duration", "facts", "harmless", "one_line", "table"]
 
 NOTHING = "-"
 
-# C0 (but for tab and newline), DEL and C1 move the cursor, change colours and rename the window. Some viewers end
-# a line at U+2028, U+2029 and U+0085. Bidi controls change the order in which characters are shown. Lone
-# surrogates have no UTF-8 form. U+FFF9 to U+FFFB hide text, and U+206A to U+206F are deprecated controls.
-_UNSAFE = re.compile(
-    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u206f\\ufff9-\\ufffb\\ud800-\\udfff]"
-)
-
 
 def as_json(shown: Any) -> str:
     # json writes DEL as it is: the one control character that JSON allows in a text.
     return json.dumps(shown, indent=2, allow_nan=False).replace("\x7f", "\\u007f")
-
-
-def harmless(text: str) -> str:
-    """Text that came from an app or a caller, so that a terminal only shows it. Newlines and tabs stay."""
-    if text.isascii() and text.isprintable():
-        return text
-    return _UNSAFE.sub(_escaped, text.replace("\r\n", "\n"))
-
-
-def one_line(text: str) -> str:
-    """The same, in one line, so that no part of it can pass for a line of another origin."""
-    return harmless(text).replace("\n", " ").replace("\t", " ")
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

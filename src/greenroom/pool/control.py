@@ -16,7 +16,7 @@ from .transit import FREE, PATIENCE, Share, TransitMemory
 __all__ = ["Control"]
 
 _CHUNK = 64 * 1024
-FROM_CHILD = m.Hello | m.Warm | m.PrewarmFailed | m.Answer | m.Started | m.Ended | m.CleaningUp
+FROM_CHILD = m.Hello | m.Warm | m.PrewarmFailed | m.Answer | m.Started | m.Ending | m.Ended | m.CleaningUp
 
 
 class Control:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from ..report import ExitReport
 from .clock import wall_time
+from .labels import Labels
 
 __all__ = [
     "BreakerChanged",
@@ -98,6 +99,8 @@ class Offered(Event):
     source: str
     traceparent: str | None = None
     """Of the trace that the session belongs to, as W3C Trace Context writes it."""
+    labels: Labels = field(default_factory=dict, hash=False)
+    """What its source calls the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,8 @@ class Released(Event):
     detail: str
     expired: bool
     """Whether ``reservation_timeout`` has passed."""
+    labels: Labels = field(default_factory=dict, hash=False)
+    """What its source calls the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,8 @@ class JobAccepted(Event):
     job_id: str
     source: str
     launch_type: Literal["warm", "cold"]
+    labels: Labels = field(default_factory=dict, hash=False)
+    """What its source calls the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +144,8 @@ class JobStarted(Event):
     """From the order until the acknowledgement."""
     queue_seconds: float
     """How much of that it waited for a process."""
+    labels: Labels = field(default_factory=dict, hash=False)
+    """What its source calls the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +167,8 @@ class ClaimFailed(Event):
     cause: str
     retried: bool
     """Whether the job goes to another process."""
+    labels: Labels = field(default_factory=dict, hash=False)
+    """What its source calls the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +179,8 @@ class TurnedDown(Event):
     source: str
     reason: str
     detail: str
+    labels: Labels = field(default_factory=dict, hash=False)
+    """What its source calls the job."""
 
 
 @dataclass(frozen=True, slots=True)

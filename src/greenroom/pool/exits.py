@@ -33,6 +33,8 @@ class Decision:
 
     reason: Reason
     detail: str
+    spares_own_end: bool = False
+    """A job that has begun to end by itself is left to that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,13 +271,13 @@ class Fleet:
     # --- what processes tell ---------------------------------------------------------------------
 
     def _tell_change(self, process: Process, before: str) -> None:
-        if self.services.events.has_subscribers:
+        if self.services.events.has_subscribers and before != process.state.public:
             job_id = process.launch.job_id if process.launch else None
             ids = (process.id, process.pid, process.generation)
-            self.services.events.publish(ProcessChanged(*ids, before, process.state.value, job_id))
+            self.services.events.publish(ProcessChanged(*ids, before, process.state.public, job_id))
 
     def changed(self, process: Process, before: State) -> None:
-        self._tell_change(process, before.value)
+        self._tell_change(process, before.public)
         if before is State.IDLE:
             self.idle.discard(process)
         if before is State.RESERVED and process.state is State.KILLING and process.launch is not None:

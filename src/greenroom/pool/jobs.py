@@ -17,6 +17,7 @@ from ..wire.messages import Answer
 from .clock import wall_time
 from .events import ClaimFailed, JobAccepted, JobEnded, JobStarted, Released, TurnedDown
 from .exits import Decision
+from .labels import Labels
 from .launch import Launch
 from .process import Process
 from .states import State
@@ -47,22 +48,24 @@ class Jobs:
 
     # --- taking them on --------------------------------------------------------------------------
 
-    def accept(self, job_id: str, metadata: bytes, timeout: float, source: str) -> Launch:
+    def accept(self, job_id: str, metadata: bytes, timeout: float, source: str, labels: Labels | None = None) -> Launch:
         """Take a job on: with an idle process if there is one, else in the queue. Or turn it down."""
-        self._admit(job_id, source)
+        launch = Launch(job_id, metadata, self._clock.now() + timeout, source, labels)
+        self._admit(launch)
         process = self._fleet.take_idle()
-        launch = Launch(job_id, metadata, self._clock.now() + timeout, source)
         self._take_on(launch, process, timeout)
-        self._events.publish(JobAccepted(job_id, source, launch.launch_type))
+        self._events.publish(JobAccepted(job_id, source, launch.launch_type, launch.labels))
         return launch
 
-    def reserve(self, job_id: str, metadata: bytes, timeout: float, source: str) -> Launch:
+    def reserve(
+        self, job_id: str, metadata: bytes, timeout: float, source: str, labels: Labels | None = None
+    ) -> Launch:
         """Keep a process for a job that is offered; or turn it down, at once if none can be there in time."""
-        self._admit(job_id, source)
+        launch = Launch(job_id, metadata, self._clock.now() + timeout, source, labels)
+        self._admit(launch)
         process = self._fleet.take_idle()
         if process is None:
-            self._admit_to_queue(job_id, timeout, source)
-        launch = Launch(job_id, metadata, self._clock.now() + timeout, source)
+            self._admit_to_queue(launch, timeout)
         launch.is_held = True
         self._take_on(launch, process, timeout)
         return launch
@@ -100,7 +103,7 @@ class Jobs:
         # Else its process has died, or is about to: then it waits in the queue, or soon will.
         self._fleet.demand.claimed(self._clock.now())  # not before: of what was only offered, nothing may come
         self._fleet.balance_soon()
-        self._events.publish(JobAccepted(launch.job_id, launch.source, launch.launch_type))
+        self._events.publish(JobAccepted(launch.job_id, launch.source, launch.launch_type, launch.labels))
 
     def ask(self, launch: Launch, timeout: float) -> asyncio.Future[tuple[Answer, bytes]]:
         """Have the app say whether it takes a job that a process is kept for."""
@@ -151,7 +154,7 @@ class Jobs:
         """What whoever offered it is told: an offer that still waits for its process is turned down."""
         if decision.reason != "drained" or launch.reserved.done():
             return _never_started(launch, decision.detail)
-        return self._turned_down(launch.job_id, launch.source, "draining", *self._explain("draining"))
+        return self._turned_down(launch, "draining", *self._explain("draining"))
 
     # --- turning them down -----------------------------------------------------------------------
 
@@ -166,12 +169,12 @@ class Jobs:
             return "breaker_open"
         return None
 
-    def _admit(self, job_id: str, source: str) -> None:
+    def _admit(self, launch: Launch) -> None:
         problem = self.capacity_problem()
         if problem is not None:
-            raise self._turned_down(job_id, source, problem, *self._explain(problem))
-        if job_id in self.live:
-            raise LaunchError(f"job id {job_id!r} is in use by a job that has not ended")
+            raise self._turned_down(launch, problem, *self._explain(problem))
+        if launch.job_id in self.live:
+            raise LaunchError(f"job id {launch.job_id!r} is in use by a job that has not ended")
 
     def _explain(self, problem: str) -> tuple[str, float]:
         fleet = self._fleet
@@ -183,16 +186,16 @@ class Jobs:
         failures = f"no process becomes warm ({fleet.breaker.failures} failures in a row): {fleet.breaker.cause}"
         return fleet.trouble or failures, max(fleet.breaker.wait(self._clock.now()), 1.0)
 
-    def _admit_to_queue(self, job_id: str, timeout: float, source: str) -> None:
+    def _admit_to_queue(self, launch: Launch, timeout: float) -> None:
         """Turn down what no process can be there for in time, by what one takes to become warm."""
         expected = self._fleet.expected_wait()
         if expected is None or expected > timeout or timeout <= 0:
             when = "there is no zygote to fork one from" if expected is None else f"the next one takes {expected:.2g} s"
-            message = f"no process is idle for job {job_id}, and {when}"
-            raise self._turned_down(job_id, source, "warming", message, max(expected or 0.0, 1.0))
+            message = f"no process is idle for job {launch.job_id}, and {when}"
+            raise self._turned_down(launch, "warming", message, max(expected or 0.0, 1.0))
 
-    def _turned_down(self, job_id: str, source: str, reason: str, message: str, retry_after: float) -> NoCapacity:
-        self._events.publish(TurnedDown(job_id, source, reason, message))
+    def _turned_down(self, launch: Launch, reason: str, message: str, retry_after: float) -> NoCapacity:
+        self._events.publish(TurnedDown(launch.job_id, launch.source, reason, message, launch.labels))
         return NoCapacity(message, reason=reason, retry_after=retry_after)
 
     # --- the queue -------------------------------------------------------------------------------
@@ -236,7 +239,7 @@ class Jobs:
             return  # with a process, which has a deadline of its own, no later than this
         message = f"no process became warm in time for job {launch.job_id}"
         retry_after = max(self._fleet.demand.refill_seconds, 1.0)
-        error = self._turned_down(launch.job_id, launch.source, "warming", message, retry_after)
+        error = self._turned_down(launch, "warming", message, retry_after)
         if launch.is_held:
             self.release(launch, error)
             return
@@ -262,6 +265,7 @@ class Jobs:
             launch_type=launch.launch_type,
             start_seconds=started_at - launch.requested_at,
             queue_seconds=launch.waited + max(claimed_at - launch.requested_at, 0.0),
+            labels=launch.labels,
         )
         self._events.publish(event)
 
@@ -288,7 +292,9 @@ class Jobs:
         is_retried = launch.attempts < MAX_ATTEMPTS and is_in_time and not self._fleet.is_closing
         if process.is_distrusted and not launch.is_held:
             is_retried = False  # its acknowledgement may be in what was not read: it must not run twice
-        failed = ClaimFailed(launch.job_id, process.id, process.pid, launch.launch_type, process.fate, is_retried)
+        failed = ClaimFailed(
+            launch.job_id, process.id, process.pid, launch.launch_type, process.fate, is_retried, launch.labels
+        )
         self._events.publish(failed)
         if is_retried:
             launch.process = None
@@ -322,6 +328,7 @@ class Jobs:
             timings=Timings(requested=wall_time(launch.requested_at), ended=wall_time(time.monotonic())),
             job_id=launch.job_id,
             launch_type=launch.launch_type,
+            labels=launch.labels,
         )
         del self.live[launch.job_id]
         launch.end(report, error)
@@ -338,6 +345,7 @@ def _released(launch: Launch, process: Process | None, detail: str, *, expired: 
         generation=process.generation if process else None,
         detail=detail,
         expired=expired,
+        labels=launch.labels,
     )
 
 

@@ -12,6 +12,7 @@ from ..report import ExitReport
 from ..wire.messages import Answer
 from .clock import Timer
 from .exits import Decision
+from .labels import Labels, tidy_labels
 from .states import State
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _STATES: dict[State, JobState] = {
     State.RESERVED: "reserved",
     State.CLAIMED: "starting",
     State.RUNNING: "running",
+    State.ENDING: "draining",
     State.DRAINING: "draining",
     State.KILLING: "ending",
     State.EXITED: "ending",
@@ -35,7 +37,9 @@ _STATES: dict[State, JobState] = {
 class Launch:
     """What the pool knows of a job it has accepted, or holds a process for."""
 
-    def __init__(self, job_id: str, metadata: bytes, expires_at: float, source: str) -> None:
+    def __init__(
+        self, job_id: str, metadata: bytes, expires_at: float, source: str, labels: Labels | None = None
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.job_id = job_id
         self.metadata = metadata
@@ -43,6 +47,8 @@ class Launch:
         """On the pool's clock: by then it has started, or it is given up."""
         self.source = source
         """Where the session comes from."""
+        self.labels = tidy_labels(labels)
+        """What it is called there."""
         self.is_held = False
         """A process is kept for it, and the order to start it is still to come."""
         self.reserved: asyncio.Future[GreenroomError | None] = loop.create_future()
@@ -119,7 +125,7 @@ class Launch:
 class JobHandle:
     """A job, for the one who launched it."""
 
-    def __init__(self, launch: Launch, cancel: Callable[[Launch, str], None]) -> None:
+    def __init__(self, launch: Launch, cancel: Callable[[Launch, Decision], None]) -> None:
         self._launch = launch
         self._cancel = cancel
 
@@ -130,6 +136,11 @@ class JobHandle:
     def id(self) -> str:
         """The job's id: the one it was given, or one made for it."""
         return self._launch.job_id
+
+    @property
+    def labels(self) -> Labels:
+        """What the job's source calls it: the room of a LiveKit call, say."""
+        return self._launch.labels
 
     @property
     def pid(self) -> int | None:
@@ -166,6 +177,9 @@ class JobHandle:
         """Wait for the end. Never raises for what the job did: the report tells it."""
         return await asyncio.shield(self._launch.report)
 
-    def cancel(self, reason: str = "") -> None:
-        """End the job: one that waits never starts, one that runs is told. Again, or too late, it does nothing."""
-        self._cancel(self._launch, reason)
+    def cancel(self, reason: str = "", *, unless_ending: bool = False) -> None:
+        """End the job: one that waits never starts, one that runs is told. Again, or too late, it does nothing.
+
+        ``unless_ending`` leaves a job alone that has begun to end by itself (a LiveKit agent whose room is gone).
+        """
+        self._cancel(self._launch, Decision("cancelled", reason or "it was cancelled", unless_ending))

@@ -6,7 +6,7 @@ from typing import Any
 
 __all__ = ["log_fields"]
 
-_IDS = ("process_id", "job_pid", "job_id", "generation")
+_IDS = ("process_id", "job_pid", "job_id", "generation", "labels")
 """What is also an attribute of the record of its own, for formatters that name it."""
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from .exits import Decision
 from .fleet import Fleet
 from .generations import Generations
 from .kept_reports import KeptReports
-from .launch import JobHandle, Launch
+from .launch import JobHandle
 from .log_fields import log_fields
 from .oom import OomCounter
 from .process import Process
@@ -217,16 +217,24 @@ class ProcessPool:
 
     # --- jobs ------------------------------------------------------------------------------------
 
-    async def launch(self, job_or_metadata: Any = None, *, timeout: float | None = None, source: str = "") -> JobHandle:
+    async def launch(
+        self,
+        job_or_metadata: Any = None,
+        *,
+        timeout: float | None = None,
+        source: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> JobHandle:
         """Start a job; returns when its process has acknowledged it.
 
         ``job_or_metadata`` is a :class:`Job`, or metadata: plain data (what JSON can hold, or bytes).
         ``timeout`` is in seconds, by default ``launch_timeout``. Raises :class:`NoCapacity` if the job
         is turned down or no process was there in time, :class:`LaunchError` if it could not be
         started, :class:`PayloadError` and :class:`PoolClosed`; then the job does not run, and will not.
-        ``source`` says where the session comes from, for those who watch the pool.
+        ``source`` says where the session comes from, and ``labels`` what it is called there, for those who watch the
+        pool: they stand in its log lines, events and report. At most eight, of 256 characters each.
         """
-        handle = self.submit(job_or_metadata, timeout=timeout, source=source)
+        handle = self.submit(job_or_metadata, timeout=timeout, source=source, labels=labels)
         try:
             await handle.started()
         except asyncio.CancelledError:
@@ -234,14 +242,28 @@ class ProcessPool:
             raise
         return handle
 
-    def submit(self, job_or_metadata: Any = None, *, timeout: float | None = None, source: str = "") -> JobHandle:
+    def submit(
+        self,
+        job_or_metadata: Any = None,
+        *,
+        timeout: float | None = None,
+        source: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> JobHandle:
         """Accept a job, without waiting for its start: see :meth:`JobHandle.started`. Raises as :meth:`launch`."""
         fleet = self._open_fleet()
         timeout = self._options.launch_timeout if timeout is None else checked_seconds("timeout", timeout)
-        launch = fleet.jobs.accept(*_order(job_or_metadata), timeout, source)
-        return JobHandle(launch, self._cancel)
+        launch = fleet.jobs.accept(*_order(job_or_metadata), timeout, source, labels)
+        return JobHandle(launch, fleet.jobs.cancel)
 
-    async def reserve(self, job_or_metadata: Any = None, *, timeout: float = 0.0, source: str = "") -> Reservation:
+    async def reserve(
+        self,
+        job_or_metadata: Any = None,
+        *,
+        timeout: float = 0.0,
+        source: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> Reservation:
         """Keep a warm process for a job that is offered, and whose order to start is still to come.
 
         If none is idle, one that is on its way is waited for, for ``timeout`` seconds at most; not at all, if
@@ -251,8 +273,8 @@ class ProcessPool:
         """
         fleet = self._open_fleet()
         timeout = checked_seconds("timeout", timeout) if timeout else 0.0
-        launch = fleet.jobs.reserve(*_order(job_or_metadata), timeout, source)
-        reservation = Reservation(launch, fleet, self._cancel)
+        launch = fleet.jobs.reserve(*_order(job_or_metadata), timeout, source, labels)
+        reservation = Reservation(launch, fleet, fleet.jobs.cancel)
         try:
             error = await asyncio.shield(launch.reserved)
         except asyncio.CancelledError:
@@ -262,9 +284,6 @@ class ProcessPool:
         if error is not None:
             raise fresh(error)
         return reservation
-
-    def _cancel(self, launch: Launch, reason: str) -> None:
-        self._fleet.jobs.cancel(launch, Decision("cancelled", reason or "it was cancelled"))
 
     # --- steering --------------------------------------------------------------------------------
 
@@ -407,6 +426,7 @@ def _fields_of(report: ExitReport) -> dict[str, Any]:
         process_id=report.process_id,
         job_pid=report.pid,
         job_id=report.job_id,
+        labels=report.labels or None,
         generation=report.generation,
         outcome=report.outcome,
         reason=report.reason,
@@ -424,7 +444,7 @@ def _info(process: Process) -> ProcessInfo:
     return ProcessInfo(
         process.id,
         process.pid,
-        process.state.value,
+        process.state.public,
         process.generation,
         launch.job_id if launch else None,
         launch.launch_type if launch else None,

@@ -41,6 +41,8 @@ MARGIN = 1.0
 """Seconds that a child has, beyond its own deadline, to report that it missed it."""
 MOST_DROPS_PER_SECOND = 1_000_000
 """More log records than a Python process can make in a second: its own count of drops is believed up to this."""
+_ORDERS = ("cancelled", "drained", "job_timeout")
+"""Reasons for which a running job is told to end."""
 _LONGEST_COMPLAINT = 1000
 """Characters of what a process did against the protocol: this can quote 1 MiB, and a thousand reports are kept."""
 
@@ -97,8 +99,15 @@ class Process:
     @property
     def ids(self) -> dict[str, object]:
         """What log lines about it carry."""
-        job_id = self.launch.job_id if self.launch else None
-        return {"process_id": self.id, "job_pid": self.pid, "job_id": job_id, "generation": self.generation}
+        ids: dict[str, object] = {
+            "process_id": self.id,
+            "job_pid": self.pid,
+            "job_id": None,
+            "generation": self.generation,
+        }
+        if self.launch is None:
+            return ids
+        return ids | {"job_id": self.launch.job_id, "labels": self.launch.labels or None}
 
     @property
     def live_pid(self) -> int:
@@ -235,9 +244,10 @@ class Process:
         if decision.reason == "drained":
             self._is_drained = True
             self._deadline.go_on()
-        if before in (State.DRAINING, State.KILLING):
+        is_left_alone = before is State.ENDING and decision.spares_own_end
+        if before in (State.DRAINING, State.KILLING) or is_left_alone:
             return  # it is about to end, and has a deadline for that
-        if before not in (State.IDLE, State.RUNNING):
+        if before not in (State.IDLE, State.RUNNING, State.ENDING):
             self.kill(decision, dump=None)
             return
         if not self._decide(decision):
@@ -246,7 +256,7 @@ class Process:
             self._wires.send(m.Retire())
             self._deadline.set(self._options.cleanup_timeout, self._escalate)
         else:
-            self._wires.send(m.Shutdown(reason=self._told(decision)))
+            self._wires.send(m.Shutdown(self._told(decision), not decision.spares_own_end))
             self._deadline.set(self._options.shutdown_timeout, self._escalate)
 
     def abandon(self, cause: str) -> None:
@@ -378,19 +388,46 @@ class Process:
     def _on_stall(self, stall: Stall) -> None:
         self._owner.stalled(self, stall)
 
+    def _on_ending(self, message: m.Ending, body: bytes) -> None:
+        self._step(Event.ENDING)
+        if self._record.decision is not None and self._record.decision.spares_own_end:
+            self._spare()
+        if self.state is State.ENDING:
+            # By what the app has told before it had a job: what a job claims bounds nothing.
+            facts = self.facts or self.launcher.facts
+            timeout = (facts.end_timeout if facts is not None else 0.0) + self._options.shutdown_timeout
+            detail = f"it had begun to end by itself, and its callbacks did not come within {timeout:g} s"
+            self._deadline.set(timeout + MARGIN, self.kill, Decision("shutdown_timeout", detail))
+
+    def _spare(self) -> None:
+        """Void the order to end, if it is one that the job has not ended by."""
+        record = self._record
+        is_order = record.decision is not None and record.decision.reason in _ORDERS
+        was_at_work = record.state_at_end in (State.RUNNING, State.ENDING)
+        if self.state is State.KILLING and is_order and was_at_work and not record.signal_sent:
+            record.decision = None
+            self._step(Event.SPARE)
+
     def _on_ended(self, message: m.Ended, body: bytes) -> None:
         if message.how not in ("completed", "raised", "exited", "cancelled"):
             raise IllegalTransition(f"a job cannot end by {message.how!r}")
+        next_state(self.state, Event.ENDED)  # or it is nonsense, and voids nothing
+        if not message.told:
+            self._spare()
         self._step(Event.ENDED)
         self._record.job_ended(message, body)
         self._bound_the_end(self._options.shutdown_timeout + MARGIN, "its shutdown callbacks did not end")
 
     def _on_cleaning_up(self, message: m.CleaningUp, body: bytes) -> None:
         self._step(Event.CLEANING_UP)
-        if message.overrun is not None:
-            self._record.stack_dump = clean(message.overrun)[: stackdump.MAX_BYTES]
+        if message.stacks is not None:
+            self._record.stack_dump = clean(message.stacks)[: stackdump.MAX_BYTES]
+        self._record.cut = clean(cut_end(message.cut, _LONGEST_COMPLAINT))
+        if message.overrun:
             # It says so itself, and goes on to clean up and exit.
-            self._decide(Decision("shutdown_timeout", self._overdue("its shutdown callbacks did not end")))
+            complaint = "its shutdown callbacks did not end"
+            if not self._decide(Decision("shutdown_timeout", self._overdue(complaint))):
+                self._record.cut = "; ".join(filter(None, [self._record.cut, f"{complaint} in time"]))
         self._bound_the_end(self._options.cleanup_timeout, "its clean-up did not end")
 
     def _bound_the_end(self, timeout: float, complaint: str) -> None:
@@ -556,6 +593,7 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     m.PrewarmFailed: Process._on_prewarm_failed,
     m.Answer: Process._on_answer,
     m.Started: Process._on_started,
+    m.Ending: Process._on_ending,
     m.Ended: Process._on_ended,
     m.CleaningUp: Process._on_cleaning_up,
 }

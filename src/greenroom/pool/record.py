@@ -31,6 +31,8 @@ class Record:
     result: bytes | None = None
     error: ErrorInfo | None = None
     stack_dump: str | None = None
+    cut: str = ""
+    """What the job could not bring to its end, beside what the verdict tells."""
     status: ExitStatus | None = None
     usage: m.Reaped | None = None
     oom_killed: bool = False
@@ -56,7 +58,7 @@ class Record:
         return ExitReport(
             outcome=verdict.outcome,
             reason=verdict.reason,
-            detail=verdict.detail,
+            detail=f"{verdict.detail}; {self.cut}" if self.cut else verdict.detail,
             timings=self._timings(launch),
             job_id=launch.job_id if launch else None,
             process_id=process_id,
@@ -71,13 +73,14 @@ class Record:
             cpu_seconds=usage.cpu_seconds if usage else None,
             log_records_dropped=self.dropped,
             descendants_killed=usage.descendants_killed if usage else 0,
+            labels=launch.labels if launch else {},
             result_payload=self.result,
         )
 
     def _evidence(self) -> Evidence:
         return Evidence(
             status=self.status or ExitStatus(None, None),
-            state_at_death=self.state_at_end.value,
+            state_at_death=self.state_at_end.public,
             decision=self.decision,
             signal_sent=self.signal_sent,
             ended=self.ended.how if self.ended else None,

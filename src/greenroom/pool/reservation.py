@@ -10,6 +10,7 @@ from ..errors import GreenroomError, LaunchError, fresh
 from ..job import Accept, Job, Reject
 from ..options import checked_seconds
 from ..wire import payload
+from .exits import Decision
 from .launch import JobHandle, JobState, Launch
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Reservation:
     """Ends in one of three ways: :meth:`launch`, :meth:`release`, or ``reservation_timeout``, after which
     :meth:`launch` raises. If the process dies meanwhile, the next one takes its place."""
 
-    def __init__(self, launch: Launch, fleet: Fleet, cancel: Callable[[Launch, str], None]) -> None:
+    def __init__(self, launch: Launch, fleet: Fleet, cancel: Callable[[Launch, Decision], None]) -> None:
         self._launch = launch
         self._fleet = fleet
         self._cancel = cancel

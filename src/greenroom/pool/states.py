@@ -3,6 +3,7 @@
 ``REQUESTED → FORKED → WARMING → IDLE → CLAIMED → RUNNING → DRAINING → EXITED → REAPED``, and from
 any live state ``KILLING``. A session that is offered before it is ordered holds its process in
 ``RESERVED`` meanwhile: ``IDLE → RESERVED → CLAIMED``, or back to ``IDLE`` if nothing comes of it.
+A job whose end has steps of its own goes through ``ENDING``: ``RUNNING → ENDING → DRAINING``.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class State(Enum):
     """A job was sent to it."""
     RUNNING = "running"
     """It has acknowledged the job."""
+    ENDING = "ending by itself"
+    """The job has begun to end by itself, and has its own time for that."""
     DRAINING = "draining"
     """The entrypoint has ended; callbacks and clean-up go on."""
     KILLING = "killing"
@@ -35,6 +38,14 @@ class State(Enum):
     """It is dead for certain; its status may still be on its way."""
     REAPED = "reaped"
     """It is gone, with everything it had started, and its report is written."""
+
+    @property
+    def public(self) -> str:
+        """The name outside: in events, metrics, the API and reports."""
+        return _PUBLIC.get(self, self.value)
+
+
+_PUBLIC = {State.ENDING: State.DRAINING.value}
 
 
 class Event(Enum):
@@ -48,9 +59,11 @@ class Event(Enum):
     RELEASE = "release"
     CLAIM = "claim"
     STARTED = "started"
+    ENDING = "ending"
     ENDED = "ended"
     CLEANING_UP = "cleaning up"
     KILL = "kill"
+    SPARE = "spare"
     DEATH = "death"
     REAP = "reap"
 
@@ -98,6 +111,12 @@ TABLE: dict[State, dict[Event, State]] = {
         _E.DEATH: _S.EXITED,
     },
     _S.RUNNING: {
+        _E.ENDING: _S.ENDING,
+        _E.ENDED: _S.DRAINING,
+        _E.KILL: _S.KILLING,
+        _E.DEATH: _S.EXITED,
+    },
+    _S.ENDING: {
         _E.ENDED: _S.DRAINING,
         _E.KILL: _S.KILLING,
         _E.DEATH: _S.EXITED,
@@ -117,8 +136,10 @@ TABLE: dict[State, dict[Event, State]] = {
         _E.PREWARM_FAILED: _S.KILLING,
         _E.ANSWERED: _S.KILLING,
         _E.STARTED: _S.KILLING,
+        _E.ENDING: _S.KILLING,
         _E.ENDED: _S.KILLING,
         _E.CLEANING_UP: _S.KILLING,
+        _E.SPARE: _S.ENDING,  # the job's own end had begun before it was told to end, so the order is void
         _E.KILL: _S.KILLING,
         _E.DEATH: _S.EXITED,
     },
@@ -129,6 +150,7 @@ TABLE: dict[State, dict[Event, State]] = {
         _E.PREWARM_FAILED: _S.EXITED,
         _E.ANSWERED: _S.EXITED,
         _E.STARTED: _S.EXITED,
+        _E.ENDING: _S.EXITED,
         _E.ENDED: _S.EXITED,
         _E.CLEANING_UP: _S.EXITED,
         _E.KILL: _S.EXITED,
@@ -138,10 +160,10 @@ TABLE: dict[State, dict[Event, State]] = {
     _S.REAPED: {_E.KILL: _S.REAPED},
 }
 
-LIVE = frozenset({_S.FORKED, _S.WARMING, _S.IDLE, _S.RESERVED, _S.CLAIMED, _S.RUNNING, _S.DRAINING, _S.KILLING})
+LIVE = frozenset(set(State) - {_S.REQUESTED, _S.EXITED, _S.REAPED})
 """The states in which there is a process."""
 
-# What bounds each state: the name of an option, or of a constant of the pool's.
+# What bounds each state: the name of an option, of a constant of the pool's, or of a fact of the app's.
 DEADLINES: dict[State, str | None] = {
     _S.REQUESTED: "FORK_TIMEOUT",
     _S.FORKED: "prewarm_timeout",
@@ -150,6 +172,7 @@ DEADLINES: dict[State, str | None] = {
     _S.RESERVED: "reservation_timeout",
     _S.CLAIMED: "start_timeout",
     _S.RUNNING: "job_timeout",
+    _S.ENDING: "end_timeout",
     _S.DRAINING: "shutdown_timeout",
     _S.KILLING: "cleanup_timeout",
     _S.EXITED: "REAP_TIMEOUT",

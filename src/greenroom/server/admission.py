@@ -7,13 +7,15 @@ process that is reserved from that moment on. The app has the last word.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import GreenroomError, NoCapacity
 from ..job import Job, Reject
 from ..pool import JobHandle, ProcessPool, Reservation
 from ..pool.events import Offered, TurnedDown
+from ..pool.labels import tidy_labels
 from .jobs import JobBook
 from .memory import MemoryRoom
 
@@ -53,6 +55,8 @@ class Offer:
     """How long it may wait for a process that is on its way; by default ``offer_timeout``."""
     traceparent: str | None = None
     """Of the trace that it belongs to, as W3C Trace Context writes it."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What its source calls it: they stand in the log, in events and in the report."""
 
 
 class Acceptance:
@@ -105,18 +109,19 @@ class Admission:
         whereabouts = self._book.whereabouts(job_id) or ("was offered before" if self._pool.has_job(job_id) else None)
         if whereabouts is not None:
             raise DuplicateJob(f"job id {job_id!r} is taken by a job that {whereabouts}")
-        self._pool.publish(Offered(job_id, offer.source, offer.traceparent))
-        self._check(offer.source, job_id)
+        offer = replace(offer, labels=tidy_labels(offer.labels))
+        self._pool.publish(Offered(job_id, offer.source, offer.traceparent, offer.labels))
+        self._check(offer, job_id)
         return await self._reserve(offer, job_id)
 
     def problem(self) -> Closed | None:
         """Why a session would be turned down now, before any pool or app is asked; ``None`` if it would not."""
         return self.closed or self._memory_problem()
 
-    def _check(self, source: str, job_id: str) -> None:
+    def _check(self, offer: Offer, job_id: str) -> None:
         problem = self.problem()
         if problem is not None:
-            self._pool.publish(TurnedDown(job_id, source, problem.reason, problem.message))
+            self._pool.publish(TurnedDown(job_id, offer.source, problem.reason, problem.message, offer.labels))
             raise NoCapacity(problem.message, reason=problem.reason, retry_after=problem.retry_after)
 
     def _memory_problem(self) -> Closed | None:
@@ -126,9 +131,9 @@ class Admission:
     async def _reserve(self, offer: Offer, job_id: str) -> Acceptance:
         timeout = self._offer_timeout if offer.timeout is None else offer.timeout
         job = Job.from_payload(job_id, offer.metadata)
-        reservation = await self._pool.reserve(job, timeout=timeout, source=offer.source)
+        reservation = await self._pool.reserve(job, timeout=timeout, source=offer.source, labels=offer.labels)
         verdict = await reservation.ask()
         if isinstance(verdict, Reject):
-            self._pool.publish(TurnedDown(job_id, offer.source, "rejected_by_app", verdict.reason))
+            self._pool.publish(TurnedDown(job_id, offer.source, "rejected_by_app", verdict.reason, offer.labels))
             raise RejectedByApp(verdict.reason, final=verdict.final)
         return Acceptance(reservation, self._book, verdict.answer, offer.source)

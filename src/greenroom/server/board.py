@@ -98,6 +98,7 @@ class Board:
         self.sessions[event.job_id] = {
             "id": event.job_id,
             "source": event.source,
+            "labels": dict(event.labels),
             "launch_type": event.launch_type,
             "accepted": event.at,
             "started": None,
@@ -143,7 +144,7 @@ class Board:
 
     def _on_turned_down(self, event: TurnedDown) -> None:
         self.turned_down_total[event.reason] += 1
-        shown = {"at": event.at, "job_id": event.job_id, "source": event.source}
+        shown = {"at": event.at, "job_id": event.job_id, "source": event.source, "labels": dict(event.labels)}
         self.turned_down.append(shown | {"reason": event.reason, "detail": event.detail})
 
 
@@ -151,6 +152,7 @@ def report_brief(report: ExitReport) -> dict[str, Any]:
     """A report in plain data, without its result."""
     return {
         "job_id": report.job_id,
+        "labels": dict(report.labels),
         "process_id": report.process_id,
         "pid": report.pid,
         "generation": report.generation,

@@ -82,7 +82,7 @@ class EventLog:
         if not budget.take():
             self._leave_out(kind)
             return
-        ids = {"job_id": event.job_id, "source": event.source, "reason": event.reason}
+        ids = {"job_id": event.job_id, "labels": event.labels or None, "source": event.source, "reason": event.reason}
         text = "job %s from %s was turned down (%s): %s"
         extra = log_fields("turned_down", **ids, detail=event.detail)
         _logger.warning(text, event.job_id, event.source or "the pool's user", event.reason, event.detail, extra=extra)
@@ -115,7 +115,8 @@ class EventLog:
 
 
 def _on_accepted(event: JobAccepted) -> None:
-    extra = log_fields("job_accepted", job_id=event.job_id, source=event.source, launch_type=event.launch_type)
+    ids = {"job_id": event.job_id, "labels": event.labels or None}
+    extra = log_fields("job_accepted", **ids, source=event.source, launch_type=event.launch_type)
     _logger.debug("job %s from %s was accepted (%s)", event.job_id, event.source, event.launch_type, extra=extra)
 
 
@@ -124,6 +125,7 @@ def _on_started(event: JobStarted) -> None:
     extra = log_fields(
         "job_started",
         job_id=event.job_id,
+        labels=event.labels or None,
         process_id=event.process_id,
         job_pid=event.pid,
         generation=event.generation,
@@ -132,8 +134,9 @@ def _on_started(event: JobStarted) -> None:
         start_ms=round(start_ms, 3),
         queue_ms=round(event.queue_seconds * 1000, 3),
     )
-    text = "job %s started in process %s (%s, %.1f ms)"
-    _logger.info(text, event.job_id, event.pid, event.launch_type, start_ms, extra=extra)
+    text = "job %s started in process %s (%s, %.1f ms)%s"
+    labels = "".join(f", {name} {value}" for name, value in event.labels.items())
+    _logger.info(text, event.job_id, event.pid, event.launch_type, start_ms, labels, extra=extra)
 
 
 def _on_job_end(event: JobEnded) -> None:
@@ -143,12 +146,12 @@ def _on_job_end(event: JobEnded) -> None:
         return
     ids = {"job_id": report.job_id, "process_id": report.process_id, "job_pid": report.pid}
     why = {"outcome": report.outcome, "reason": report.reason, "source": event.source}
-    extra = log_fields("job_not_started", **ids, generation=report.generation, **why)
+    extra = log_fields("job_not_started", **ids, labels=report.labels or None, generation=report.generation, **why)
     _logger.warning("job %s did not start: %s", report.job_id, report.detail, extra=extra)
 
 
 def _on_claim_failed(event: ClaimFailed) -> None:
-    ids = {"job_id": event.job_id, "process_id": event.process_id, "job_pid": event.pid}
+    ids = {"job_id": event.job_id, "process_id": event.process_id, "job_pid": event.pid, "labels": event.labels or None}
     extra = log_fields("claim_failed", **ids, cause=event.cause, retried=event.retried)
     then = "it goes to another one" if event.retried else "it is given up"
     _logger.warning(
@@ -157,7 +160,7 @@ def _on_claim_failed(event: ClaimFailed) -> None:
 
 
 def _on_released(event: Released) -> None:
-    ids = {"job_id": event.job_id, "process_id": event.process_id, "job_pid": event.pid}
+    ids = {"job_id": event.job_id, "process_id": event.process_id, "job_pid": event.pid, "labels": event.labels or None}
     name = "reservation_expired" if event.expired else "released"
     extra = log_fields(name, **ids, generation=event.generation, source=event.source, detail=event.detail)
     level = logging.WARNING if event.expired else logging.DEBUG

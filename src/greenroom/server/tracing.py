@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from opentelemetry.context import Context
@@ -25,6 +25,7 @@ from ..pool.events import (
     Stalled,
     TurnedDown,
 )
+from ..pool.labels import Labels
 from ..report import ExitReport
 
 __all__ = ["SessionTracer"]
@@ -41,6 +42,7 @@ class _Session:
     source: str
     offered_at: float
     traceparent: str | None = None
+    labels: Labels = field(default_factory=dict)
     accepted_at: float | None = None
     claimed_at: float | None = None
     root: Span | None = None
@@ -88,7 +90,7 @@ class SessionTracer:
     # --- the offer -------------------------------------------------------------------------------
 
     def _on_offered(self, event: Offered) -> None:
-        self._sessions[event.job_id] = _Session(event.job_id, event.source, event.at, event.traceparent)
+        self._sessions[event.job_id] = _Session(event.job_id, event.source, event.at, event.traceparent, event.labels)
 
     def _on_turned_down(self, event: TurnedDown) -> None:
         session = self._sessions.get(event.job_id)
@@ -131,7 +133,8 @@ class SessionTracer:
     # --- the start -------------------------------------------------------------------------------
 
     def _on_accepted(self, event: JobAccepted) -> None:
-        fresh = _Session(event.job_id, event.source, event.at)  # started without an offer, by other code than a source
+        # Started without an offer, by other code than a source.
+        fresh = _Session(event.job_id, event.source, event.at, labels=event.labels)
         session = self._sessions.setdefault(event.job_id, fresh)
         session.accepted_at = event.at
         self._root(session).set_attribute("greenroom.launch_type", event.launch_type)
@@ -186,11 +189,12 @@ class SessionTracer:
 
     def _root(self, session: _Session) -> Span:
         if session.root is None:
+            labels = {f"greenroom.labels.{name}": text for name, text in session.labels.items()}
             session.root = self._tracer.start_span(
                 "session",
                 _parent(session.traceparent),
                 SpanKind.SERVER,
-                {"greenroom.job_id": session.job_id, "greenroom.source": session.source},
+                {"greenroom.job_id": session.job_id, "greenroom.source": session.source, **labels},
                 start_time=_ns(session.offered_at),
             )
         return session.root

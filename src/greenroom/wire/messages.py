@@ -15,6 +15,9 @@ from ..errors import ErrorInfo
 from .frames import Frame, FrameError, Prefix, encode_frame
 from .payload import MAX_BYTES
 
+LONGEST_END = 1e9
+"""Seconds of :attr:`AppFacts.end_timeout`."""
+
 # --- supervisor -> zygote ------------------------------------------------------------------------
 
 
@@ -33,6 +36,12 @@ class AppFacts:
 
     has_request: bool
     manifest: dict[str, Any]
+    end_timeout: float = 0.0
+    """Seconds that a job may take, once it has begun to end by itself, until its shutdown callbacks."""
+
+    def __post_init__(self) -> None:
+        # Here, where both sides pass: no deadline can be made of NaN or infinity.
+        object.__setattr__(self, "end_timeout", min(max(0.0, self.end_timeout), LONGEST_END))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +161,8 @@ class Shutdown:
     """End the job: the entrypoint is told, then cancelled."""
 
     reason: str
+    bounds_own_end: bool
+    """A job that has begun to end by itself has no more time for that than one which had not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +211,11 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """The job has begun to end by itself; its entrypoint, or the steps that belong to it, go on for a while."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The entrypoint has ended; the body is its result. Callbacks and clean-up are still to come."""
 
@@ -210,16 +226,21 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class CleaningUp:
-    """The user's callbacks are over; ``overrun`` holds the stacks of those that had to be cut off."""
+    """The user's callbacks are over."""
 
-    overrun: str | None = None
+    overrun: bool = False
+    """Some of them took too long, and were cut off."""
+    cut: str = ""
+    """The steps before the callbacks that were cut off, as a sentence."""
+    stacks: str | None = None
+    """Of all that was cut off."""
 
 
 Message = (
     Configure | Fork | Stop
     | Loading | Loaded | LoadFailed | Forked | ForkFailed | Stopped | Exited | Reaped
     | Ask | Start | Shutdown | Retire
-    | Hello | Warm | PrewarmFailed | Answer | Started | Ended | CleaningUp
+    | Hello | Warm | PrewarmFailed | Answer | Started | Ending | Ended | CleaningUp
 )  # fmt: skip
 
 _TYPES: tuple[type[Any], ...] = get_args(Message)

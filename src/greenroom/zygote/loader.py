@@ -67,7 +67,7 @@ def facts_of(app: App) -> AppFacts:
         raise AppLoadError(f"the app's manifest cannot be sent to the supervisor: {error}") from error
     if size > LARGEST_MANIFEST:
         raise AppLoadError(f"the app's manifest has {size} bytes; at most {LARGEST_MANIFEST} can be sent")
-    return AppFacts(app.request_fn is not None, app.manifest)
+    return AppFacts(app.request_fn is not None, app.manifest, app.end_timeout)
 
 
 def _find(module: ModuleType, attribute: str) -> App:

@@ -15,7 +15,7 @@ from ..app import App
 from ..errors import ErrorInfo, PayloadError
 from ..job import JobContext, ShutdownCallback
 from ..wire import payload
-from ..wire.messages import ChildSettings
+from ..wire.messages import ChildSettings, CleaningUp, Shutdown
 
 __all__ = ["End", "Performance", "exit_code_of", "stack_of"]
 
@@ -32,6 +32,8 @@ class End(NamedTuple):
     how: str
     exit_code: int
     error: ErrorInfo | None = None
+    told: bool = False
+    """It ended by the supervisor's order, and had not begun to end before that came."""
 
 
 class Performance:
@@ -42,13 +44,16 @@ class Performance:
         self._entrypoint: Callable[..., Any] = app.entrypoint_fn
         self._context = context
         self._settings = settings
+        context.shutdown_timeout = settings.shutdown_timeout
         self._told_to_end = False
+        self._bounds_own_end = False
+        self._was_cut_off = False
         self._exit: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> tuple[End, bytes]:
         """Run the entrypoint to its end; returns how it ended, and its result as a payload."""
-        task = asyncio.create_task(self._enter(), name="entrypoint")
-        self._context.shutdown_requested.add_done_callback(lambda _: self._end_soon(task))
+        task = self._task = asyncio.create_task(self._enter(), name="entrypoint")
+        self._context.shutdown_requested.add_done_callback(lambda _: self._end_soon())
         ends: list[asyncio.Future[Any]] = [task, self._exit]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -57,6 +62,11 @@ class Performance:
         return task.result()
 
     async def _enter(self) -> tuple[End, bytes]:
+        end, result = await self._perform()
+        # Now: an order that is read in this same turn of the event loop has come too late.
+        return end._replace(told=self._is_told), result
+
+    async def _perform(self) -> tuple[End, bytes]:
         try:
             result = await self._call_entrypoint()
             return End("completed", 0), payload.encode(result)
@@ -65,7 +75,7 @@ class Performance:
         except asyncio.CancelledError as error:
             if not self._context.shutdown_requested.done():
                 return End("raised", 1, ErrorInfo.of(error)), b""
-            return End("cancelled" if self.was_told else "completed", 0), payload.encode(None)
+            return End("cancelled" if self._is_told else "completed", 0), payload.encode(None)
         except (SystemExit, KeyboardInterrupt) as stop:
             return self._exited(stop), b""
         except BaseException as error:
@@ -80,14 +90,17 @@ class Performance:
 
     # --- the end ---------------------------------------------------------------------------------
 
-    def shut_down(self, reason: str) -> None:
-        """The supervisor's order to end."""
-        self._told_to_end |= not self._context.shutdown_requested.done()
-        self._context.shutdown(reason)
+    def shut_down(self, order: Shutdown) -> None:
+        """The supervisor's order to end. A second one comes if the first has left a job to its own end."""
+        self._bounds_own_end |= order.bounds_own_end
+        if self._context.shutdown_requested.done():
+            self._end_soon()
+        else:
+            self._told_to_end = True
+            self._context.shutdown(order.reason)
 
     @property
-    def was_told(self) -> bool:
-        """Whether it ends by the supervisor's order, and had not begun to end before that came."""
+    def _is_told(self) -> bool:
         return self._told_to_end and not self._context.ends_by_itself
 
     def exit_requested(self, stop: BaseException) -> None:
@@ -95,27 +108,35 @@ class Performance:
         if not self._exit.done():
             self._exit.set_result(stop)
 
-    def _end_soon(self, entrypoint: asyncio.Task[Any]) -> None:
+    def _end_soon(self) -> None:
         """Cancel the entrypoint, at once or after the time in which it may return by itself."""
-        may_return = self._context.is_awaited or self._context.requested_by is entrypoint
+        may_return = self._context.is_awaited or self._context.requested_by is self._task
         grace = self._settings.shutdown_timeout / 2 if may_return else 0.0
-        asyncio.get_running_loop().call_later(grace, entrypoint.cancel)
+        asyncio.get_running_loop().call_later(grace, self._cut_off)
+
+    def _cut_off(self) -> None:
+        has_its_own_time = self._context.ends_by_itself and not self._bounds_own_end
+        if not has_its_own_time and not self._was_cut_off:
+            self._was_cut_off = True
+            self._task.cancel()
 
     def _exited(self, stop: BaseException) -> End:
-        return End("exited", exit_code_of(stop), ErrorInfo.of(stop))
+        return End("exited", exit_code_of(stop), ErrorInfo.of(stop), self._is_told)
 
     # --- shutdown callbacks ----------------------------------------------------------------------
 
-    async def run_callbacks(self) -> str | None:
-        """Run all shutdown callbacks at the same time; returns the stacks of those that took too long."""
+    async def run_callbacks(self) -> CleaningUp:
+        """Run all shutdown callbacks at the same time; returns what took too long, there and before."""
         tasks = [asyncio.create_task(self._call_back(fn)) for fn in self._context.shutdown_callbacks]
-        if not tasks:
-            return None
-        _, late = await asyncio.wait(tasks, timeout=self._settings.shutdown_timeout)
-        stacks = "\n".join(map(stack_of, late))[:_LONGEST_STACKS] if late else None
+        late: set[asyncio.Task[None]] = set()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._settings.shutdown_timeout)
+        cuts = self._context.cuts
+        stacks = [cut.stack for cut in cuts] + (_stacks_of(late) if late else [])
         for task in late:
             task.cancel()
-        return stacks
+        what = "; ".join(cut.what for cut in cuts)
+        return CleaningUp(bool(late), what, "\n".join(stacks)[:_LONGEST_STACKS] if stacks else None)
 
     async def _call_back(self, fn: ShutdownCallback) -> None:
         try:
@@ -137,6 +158,12 @@ def _takes_argument(fn: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):  # it takes none; or a builtin that does not tell
         return False
     return True
+
+
+def _stacks_of(late: set[asyncio.Task[None]]) -> list[str]:
+    """The stacks of these tasks, and of all others: what one of them waits for may be another."""
+    others = asyncio.all_tasks() - late - {asyncio.current_task()}
+    return [stack_of(task) for task in (*late, *others)]
 
 
 def stack_of(task: asyncio.Task[Any]) -> str:

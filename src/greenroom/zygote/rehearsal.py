@@ -34,7 +34,7 @@ async def rehearse(proc: JobProcess, settings: m.ChildSettings) -> None:
         performance = Performance(_app(), context, settings)
         m.encode(m.Started(start.job_id))
         end, result = await performance.run()
-        m.encode(m.Ended(end.how, performance.was_told, end.error), result)
+        m.encode(m.Ended(end.how, end.told, end.error), result)
         await performance.run_callbacks()
 
 

@@ -117,14 +117,15 @@ class Runner:
         self._performance = Performance(self._app, context, self._settings)
         # The acknowledgement goes first: from here on, this job is never started anywhere else.
         self._send(m.Started(start.job_id))
+        context.on_own_end = lambda: self._send(m.Ending())
         self._is_on = True
         self._beat_in_loop()
         ended, result = await self._performance.run()
+        context.on_own_end = lambda: None
         if self._is_copy:
             return ended.exit_code
-        await self._send_large(m.Ended(ended.how, self._performance.was_told, ended.error), result)
-        overrun = await self._performance.run_callbacks()
-        self._send(m.CleaningUp(overrun))
+        await self._send_large(m.Ended(ended.how, ended.told, ended.error), result)
+        self._send(await self._performance.run_callbacks())
         await self._clean_up()
         return ended.exit_code
 
@@ -151,7 +152,7 @@ class Runner:
     def _handle(self, message: m.Message, body: bytes) -> None:
         if isinstance(message, m.Shutdown):
             if self._performance is not None:
-                self._performance.shut_down(message.reason)
+                self._performance.shut_down(message)
             return
         if isinstance(message, m.Ask):
             self._asked = self._loop.create_task(self._answer(message, body), name="request")

@@ -139,7 +139,8 @@ class Picture:
 
     def _on_accepted(self, data: _Data) -> None:
         unknown = dict.fromkeys(("started", "ended", "start_ms", "pid", "process_id", "outcome", "reason", "detail"))
-        known = {"id": data["job_id"], "source": data["source"], "launch_type": data["launch_type"]}
+        known = {"id": data["job_id"], "labels": data.get("labels")}
+        known |= {name: data[name] for name in ("source", "launch_type")}
         self.sessions[data["job_id"]] = {**known, "accepted": data["at"], **unknown}
         surplus = len(self.sessions) - KEPT_SESSIONS
         if surplus > 0:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.cells import set_cell_size
 from rich.text import Text
 
+from ..reports import first_label
 from ..text import NOTHING, duration, one_line
 from .picture import Picture
 
@@ -41,17 +42,23 @@ class SessionTable:
         yield Text(self._row("SESSION", {name: name for name in _WIDTHS}), "bright_black")
         for session in self._live:
             style = "reverse" if session["id"] == self._selected else _STYLES.get(session["state"], "")
-            yield Text(self._row(session["id"], _live_cells(session, self._now)), style)
+            yield Text(self._row(_name(session), _live_cells(session, self._now)), style)
         for session in self._ended:
-            yield Text(self._row(session["id"], _ended_cells(session)), _STYLES.get(session["outcome"], "red"))
+            yield Text(self._row(_name(session), _ended_cells(session)), _STYLES.get(session["outcome"], "red"))
 
-    def _row(self, job_id: str, cells: dict[str, str]) -> str:
+    def _row(self, name: str, cells: dict[str, str]) -> str:
         room = self._width - sum(_WIDTHS[name] + 1 for name in self._columns)
-        parts = [set_cell_size(one_line(job_id), max(room, 1))]
-        for name in self._columns:
-            cell, width = one_line(cells[name]), _WIDTHS[name]
-            parts.append(f"{cell:<{width}.{width}}" if name in _LEFT else f"{cell:>{width}.{width}}")
+        parts = [set_cell_size(one_line(name), max(room, 1))]
+        for column in self._columns:
+            cell, width = one_line(cells[column]), _WIDTHS[column]
+            parts.append(f"{cell:<{width}.{width}}" if column in _LEFT else f"{cell:>{width}.{width}}")
         return " ".join(parts)
+
+
+def _name(session: dict[str, Any]) -> str:
+    """Its id, and the label by which people know it."""
+    label = first_label(session)
+    return session["id"] if label is None else f"{session['id']} {label}"
 
 
 def _columns_for(width: int) -> list[str]:

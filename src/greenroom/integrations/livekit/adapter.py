@@ -35,6 +35,7 @@ def adapt(source: AgentServer | WorkerOptions) -> App:
     _warn_of_events(blueprint.server)
     role = _Role(blueprint)
     app = App()
+    app.end_timeout = blueprint.part.end_timeout
     manifest = app.manifest["livekit"] = describe(blueprint, source)
     level = Level(manifest["options"].get("log_level"), os.environ)
     app.log_level = level.number

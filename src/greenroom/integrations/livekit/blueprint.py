@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,13 @@ from livekit.agents import AgentServer, WorkerOptions
 
 from ...errors import AppLoadError
 
-__all__ = ["VERSION", "Blueprint", "Part", "fill", "is_server", "nothing_to_set_up", "server_of"]
+__all__ = ["GUARDS", "VERSION", "Blueprint", "Part", "fill", "is_server", "nothing_to_set_up", "server_of"]
 
 VERSION: str = livekit.agents.__version__
+
+
+GUARDS = 15.0 + 60.0
+"""Seconds: LiveKit's own bounds for the entrypoint to return at a shutdown, and for its session to close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +31,21 @@ class Part:
     setup_fnc: Callable[..., Any]
     session_end_fnc: Callable[..., Any] | None
     simulation_end_fnc: Callable[..., Any] | None
-    session_end_timeout: float
+    session_end_timeout: float | None
+    """Seconds; ``None`` is no bound."""
     http_proxy: str | None
+
+    @property
+    def session_end_seconds(self) -> float:
+        """For how long ``on_session_end`` may run: 0 if there is none."""
+        if self.session_end_fnc is None:
+            return 0.0
+        return math.inf if self.session_end_timeout is None else self.session_end_timeout
+
+    @property
+    def end_timeout(self) -> float:
+        """For how long LiveKit's sequence may take up to the shutdown callbacks."""
+        return GUARDS + self.session_end_seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ _OPTIONS = (
     "log_level",
 )
 
+_FOR_EVER = 1e9
+"""Seconds, for what has no bound."""
+
 _CREDENTIALS = {"ws_url": "LIVEKIT_URL", "api_key": "LIVEKIT_API_KEY", "api_secret": "LIVEKIT_API_SECRET"}
 
 _PERMISSIONS = ("can_publish", "can_subscribe", "can_publish_data", "can_update_metadata", "hidden")
@@ -45,7 +48,7 @@ def describe(blueprint: Blueprint, source: object) -> dict[str, Any]:
         "options": _options_set(server, source),
         "has_request_hook": blueprint.request_fnc is not None,
         "has_load_fnc": _has_load_fnc(server),
-        "session_end_seconds": blueprint.part.session_end_timeout if blueprint.part.session_end_fnc else 0.0,
+        "session_end_seconds": min(blueprint.part.session_end_seconds, _FOR_EVER),
         "livekit_agents_version": VERSION,
     }
     for name in (*_CREDENTIALS, "http_proxy", "deployment"):

@@ -13,14 +13,15 @@ from livekit.agents.utils import aio
 from livekit.rtc._ffi_client import FfiClient
 
 from ...errors import GreenroomError
-from ...job import JobContext
+from ...job import Cut, JobContext
+from ...zygote.performance import stack_of
 from . import running_job
 from .blueprint import Part, fill
 from .loop_monitor import LoopMonitor
 from .orders import ENDED_BY_SERVER, Order
 from .outside_loop import outside_loop
 from .stack_dumps import dump_on_signal
-from .watch import Watch
+from .watch import SessionEnd, Watch
 
 __all__ = ["Infer", "Performer", "check_release"]
 
@@ -30,6 +31,13 @@ Infer = Callable[[str, bytes], Awaitable[bytes | None]]
 _NEWS_OF_THE_ROOM = 0.5
 """Seconds. After a dispatch was deleted the server waits 3 s for the agent to leave, before it removes it."""
 
+_NEVER_CONNECTED = "the entrypoint returned, and never connected"
+_TIME_TO_CONNECT = 10.0
+"""Seconds for an agent to connect to its room after its entrypoint has returned: a task may do so."""
+
+_SHARE_OF_SESSION_END = 0.75
+"""Of the time for callbacks, if ``on_session_end`` still runs then: the rest is left to the callbacks."""
+
 _logger = logging.getLogger("greenroom.livekit")
 
 
@@ -37,12 +45,19 @@ class _JobProc(job_proc_lazy_main._JobProc):
     """LiveKit's, which would wait for ever after a job that could not even be set up."""
 
     setup_failed: asyncio.Future[None]
+    when_ending: Callable[[], object]
 
     def _start_job(self, msg: proto.StartJobRequest) -> None:
         try:
             super()._start_job(msg)
         except Exception as error:
             self.setup_failed.set_exception(error)
+        self._shutdown_fut.add_done_callback(lambda _: self.when_ending())
+
+    def is_connected(self) -> bool:
+        """Whether the agent has connected to its room, or is about to."""
+        lock = getattr(self._job_ctx, "_lock", None)
+        return self._ctx_connect_called or self._room.isconnected() or (lock is not None and lock.locked())
 
 
 class Performer:
@@ -56,10 +71,13 @@ class Performer:
         dump_on_signal()
         self._watch = Watch(part.entrypoint_fnc, self._is_ending)
         self._monitor = LoopMonitor()
-        self._proc = _JobProc(**_job_proc_arguments(part, self._watch))
+        self._session_end = None if part.session_end_fnc is None else SessionEnd(part.session_end_fnc)
+        self._proc = _JobProc(**_job_proc_arguments(part, self._watch, self._session_end))
         self._link = _Link(infer)
         self._close_timeout = close_timeout
         self._is_overdue = False
+        self._is_told = False
+        """LiveKit's sequence begins by an order to end."""
         request = _initialize_request(part)
         with outside_loop():
             self._proc.initialize(request, self._link)  # type: ignore[arg-type]  # all that it asks for is send()
@@ -71,11 +89,16 @@ class Performer:
         if it is not this job's own ``close_timeout`` that bounds them."""
         loop = asyncio.get_running_loop()
         self._proc.setup_failed = loop.create_future()
+        self._proc.when_ending = lambda: None if self._is_told else self._begin_own_end(context)
+        self._own_end: asyncio.Future[None] = loop.create_future()
+        if self._session_end is not None:
+            self._session_end.when_cut = lambda *cut: context.cuts.append(Cut(*cut))
         request = proto.StartJobRequest()
         request.running_job = job
         self._life = loop.create_task(self._proc.entrypoint(self._link.messages), name="livekit")
-        context.add_shutdown_callback(self._finish)
+        context.add_shutdown_callback(lambda: self._finish(context.shutdown_timeout))
         self._watch.when_entered = self._monitor.start
+        self._watch.when_returned = self._expect_connection
         self._link.messages.send_nowait(request)
         await self._until_the_end(context)
         if self._close_timeout is not None:
@@ -90,14 +113,17 @@ class Performer:
         told = asyncio.create_task(context.wait_for_shutdown(), name="livekit-shutdown")
         ends: set[asyncio.Future[Any]] = {self._life, self._link.exiting, self._proc.setup_failed}
         try:
-            await asyncio.wait({*ends, told}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*ends, self._own_end, told}, return_when=asyncio.FIRST_COMPLETED)
             if told.done():
                 await self._hear_of_the_room(told.result(), ends)
-            context.ends_by_itself = self._has_its_own_end or any(end.done() for end in ends)
-            self._pass_on(context)
+            if self._has_its_own_end or any(end.done() for end in ends):
+                self._begin_own_end(context)
+            else:
+                self._pass_on(context)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             # Half of shutdown_timeout is over: from here on LiveKit's sequence runs as a shutdown callback.
+            # An own end comes here only when it is bounded like any other: by a drain, or an operator.
             self._watch.cut_off()
             self._pass_on(context)
             if not context.ends_by_itself:
@@ -114,7 +140,7 @@ class Performer:
         That the room was deleted, or the agent removed from it, comes by another way, and may come later.
         """
         if reason == ENDED_BY_SERVER and not self._has_its_own_end:
-            news = {*ends, self._proc._shutdown_fut}
+            news = {*ends, self._own_end}
             await asyncio.wait(news, timeout=_NEWS_OF_THE_ROOM, return_when=asyncio.FIRST_COMPLETED)
 
     @property
@@ -122,9 +148,25 @@ class Performer:
         """Whether something in the job has begun its end. To be asked while no order to end was passed on."""
         return self._is_ending() or self._watch.error is not None
 
+    def _begin_own_end(self, context: JobContext) -> None:
+        context.begin_own_end()
+        if not self._own_end.done():
+            self._own_end.set_result(None)
+
+    def _expect_connection(self) -> None:
+        """The entrypoint has returned: LiveKit would keep a process for ever whose agent never connects."""
+        asyncio.get_running_loop().call_later(_TIME_TO_CONNECT, self._end_unless_connected)
+
+    def _end_unless_connected(self) -> None:
+        if not self._is_ending() and not self._proc.is_connected():
+            seconds = f"{_TIME_TO_CONNECT:g} s"
+            _logger.warning("the job ends: its entrypoint has returned, and it has not connected within %s", seconds)
+            self._proc._job_ctx.shutdown(_NEVER_CONNECTED)
+
     def _pass_on(self, context: JobContext) -> None:
         """The order to end, if there is one; LiveKit passes it over when its sequence has begun."""
         if context.shutdown_requested.done():
+            self._is_told = True
             self._link.messages.send_nowait(proto.ShutdownRequest(reason=context.shutdown_requested.result()))
 
     async def _close_within(self, seconds: float) -> None:
@@ -134,20 +176,24 @@ class Performer:
             _tell_where_it_hangs(f"{seconds:g} s")
             raise TimeoutError(f"leaving the room and the shutdown callbacks took longer than {seconds:g} s")
 
-    async def _finish(self) -> None:
-        """The rest of LiveKit's sequence: it has ``shutdown_timeout``, as all shutdown callbacks have."""
+    async def _finish(self, seconds: float) -> None:
+        """The rest of LiveKit's sequence: it has ``shutdown_timeout`` seconds, as all shutdown callbacks have."""
         if self._is_overdue:
             return  # it has had its time, and ends with the process
         if not self._proc.has_running_job:
             self._life.cancel()
+        if self._session_end is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_SHARE_OF_SESSION_END * seconds, self._session_end.cut_off)
         try:
-            await self._life
+            await asyncio.wait({self._life})
         except asyncio.CancelledError:
-            if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task
-                _tell_where_it_hangs("shutdown_timeout")
-                raise
+            _tell_where_it_hangs("shutdown_timeout")
+            raise
         finally:
             self._monitor.stop()
+        if not self._life.cancelled():
+            self._life.result()
 
     def _is_ending(self) -> bool:
         """Whether LiveKit's sequence has begun, in which it may cancel the entrypoint itself."""
@@ -187,18 +233,18 @@ class _Link:
 
 def check_release(part: Part) -> None:
     """Find out before any fork that this livekit-agents cannot be driven. Raises :class:`AppLoadError`."""
-    _job_proc_arguments(part, part.entrypoint_fnc)
+    _job_proc_arguments(part, part.entrypoint_fnc, part.session_end_fnc)
     _initialize_request(part)
     running_job.from_order(Order(job=b""))
 
 
-def _job_proc_arguments(part: Part, entrypoint: Any) -> dict[str, Any]:
+def _job_proc_arguments(part: Part, entrypoint: Any, session_end: Any) -> dict[str, Any]:
     return fill(
         job_proc_lazy_main._JobProc,
         {
             "initialize_process_fnc": part.setup_fnc,
             "job_entrypoint_fnc": entrypoint,
-            "session_end_fnc": part.session_end_fnc,
+            "session_end_fnc": session_end,
             "simulation_end_fnc": part.simulation_end_fnc,
             "session_end_timeout": part.session_end_timeout,
             "executor_type": JobExecutorType.PROCESS,
@@ -212,9 +258,7 @@ def _initialize_request(part: Part) -> proto.InitializeRequest:
 
 
 def _tell_where_it_hangs(limit: str) -> None:
-    from ...zygote.performance import stack_of
-
-    names = ("job_task", "job_user_entrypoint", "job_shutdown_callback")
+    names = ("job_task", "job_user_entrypoint", "on_session_end", "job_shutdown_callback")
     for task in asyncio.all_tasks():
         if task.get_name() in names:
             _logger.error("LiveKit's shutdown sequence did not end within %s; it was in %s", limit, stack_of(task))

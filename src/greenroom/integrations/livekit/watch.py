@@ -1,13 +1,18 @@
-"""What LiveKit's life cycle does not tell: how the user's entrypoint really ended."""
+"""What LiveKit's life cycle does not tell: how the user's entrypoint really ended, and what was cut off."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["EntrypointCancelled", "Watch"]
+from ...zygote.performance import stack_of
+
+__all__ = ["EntrypointCancelled", "SessionEnd", "Watch"]
+
+_logger = logging.getLogger("greenroom.livekit")
 
 
 class EntrypointCancelled(Exception):
@@ -20,6 +25,7 @@ class Watch:
     def __init__(self, entrypoint: Callable[..., Any], is_ending: Callable[[], bool]) -> None:
         self.error: Exception | None = None
         self.when_entered: Callable[[], object] = lambda: None
+        self.when_returned: Callable[[], object] = lambda: None
         self._entrypoint = entrypoint
         self._is_ending = is_ending
         self._task: asyncio.Task[Any] | None = None
@@ -32,6 +38,7 @@ class Watch:
         asyncio.get_running_loop().call_soon(self.when_entered)
         try:
             await self._entrypoint(context)
+            self.when_returned()
         except asyncio.CancelledError as error:
             self._cancelled(error)
         except Exception as error:
@@ -55,3 +62,42 @@ class Watch:
         # LiveKit would wait for ever for a job whose entrypoint is gone.
         self.error = EntrypointCancelled("the entrypoint was cancelled, though nothing had asked the job to end")
         raise self.error from error
+
+
+class SessionEnd:
+    """Wraps an ``on_session_end``, and can end it without LiveKit seeing a cancellation, so that callbacks follow."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.when_cut: Callable[[str, str], object] = lambda what, stack: None
+        """Called with a sentence, and with the stack of what was cut off."""
+        self._function = function
+        self._task: asyncio.Task[Any] | None = None
+        self._begun_at = 0.0
+        functools.update_wrapper(self, function)
+
+    async def __call__(self, context: Any) -> None:
+        self._begun_at = asyncio.get_running_loop().time()
+        # A task of its own: from Python 3.12 on LiveKit's bound runs it in that of the whole job.
+        task = self._task = asyncio.create_task(self._call(context), name="on_session_end")
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            self.cut_off()  # LiveKit's own bound
+            await asyncio.wait({task})
+            raise
+        if not task.cancelled():
+            task.result()
+
+    async def _call(self, context: Any) -> None:
+        await self._function(context)
+
+    def cut_off(self) -> None:
+        """Cancel it, if it still runs."""
+        task, self._task = self._task, None
+        if task is None or task.done():
+            return
+        what = f"on_session_end was cut off after {asyncio.get_running_loop().time() - self._begun_at:.1f} s"
+        stack = stack_of(task)
+        _logger.error("%s; it was in %s", what, stack)
+        self.when_cut(what, stack)
+        task.cancel()

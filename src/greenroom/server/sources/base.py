@@ -14,7 +14,8 @@ class Source(Protocol):
 
     A source makes an :class:`~greenroom.server.admission.Offer` of whatever arrives, and gives it to
     :meth:`Admission.offer`. It is answered within ``offer_timeout``: by an acceptance, against a process that is
-    reserved from that moment on, or by :class:`~greenroom.NoCapacity` with the reason. The acceptance is then
+    reserved from that moment on, or by :class:`~greenroom.NoCapacity` with the reason. The offer's labels say what the
+    session is called there: they stand in all that is told of it. The acceptance is then
     started, which gives a :class:`~greenroom.JobHandle` to wait for the end with, or released.
     """
 

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from ...pool import JobHandle
+from ...pool.labels import label_text
 from ..jobs import EndedJob, JobBook
 from .answers import LARGE_ANSWERS, LargeAnswers
 from .operations import Operation
@@ -100,7 +101,14 @@ def _matches(job: JobBrief, wanted: ListJobs) -> bool:
         return False
     if wanted.state not in (None, "live", job.state):
         return False
+    if wanted.label is not None and not _has_label(job, wanted.label):
+        return False
     return wanted.outcome in (None, job.outcome) and wanted.reason in (None, job.reason)
+
+
+def _has_label(job: JobBrief, wanted: str) -> bool:
+    name, _, text = wanted.partition("=")
+    return job.labels.get(name) == label_text(text)
 
 
 async def _view(job: EndedJob, answers: LargeAnswers) -> JobView:

@@ -89,6 +89,8 @@ class ListJobs(Struct, forbid_unknown_fields=True):
     state: Literal["live", "reserved", "waiting", "starting", "running", "draining", "ending", "ended"] | None = None
     outcome: Outcome | None = None
     reason: Reason | None = None
+    label: Annotated[str, Meta(pattern="^[^=]+=", max_length=1000)] | None = None
+    """``NAME=TEXT``: the jobs that have this label, such as ``room=hall``."""
     limit: Annotated[int, Meta(ge=1, le=2000)] = 2000
     """No more than so many: the latest."""
 
@@ -219,6 +221,8 @@ class JobBrief(Struct):
     launch_type: Literal["warm", "cold"] | None
     state: str
     start_ms: float | None
+    labels: dict[str, str]
+    """What its source calls it: of a LiveKit job ``room``, ``room_id``, ``dispatch`` and ``agent``."""
     outcome: str | None = None
     reason: str | None = None
 
@@ -226,14 +230,15 @@ class JobBrief(Struct):
     def of_live(cls, handle: JobHandle) -> JobBrief:
         seconds = handle.start_seconds
         start_ms = None if seconds is None else round(seconds * 1000, 3)
-        return cls(handle.id, handle.pid, handle.launch_type, handle.state, start_ms)
+        return cls(handle.id, handle.pid, handle.launch_type, handle.state, start_ms, dict(handle.labels))
 
     @classmethod
     def of_ended(cls, report: ExitReport) -> JobBrief:
         times = report.timings
         start_ms = None if times.started is None else round((times.started - times.requested) * 1000, 3)
         assert report.job_id is not None
-        return cls(report.job_id, report.pid, report.launch_type, "ended", start_ms, report.outcome, report.reason)
+        known = (report.job_id, report.pid, report.launch_type, "ended", start_ms, dict(report.labels))
+        return cls(*known, report.outcome, report.reason)
 
 
 class ReportView(Struct):
@@ -256,6 +261,7 @@ class ReportView(Struct):
     cpu_seconds: float | None
     log_records_dropped: int
     descendants_killed: int
+    labels: dict[str, str]
     result: Raw
     result_encoding: ResultEncoding | None
     """How to read the result; base64 is of bytes."""
@@ -266,6 +272,7 @@ class ReportView(Struct):
     def of(cls, report: ExitReport, *, result_dropped: bool = False) -> ReportView:
         shown = {field.name: getattr(report, field.name) for field in dataclasses.fields(report)}
         del shown["result_payload"]
+        shown["labels"] = dict(report.labels)
         result, encoding = json_of(report)
         return cls(**shown, result=Raw(result), result_encoding=encoding, result_dropped=result_dropped)
 

@@ -23,6 +23,7 @@ def make_app(settings: Mapping[str, Any]) -> App:
     """The app of a worker; the settings are those of ``settings.child_settings``. Imports the user's code."""
     role = _Role(_part(settings), settings)
     app = App()
+    app.end_timeout = role.end_timeout
     app.preload(role.preload)
     app.prewarm(role.prewarm)
     app.entrypoint(role.entrypoint)
@@ -37,6 +38,11 @@ class _Role:
         self._part = part
         self._settings = settings
         self._performer: Performer
+
+    @property
+    def end_timeout(self) -> float:
+        """Seconds up to its end: here LiveKit's sequence calls the callbacks, too, within ``close_timeout``."""
+        return self._part.end_timeout + float(self._settings["close_timeout"])
 
     def preload(self) -> None:
         share(self._settings["preload"])

@@ -62,7 +62,7 @@ class Executor:
     async def aclose(self) -> None:
         """End the job as LiveKit does, and wait for that. A process without a job is the pool's to end."""
         if self._handle is not None:
-            self._handle.cancel("parent process shutdown")
+            self._handle.cancel("parent process shutdown", unless_ending=True)
             await self.join()
 
     def is_over(self) -> None:
@@ -74,4 +74,6 @@ class Executor:
         if self._info is not None:
             job = self._info.job
             extra |= {"job_id": job.id, "room": job.room.name, "room_id": job.room.sid}
+            if job.agent_name:
+                extra["agent_name"] = job.agent_name
         return extra

@@ -17,9 +17,11 @@ from ....job import Job
 from ....pool import JobHandle, ProcessPool, events
 from ....report import ExitReport
 from .. import running_job
+from ..labels import labels_of
 from . import app
 from .executor import Executor
 from .inference import InferenceRelay
+from .own_loggers import OwnLoggers
 from .settings import OWN_OPTIONS, child_settings, pool_options
 
 __all__ = ["OWN_OPTIONS", "DropInPool"]
@@ -46,6 +48,7 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         self._by_job: dict[str, Executor] = {}
         self._pool: ProcessPool | None = None
         self._unsubscribe: Callable[[], None]
+        self._log = OwnLoggers(self.get_by_job_id)
 
     # --- what the worker calls -------------------------------------------------------------------
 
@@ -58,9 +61,11 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         self._pool = ProcessPool(app.reference(settings), **self._options)
         self._unsubscribe = self._pool.subscribe(self._on_event)
         await self._relay.open()
+        self._log.install()
         try:
             await self._pool.start()
         except BaseException:
+            self._log.remove()
             await self._relay.close()
             raise
 
@@ -71,6 +76,7 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         await asyncio.gather(*(executor.aclose() for executor in self.processes))  # for a reason in LiveKit's words
         await self._pool.aclose()
         self._unsubscribe()
+        self._log.remove()
         await self._relay.close()
 
     async def launch_job(self, info: RunningJobInfo) -> None:
@@ -92,7 +98,8 @@ class DropInPool(utils.EventEmitter[EventTypes]):
     def _submit(self, pool: ProcessPool, info: RunningJobInfo) -> JobHandle:
         job = Job(info.job.id, running_job.to_plain(info))
         try:
-            return pool.submit(job, timeout=_ATTEMPTS * self._options["prewarm_timeout"], source="livekit")
+            timeout = _ATTEMPTS * self._options["prewarm_timeout"]
+            return pool.submit(job, timeout=timeout, source="livekit", labels=labels_of(info.job))
         except GreenroomError:
             refused = Executor(info)
             refused.refused()

@@ -9,12 +9,11 @@ from multiprocessing import forkserver
 from typing import Any
 
 from ....errors import OptionError
+from ..blueprint import GUARDS
 from .references import reference_to
 
 __all__ = ["OWN_OPTIONS", "child_settings", "pool_options"]
 
-_GUARDS = 15.0 + 60.0
-"""Seconds: LiveKit's own bounds for the entrypoint to return at a shutdown, and for its session to close."""
 _FREEZE = "livekit.agents.ipc._preload_freeze"  # the zygote settles its memory itself, and later
 _FUNCTIONS = ("initialize_process_fnc", "job_entrypoint_fnc", "session_end_fnc", "simulation_end_fnc")
 
@@ -45,7 +44,7 @@ OWN_OPTIONS = _OwnOptions(
 def pool_options(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a pool for what LiveKit's worker makes its own with."""
     # A child is cancelled after half of its shutdown_timeout, which LiveKit's own bounds come before.
-    patience = 2 * (_GUARDS + _session_end_timeout(arguments) + arguments["close_timeout"])
+    patience = 2 * (GUARDS + _session_end_timeout(arguments) + arguments["close_timeout"])
     return {
         "num_idle_processes": arguments["num_idle_processes"],
         "prewarm_timeout": arguments["initialize_timeout"],

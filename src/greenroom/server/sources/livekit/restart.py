@@ -75,18 +75,32 @@ class Restarter:
                 return
             try:
                 if (reason := await self._unwanted(session)) is not None:
-                    _logger.info("job %s is not started again: %s", session.id, reason)
+                    _logger.info("job %s is not started again: %s", session.id, reason, extra=session.extra)
                     return
                 handle = await self._start(session, order)
             except RejectedByApp as error:
-                _logger.info("job %s is not started again: the app turned it down: %s", session.id, error)
+                _logger.info(
+                    "job %s is not started again: the app turned it down: %s", session.id, error, extra=session.extra
+                )
                 return
             except (GreenroomError, ValueError) as error:
-                _logger.warning("job %s could not be started again (attempt %d): %s", session.id, order.restarts, error)
+                _logger.warning(
+                    "job %s could not be started again (attempt %d): %s",
+                    session.id,
+                    order.restarts,
+                    error,
+                    extra=session.extra,
+                )
                 continue
             report = await self._follow(session, handle)
         if is_crash(report):
-            _logger.error("job %s is given up after %d restarts: %s", session.id, order.restarts, report.detail)
+            _logger.error(
+                "job %s is given up after %d restarts: %s",
+                session.id,
+                order.restarts,
+                report.detail,
+                extra=session.extra,
+            )
 
     async def _start(self, session: Session, order: Order) -> JobHandle:
         now = time.time()
@@ -94,10 +108,16 @@ class Restarter:
         order = replace(order, token=token, accepted_at=now, assigned_at=now, launched_at=now)
         session.order = order
         run_id, data = f"{session.id}~{order.restarts}", payload.encode(order.encode())
-        acceptance = await self._admission.offer(Offer("livekit", data, run_id, self._options.livekit_offer_timeout))
+        timeout = self._options.livekit_offer_timeout
+        acceptance = await self._admission.offer(Offer("livekit", data, run_id, timeout, labels=session.labels))
         room = session.job.room.name
         _logger.warning(
-            "job %s is started again in room %s, as %s (restart %d)", session.id, room, run_id, order.restarts
+            "job %s is started again in room %s, as %s (restart %d)",
+            session.id,
+            room,
+            run_id,
+            order.restarts,
+            extra=session.extra,
         )
         return acceptance.start()
 
@@ -107,7 +127,7 @@ class Restarter:
         try:
             while not (await asyncio.wait({ending}, timeout=LOOK_EVERY))[0]:
                 if await self._is_deleted(session):
-                    handle.cancel("its dispatch was deleted at the LiveKit server")
+                    handle.cancel("its dispatch was deleted at the LiveKit server", unless_ending=True)
             return ending.result()
         finally:
             ending.cancel()
@@ -131,7 +151,7 @@ class Restarter:
         except NotThere:
             return True
         except RoomsError as error:
-            _logger.debug("cannot find out whether job %s is still wanted: %s", session.id, error)
+            _logger.debug("cannot find out whether job %s is still wanted: %s", session.id, error, extra=session.extra)
         return False
 
     def _room_api(self, session: Session) -> Rooms:

@@ -14,9 +14,11 @@ from livekit.protocol import agent
 
 from ....errors import GreenroomError, LaunchError
 from ....integrations.livekit import orders
+from ....integrations.livekit.labels import labels_of
 from ....integrations.livekit.orders import Order
 from ....pool import JobHandle, ProcessPool
 from ....pool.events import OfferAnswered, TurnedDown
+from ....pool.labels import tidy_labels
 from ....report import ExitReport
 from ....wire import payload
 from ...admission import Acceptance, Admission, Offer, RejectedByApp
@@ -63,6 +65,15 @@ class Session:
     @property
     def id(self) -> str:
         return self.job.id
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return tidy_labels(labels_of(self.job))
+
+    @property
+    def extra(self) -> dict[str, object]:
+        """What log lines about it carry."""
+        return {"job_id": self.id, "labels": self.labels}
 
     @property
     def is_running(self) -> bool:
@@ -134,20 +145,22 @@ class Sessions:
             self._turn_down(session, error, final=error.final)
         except TimeoutError:
             cause = f"neither a process nor the app had said yes within {ANSWER_TIMEOUT:g} s"
-            self._pool.publish(TurnedDown(session.id, "livekit", "offer_timeout", cause))
+            self._pool.publish(TurnedDown(session.id, "livekit", "offer_timeout", cause, session.labels))
             self._turn_down(session, cause)
         except (GreenroomError, TypeError, ValueError) as error:
             self._turn_down(session, error)
         except Exception:
             # Whatever it is, the server waits for an answer, and no other worker is asked before it has one.
-            _logger.exception("job %s could not be considered", session.id)
+            _logger.exception("job %s could not be considered", session.id, extra=session.extra)
             self._turn_down(session, "an error of the worker's own")
         self._note_answer(session, time.monotonic() - began)
 
     async def _reserve(self, session: Session) -> None:
         async with asyncio.timeout(ANSWER_TIMEOUT):
             metadata = payload.encode(session.order.encode())
-            acceptance = await self._admission.offer(Offer("livekit", metadata, session.id, self._offer_timeout))
+            acceptance = await self._admission.offer(
+                Offer("livekit", metadata, session.id, self._offer_timeout, labels=session.labels)
+            )
         try:
             accept = orders.Acceptance.of(acceptance.answer, session.id)
             session.answer = protocol.accepted(session.id, accept, session.connection.registration.agent_name)
@@ -164,7 +177,7 @@ class Sessions:
     def _turn_down(self, session: Session, cause: object, *, final: bool = False) -> None:
         if self._settle(session, Event.TURN_DOWN) is Do.ANSWER_NO:
             session.connection.send(protocol.turned_down(session.id, final=final))
-            _logger.info("job %s (room %s) was turned down: %s", session.id, session.job.room.name, cause)
+            _logger.info("job %s was turned down: %s", session.id, cause, extra=session.extra)
 
     def _note_answer(self, session: Session, seconds: float) -> None:
         self.answers += 1
@@ -179,7 +192,8 @@ class Sessions:
         if asyncio.get_running_loop().time() - due > HELD_UP:
             self._expire_in(session, HELD_UP)  # the assignment may be there, and is to be read first
         elif self._settle(session, Event.EXPIRY, f"it was not assigned within {ASSIGNMENT_TIMEOUT:g} s") is Do.RELEASE:
-            _logger.warning("job %s was accepted, and not assigned within %g s", session.id, ASSIGNMENT_TIMEOUT)
+            text = "job %s was accepted, and not assigned within %g s"
+            _logger.warning(text, session.id, ASSIGNMENT_TIMEOUT, extra=session.extra)
 
     # --- assignments -----------------------------------------------------------------------------
 
@@ -228,9 +242,8 @@ class Sessions:
         try:
             session.handle = session.acceptance.start(payload.encode(session.order.encode()))
         except LaunchError as error:
-            _logger.warning(
-                "job %s (room %s) was accepted, and cannot be started: %s", session.id, session.job.room.name, error
-            )
+            text = "job %s was accepted, and cannot be started: %s"
+            _logger.warning(text, session.id, error, extra=session.extra)
             self._tell_end(session, "failed", f"not started: {error}")
             return
         session.following = self._spawn(self._follow(session, session.handle), f"greenroom-livekit-{session.id}")
@@ -263,10 +276,10 @@ class Sessions:
         if session is None or do is Do.IGNORE:
             _logger.debug("job %s is to be ended, and is %s here", job_id, self.table.phase(job_id).value)
             return
-        _logger.info("job %s is to be ended: the server says so", job_id)
+        _logger.info("job %s is to be ended: the server says so", job_id, extra=session.extra)
         session.terminated = True
         if do is Do.CANCEL and session.handle is not None:
-            session.handle.cancel(orders.ENDED_BY_SERVER)
+            session.handle.cancel(orders.ENDED_BY_SERVER, unless_ending=True)
         else:
             self._withdraw(session, "the LiveKit server withdrew the job")
 

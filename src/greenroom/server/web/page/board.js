@@ -71,7 +71,7 @@ const handlers = {
 
   JobAccepted(board, event) {
     board.sessions.set(event.job_id, {
-      id: event.job_id, source: event.source, launch_type: event.launch_type, accepted: event.at, started: null, ended: null,
+      id: event.job_id, source: event.source, labels: event.labels, launch_type: event.launch_type, accepted: event.at, started: null, ended: null,
     });
     forgetOldSessions(board);
   },

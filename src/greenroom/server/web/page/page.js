@@ -157,9 +157,14 @@ $("lights").addEventListener("click", (event) => {
 
 function describe(process) {
   const parts = [`process ${process.id}`, process.pid && `pid ${process.pid}`, process.why || process.state, `generation ${process.generation}`];
-  if (process.job_id) parts.push(`job ${process.job_id}`);
+  if (process.job_id) parts.push(`job ${process.job_id}`, ...labelsOf(board.sessions.get(process.job_id)));
   if (process.private_mb) parts.push(`${process.private_mb.toFixed(1)} MiB of its own`);
   return parts.filter(Boolean).join(" · ");
+}
+
+// What the source of a session calls it: "room hall", say.
+function labelsOf(item) {
+  return Object.entries(item?.labels || {}).map(([name, text]) => `${name} ${text}`);
 }
 
 function showTurnedDown() {
@@ -167,7 +172,7 @@ function showTurnedDown() {
   $("no-turned-down").hidden = latest.length > 0;
   $("turned-down").replaceChildren(...latest.map((item) => {
     const line = element("li");
-    line.append(element("b", { textContent: item.reason }), ` ${clock(item.at)} · ${item.source} · ${item.detail}`);
+    line.append(element("b", { textContent: item.reason }), ` ${[clock(item.at), item.source, ...labelsOf(item), item.detail].join(" · ")}`);
     return line;
   }));
 }
@@ -182,7 +187,7 @@ function showReports() {
     details.open = open.has(key);
     const who = report.job_id ? `job ${report.job_id}` : `process ${report.process_id}`;
     details.append(element("summary", { textContent: `${clock(report.at)} ${who}: ${report.outcome}, ${report.reason}` }));
-    details.append(element("p", { className: "quiet", textContent: report.detail }));
+    details.append(element("p", { className: "quiet", textContent: [...labelsOf(report), report.detail].join(" · ") }));
     for (const text of [report.traceback, report.stack_dump]) {
       if (text) details.append(element("pre", { textContent: text }));
     }
