@@ -29,14 +29,14 @@ _MOST_PACKAGES = 8
 _LAST_LINES = 15
 
 
-def load_once(app: str, options: PoolOptions) -> LoadFacts:
+def load_once(app: str, options: PoolOptions, handed: dict[str, Any] | None) -> LoadFacts:
     """Load it. Raises :class:`AppLoadError` if it does not, within ``preload_timeout``.
 
-    Blocks; what the app writes goes nowhere, except that its last lines are told if it ends the interpreter.
+    ``handed`` is what its script has handed over, if it has one that was run. Blocks; what the app writes goes nowhere, except that its last lines are told if it ends the interpreter.
     """
     # To be appended to: the interpreter writes where this process has read up to otherwise.
     with tempfile.TemporaryFile("a+", encoding="utf-8", errors="backslashreplace") as log:
-        told = _run(app, options.preload_timeout, log)
+        told = _run(app, handed, options.preload_timeout, log)
         log.seek(0)
         lines = log.read().splitlines()
     if told is None:
@@ -46,7 +46,7 @@ def load_once(app: str, options: PoolOptions) -> LoadFacts:
     return _facts(told, lines)
 
 
-def _run(app: str, timeout: float, log: IO[str]) -> Any:
+def _run(app: str, handed: dict[str, Any] | None, timeout: float, log: IO[str]) -> Any:
     token = secrets.token_hex(8)
     reading, writing = os.pipe2(os.O_CLOEXEC)
     far_lifeline, near_lifeline = os.pipe2(os.O_CLOEXEC)
@@ -67,7 +67,8 @@ def _run(app: str, timeout: float, log: IO[str]) -> Any:
         finally:
             for fd in fds:
                 os.close(fd)
-        order = {"app": app, "token": token, "sys_path": [path or os.getcwd() for path in sys.path]}
+        sys_path = [path or os.getcwd() for path in sys.path]
+        order = {"app": app, "handed": handed, "token": token, "sys_path": sys_path}
         try:
             _tell(process, order)
             _await_begin(process, log, timeout)

@@ -40,7 +40,7 @@ def main() -> None:
     mark.put(order["token"])
     sys.path[:] = order["sys_path"]
     try:
-        told = _load(order["app"])
+        told = _load(order["app"], order["handed"])
     except BaseException as error:  # SystemExit too: whatever user code raises is the answer
         found = ErrorInfo.of(error, limit=6000)
         told = {"error": {"type": found.type, "message": found.message, "traceback": found.traceback}}
@@ -52,11 +52,11 @@ def main() -> None:
     os._exit(0)  # a thread that the app has left would hold up any other exit
 
 
-def _load(reference: str) -> dict[str, Any]:
+def _load(reference: str, handed: dict[str, Any] | None) -> dict[str, Any]:
     before = census.open_fds()
     _mark(BEGIN)
     begin = time.monotonic()
-    app = load_app(reference)
+    app = load_app(reference, ["start"], handed)
     imported = time.monotonic()
     if app.preload_fn is not None:
         app.preload_fn()

@@ -20,6 +20,7 @@ from .exits import Decision
 from .fleet import Fleet
 from .log_fields import log_fields
 from .process import Process
+from .program import Program
 from .spawn import Spawner
 from .watch import CHECKS_PER_TIMEOUT
 from .zygote import Zygote
@@ -35,12 +36,13 @@ SETTLED = 10.0
 class Generations:
     """Implements :class:`~greenroom.pool.zygote.ZygoteOwner`."""
 
-    def __init__(self, app: str, token: str, fleet: Fleet) -> None:
+    def __init__(self, app: str, token: str, fleet: Fleet, program: Program) -> None:
         self.launchers: set[Zygote | Spawner] = set()
         self.zygote_restarts = 0
         self._app = app
         self._token = token
         self._fleet = fleet
+        self._program = program
         self._clock = fleet.clock
         self._events = fleet.services.events
         self._number = 0
@@ -52,10 +54,11 @@ class Generations:
 
     @property
     def pids(self) -> set[int]:
-        return set[int]().union(*(launcher.pids for launcher in self.launchers))
+        return self._program.pids.union(*(launcher.pids for launcher in self.launchers))
 
     async def start(self) -> None:
         """Load the app. Raises :class:`AppLoadError`."""
+        await self._program.start()
         self._serve_from(await self._load(), has_new_code=True)
 
     async def reload(self) -> None:
@@ -95,6 +98,7 @@ class Generations:
 
     async def _load_and_prove(self) -> Zygote | Spawner:
         try:
+            await self._program.renew()
             new = await self._load()
             try:
                 self._check_wanted()
@@ -111,7 +115,7 @@ class Generations:
         return new
 
     async def close(self) -> None:
-        """End all zygotes. All processes have ended before."""
+        """End all zygotes, and at last the script. All processes have ended before."""
         if self._restarting is not None:
             self._restarting.cancel()
             await asyncio.gather(self._restarting, return_exceptions=True)
@@ -120,6 +124,7 @@ class Generations:
         while self.launchers:
             self._one_gone.clear()
             await self._one_gone.wait()
+        await self._program.close()
 
     # --- loading and proving ---------------------------------------------------------------------
 
@@ -146,6 +151,8 @@ class Generations:
         interval = 1.0 if options.stall_timeout is None else options.stall_timeout / CHECKS_PER_TIMEOUT / 2
         return m.Configure(
             app=self._app,
+            arguments=self._program.arguments,
+            handed=self._program.handed,
             sys_path=[path or os.getcwd() for path in sys.path],
             generation=self._number,
             pool_token=self._token,

@@ -9,7 +9,7 @@ from multiprocessing import forkserver
 from typing import Any
 
 from ....errors import OptionError
-from .references import reference_to
+from ..references import reference_to
 
 __all__ = ["OWN_OPTIONS", "child_settings", "pool_options"]
 
