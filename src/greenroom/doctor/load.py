@@ -32,7 +32,8 @@ _LAST_LINES = 15
 def load_once(app: str, options: PoolOptions, handed: dict[str, Any] | None) -> LoadFacts:
     """Load it. Raises :class:`AppLoadError` if it does not, within ``preload_timeout``.
 
-    ``handed`` is what its script has handed over, if it has one that was run. Blocks; what the app writes goes nowhere, except that its last lines are told if it ends the interpreter.
+    ``handed`` is what its script has handed over, if it has one that was run. Blocks; what the app writes goes nowhere,
+    except that its last lines are told if it ends the interpreter.
     """
     # To be appended to: the interpreter writes where this process has read up to otherwise.
     with tempfile.TemporaryFile("a+", encoding="utf-8", errors="backslashreplace") as log:

@@ -59,7 +59,9 @@ class Generations:
     async def start(self) -> None:
         """Load the app. Raises :class:`AppLoadError`."""
         await self._program.start()
-        self._serve_from(await self._load(), has_new_code=True)
+        launcher = await self._load()
+        self._program.check()
+        self._serve_from(launcher, has_new_code=True)
 
     async def reload(self) -> None:
         """Load the app anew and serve from that; if it does not load or become warm, nothing changes.
@@ -104,6 +106,7 @@ class Generations:
                 self._check_wanted()
                 await self._prove(new)
                 self._check_wanted()
+                self._program.check()
                 self._check_alive(new)
             except BaseException:
                 self._retire(new, "the new code does not serve")
@@ -115,16 +118,18 @@ class Generations:
         return new
 
     async def close(self) -> None:
-        """End all zygotes, and at last the script. All processes have ended before."""
+        """End all zygotes, and the script. All processes have ended before."""
         if self._restarting is not None:
             self._restarting.cancel()
             await asyncio.gather(self._restarting, return_exceptions=True)
         for launcher in list(self.launchers):
             self._close(launcher)
+        await asyncio.gather(self._program.close(), self._launchers_gone())
+
+    async def _launchers_gone(self) -> None:
         while self.launchers:
             self._one_gone.clear()
             await self._one_gone.wait()
-        await self._program.close()
 
     # --- loading and proving ---------------------------------------------------------------------
 

@@ -82,6 +82,11 @@ class Program:
             await asyncio.shield(run.close())
             raise
 
+    def check(self) -> None:
+        """Raise :class:`AppLoadError` if it has complained since it handed over."""
+        if self._run is not None and self._run.complaint is not None:
+            raise fresh(self._run.complaint)
+
     async def renew(self) -> None:
         """At a reload: end it and run it anew, if that is how it is run. Raises :class:`AppLoadError`."""
         if self._is_renewed:
@@ -126,6 +131,7 @@ class _Run:
         self._pid = 0
         self._pidfd = -1
         self.is_closing = False
+        self.complaint: AppLoadError | None = None
         self._dump_fd: int | None = None
         self._dump: DumpTaker | None = None
         self._timers: list[Timer] = []
@@ -140,10 +146,9 @@ class _Run:
             self._start(configuration)
         except OSError as error:
             raise AppLoadError(f"the process of the script could not be started: {error}") from error
-        timeout = self._services.options.preload_timeout
-        self._timers.append(self._services.clock.call_later(timeout, self._overdue, timeout))
+        self._begin()
         outcome = await asyncio.shield(self._outcome)
-        self._timers.pop().cancel()
+        self._stop_timers()
         if isinstance(outcome, AppLoadError):
             raise fresh(outcome)
         if outcome is None:
@@ -152,6 +157,16 @@ class _Run:
             extra = log_fields("script_handed_over", **self._ids)
             _logger.info("process %d runs the main block of %s", self._pid, self._app, extra=extra)
         return outcome
+
+    def _begin(self) -> None:
+        """Start its deadline, or start it anew: an interpreter that starts late takes none of the script's time."""
+        self._stop_timers()
+        timeout = self._services.options.preload_timeout
+        self._timers.append(self._services.clock.call_later(timeout, self._overdue, timeout))
+
+    def _stop_timers(self) -> None:
+        while self._timers:
+            self._timers.pop().cancel()
 
     def _start(self, configuration: m.Configure) -> None:
         ends = self._ends = ZygoteChannels()
@@ -191,14 +206,23 @@ class _Run:
     def _handle(self, message: m.Message) -> None:
         if isinstance(message, m.Loading):
             self._dump_fd = message.dump_fd
+            if not self._outcome.done():
+                self._begin()
         elif isinstance(message, m.HandedOver):
             self._settle(message.handed)
         elif isinstance(message, m.NothingToRun):
             self._settle(None)
         elif isinstance(message, m.LoadFailed):
-            self._settle(AppLoadError(f"the app did not load: {explained(message.error)}"))
+            self._complain(AppLoadError(f"the app did not load: {explained(message.error)}"))
         elif self._on_stop is not None and not self.is_closing:
             self._on_stop()
+
+    def _complain(self, error: AppLoadError) -> None:
+        """Of a second server that is run, also when the first one is served already."""
+        if self._outcome.done():
+            self.complaint = error
+            _logger.error("%s", error, extra=log_fields("script_complained", **self._ids))
+        self._settle(error)
 
     def _settle(self, outcome: dict[str, Any] | AppLoadError | None) -> None:
         if not self._outcome.done():
@@ -246,8 +270,7 @@ class _Run:
         status = self._popen.wait()  # returns at once: it is dead
         while self._on_readable():  # what it had told before still counts
             continue
-        for timer in self._timers:
-            timer.cancel()
+        self._stop_timers()
         if self._dump is not None:
             self._dump.finish()
             self._dump = None

@@ -9,7 +9,7 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
@@ -50,16 +50,20 @@ def run_app(server: Any) -> NoReturn:
     try:
         server = with_arguments(server, sys.argv[1:])
     except AppLoadError as error:
-        _hand_over(None, complaint=str(error))
-    _hand_over(server)
+        _hand_over(None, _caller(), str(error))
+    _hand_over(server, _caller())
     while True:
         threading.Event().wait()  # ended by a signal
 
 
-async def _run(server: Any, *, devmode: bool = False, unregistered: bool = False) -> None:
+def _run(server: Any, *, devmode: bool = False, unregistered: bool = False) -> Coroutine[Any, Any, None]:
     """Stand for ``AgentServer.run``: it returns when the server is closed."""
     complaint = "server.run(unregistered=True) is not for a worker: Greenroom's registers" if unregistered else ""
-    _hand_over(server, complaint=complaint)
+    return _serve(server, _caller(), complaint)  # a task of its own would not know who has made it
+
+
+async def _serve(server: Any, place: str, complaint: str) -> None:
+    _hand_over(server, place, complaint)
     end = asyncio.get_running_loop().create_future()
     _ends.add(end)
     try:
@@ -86,9 +90,8 @@ def _stop_worker() -> None:
         the_desk().send(StopWorker())
 
 
-def _hand_over(server: Any, *, complaint: str = "") -> None:
+def _hand_over(server: Any, place: str, complaint: str = "") -> None:
     global _served
-    place = _caller()
 
     def make() -> tuple[dict[str, Any], int]:
         if complaint:

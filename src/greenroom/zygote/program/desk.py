@@ -40,7 +40,8 @@ class Desk:
             watcher(self.before_block)
 
     def hand_over(self, framework: str, make: Callable[[], tuple[dict[str, Any], int | None]]) -> None:
-        """Hand over what is to be served, as plain data. Ends the process if that cannot be.
+        """Hand over what is to be served, as plain data. Ends the process if that cannot be; raises
+        :class:`AppLoadError` if something else is served already.
 
         With it comes the level of the root logger from then on, if the integration knows it.
         """
@@ -49,6 +50,8 @@ class Desk:
             self._hand_over({"framework": framework, "object": served})
         except AppLoadError as error:
             self.send(m.LoadFailed(ErrorInfo.of(error)))
+            if self.has_handed_over:
+                raise
             sys.exit(1)
         self.has_handed_over = True
         self._on_handed_over(level)
