@@ -74,6 +74,9 @@ plain_json = st.recursive(
 st.register_type_strategy(
     m.AppFacts, st.builds(m.AppFacts, st.booleans(), st.dictionaries(st.text(), plain_json, max_size=4))
 )
+handed = st.dictionaries(st.text(), plain_json, max_size=4)
+st.register_type_strategy(m.HandedOver, st.builds(m.HandedOver, handed))
+st.register_type_strategy(m.Configure, st.builds(m.Configure, handed=st.none() | handed))
 MESSAGES: tuple[type[Any], ...] = get_args(m.Message)
 messages = st.one_of(*(st.from_type(kind) for kind in MESSAGES)).filter(lambda message: not _has_odd_float(message))
 

@@ -22,10 +22,13 @@ AGENTS = Path(__file__).parent / "agents"
 
 
 class StockWorker:
-    """``python AGENT start`` for a server, in a process group of its own, which is killed at the end of the block."""
+    """``python AGENT start ARGUMENTS`` for a server, in a process group of its own; killed at the end of the block."""
 
-    def __init__(self, server: LiveKitServer, agent: Path, *, agent_name: str = "", idle: int = 1) -> None:
+    def __init__(
+        self, server: LiveKitServer, agent: Path, *arguments: str, agent_name: str = "", idle: int = 1
+    ) -> None:
         self._agent = agent
+        self._arguments = arguments
         self._environment = {**os.environ, **server.environment, "LIVEKIT_AGENT_NAME": agent_name, "IDLE": str(idle)}
         self._process: asyncio.subprocess.Process
         self._reading: asyncio.Task[None]
@@ -39,6 +42,7 @@ class StockWorker:
             sys.executable,
             str(self._agent),
             "start",
+            *self._arguments,
             env=self._environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

@@ -21,6 +21,10 @@ __all__ = ["AppArgument", "register"]
 
 _logger = logging.getLogger("greenroom")
 
+ArgumentsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[-- ARGUMENT ...]", help="what the script finds in sys.argv, after `start` or `dev`"),
+]
 AppArgument = Annotated[str, typer.Argument(metavar="APP", help="agent.py, agent.py:app or package.module:app")]
 
 
@@ -30,17 +34,17 @@ def register(cli: typer.Typer) -> None:
 
 
 @with_settings("start")
-def start(app: AppArgument, layers: Layers) -> int:
+def start(app: AppArgument, layers: Layers, arguments: ArgumentsArgument = None) -> int:
     """Serve an app. SIGTERM or Ctrl-C drains, a second one ends at once, SIGHUP reloads."""
-    return _serve(app, layers.resolve("start"), is_dev=False)
+    return _serve(app, layers.resolve("start"), arguments or [], is_dev=False)
 
 
 @with_settings("dev")
-def dev(app: AppArgument, layers: Layers) -> int:
+def dev(app: AppArgument, layers: Layers, arguments: ArgumentsArgument = None) -> int:
     """Serve an app while working on it: it is reloaded whenever a source file in its folder changes."""
     # Compiled files are told from stale ones by size and whole seconds: too coarse for two changes in a row.
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
-    return _serve(app, layers.resolve("dev"), is_dev=True)
+    return _serve(app, layers.resolve("dev"), arguments or [], is_dev=True)
 
 
 def _hide_secrets() -> None:
@@ -57,7 +61,7 @@ def _tell_jobs(resolved: Resolved) -> None:
         os.environ[all_settings()["log_level"].variable] = resolved.settings.log.log_level
 
 
-def _serve(app: str, resolved: Resolved, *, is_dev: bool) -> int:
+def _serve(app: str, resolved: Resolved, arguments: list[str], *, is_dev: bool) -> int:
     early_signals.install()
     from ..server import Worker  # with its HTTP library, which no other command should wait for
     from ..server.reload import source_folder
@@ -70,4 +74,4 @@ def _serve(app: str, resolved: Resolved, *, is_dev: bool) -> int:
     with logging_to_stderr(settings.log):
         if resolved.file:
             _logger.info("settings are read from %s", resolved.file.resolve())
-        return asyncio.run(Worker(app, settings, watched=folder, is_dev=is_dev).run())
+        return asyncio.run(Worker(app, settings, watched=folder, is_dev=is_dev, arguments=arguments).run())

@@ -14,6 +14,7 @@ from .findings import Finding
 from .grace import read_grace
 from .load import load_once
 from .machine import read_kernel, read_limits
+from .script import handed_by
 from .warm import measure_warm
 
 __all__ = ["Examination", "Questions", "examine"]
@@ -50,7 +51,8 @@ async def examine(questions: Questions) -> Examination:
     """Examine an app and this machine. Raises :class:`AppLoadError` and :class:`OptionError`."""
     grace = read_grace(questions.deployment)
     limits, kernel = read_limits(), read_kernel()  # before there is a pool that takes something of them
-    load = load_once(questions.app, questions.options)
+    handed = await handed_by(questions.app, questions.options)
+    load = load_once(questions.app, questions.options, handed)
     findings = [*_of_load(load, questions.options)]
     warm = None
     if not any(finding.level == "problem" for finding in findings):

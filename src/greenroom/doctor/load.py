@@ -29,14 +29,15 @@ _MOST_PACKAGES = 8
 _LAST_LINES = 15
 
 
-def load_once(app: str, options: PoolOptions) -> LoadFacts:
+def load_once(app: str, options: PoolOptions, handed: dict[str, Any] | None) -> LoadFacts:
     """Load it. Raises :class:`AppLoadError` if it does not, within ``preload_timeout``.
 
-    Blocks; what the app writes goes nowhere, except that its last lines are told if it ends the interpreter.
+    ``handed`` is what its script has handed over, if it has one that was run. Blocks; what the app writes goes nowhere,
+    except that its last lines are told if it ends the interpreter.
     """
     # To be appended to: the interpreter writes where this process has read up to otherwise.
     with tempfile.TemporaryFile("a+", encoding="utf-8", errors="backslashreplace") as log:
-        told = _run(app, options, log)
+        told = _run(app, handed, options, log)
         log.seek(0)
         lines = log.read().splitlines()
     if told is None:
@@ -46,7 +47,7 @@ def load_once(app: str, options: PoolOptions) -> LoadFacts:
     return _facts(told, lines)
 
 
-def _run(app: str, options: PoolOptions, log: IO[str]) -> Any:
+def _run(app: str, handed: dict[str, Any] | None, options: PoolOptions, log: IO[str]) -> Any:
     timeout = options.preload_timeout
     token = secrets.token_hex(8)
     reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -70,6 +71,7 @@ def _run(app: str, options: PoolOptions, log: IO[str]) -> Any:
                 os.close(fd)
         order = {
             "app": app,
+            "handed": handed,
             "token": token,
             "sys_path": [path or os.getcwd() for path in sys.path],
             "start_method": options.start_method,

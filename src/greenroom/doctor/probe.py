@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import time
-from contextlib import nullcontext
 from typing import Any
 
 from ..errors import ErrorInfo
@@ -19,7 +18,8 @@ from ..system import lifeline, mark, prctl, proc, stackdump
 
 # Everything that the zygote has imported when it begins to load: it is not the app's to pay for.
 from ..zygote import census, template, undertaker
-from ..zygote.import_hooks import watched_imports
+from ..zygote.import_hooks import BEFORE_FORK, LOADING, watched_imports
+from ..zygote.integrations import Watchers
 from ..zygote.loader import load_app
 
 __all__ = ["BEGIN", "END"]
@@ -42,7 +42,7 @@ def main() -> None:
     mark.put(order["token"])
     sys.path[:] = order["sys_path"]
     try:
-        told = _load(order["app"], before_a_fork=order["start_method"] == "zygote")
+        told = _load(order["app"], order["handed"], BEFORE_FORK if order["start_method"] == "zygote" else LOADING)
     except BaseException as error:  # SystemExit too: whatever user code raises is the answer
         found = ErrorInfo.of(error, limit=6000)
         told = {"error": {"type": found.type, "message": found.message, "traceback": found.traceback}}
@@ -54,12 +54,12 @@ def main() -> None:
     os._exit(0)  # a thread that the app has left would hold up any other exit
 
 
-def _load(reference: str, *, before_a_fork: bool) -> dict[str, Any]:
+def _load(reference: str, handed: dict[str, Any] | None, watched: Watchers) -> dict[str, Any]:
     before = census.open_fds()
     _mark(BEGIN)
     begin = time.monotonic()
-    with watched_imports() if before_a_fork else nullcontext():
-        app = load_app(reference)
+    with watched_imports(watched):
+        app = load_app(reference, ["start"], handed)
         imported = time.monotonic()
         if app.preload_fn is not None:
             app.preload_fn()

@@ -2,6 +2,7 @@
 
 from .launch import JobHandle
 from .pool import PoolStats, ProcessInfo, ProcessPool
+from .program import Invocation
 from .reservation import Reservation
 
-__all__ = ["JobHandle", "PoolStats", "ProcessInfo", "ProcessPool", "Reservation"]
+__all__ = ["Invocation", "JobHandle", "PoolStats", "ProcessInfo", "ProcessPool", "Reservation"]

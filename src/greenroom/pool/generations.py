@@ -20,6 +20,7 @@ from .exits import Decision
 from .fleet import Fleet
 from .log_fields import log_fields
 from .process import Process
+from .program import Program
 from .spawn import Spawner
 from .watch import CHECKS_PER_TIMEOUT
 from .zygote import Zygote
@@ -35,12 +36,13 @@ SETTLED = 10.0
 class Generations:
     """Implements :class:`~greenroom.pool.zygote.ZygoteOwner`."""
 
-    def __init__(self, app: str, token: str, fleet: Fleet) -> None:
+    def __init__(self, app: str, token: str, fleet: Fleet, program: Program) -> None:
         self.launchers: set[Zygote | Spawner] = set()
         self.zygote_restarts = 0
         self._app = app
         self._token = token
         self._fleet = fleet
+        self._program = program
         self._clock = fleet.clock
         self._events = fleet.services.events
         self._number = 0
@@ -52,11 +54,14 @@ class Generations:
 
     @property
     def pids(self) -> set[int]:
-        return set[int]().union(*(launcher.pids for launcher in self.launchers))
+        return self._program.pids.union(*(launcher.pids for launcher in self.launchers))
 
     async def start(self) -> None:
         """Load the app. Raises :class:`AppLoadError`."""
-        self._serve_from(await self._load(), has_new_code=True)
+        await self._program.start()
+        launcher = await self._load()
+        self._program.check()
+        self._serve_from(launcher, has_new_code=True)
 
     async def reload(self) -> None:
         """Load the app anew and serve from that; if it does not load or become warm, nothing changes.
@@ -95,11 +100,13 @@ class Generations:
 
     async def _load_and_prove(self) -> Zygote | Spawner:
         try:
+            await self._program.renew()
             new = await self._load()
             try:
                 self._check_wanted()
                 await self._prove(new)
                 self._check_wanted()
+                self._program.check()
                 self._check_alive(new)
             except BaseException:
                 self._retire(new, "the new code does not serve")
@@ -111,12 +118,15 @@ class Generations:
         return new
 
     async def close(self) -> None:
-        """End all zygotes. All processes have ended before."""
+        """End all zygotes, and the script. All processes have ended before."""
         if self._restarting is not None:
             self._restarting.cancel()
             await asyncio.gather(self._restarting, return_exceptions=True)
         for launcher in list(self.launchers):
             self._close(launcher)
+        await asyncio.gather(self._program.close(), self._launchers_gone())
+
+    async def _launchers_gone(self) -> None:
         while self.launchers:
             self._one_gone.clear()
             await self._one_gone.wait()
@@ -146,6 +156,8 @@ class Generations:
         interval = 1.0 if options.stall_timeout is None else options.stall_timeout / CHECKS_PER_TIMEOUT / 2
         return m.Configure(
             app=self._app,
+            arguments=self._program.arguments,
+            handed=self._program.handed,
             sys_path=[path or os.getcwd() for path in sys.path],
             generation=self._number,
             pool_token=self._token,

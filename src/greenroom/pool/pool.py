@@ -32,6 +32,7 @@ from .launch import JobHandle
 from .log_fields import log_fields
 from .oom import OomCounter
 from .process import Process
+from .program import Invocation, Program
 from .reservation import Reservation
 from .strays import StrayKiller
 from .transit import TransitMemory
@@ -91,13 +92,17 @@ class ProcessPool:
     options are those of :class:`~greenroom.PoolOptions`. Use it as an async context manager, or call
     :meth:`start` and :meth:`aclose`. Everything happens on the event loop it is started on.
 
+    An app that is named without an attribute is run as a script, once and in a process of its own, if it has a main
+    block that starts a worker of LiveKit's; ``invocation`` says how.
+
     It makes this process a *child subreaper* (prctl(2)): orphans below it become its children instead
     of init's, so that a job survives the loss of its zygote, and nothing that it started is ever lost.
     """
 
-    def __init__(self, app: App | str, **options: Any) -> None:
+    def __init__(self, app: App | str, *, invocation: Invocation | None = None, **options: Any) -> None:
         self._app = app if isinstance(app, str) else app.import_string()
         self._options = PoolOptions.from_keywords(options)
+        self._invocation = invocation or Invocation()
         self._state: Literal["new", "open", "closed"] = "new"
         self._closing: asyncio.Task[None] | None = None
         self._settled: asyncio.Event
@@ -105,6 +110,7 @@ class ProcessPool:
         self._events = EventBus()
         self._fleet: Fleet
         self._generations: Generations
+        self._program: Program
         self._strays: StrayKiller
 
     async def __aenter__(self) -> ProcessPool:
@@ -151,7 +157,8 @@ class ProcessPool:
         transit = TransitMemory(clock)
         services = Services(self._options, clock, OomCounter(), strays, log_budget, transit, self._events, cgroups)
         self._fleet = Fleet(services, self._on_idle, self._on_report, self._settled.set)
-        self._generations = Generations(self._app, token, self._fleet)
+        self._program = Program(self._app, token, services, self._invocation)
+        self._generations = Generations(self._app, token, self._fleet, self._program)
         clock.start()
 
     async def _settle(self) -> None:
@@ -194,6 +201,7 @@ class ProcessPool:
         if kill and self._closing is not None and not self._closing.done():
             for process in list(self._fleet.processes.values()):
                 process.kill(Decision("drained", "the pool was closed at once"), dump=None)
+            self._program.kill()
         if self._closing is not None:
             # Half a clean-up would leave processes behind: it goes on even if the caller is cancelled.
             await asyncio.shield(self._closing)

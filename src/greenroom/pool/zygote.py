@@ -33,7 +33,16 @@ from .stalls import FULL_DUMP, Sample
 from .states import IllegalTransition, State
 from .watch import sample_of
 
-__all__ = ["DEFAULT_ENVIRONMENT", "Zygote", "ZygoteOwner", "child_environment", "interpreter_flags", "pidfd_of"]
+__all__ = [
+    "DEFAULT_ENVIRONMENT",
+    "Zygote",
+    "ZygoteOwner",
+    "child_environment",
+    "explained",
+    "interpreter_flags",
+    "pidfd_of",
+    "start_interpreter",
+]
 
 _logger = logging.getLogger("greenroom")
 
@@ -143,23 +152,7 @@ class Zygote:
 
     def _spawn(self, token: str) -> None:
         ends = self._channels = ZygoteChannels()
-        fds = ends.far_channel, ends.far_lifeline, ends.far_log
-        try:
-            self._popen = subprocess.Popen(
-                [sys.executable, *interpreter_flags(), "-m", "greenroom.zygote", *map(str, fds)],
-                stdin=subprocess.DEVNULL,
-                stdout=ends.far_stdout,
-                stderr=ends.far_stderr,
-                pass_fds=fds,
-                env=child_environment(token),
-                # A session of its own: a terminal's Ctrl-C goes to the supervisor alone.
-                start_new_session=True,
-            )
-            self._pidfd = pidfd_of(self._popen)
-        except OSError:
-            ends.close()
-            raise
-        ends.close_far_ends()
+        self._popen, self._pidfd = start_interpreter("greenroom.zygote", ends, token)
         self._channel = socket.socket(fileno=ends.channel)
         self._loop.add_reader(self._pidfd, self._on_death)
         self._loop.add_reader(self._channel, self._on_readable)
@@ -275,7 +268,7 @@ class Zygote:
             if self._awaits_load:
                 self._loading.set_result(message)
         elif isinstance(message, m.LoadFailed):
-            self._load_failed(AppLoadError(f"the app did not load: {_explained(message.error)}"))
+            self._load_failed(AppLoadError(f"the app did not load: {explained(message.error)}"))
         else:
             self._handle_of_process(message, fds)
 
@@ -388,10 +381,35 @@ class Zygote:
         return {"process_id": process_id, "job_pid": self.pid, "job_id": None, "generation": self.generation}
 
 
-def _explained(error: ErrorInfo) -> str:
+def explained(error: ErrorInfo) -> str:
     """With the traceback, where it leads into the user's code; a complaint of Greenroom's says it all."""
     is_own = error.type == f"{AppLoadError.__module__}.{AppLoadError.__qualname__}"
     return error.message if is_own else f"{error}\n{error.traceback}"
+
+
+def start_interpreter(module: str, ends: ZygoteChannels, token: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a module of Greenroom's at the far ends of these channels; returns it with a pidfd.
+
+    Raises ``OSError``; then the channels are closed.
+    """
+    fds = ends.far_channel, ends.far_lifeline, ends.far_log
+    try:
+        popen = subprocess.Popen(
+            [sys.executable, *interpreter_flags(), "-m", module, *map(str, fds)],
+            stdin=subprocess.DEVNULL,
+            stdout=ends.far_stdout,
+            stderr=ends.far_stderr,
+            pass_fds=fds,
+            env=child_environment(token),
+            # A session of its own: a terminal's Ctrl-C goes to the supervisor alone.
+            start_new_session=True,
+        )
+        pidfd = pidfd_of(popen)
+    except OSError:
+        ends.close()
+        raise
+    ends.close_far_ends()
+    return popen, pidfd
 
 
 def child_environment(token: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..pool import ProcessPool
+from ..pool import Invocation, ProcessPool
 from ..settings import Settings
 from ..settings.server import ServerOptions
 from .admission import Admission
@@ -75,11 +75,13 @@ class Parts:
         self.event_log.close()
 
 
-def assemble(app: str, settings: Settings, *, is_dev: bool, more_sources: Iterable[Source]) -> Parts:
+def assemble(
+    app: str, settings: Settings, invocation: Invocation, *, is_dev: bool, more_sources: Iterable[Source]
+) -> Parts:
     """Nothing of it runs yet. ``OptionError`` if the file with the token cannot be read."""
     options = settings.server
     token = Token(options)
-    pool = ProcessPool(app, **dataclasses.asdict(settings.pool))
+    pool = ProcessPool(app, invocation=invocation, **dataclasses.asdict(settings.pool))
     book = JobBook()
     admission = Admission(pool, book, MemoryRoom(options.min_free_memory_mb), options.offer_timeout)
     http = HttpSource()

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import AppLoadError, GreenroomError
 from ..exit_codes import ExitCode
+from ..pool import Invocation
 from ..pool.log_fields import log_fields
 from ..settings import Settings
 from ..settings.open_files import Limits
@@ -38,8 +39,8 @@ class Worker:
     """Serves an app until a signal ends it.
 
     SIGTERM and SIGINT drain: accepted jobs go on for up to ``drain_timeout``, and no others are taken. A second
-    one ends them at once. SIGHUP reloads; so do changed sources, if there is a folder to watch. ``more_sources`` are
-    sources of sessions beside those that are always there.
+    one ends them at once. SIGHUP reloads; so do changed sources, if there is a folder to watch. ``arguments`` are for
+    the app's script. ``more_sources`` are sources of sessions beside those that are always there.
     """
 
     def __init__(
@@ -49,12 +50,15 @@ class Worker:
         *,
         watched: Path | None = None,
         is_dev: bool = False,
+        arguments: Iterable[str] = (),
         more_sources: Iterable[Source] = (),
     ) -> None:
         self._app = app
         self._pool_options, self._options = settings.pool, settings.server
         self._watched = watched
-        self._parts = parts = assemble(app, settings, is_dev=is_dev, more_sources=more_sources)
+        words = ("dev" if is_dev else "start", *arguments)
+        invocation = Invocation(words, is_renewed=is_dev, on_stop=self._stop_by_script)
+        self._parts = parts = assemble(app, settings, invocation, is_dev=is_dev, more_sources=more_sources)
         self._pool, self._admission, self._sources = parts.pool, parts.admission, parts.sources
         self._drain_timeout = settings.server.drain_timeout
         self._systemd = Notifier()
@@ -176,6 +180,10 @@ class Worker:
             self._drain_timeout = timeout or self._drain_timeout
             self._begin_to_stop("a drain was asked for by HTTP")
         return self._drain_timeout
+
+    def _stop_by_script(self) -> None:
+        if not self._stopping.is_set():
+            self._begin_to_stop("the main block closed its server")
 
     def _begin_to_stop(self, cause: str) -> None:
         _logger.info("%s: stopping", cause, extra=log_fields("stopping", cause=cause))

@@ -46,9 +46,11 @@ class AppFacts:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """The first message to a zygote, or to a spawned process: load this app."""
+    """The first message to a zygote, to a spawned process, or to a script's own process: load this app."""
 
     app: str
+    arguments: list[str]  # what the app finds in sys.argv after its own name
+    handed: dict[str, Any] | None  # what the app's script has handed over in a process of its own, if it was run
     sys_path: list[str]
     generation: int
     pool_token: str
@@ -136,6 +138,26 @@ class Reaped:
     cpu_seconds: float
     peak_memory_mb: float
     descendants_killed: int
+
+
+# --- script -> supervisor ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """The script has said what is to be served, and waits until the worker ends. After :class:`Loading`."""
+
+    handed: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NothingToRun:
+    """The app is found by importing it: there is no main block, or it is not one that starts a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """The script has closed its server: the worker is to end as if by SIGTERM."""
 
 
 # --- supervisor -> child -------------------------------------------------------------------------
@@ -239,6 +261,7 @@ class CleaningUp:
 Message = (
     Configure | Fork | Stop
     | Loading | Loaded | LoadFailed | Forked | ForkFailed | Stopped | Exited | Reaped
+    | HandedOver | NothingToRun | StopWorker
     | Ask | Start | Shutdown | Retire
     | Hello | Warm | PrewarmFailed | Answer | Started | Ending | Ended | CleaningUp
 )  # fmt: skip

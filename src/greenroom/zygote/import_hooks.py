@@ -1,27 +1,34 @@
-"""Calls an integration when a module that concerns it is imported while the zygote loads the app."""
+"""Calls an integration when a module that concerns it is imported while an app is loaded, or its script is run."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-from .loader import INTEGRATIONS
+from .integrations import INTEGRATIONS, Watchers
 
-__all__ = ["watched_imports"]
+__all__ = ["BEFORE_FORK", "HANDING_OVER", "LOADING", "watched_imports"]
 
-_WATCHERS = {module: watcher for each in INTEGRATIONS for module, watcher in each.watchers.items()}
+
+def _all(tables: Iterable[Watchers]) -> Watchers:
+    return {module: watcher for table in tables for module, watcher in table.items()}
+
+
+LOADING = _all(each.loading for each in INTEGRATIONS)
+BEFORE_FORK = LOADING | _all(each.before_fork for each in INTEGRATIONS)
+HANDING_OVER = _all(each.handing_over for each in INTEGRATIONS)
 
 
 @contextmanager
-def watched_imports() -> Iterator[None]:
+def watched_imports(watched: Watchers) -> Iterator[None]:
     """Watch imports until the app has loaded. Nothing of an integration is imported on suspicion."""
-    finder = _Finder()
+    finder = _Finder(watched)
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -32,17 +39,18 @@ def watched_imports() -> Iterator[None]:
 
 
 class _Finder(MetaPathFinder):
-    def __init__(self) -> None:
+    def __init__(self, watched: Watchers) -> None:
         self.watchers: list[Any] = []
+        self._watched = watched
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in _WATCHERS:
+        if fullname not in self._watched:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            self._watch(spec.loader, _WATCHERS[fullname])
+            self._watch(spec.loader, self._watched[fullname])
         return spec
 
     def _watch(self, loader: Any, watcher_name: str) -> None:

@@ -3,60 +3,56 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
-from collections.abc import Iterator
-from importlib.machinery import SourceFileLoader
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import NamedTuple, NoReturn
+from typing import Any
 
 from ..app import App
 from ..errors import AppLoadError, PayloadError
 from ..wire import payload
 from ..wire.messages import AppFacts
+from .integrations import INTEGRATIONS
+from .program.desk import apply
+from .scripts import Script, import_script, is_path, module_of
 
-__all__ = ["INTEGRATIONS", "MAIN_NAME", "facts_of", "load_app"]
+__all__ = ["facts_of", "load_app", "warnings_of"]
 
 LARGEST_MANIFEST = 16 * 1024
-MAIN_NAME = "__greenroom_app__"
-"""The module name of an app that is loaded from a file: not ``__main__``, so its guard stays shut."""
 
 _DEFAULT_NAME = "app"
 
 
-class Integration(NamedTuple):
-    """A framework whose entrypoints run as they are. Its modules are named here, and imported only when needed."""
+def load_app(reference: str, arguments: Sequence[str] | None = None, handed: Mapping[str, Any] | None = None) -> App:
+    """Import ``module:attr`` or ``path.py:attr``. What the import itself raises comes through.
 
-    framework: str
-    """The module whose import says that the app uses the framework."""
-    needs: str
-    discovery: str
-    """The module that finds an app among the framework's objects."""
-    watchers: dict[str, str]
-    """The module with ``imported(module)`` and ``loaded()``, by the module whose import it watches."""
-
-
-INTEGRATIONS = (
-    Integration(
-        framework="livekit.agents",
-        needs="livekit-agents 1.5 or later",
-        discovery="..integrations.livekit.discovery",
-        watchers={"livekit.rtc._ffi_client": "..integrations.livekit.runtime"},
-    ),
-)
-
-
-def load_app(reference: str) -> App:
-    """Import ``module:attr`` or ``path.py:attr``. What the import itself raises comes through."""
+    ``arguments`` are what the app finds in ``sys.argv``; ``handed`` is what its script has handed over, if it was run.
+    """
     place, colon, attribute = reference.rpartition(":")
     if not colon:
         place = reference
-    module = _from_file(place) if place.endswith(".py") or os.sep in place else importlib.import_module(place)
-    app = _find(module, attribute) if colon else _find_unnamed(module)
+    if handed is not None:
+        app = _put_together(place, handed)
+    else:
+        if arguments is not None:
+            sys.argv[:] = [place, *arguments]
+        module = _import(place)
+        app = _find(module, attribute) if colon else _find_unnamed(module)
     if app.entrypoint_fn is None:
         raise AppLoadError(f"the app {reference!r} has no entrypoint; mark one function with @app.entrypoint")
     return app
+
+
+def warnings_of(reference: str, handed: Mapping[str, Any] | None) -> list[str]:
+    """What is to be said of a script that was run, if it would hand over something else now."""
+    script = Script.find(reference) if handed is not None else None
+    if handed is None or script is None or script.fingerprint() == handed["block"]:
+        return []
+    return [
+        f"the main block of {script.path}, or a function of the file that it calls, has changed since it was run: what "
+        f"it handed over is kept, with functions as they are now; restart the worker to run it anew"
+    ]
 
 
 def facts_of(app: App) -> AppFacts:
@@ -70,6 +66,20 @@ def facts_of(app: App) -> AppFacts:
     return AppFacts(app.request_fn is not None, app.manifest, app.end_timeout)
 
 
+def _import(place: str) -> ModuleType:
+    return import_script(place) if is_path(place) else importlib.import_module(place)
+
+
+def _put_together(place: str, handed: Mapping[str, Any]) -> App:
+    """Make the app that a script has handed over, where all is as it was there."""
+    apply(handed)
+    if os.path.basename(place) != "__main__.py":  # else all of it is its main block
+        _import(place)
+    discovery = next(each.discovery for each in INTEGRATIONS if each.framework == handed["framework"])
+    integration: Any = importlib.import_module(discovery, __package__)
+    return integration.put_together(handed["object"], place)  # type: ignore[no-any-return]
+
+
 def _find(module: ModuleType, attribute: str) -> App:
     value: object = getattr(module, attribute, None)
     if isinstance(value, App):
@@ -79,8 +89,8 @@ def _find(module: ModuleType, attribute: str) -> App:
             return integration.adapt(value)  # type: ignore[no-any-return]
     if value is not None:
         kind = f"a {type(value).__name__}, not a greenroom.App, nor an AgentServer or WorkerOptions of livekit-agents"
-        raise AppLoadError(f"{attribute!r} of module {module.__name__!r} is {kind}")
-    raise AppLoadError(f"module {module.__name__!r} has no {attribute!r}{_hint(module)}")
+        raise AppLoadError(f"{attribute!r} of {_named(module)} is {kind}")
+    raise AppLoadError(f"{_named(module)} has no {attribute!r}{_hint(module)}")
 
 
 def _find_unnamed(module: ModuleType) -> App:
@@ -108,32 +118,12 @@ def _apps_in(module: ModuleType) -> list[str]:
     return [name for name, value in vars(module).items() if isinstance(value, App)]
 
 
+def _named(module: ModuleType) -> str:
+    """Return the file of a script, or a module's name."""
+    path = getattr(module, "__file__", None)
+    return path if path is not None and module_of(path) is module else f"module {module.__name__!r}"
+
+
 def _hint(module: ModuleType) -> str:
     there = _apps_in(module)
     return f"; there is {', '.join(there)}" if there else "; make one: app = greenroom.App()"
-
-
-def _from_file(path: str) -> ModuleType:
-    path = os.path.abspath(path)
-    if not os.path.isfile(path):
-        raise AppLoadError(f"there is no file {path}")
-    # As Python does for a script: its neighbours can be imported.
-    sys.path.insert(0, os.path.dirname(path))
-    loader = _ScriptLoader(MAIN_NAME, path)
-    spec = importlib.util.spec_from_file_location(MAIN_NAME, path, loader=loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[MAIN_NAME] = module
-    loader.exec_module(module)
-    return module
-
-
-class _ScriptLoader(SourceFileLoader):
-    """Compiles the file anew each time, as Python does for a script.
-
-    What Python has compiled and kept is told to be stale by the file's size and its time in whole
-    seconds: an edit of one digit, reloaded within the second, would go on as it was.
-    """
-
-    def path_stats(self, path: str) -> NoReturn:
-        raise OSError("not kept")

@@ -17,6 +17,7 @@ from ..wire import messages as m
 from ..wire.frames import FrameDecoder
 from . import child, signals
 from .app_logging import AppLogging
+from .import_hooks import LOADING, watched_imports
 from .loader import facts_of, load_app
 from .logs import LogChannel
 
@@ -38,8 +39,8 @@ def main() -> NoReturn:
     child.set_line_buffering()
     app_logging = AppLogging(LogChannel(inheritance.log, page))
     try:
-        with app_logging.while_loading():
-            app = load_app(configuration.app)
+        with app_logging.while_loading(), watched_imports(LOADING):
+            app = load_app(configuration.app, configuration.arguments, configuration.handed)
             if app.preload_fn is not None:
                 app.preload_fn()
     except BaseException as error:  # SystemExit too: whatever user code raises is the answer

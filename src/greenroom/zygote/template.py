@@ -20,8 +20,8 @@ from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
 from . import census, child, sharing, signals, undertaker
 from .app_logging import AppLogging
-from .import_hooks import watched_imports
-from .loader import facts_of, load_app
+from .import_hooks import BEFORE_FORK, watched_imports
+from .loader import facts_of, load_app, warnings_of
 from .logs import DropCount, LogChannel
 from .rehearsal import rehearse_in_zygote
 from .services import Services, become
@@ -101,8 +101,8 @@ class Zygote:
         sys.path[:] = self._config.sys_path
         before = census.open_fds()
         begin = time.monotonic()
-        with self._app_logging.while_loading(), watched_imports():
-            self._app = load_app(self._config.app)
+        with self._app_logging.while_loading(), watched_imports(BEFORE_FORK):
+            self._app = load_app(self._config.app, self._config.arguments, self._config.handed)
             imported = time.monotonic()
             if self._app.preload_fn is not None:
                 self._app.preload_fn()
@@ -116,7 +116,7 @@ class Zygote:
         rehearse_in_zygote(self._config.child)
         sharing.settle()
         self._services.want(self._app.services, time.monotonic())
-        warnings = census.inherited_fd_warnings(before)
+        warnings = warnings_of(self._config.app, self._config.handed) + census.inherited_fd_warnings(before)
         if self._log_drops.dropped:
             warnings.append(
                 f"{self._log_drops.dropped} records that the app logged while it loaded were dropped or cut"

@@ -19,7 +19,7 @@ from .performer import Performer, check_release
 from .preload import preload
 from .requests import RequestHook
 
-__all__ = ["adapt"]
+__all__ = ["adapt", "warn_of_events"]
 
 _EVENTS = ("worker_started", "worker_registered")
 
@@ -32,7 +32,7 @@ def adapt(source: AgentServer | WorkerOptions) -> App:
     check_release(blueprint.part)
     if runs_in_threads(blueprint.server):
         _logger.warning("job_executor_type is THREAD: under Greenroom each job has a process of its own")
-    _warn_of_events(blueprint.server)
+    warn_of_events(blueprint.server)
     role = _Role(blueprint)
     app = App()
     app.end_timeout = blueprint.part.end_timeout
@@ -48,7 +48,7 @@ def adapt(source: AgentServer | WorkerOptions) -> App:
     return app
 
 
-def _warn_of_events(server: AgentServer) -> None:
+def warn_of_events(server: AgentServer) -> None:
     """Name handlers of the worker's events: the worker is a process of its own, which does not load the app."""
     for event in _EVENTS:
         handlers = getattr(server, "_events", {}).get(event, ())

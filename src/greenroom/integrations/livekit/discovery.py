@@ -9,9 +9,9 @@ from ...app import App
 from ...errors import AppLoadError
 from .adapter import adapt
 from .blueprint import is_server
-from .guard import server_from_guard
+from .handed import put_together
 
-__all__ = ["adapt", "find", "is_server"]
+__all__ = ["adapt", "find", "is_server", "put_together"]
 
 
 def find(module: ModuleType) -> App | None:
@@ -29,7 +29,4 @@ def find(module: ModuleType) -> App | None:
             f"module {module.__name__!r} has several LiveKit servers ({names}); name the one to serve, as in "
             f"agent.py:{next(iter(servers.values()))[0]}"
         )
-    if servers:
-        return adapt(next(iter(servers.values()))[1])
-    guarded = server_from_guard(module)
-    return adapt(guarded) if is_server(guarded) else None
+    return adapt(next(iter(servers.values()))[1]) if servers else None

@@ -13,7 +13,7 @@ from types import FrameType, ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from ...errors import AppLoadError
-from ...zygote.loader import MAIN_NAME
+from ...zygote.scripts import module_of
 
 __all__ = ["imported", "loaded"]
 
@@ -95,7 +95,7 @@ def _place() -> str:
     names = [_name(frame) for frame in frames]
     if not frames:
         return "an unknown module"
-    own = next((frame for frame in frames if _name(frame) == MAIN_NAME), frames[0])
+    own = next((frame for frame in frames if module_of(frame.f_code.co_filename) is not None), frames[0])
     imported_at = "" if own is frames[0] else f"; imported at {_line(own)}"
     plugin = next((name for name in names if name.startswith("livekit.plugins.")), "")
     of_plugin = f" of the plugin {'.'.join(plugin.split('.')[:3])}" if plugin else ""

@@ -13,8 +13,8 @@ from .. import running_job
 from ..blueprint import Part, nothing_to_set_up
 from ..performer import Performer, check_release
 from ..preload import share
+from ..references import resolve
 from .inference import infer
-from .references import resolve
 
 __all__ = ["make_app"]
 

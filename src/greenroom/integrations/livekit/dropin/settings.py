@@ -10,7 +10,7 @@ from typing import Any
 
 from ....errors import OptionError
 from ..blueprint import GUARDS
-from .references import reference_to
+from ..references import reference_to
 
 __all__ = ["OWN_OPTIONS", "child_settings", "pool_options"]
 

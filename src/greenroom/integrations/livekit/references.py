@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ....errors import AppLoadError
-from ....zygote.loader import MAIN_NAME
+from ...errors import AppLoadError
+from ...zygote.scripts import import_script
 
-__all__ = ["reference_to", "resolve"]
+__all__ = ["defined_at", "reference_to", "resolve"]
 
 _ATTRIBUTES = (
     "_entrypoint_fnc", "_setup_fnc", "_session_end_fnc", "_simulation_end_fnc",  # of an AgentServer
@@ -36,22 +37,29 @@ def reference_to(function: Any, role: str) -> list[str] | None:
             return [_place_of(candidate), path]
     name = getattr(function, "__qualname__", repr(function))
     raise AppLoadError(
-        f"the job processes cannot find {name} ({role}): it is neither at the top level of its module nor a function "
-        f"of an AgentServer there. Define it at the top level of a file, outside of any function and of "
-        f"'if __name__ == \"__main__\"'"
+        f"the job processes cannot find {name} ({role}{_where(function)}): it is neither at the top level of its "
+        f"module nor a function of an AgentServer there. Define it at the top level of a file, outside of any function "
+        f"and of 'if __name__ == \"__main__\"'"
     )
 
 
-def resolve(reference: list[str] | None) -> Any:
+def defined_at(function: Any) -> str:
+    """Return the file and the line that define a function; nothing for another object."""
+    code = getattr(inspect.unwrap(function) if callable(function) else function, "__code__", None)
+    return f"{code.co_filename}, line {code.co_firstlineno}" if code is not None else ""
+
+
+def resolve(reference: list[str] | None, role: str = "") -> Any:
     """The function, in a process that may have to import its module first. Raises :class:`AppLoadError`."""
     if reference is None:
         return None
     place, path = reference
-    module = _module_from_file(place) if place.endswith(".py") else importlib.import_module(place)
+    module = import_script(place) if place.endswith(".py") else importlib.import_module(place)
     found = _walk(module, path)
     if found is None:
+        of = f" ({role})" if role else ""
         raise AppLoadError(
-            f"{place} has no {path} when it is imported by the job processes; define it at the top level, "
+            f"{place} has no {path}{of} when it is imported by the job processes; define it at the top level, "
             f"outside of 'if __name__ == \"__main__\"'"
         )
     return found
@@ -98,12 +106,6 @@ def _origin(name: str) -> str | None:
     return spec.origin if spec is not None else None
 
 
-def _module_from_file(path: str) -> ModuleType:
-    """Run a script as a module, once. It is not ``__main__``, so its guard stays shut."""
-    module = sys.modules.get(MAIN_NAME)
-    if module is None:
-        module = ModuleType(MAIN_NAME)
-        module.__file__ = path
-        sys.modules[MAIN_NAME] = module
-        exec(compile(Path(path).read_bytes(), path, "exec"), vars(module))
-    return module
+def _where(function: Any) -> str:
+    place = defined_at(function)
+    return f", {place}" if place else ""

@@ -1,0 +1,83 @@
+"""The arguments that LiveKit's own command line would read: those that are there when ``cli.run_app`` is called."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+from livekit.agents import AgentServer, WorkerOptions
+from livekit.agents.cli import cli
+
+from ...errors import AppLoadError
+from .blueprint import server_of
+
+__all__ = ["with_arguments"]
+
+_OPTIONS = {"url": "ws_url", "api_key": "api_key", "api_secret": "api_secret", "drain_timeout": "drain_timeout"}
+"""Those that have effect, with the option of a server that each sets."""
+_COMMANDS = ("start", "dev")
+_LOG_LEVEL = "LIVEKIT_LOG_LEVEL"
+
+
+def with_arguments(source: Any, arguments: list[str]) -> Any:
+    """The server with the options that the arguments set, as this release of LiveKit reads them.
+
+    Raises :class:`AppLoadError` for those that LiveKit's command line would not take, or that have no effect.
+    """
+    if not isinstance(source, (AgentServer, WorkerOptions)):
+        return source  # complained of later
+    name, *rest = arguments or [""]
+    if name not in _COMMANDS:
+        raise AppLoadError(
+            f"sys.argv[1:] is {arguments} when the main block calls cli.run_app: under Greenroom it must begin with "
+            f"start or dev, as it did when the script began; for other commands run the script by Python itself"
+        )
+    given = _parsed(source, name, rest)
+    level = given.pop("log_level", None)
+    if level is not None:
+        os.environ[_LOG_LEVEL] = getattr(level, "value", level)
+    unknown = [f"--{option.replace('_', '-')}" for option in given if option not in _OPTIONS]
+    if unknown:
+        raise AppLoadError(
+            f"{', '.join(unknown)} of LiveKit's command line has no effect under Greenroom; leave it out"
+        )
+    return _changed(source, {_OPTIONS[option]: value for option, value in given.items()})
+
+
+def _parsed(source: Any, name: str, arguments: list[str]) -> dict[str, Any]:
+    command: Any = typer.main.get_command(_builder()(server_of(source)))
+    try:
+        context = command.commands[name].make_context(name, list(arguments))
+    except Exception as error:  # click's, from whichever copy of it typer uses
+        message = getattr(error, "format_message", error.__str__)()
+        raise AppLoadError(
+            f"cli.run_app does not understand sys.argv[1:] {[name, *arguments]}: {message} A script with options of "
+            f"its own takes them out before: sys.argv = sys.argv[:2]"
+        ) from None
+    return {
+        option: value
+        for option, value in context.params.items()
+        if getattr(context.get_parameter_source(option), "name", "") == "COMMANDLINE"
+    }
+
+
+def _builder() -> Any:
+    build = getattr(cli, "_build_cli", None)
+    if build is None:
+        from livekit.agents.cli import _legacy
+
+        build = _legacy._build_cli
+    return build
+
+
+def _changed(source: Any, options: Mapping[str, Any]) -> Any:
+    if not options:
+        return source
+    if isinstance(source, WorkerOptions):
+        return dataclasses.replace(source, **options)
+    for option, value in options.items():
+        setattr(source, f"_{option}", value)
+    return source

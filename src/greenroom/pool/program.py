@@ -1,0 +1,335 @@
+"""The process in which an app's script is run, once: what it hands over is served, what it started lives on there."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.machinery
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..errors import AppLoadError, fresh
+from ..system import open_files
+from ..wire import fds as fd_packets
+from ..wire import messages as m
+from ..wire.frames import FrameError
+from . import output
+from .channels import ZygoteChannels
+from .clock import Timer
+from .contracts import Services
+from .dumps import DumpTaker
+from .log_fields import log_fields
+from .stalls import FULL_DUMP
+from .zygote import explained, start_interpreter
+
+__all__ = ["Invocation", "Program"]
+
+_logger = logging.getLogger("greenroom")
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds from SIGTERM to SIGKILL: for the ``finally`` blocks and exit handlers of a script."""
+
+_PLACE_HOLDER = m.ChildSettings(0.0, 0.0, 0.0)
+_FROM_SCRIPT = m.Loading | m.HandedOver | m.NothingToRun | m.LoadFailed | m.StopWorker
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """How an app is run, as if by ``python agent.py start``."""
+
+    arguments: tuple[str, ...] = ("start",)
+    """What it finds in ``sys.argv`` after its own name."""
+    is_renewed: bool = False
+    """Whether its main block is run anew at a reload; else it is run once, and kept."""
+    on_stop: Callable[[], object] | None = None
+    """Called when the main block closes its server."""
+
+
+class Program:
+    """The script of an app, if it has a main block that starts a worker."""
+
+    def __init__(self, app: str, token: str, services: Services, invocation: Invocation) -> None:
+        self.handed: dict[str, Any] | None = None
+        """What it has handed over; ``None`` if there is nothing to run: the app is found by importing it."""
+        self.arguments = list(invocation.arguments)
+        self._app = app
+        self._token = token
+        self._services = services
+        self._is_renewed = invocation.is_renewed
+        self._on_stop = invocation.on_stop
+        self._run: _Run | None = None
+
+    @property
+    def pids(self) -> set[int]:
+        return set() if self._run is None else self._run.pids
+
+    async def start(self) -> None:
+        """Run it, and wait for what it hands over. Raises :class:`AppLoadError`; then it is gone."""
+        if not _may_have_main_block(self._app):
+            self.handed = None
+            return
+        run = self._run = _Run(self._app, self._services, self._on_stop)
+        try:
+            self.handed = await run.outcome(self._configuration())
+        except BaseException:
+            await asyncio.shield(run.close())
+            raise
+
+    def check(self) -> None:
+        """Raise :class:`AppLoadError` if it has complained since it handed over."""
+        if self._run is not None and self._run.complaint is not None:
+            raise fresh(self._run.complaint)
+
+    async def renew(self) -> None:
+        """At a reload: end it and run it anew, if that is how it is run. Raises :class:`AppLoadError`."""
+        if self._is_renewed:
+            await self.close()
+            await self.start()
+
+    async def close(self) -> None:
+        """End it, politely at first, and wait for that."""
+        if self._run is not None:
+            await self._run.close()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._run is not None:
+            self._run.is_closing = True
+            self._run.kill()
+
+    def _configuration(self) -> m.Configure:
+        return m.Configure(
+            app=self._app,
+            arguments=self.arguments,
+            handed=None,
+            sys_path=[path or os.getcwd() for path in sys.path],
+            generation=0,
+            pool_token=self._token,
+            open_files=open_files.original_soft_limit(),
+            child=_PLACE_HOLDER,
+        )
+
+
+class _Run:
+    """One process of the script, from its start to its end."""
+
+    def __init__(self, app: str, services: Services, on_stop: Callable[[], object] | None) -> None:
+        self._app = app
+        self._services = services
+        self._on_stop = on_stop
+        self._loop = asyncio.get_running_loop()
+        self._outcome: asyncio.Future[dict[str, Any] | AppLoadError | None] = self._loop.create_future()
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._pid = 0
+        self._pidfd = -1
+        self.is_closing = False
+        self.complaint: AppLoadError | None = None
+        self._dump_fd: int | None = None
+        self._dump: DumpTaker | None = None
+        self._timers: list[Timer] = []
+
+    @property
+    def pids(self) -> set[int]:
+        return {self._pid} if self._pidfd != -1 else set()
+
+    async def outcome(self, configuration: m.Configure) -> dict[str, Any] | None:
+        """Start it, and return what it hands over, if it does. Raises :class:`AppLoadError`."""
+        try:
+            self._start(configuration)
+        except OSError as error:
+            raise AppLoadError(f"the process of the script could not be started: {error}") from error
+        self._begin()
+        outcome = await asyncio.shield(self._outcome)
+        self._stop_timers()
+        if isinstance(outcome, AppLoadError):
+            raise fresh(outcome)
+        if outcome is None:
+            await self._ended.wait()
+        else:
+            extra = log_fields("script_handed_over", **self._ids)
+            _logger.info("process %d runs the main block of %s", self._pid, self._app, extra=extra)
+        return outcome
+
+    def _begin(self) -> None:
+        """Start its deadline, or start it anew: an interpreter that starts late takes none of the script's time."""
+        self._stop_timers()
+        timeout = self._services.options.preload_timeout
+        self._timers.append(self._services.clock.call_later(timeout, self._overdue, timeout))
+
+    def _stop_timers(self) -> None:
+        while self._timers:
+            self._timers.pop().cancel()
+
+    def _start(self, configuration: m.Configure) -> None:
+        ends = self._ends = ZygoteChannels()
+        self._popen, self._pidfd = start_interpreter("greenroom.zygote.program", ends, configuration.pool_token)
+        self._pid = self._popen.pid
+        self._ended.clear()
+        self._channel = socket.socket(fileno=ends.channel)
+        fd_packets.send(self._channel, m.encode(configuration))
+        self._loop.add_reader(self._pidfd, self._on_death)
+        self._loop.add_reader(self._channel, self._on_readable)
+        outlet = self._outlet = output.Outlet(self._emit, self._services.log_budget)
+        self._captures = [
+            output.StreamCapture(ends.stdout, "stdout", outlet),
+            output.StreamCapture(ends.stderr, "stderr", outlet),
+            output.LogCapture(ends.log, outlet),
+        ]
+
+    # --- what it says ----------------------------------------------------------------------------
+
+    def _on_readable(self) -> bool:
+        """Read one packet; false when there is none."""
+        try:
+            received = fd_packets.receive(self._channel, 0)
+            if received is not None:
+                self._handle(m.decode(received[0], _FROM_SCRIPT))
+                return True
+        except BlockingIOError:
+            return False
+        except (FrameError, fd_packets.FdsLost) as error:
+            self._settle(AppLoadError(f"the process of {self._app} broke the protocol: {error}"))
+            self.kill()
+        except OSError:
+            pass  # its death is told by its pidfd
+        self._loop.remove_reader(self._channel)
+        return False
+
+    def _handle(self, message: m.Message) -> None:
+        if isinstance(message, m.Loading):
+            self._dump_fd = message.dump_fd
+            if not self._outcome.done():
+                self._begin()
+        elif isinstance(message, m.HandedOver):
+            self._settle(message.handed)
+        elif isinstance(message, m.NothingToRun):
+            self._settle(None)
+        elif isinstance(message, m.LoadFailed):
+            self._complain(AppLoadError(f"the app did not load: {explained(message.error)}"))
+        elif self._on_stop is not None and not self.is_closing:
+            self._on_stop()
+
+    def _complain(self, error: AppLoadError) -> None:
+        """Of a second server that is run, also when the first one is served already."""
+        if self._outcome.done():
+            self.complaint = error
+            _logger.error("%s", error, extra=log_fields("script_complained", **self._ids))
+        self._settle(error)
+
+    def _settle(self, outcome: dict[str, Any] | AppLoadError | None) -> None:
+        if not self._outcome.done():
+            self._outcome.set_result(outcome)
+
+    def _overdue(self, timeout: float) -> None:
+        on_end = partial(self._have_stacks, timeout)
+        try:
+            if self._dump_fd is not None:
+                self._dump = DumpTaker(self._pid, self._dump_fd, FULL_DUMP, self._services.clock, on_end)
+                return
+        except OSError:  # dead, or not ours to look into any more
+            pass
+        self._have_stacks(timeout, "")
+
+    def _have_stacks(self, timeout: float, stacks: str) -> None:
+        where = f"it was in:\n{stacks}" if stacks else "its stack could not be had"
+        self._settle(
+            AppLoadError(
+                f"the main block of {self._app} did not call cli.run_app within preload_timeout ({timeout:g} s); if it "
+                f"is not meant to, name the server to serve, as in {self._app}:server; {where}"
+            )
+        )
+        self.kill()
+
+    # --- its end ---------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        self.is_closing = True
+        if self._pidfd != -1:
+            self._signal(signal.SIGTERM)
+            self._timers.append(self._services.clock.call_later(CLOSE_TIMEOUT, self.kill))
+        await self._ended.wait()
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, signum: signal.Signals) -> None:
+        if self._pidfd != -1:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signum)
+
+    def _on_death(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        status = self._popen.wait()  # returns at once: it is dead
+        while self._on_readable():  # what it had told before still counts
+            continue
+        self._stop_timers()
+        if self._dump is not None:
+            self._dump.finish()
+            self._dump = None
+        for capture in self._captures:
+            capture.finish()
+        self._captures.clear()
+        self._outlet.finish()
+        self._loop.remove_reader(self._channel)
+        self._channel.detach()
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self._ends.close()
+        self._tell(f"signal {-status}" if status < 0 else f"exit code {status}")
+        self._services.strays.sweep(lambda _: None)  # what it had started
+        self._ended.set()
+
+    def _tell(self, how: str) -> None:
+        if not self._outcome.done():
+            self._settle(
+                AppLoadError(
+                    f"{self._app} ended ({how}) before it called cli.run_app; what it said is in the lines above. If "
+                    f"its main block is not meant to start a worker, name the server, as in {self._app}:server"
+                )
+            )
+        elif not self.is_closing and isinstance(self._outcome.result(), dict):
+            extra = log_fields("script_ended", **self._ids, cause=how)
+            text = "the main block of %s has ended (%s), and what it had started with it; sessions are served as before"
+            _logger.error(text, self._app, how, extra=extra)
+
+    def _emit(self, line: output.OutputLine | output.Loss) -> None:
+        output.emit(line, self._ids)
+
+    @property
+    def _ids(self) -> dict[str, object]:
+        """What log lines about it carry."""
+        return {"process_id": "script", "job_pid": self._pid, "job_id": None, "generation": None}
+
+
+def _may_have_main_block(app: str) -> bool:
+    """Whether the text of an app that is named without an attribute speaks of ``__main__``. Imports nothing."""
+    if ":" in app:
+        return False
+    is_file = app.endswith(".py") or os.sep in app
+    path = app if is_file else _source_of(app)
+    try:
+        with open(path or "", "rb") as file:
+            return b"__main__" in file.read() or os.path.basename(path or "") == "__main__.py"
+    except OSError:
+        return False
+
+
+def _source_of(module: str) -> str | None:
+    """The file of a module, or of a package's ``__main__``."""
+    places: Sequence[str] | None = None
+    for part in (parts := module.split(".")):
+        spec = importlib.machinery.PathFinder.find_spec(part, places)
+        if spec is None:
+            return None
+        places = spec.submodule_search_locations
+        if places is None:
+            return spec.origin if part is parts[-1] else None
+    return next((path for folder in places or () if os.path.isfile(path := os.path.join(folder, "__main__.py"))), None)

@@ -1,0 +1,16 @@
+"""``python -m greenroom.zygote.program CHANNEL_FD LIFELINE_FD LOG_FD``: exec'd by the supervisor."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+from .running import run
+
+
+def main() -> None:
+    channel_fd, lifeline_fd, log_fd = map(int, sys.argv[1:4])
+    run(socket.socket(fileno=channel_fd), lifeline_fd, log_fd)
+
+
+main()

@@ -1,0 +1,432 @@
+"""The main block of a script, run as a program: once, in a process of its own, whatever becomes of the zygotes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from livekit_orders import notes_of, order
+from server.running_worker import RunningWorker, orphans
+from support import DEADLINE, eventually, is_gone, zygote_pid
+
+from greenroom import AppLoadError, ProcessPool
+from greenroom.pool import Invocation
+
+MakeAgent = Callable[..., Path]
+
+ENTRYPOINT = """
+async def entrypoint(ctx: JobContext):
+    note("job", *sys.argv[1:], os.environ.get("SET_BY_BLOCK"), os.environ.get("UNSET_BY_BLOCK"))
+    ctx.shutdown()
+"""
+BLOCK = """
+if __name__ == "__main__":
+    note("block", os.getpid())
+"""
+RUN_APP = "    cli.run_app(WorkerOptions(entrypoint_fnc=entrypoint, agent_name='greeter', num_idle_processes=7))\n"
+
+
+async def manifest_of(app: object) -> dict[str, object]:
+    async with ProcessPool(str(app), num_idle_processes=0) as pool:
+        return dict(pool.manifest["livekit"])
+
+
+async def run_job(pool: ProcessPool) -> None:
+    report = await (await pool.launch(order(), timeout=DEADLINE)).wait()
+    assert report.outcome == "succeeded", report
+
+
+def blocks(app: Path) -> list[int]:
+    return [int(line.split()[1]) for line in notes_of(app) if line.startswith("block")]
+
+
+# --- how it may look ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        BLOCK + RUN_APP,
+        """
+def main():
+    from livekit.agents.cli import run_app
+    try:
+        run_app(WorkerOptions(entrypoint_fnc=entrypoint, agent_name="greeter", num_idle_processes=7))
+    except Exception:
+        raise SystemExit(1)
+
+if "__main__" == __name__:
+    note("block", os.getpid())
+    main()
+""",
+        """
+server = AgentServer()
+server.rtc_session(entrypoint, agent_name="greeter")
+"""
+        + BLOCK
+        + """
+    server.update_options(num_idle_processes=7)
+    asyncio.run(server.run())
+""",
+        """
+async def main():
+    server = AgentServer(num_idle_processes=7)
+    server.rtc_session(entrypoint, agent_name="greeter")
+    await asyncio.gather(server.run(), asyncio.sleep(3600))
+"""
+        + BLOCK
+        + "    asyncio.run(main())",
+        """
+import functools
+
+class Agents:
+    def __init__(self, *kinds):
+        self.kinds = kinds
+    async def entry(self, ctx, *, kind):
+        assert (self.kinds, kind) == (("a", b"b", {1: 1.5}), "french")
+        await entrypoint(ctx)
+"""
+        + BLOCK
+        + """
+    entry = functools.partial(Agents("a", b"b", {1: 1.5}).entry, kind="french")
+    cli.run_app(WorkerOptions(entrypoint_fnc=entry, agent_name="greeter", num_idle_processes=7, load_fnc=lambda: 0.5))
+""",
+        """
+server = AgentServer(load_threshold=float("inf"))
+
+@server.rtc_session(agent_name="greeter")
+async def answer(ctx):
+    await entrypoint(ctx)
+
+if __name__ != "__main__":
+    pass
+else:
+    note("block", os.getpid())
+    server._num_idle_processes = 7
+    cli.run_app(server)
+""",
+    ],
+)
+async def test_it_is_run_once_and_what_it_serves_is_served(make_agent: MakeAgent, source: str) -> None:
+    app = make_agent(ENTRYPOINT + source)
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        told = pool.manifest["livekit"]
+        assert (told["agent_name"], told["options"]["num_idle_processes"]) == ("greeter", 7)
+        await run_job(pool)
+        (pid,) = blocks(app)
+        await pool.reload()
+        await run_job(pool)
+        os.kill(zygote_pid(pool), signal.SIGKILL)
+        await eventually(lambda: pool.stats().zygote_restarts == 1, "another zygote")
+        await run_job(pool)
+        assert blocks(app) == [pid]
+    assert is_gone(pid)
+    assert [line.split()[:2] for line in notes_of(app) if line.startswith("job")] == 3 * [["job", "start"]]
+
+
+async def test_what_it_has_set_holds_in_jobs(
+    make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNSET_BY_BLOCK", "yes")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "neighbour.py").write_text("there = True\n")
+    source = """
+    os.environ["SET_BY_BLOCK"] = sys.argv.pop()
+    del os.environ["UNSET_BY_BLOCK"]
+    os.chdir(Path(__file__).parent / "elsewhere")
+    sys.path.insert(0, os.getcwd())
+    import neighbour
+"""
+    entrypoint = ENTRYPOINT + "    import neighbour\n    note(Path.cwd().name, __name__)\n"
+    app = make_agent(entrypoint + BLOCK + source + RUN_APP)
+    invocation = Invocation(("start", "french"))
+    async with ProcessPool(str(app), invocation=invocation, num_idle_processes=1) as pool:
+        await run_job(pool)
+    assert notes_of(app)[1:] == ["job start french None", f"elsewhere {app.stem}"]
+
+
+async def test_what_it_started_lives_on(make_agent: MakeAgent) -> None:
+    source = """
+    import atexit, socket, subprocess, threading
+    lock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    lock.bind(("127.0.0.1", 0))
+    child = subprocess.Popen(["setsid", "sleep", "3600"])
+    note("child", child.pid)
+    threading.Thread(target=lambda: [note("thread", lock.recv(9))], daemon=True).start()
+    note("port", lock.getsockname()[1])
+    atexit.register(note, "exit handler")
+    try:
+        cli.run_app(WorkerOptions(entrypoint_fnc=entrypoint))
+    finally:
+        note("finally")
+"""
+    app = make_agent(ENTRYPOINT + BLOCK + source)
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        await run_job(pool)
+        port = next(int(line.split()[1]) for line in notes_of(app) if line.startswith("port"))
+        child = next(int(line.split()[1]) for line in notes_of(app) if line.startswith("child"))
+        subprocess.run([sys.executable, "-c", SEND, str(port)], check=True, timeout=DEADLINE)
+        await eventually(lambda: "thread b'hello'" in notes_of(app), "answer of the block's thread")
+        assert not is_gone(child)
+    assert notes_of(app)[-2:] == ["finally", "exit handler"]
+    await eventually(lambda: is_gone(child), "end of what the block had started")
+
+
+SEND = "import socket, sys; socket.socket(type=socket.SOCK_DGRAM).sendto(b'hello', ('127.0.0.1', int(sys.argv[1])))"
+
+
+async def test_a_block_that_does_not_end_is_killed(make_agent: MakeAgent) -> None:
+    source = """
+    try:
+        cli.run_app(WorkerOptions(entrypoint_fnc=entrypoint))
+    finally:
+        while True:
+            import time; time.sleep(3600)
+"""
+    app = make_agent(ENTRYPOINT + BLOCK + source)
+    async with ProcessPool(str(app), num_idle_processes=0):
+        (pid,) = blocks(app)
+    assert is_gone(pid)
+
+
+async def test_sessions_go_on_when_it_dies(make_agent: MakeAgent, caplog: pytest.LogCaptureFixture) -> None:
+    app = make_agent(ENTRYPOINT + BLOCK + RUN_APP)
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        (pid,) = blocks(app)
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: "has ended (signal 9)" in caplog.text, "news of its end")
+        await run_job(pool)
+        await pool.reload()
+        await run_job(pool)
+    assert len(blocks(app)) == 1
+
+
+# --- reloads --------------------------------------------------------------------------------------
+
+
+async def test_a_reload_says_that_a_changed_block_is_kept(
+    make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = "def options():\n    return WorkerOptions(entrypoint_fnc=entrypoint, agent_name='greeter')\n"
+    app = make_agent(ENTRYPOINT + source + BLOCK + "    cli.run_app(options())\n")
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        await pool.reload()
+        assert "restart the worker to run it anew" not in caplog.text
+        app.write_text(app.read_text().replace("'greeter'", "'another'").replace('"job"', '"changed"'))
+        await pool.reload()
+        assert "restart the worker to run it anew" in caplog.text
+        await run_job(pool)
+        assert pool.manifest["livekit"]["agent_name"] == "greeter"
+    assert notes_of(app)[-1].startswith("changed")
+
+
+async def test_what_is_made_at_the_top_level_is_as_it_was_reloaded(make_agent: MakeAgent) -> None:
+    source = "server = AgentServer()\nserver.rtc_session(entrypoint, agent_name='greeter')\n"
+    app = make_agent(ENTRYPOINT + source + BLOCK + "    server._max_retry = 3\n    cli.run_app(server)\n")
+    async with ProcessPool(str(app), num_idle_processes=0) as pool:
+        app.write_text(app.read_text().replace("'greeter'", "'another'"))
+        await pool.reload()
+        told = pool.manifest["livekit"]
+        assert (told["agent_name"], told["options"]["max_retry"]) == ("another", 3)
+
+
+async def test_a_reload_in_development_runs_it_anew(make_agent: MakeAgent) -> None:
+    source = ENTRYPOINT + BLOCK + RUN_APP
+    app = make_agent(source)
+    invocation = Invocation(("dev",), is_renewed=True)
+    async with ProcessPool(str(app), invocation=invocation, num_idle_processes=0) as pool:
+        app.write_text(app.read_text().replace("'greeter'", "'another'"))
+        await pool.reload()
+        assert pool.manifest["livekit"]["agent_name"] == "another"
+        first, second = blocks(app)
+        assert (is_gone(first), is_gone(second)) == (True, False)
+        whole = app.read_text()
+        app.write_text(whole.replace("cli.run_app", "cli.run_up"))
+        with pytest.raises(AppLoadError, match="run_up"):
+            await pool.reload()
+        app.write_text(whole)
+        await pool.reload()
+
+
+# --- what is wrong is said ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("block", "complaint"),
+    [
+        ("    sys.exit(7)\n", r"agent_0\.py ended \(exit code 7\) before it called cli.run_app"),
+        ("    print('done')\n", r"ended \(exit code 0\) before it called"),
+        ("    os.kill(os.getpid(), 9)\n", r"ended \(signal 9\) before it called"),
+        ("    raise ValueError('no key')\n", r"ValueError: no key\n.*agent_0\.py\", line 15, in <module>\n"),
+        ("    cli.run_app(5)\n", r"agent_0.py, line 15: a int cannot be served"),
+        ("    sys.argv.append('--lang')\n" + RUN_APP, r"--lang.*sys.argv = sys.argv\[:2\]"),
+        ("    sys.argv[1] = 'console'\n" + RUN_APP, r"begin with start or dev"),
+        (
+            "    async def inner(ctx): ...\n    cli.run_app(WorkerOptions(entrypoint_fnc=inner))\n",
+            r"line 16: entrypoint_fnc cannot be found.*'inner' \(.*agent_0.py, line 15\)",
+        ),
+        (
+            "    cli.run_app(WorkerOptions(entrypoint_fnc=entrypoint, request_fnc=lambda request: None))\n",
+            r"line 15: request_fnc cannot be found.*top level",
+        ),
+        ("    cli.run_app(make())\n", r"line 15: rtc_session cannot be found|line 15: entrypoint_fnc cannot be found"),
+        (
+            "    import functools, threading\n"
+            "    cli.run_app(WorkerOptions(entrypoint_fnc=functools.partial(entrypoint, threading.Lock())))\n",
+            r"line 16: entrypoint_fnc cannot be found.*lock",
+        ),
+        (
+            "    async def main():\n        await asyncio.gather(server(1).run(), server(2).run())\n"
+            "    asyncio.run(main())\n",
+            r"line 16 runs another server",
+        ),
+    ],
+)
+async def test_what_cannot_be_served_is_named(make_agent: MakeAgent, block: str, complaint: str) -> None:
+    functions = """
+def server(n):
+    server = AgentServer()
+    server.rtc_session(entrypoint)
+    return server
+def make():
+    server = AgentServer()
+    @server.rtc_session()
+    async def nested(ctx): ...
+    return server
+"""
+    app = make_agent(ENTRYPOINT.strip() + functions + "if __name__ == '__main__':\n" + block)
+    first = app.read_text().split("if __name__")[0].count("\n") + 2
+    shifted = re.sub(r"line (1[56])", lambda found: f"line {int(found[1]) - 15 + first}", complaint)
+    with pytest.raises(AppLoadError) as caught:
+        await manifest_of(app)
+    assert re.search(shifted.replace("agent_0", app.stem), str(caught.value), re.DOTALL), caught.value
+    assert "greenroom/" not in str(caught.value)
+    assert "__greenroom" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "call", ["cli.run_app(WorkerOptions(entrypoint_fnc=print))", "asyncio.run(AgentServer().run())"]
+)
+async def test_a_worker_that_is_run_at_the_top_level_is_named(make_agent: MakeAgent, call: str) -> None:
+    app = make_agent("def main():\n    " + call + "\nmain()\n")
+    line = app.read_text().split(call)[0].count("\n") + 1
+    with pytest.raises(AppLoadError, match=rf"{app.name}, line {line}, calls .* whenever it is imported.*__main__"):
+        await manifest_of(app)
+
+
+async def test_a_block_that_hangs_is_shown_with_its_stack(make_agent: MakeAgent) -> None:
+    app = make_agent("if __name__ == '__main__':\n    import threading\n    threading.Event().wait()\n", prelude="")
+    with pytest.raises(AppLoadError, match=rf"(?s)within preload_timeout.*{app.name}\", line 3"):
+        async with ProcessPool(str(app), num_idle_processes=0, preload_timeout=4.0):
+            pass
+
+
+# --- where it may be ------------------------------------------------------------------------------
+
+
+PACKAGED = """
+import sys
+from pathlib import Path
+from livekit.agents import WorkerOptions, cli
+from .parts import entry
+if __name__ == "__main__":
+    assert sys.argv[1:] == ["start"] and __package__ == "voice"
+    cli.run_app(WorkerOptions(entrypoint_fnc=entry, agent_name="packaged"))
+"""
+
+
+@pytest.mark.parametrize("place", ["voice.agent", "voice", "voice/agent.py", "voice/__main__.py"])
+async def test_a_module_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    package = tmp_path / "voice"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "parts.py").write_text("async def entry(ctx): ...\n")
+    (package / "agent.py").write_text(PACKAGED)
+    (package / "__main__.py").write_text(PACKAGED.replace('if __name__ == "__main__":', "if True:"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert (await manifest_of(place))["agent_name"] == "packaged"
+
+
+async def test_a_relative_import_outside_of_a_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text(PACKAGED)
+    with pytest.raises(AppLoadError, match=r"agent.py, line 5, is a relative import, .* no __init__.py"):
+        await manifest_of(tmp_path / "agent.py")
+
+
+@pytest.mark.parametrize("line", ["app = greenroom.App()", "from the_app import app"])
+async def test_the_block_of_a_greenroom_app_is_not_run(tmp_path: Path, line: str) -> None:
+    (tmp_path / "the_app.py").write_text("import greenroom\napp = greenroom.App()\n")
+    path = tmp_path / "agent.py"
+    path.write_text(
+        f"import greenroom\n{line}\n@app.entrypoint\nasync def entrypoint(ctx): return __name__\n"
+        "if __name__ == '__main__':\n    open(__file__ + '.notes', 'w')\n"
+    )
+    async with ProcessPool(str(path), num_idle_processes=1) as pool:
+        assert (await (await pool.launch()).wait()).result == "agent"
+    assert not Path(f"{path}.notes").exists()
+
+
+async def test_a_server_that_is_named_is_served_without_the_block(make_agent: MakeAgent) -> None:
+    app = make_agent("server = AgentServer()\nserver.rtc_session(print, agent_name='greeter')\n" + BLOCK)
+    assert (await manifest_of(f"{app}:server"))["agent_name"] == "greeter"
+    assert not notes_of(app)
+
+
+@pytest.mark.parametrize("name", ["types.py", "my-agent.py", "asyncio_main.v2.py"])
+async def test_a_script_of_any_name(make_agent: MakeAgent, name: str) -> None:
+    app = make_agent(ENTRYPOINT + BLOCK + RUN_APP)
+    folder = app.parent / "of_any_name"
+    folder.mkdir()
+    odd = app.rename(folder / name)
+    async with ProcessPool(str(odd), num_idle_processes=1) as pool:
+        await run_job(pool)
+
+
+# --- under the worker -----------------------------------------------------------------------------
+
+
+def test_the_command_is_a_module_too() -> None:
+    shown = subprocess.run([sys.executable, "-m", "greenroom", "--help"], check=True, capture_output=True, text=True)
+    assert "Usage: greenroom" in shown.stdout
+
+
+async def test_a_block_that_closes_its_server_ends_the_worker(make_agent: MakeAgent) -> None:
+    source = """
+server = AgentServer(ws_url="ws://127.0.0.1:1", api_key="key", api_secret="a secret of thirty-two characters")
+server.rtc_session(entrypoint)
+async def main():
+    running = asyncio.create_task(server.run())
+    while not Path(__file__).with_suffix(".close").exists():
+        await asyncio.sleep(0.01)
+    await server.drain()
+    await server.aclose()
+    await running
+    note("closed", *sys.argv[1:])
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+    app = make_agent(ENTRYPOINT + source)
+    async with RunningWorker(str(app), "--", "--lang", "fr") as worker:
+        await worker.logs("serving")
+        app.with_suffix(".close").touch()
+        await worker.logs("the main block closed its server: stopping")
+        assert await worker.ends() == 0
+    assert notes_of(app) == ["closed start --lang fr"]
+
+
+async def test_it_ends_with_the_worker_however_that_ends(make_agent: MakeAgent) -> None:
+    credentials = {"LIVEKIT_URL": "ws://127.0.0.1:1", "LIVEKIT_API_KEY": "key", "LIVEKIT_API_SECRET": 32 * "s"}
+    app = make_agent(ENTRYPOINT + BLOCK + "    logging.getLogger('block').warning('heard')\n" + RUN_APP)
+    async with RunningWorker(str(app), env={**os.environ, **credentials}) as worker:
+        await worker.logs(r"WARNING \[script\] heard")
+        await worker.logs("serving")
+        (pid,) = blocks(app)
+        worker.signal(signal.SIGKILL)
+        await eventually(lambda: pid not in orphans() and is_gone(pid), "end of the script")
