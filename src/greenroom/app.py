@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .errors import AppLoadError, GreenroomError
 
 if TYPE_CHECKING:
+    from .app_setting import AppSetting
     from .job import Accept, JobContext, JobProcess, JobRequest, Reject
 
 __all__ = ["App"]
@@ -50,6 +51,8 @@ class App:
         """For integrations: processes that all jobs share, by name; see :mod:`greenroom.zygote.services`."""
         self.log_level: int | None = None
         """For integrations: the level of the root logger. ``None``: INFO, unless the app sets up logging itself."""
+        self.settings: dict[str, AppSetting] = {}
+        """For integrations: what the app sets of Greenroom's settings, by name."""
         self._module = sys._getframe(1).f_globals.get("__name__", "")
 
     def preload(self, fn: P) -> P:

@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any
 
+from ..app_setting import packed
 from ..errors import ErrorInfo
 from ..system import lifeline, mark, prctl, proc, stackdump
 
@@ -72,6 +73,7 @@ def _load(reference: str) -> dict[str, Any]:
         "children": [_described(pid) for pid in proc.children(os.getpid())],
         "has_preload": app.preload_fn is not None,
         "has_prewarm": app.prewarm_fn is not None,
+        "settings": packed(app.settings),
     }
 
 

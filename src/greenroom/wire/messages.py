@@ -7,7 +7,7 @@ A received header is checked field by field against the type: what does not fit 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -33,6 +33,8 @@ class AppFacts:
 
     has_request: bool
     manifest: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What it sets of Greenroom's settings: by name, a pair of value and origin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Configure:
     pool_token: str
     open_files: int | None  # the soft limit to go back to, if the supervisor has raised its own
     child: ChildSettings
+    fixed: list[str]  # settings that are not left to the app
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +171,13 @@ class Hello:
 
     pid: int
     dump_fd: int
+    app: AppFacts | None = None
+    """From a spawned process, which has no zygote to tell it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Warm:
     prewarm_seconds: float
-    app: AppFacts | None = None
-    """From a spawned process, which has no zygote to tell it."""
 
 
 @dataclass(frozen=True, slots=True)

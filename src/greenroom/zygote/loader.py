@@ -7,16 +7,18 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..app import App
+from ..app_setting import packed
 from ..errors import AppLoadError, PayloadError
 from ..wire import payload
-from ..wire.messages import AppFacts
+from ..wire.messages import AppFacts, ChildSettings, Configure
 
-__all__ = ["MAIN_NAME", "facts_of", "load_app"]
+__all__ = ["MAIN_NAME", "child_settings", "facts_of", "load_app"]
 
 LARGEST_MANIFEST = 16 * 1024
 MAIN_NAME = "__greenroom_app__"
@@ -47,7 +49,15 @@ def facts_of(app: App) -> AppFacts:
         raise AppLoadError(f"the app's manifest cannot be sent to the supervisor: {error}") from error
     if size > LARGEST_MANIFEST:
         raise AppLoadError(f"the app's manifest has {size} bytes; at most {LARGEST_MANIFEST} can be sent")
-    return AppFacts(app.request_fn is not None, app.manifest)
+    return AppFacts(app.request_fn is not None, app.manifest, packed(app.settings))
+
+
+def child_settings(app: App, configuration: Configure) -> ChildSettings:
+    """What holds in a child: what the app sets, where the operator has set nothing."""
+    left = app.settings.keys() - set(configuration.fixed)
+    names = left.intersection(field.name for field in fields(ChildSettings))
+    values: dict[str, Any] = {name: app.settings[name].value for name in names}
+    return replace(configuration.child, **values)
 
 
 def _find(module: ModuleType, attribute: str) -> App:

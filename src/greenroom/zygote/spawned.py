@@ -17,7 +17,7 @@ from ..wire import messages as m
 from ..wire.frames import FrameDecoder
 from . import child, signals
 from .app_logging import AppLogging
-from .loader import facts_of, load_app
+from .loader import child_settings, facts_of, load_app
 from .logs import LogChannel
 
 
@@ -47,8 +47,8 @@ def main() -> NoReturn:
     signals.reset_all()
     signals.ignore_group_signals()
     proc = JobProcess(configuration.generation)
-    facts = facts_of(app)
-    child.run_settled(app, configuration.child, proc, inheritance.control, page, app_logging, facts)
+    settings, facts = child_settings(app, configuration), facts_of(app)
+    child.run_settled(app, settings, proc, inheritance.control, page, app_logging, facts)
 
 
 def _receive_configuration(control: int) -> m.Configure:

@@ -21,7 +21,7 @@ from ..wire.frames import Frame, FrameError
 from . import census, child, sharing, signals, undertaker
 from .app_logging import AppLogging
 from .import_hooks import watched_imports
-from .loader import facts_of, load_app
+from .loader import child_settings, facts_of, load_app
 from .logs import DropCount, LogChannel
 from .rehearsal import rehearse_in_zygote
 from .services import Services, become
@@ -58,6 +58,7 @@ class Zygote:
         self._services = Services()
         self._app: App
         self._config: m.Configure
+        self._child_settings: m.ChildSettings
 
     def run(self) -> NoReturn:
         prctl.set_name("gr:zygote")
@@ -113,7 +114,8 @@ class Zygote:
         signals.reset_all()  # the app may have put handlers of its own in the place of these
         self._install_signal_handlers()
         self._preloaded = set(proc.children(os.getpid()))
-        rehearse_in_zygote(self._config.child)
+        self._child_settings = child_settings(self._app, self._config)
+        rehearse_in_zygote(self._child_settings)
         sharing.settle()
         self._services.want(self._app.services, time.monotonic())
         warnings = census.inherited_fd_warnings(before)
@@ -245,7 +247,7 @@ class Zygote:
     def _become_child(self, request: m.Fork, fds: list[int]) -> NoReturn:
         child.run(
             self._app,
-            self._config.child,
+            self._child_settings,
             JobProcess(self._config.generation),
             child.Inheritance._make(fds),
             self._app_logging,

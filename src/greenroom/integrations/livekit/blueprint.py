@@ -13,7 +13,7 @@ from livekit.agents import AgentServer, WorkerOptions
 
 from ...errors import AppLoadError
 
-__all__ = ["VERSION", "Blueprint", "Part", "fill", "is_server", "nothing_to_set_up", "server_of"]
+__all__ = ["VERSION", "Blueprint", "Part", "fill", "is_server", "maker_of", "nothing_to_set_up", "server_of"]
 
 VERSION: str = livekit.agents.__version__
 
@@ -61,6 +61,11 @@ class Blueprint:
 
 def is_server(value: object) -> bool:
     return isinstance(value, (AgentServer, WorkerOptions))
+
+
+def maker_of(value: object) -> str:
+    """Return the name under which the user has made it."""
+    return "WorkerOptions" if isinstance(value, WorkerOptions) else "AgentServer"
 
 
 def server_of(value: AgentServer | WorkerOptions) -> AgentServer:
