@@ -40,6 +40,8 @@ class LoadFacts:
     """Processes that were left running, by name."""
     has_preload: bool
     has_prewarm: bool
+    prewarm_name: str = "prewarm"
+    """What the app's framework calls it."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What the app sets of Greenroom's settings: by name, a pair of value and origin."""
 

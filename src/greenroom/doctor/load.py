@@ -36,7 +36,7 @@ def load_once(app: str, options: PoolOptions) -> LoadFacts:
     """
     # To be appended to: the interpreter writes where this process has read up to otherwise.
     with tempfile.TemporaryFile("a+", encoding="utf-8", errors="backslashreplace") as log:
-        told = _run(app, options.preload_timeout, log)
+        told = _run(app, options, log)
         log.seek(0)
         lines = log.read().splitlines()
     if told is None:
@@ -46,7 +46,8 @@ def load_once(app: str, options: PoolOptions) -> LoadFacts:
     return _facts(told, lines)
 
 
-def _run(app: str, timeout: float, log: IO[str]) -> Any:
+def _run(app: str, options: PoolOptions, log: IO[str]) -> Any:
+    timeout = options.preload_timeout
     token = secrets.token_hex(8)
     reading, writing = os.pipe2(os.O_CLOEXEC)
     far_lifeline, near_lifeline = os.pipe2(os.O_CLOEXEC)
@@ -67,7 +68,12 @@ def _run(app: str, timeout: float, log: IO[str]) -> Any:
         finally:
             for fd in fds:
                 os.close(fd)
-        order = {"app": app, "token": token, "sys_path": [path or os.getcwd() for path in sys.path]}
+        order = {
+            "app": app,
+            "token": token,
+            "sys_path": [path or os.getcwd() for path in sys.path],
+            "allow_threads": options.allow_threads,
+        }
         try:
             _tell(process, order)
             _await_begin(process, log, timeout)

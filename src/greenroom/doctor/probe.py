@@ -41,7 +41,7 @@ def main() -> None:
     mark.put(order["token"])
     sys.path[:] = order["sys_path"]
     try:
-        told = _load(order["app"])
+        told = _load(order["app"], order["allow_threads"])
     except BaseException as error:  # SystemExit too: whatever user code raises is the answer
         found = ErrorInfo.of(error, limit=6000)
         told = {"error": {"type": found.type, "message": found.message, "traceback": found.traceback}}
@@ -53,7 +53,7 @@ def main() -> None:
     os._exit(0)  # a thread that the app has left would hold up any other exit
 
 
-def _load(reference: str) -> dict[str, Any]:
+def _load(reference: str, allow_threads: list[str]) -> dict[str, Any]:
     before = census.open_fds()
     _mark(BEGIN)
     begin = time.monotonic()
@@ -63,12 +63,14 @@ def _load(reference: str) -> dict[str, Any]:
         app.preload_fn()
     preloaded = time.monotonic()
     _mark(END)
-    census.refusal(app.allow_threads)  # has the patience for threads that are on their way out
+    permit = census.Permit(app.allow_threads.union(allow_threads), app.prewarm_name)
+    census.refusal(permit)  # has the patience for threads that are on their way out
     return {
         "import_seconds": imported - begin,
         "preload_seconds": preloaded - imported,
-        "threads": census.extra_threads(),
-        "allowed_threads": sorted(app.allow_threads),
+        "threads": [str(thread) for thread in census.extra_threads() if not thread.is_restarted],
+        "allowed_threads": sorted(permit.allowed),
+        "prewarm_name": app.prewarm_name,
         "fds": census.inherited_fd_warnings(before),
         "children": [_described(pid) for pid in proc.children(os.getpid())],
         "has_preload": app.preload_fn is not None,

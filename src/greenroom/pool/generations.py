@@ -156,6 +156,7 @@ class Generations:
                 heartbeat_interval=min(interval, 1.0),
             ),
             fixed=sorted(self._fleet.services.terms.fixed),
+            allow_threads=list(options.allow_threads),
         )
 
     def _serve_from(self, launcher: Launcher, *, has_new_code: bool) -> None:

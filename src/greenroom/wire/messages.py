@@ -48,6 +48,7 @@ class Configure:
     open_files: int | None  # the soft limit to go back to, if the supervisor has raised its own
     child: ChildSettings
     fixed: list[str]  # settings that are not left to the app
+    allow_threads: list[str]  # beside those that the app allows
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from .loader import child_settings, facts_of, load_app
 from .logs import DropCount, LogChannel
 from .rehearsal import rehearse_in_zygote
 from .services import Services, become
+from .thread_origins import ThreadOrigins
 
 __all__ = ["FORK_ALARM", "Zygote"]
 
@@ -59,6 +60,7 @@ class Zygote:
         self._app: App
         self._config: m.Configure
         self._child_settings: m.ChildSettings
+        self._permit: census.Permit
 
     def run(self) -> NoReturn:
         prctl.set_name("gr:zygote")
@@ -102,13 +104,16 @@ class Zygote:
         sys.path[:] = self._config.sys_path
         before = census.open_fds()
         begin = time.monotonic()
-        with self._app_logging.while_loading(), watched_imports():
+        origins = ThreadOrigins()
+        with self._app_logging.while_loading(), watched_imports(), origins.watching():
             self._app = load_app(self._config.app)
             imported = time.monotonic()
             if self._app.preload_fn is not None:
                 self._app.preload_fn()
             preloaded = time.monotonic()
-        refusal = census.refusal(self._app.allow_threads)
+        allowed = self._app.allow_threads.union(self._config.allow_threads)
+        self._permit = census.Permit(allowed, self._app.prewarm_name, origins)
+        refusal = census.refusal(self._permit)
         if refusal is not None:
             raise AppLoadError(refusal)
         signals.reset_all()  # the app may have put handlers of its own in the place of these
@@ -240,7 +245,7 @@ class Zygote:
 
     def _refusal(self) -> str | None:
         try:
-            return census.refusal(self._app.allow_threads)
+            return census.refusal(self._permit)
         except OSError as error:  # out of fds
             return f"the zygote cannot look at its threads: {error}"
 

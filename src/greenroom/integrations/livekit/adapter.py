@@ -36,6 +36,7 @@ def adapt(source: AgentServer | WorkerOptions) -> App:
     _warn_of_events(blueprint.server)
     role = _Role(blueprint)
     app = App()
+    app.prewarm_name = "setup_fnc" if maker_of(source) == "AgentServer" else "prewarm_fnc"
     manifest = app.manifest["livekit"] = describe(blueprint, source)
     options, maker, command = manifest["options"], maker_of(source), os.environ.get(COMMAND)
     level = Level(options.get("log_level"), os.environ)
