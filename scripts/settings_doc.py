@@ -13,13 +13,14 @@ INTRODUCTION = """\
 <!-- Written by scripts/settings_doc.py: change the script, or the types in src/greenroom. -->
 # Settings
 
-Every setting has one name, and can be set in three places. The later one holds:
+Every setting has one name, and can be set in four places. The later one holds:
 
 1. the **default**, which for some settings differs between `greenroom start` and `greenroom dev`;
-2. a **file**: the one that `--config` or `GREENROOM_CONFIG` names, else `greenroom.toml` in the current folder, if
+2. the **app**: a LiveKit agent sets some by [the options of its server](livekit.md#options-of-the-server);
+3. a **file**: the one that `--config` or `GREENROOM_CONFIG` names, else `greenroom.toml` in the current folder, if
    there is one (`pyproject.toml` is not read);
-3. an **environment variable**: `GREENROOM_` and the name in capitals;
-4. a **flag**: the name with hyphens.
+4. an **environment variable**: `GREENROOM_` and the name in capitals;
+5. a **flag**: the name with hyphens.
 
 ```toml
 # greenroom.toml
@@ -33,8 +34,9 @@ drain_timeout = 300
 ```
 
 `greenroom config` shows the settings that hold, and where each comes from: the file and line, the variable, the flag
-or the default. `greenroom config --for dev` does so for `dev`, `--json` prints it for programs, and `--toml` as a file
-that `--config` takes.
+or the default. `greenroom config agent.py` loads the app and shows what it sets, too, and which of its options have no
+effect. `--for dev` shows what holds for `dev`, `--json` prints it for programs, and `--toml` as a file that `--config`
+takes.
 
 A name or value that cannot be is told with its origin and the nearest right name; nothing starts, and the exit code
 is 2. That goes for a wrong value that a later place would have replaced, too.

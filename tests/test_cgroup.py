@@ -36,23 +36,23 @@ def _make(mount: Path, controllers: str, enabled: str = "") -> Path:
 
 
 def test_without_a_delegated_memory_controller_there_is_no_subtree(tmp_path: Path) -> None:
-    assert MemoryCgroups.where_delegated(100, "t", tmp_path) is None
+    assert MemoryCgroups.where_delegated("t", tmp_path) is None
     _make(tmp_path, "cpu pids\n")
-    assert MemoryCgroups.where_delegated(100, "t", tmp_path) is None
+    assert MemoryCgroups.where_delegated("t", tmp_path) is None
 
 
 def test_each_process_gets_a_cgroup_with_the_limit_and_is_moved_into_it(tmp_path: Path) -> None:
     place = _make(tmp_path, "cpu memory\n")
-    cgroups = MemoryCgroups.where_delegated(100, "t", tmp_path)
+    cgroups = MemoryCgroups.where_delegated("t", tmp_path)
     assert cgroups is not None
     assert "memory" in (place / "cgroup.subtree_control").read_text()
-    cgroups.enclose("1-7", 4711)
+    cgroups.enclose("1-7", 4711, 100)
     files = {path.name: path.read_text() for path in (place / "greenroom-t-1-7").iterdir()}
     assert files == {"memory.max": str(100 * 2**20), "memory.oom.group": "1", "cgroup.procs": "4711"}
 
 
 def test_the_kernel_s_count_tells_whether_the_limit_was_hit(tmp_path: Path) -> None:
-    cgroups = MemoryCgroups(tmp_path, 100, "t")
+    cgroups = MemoryCgroups(tmp_path, "t")
     (tmp_path / "greenroom-t-1-7").mkdir()
     events = tmp_path / "greenroom-t-1-7" / "memory.events"
     assert not cgroups.limit_was_hit("1-7")
@@ -65,7 +65,7 @@ def test_the_kernel_s_count_tells_whether_the_limit_was_hit(tmp_path: Path) -> N
 
 def test_what_cannot_be_made_is_told(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="missing"):
-        MemoryCgroups(tmp_path / "missing", 100, "t").enclose("1-7", 4711)
+        MemoryCgroups(tmp_path / "missing", "t").enclose("1-7", 4711, 100)
 
 
 def test_what_is_merely_writable_is_left_alone(tmp_path: Path) -> None:
@@ -74,5 +74,5 @@ def test_what_is_merely_writable_is_left_alone(tmp_path: Path) -> None:
     (place / "cgroup.type").unlink()
     if place != tmp_path:
         os.removexattr(place, "user.delegate")
-    assert MemoryCgroups.where_delegated(100, "t", tmp_path) is None
+    assert MemoryCgroups.where_delegated("t", tmp_path) is None
     assert (place / "cgroup.subtree_control").read_text() == ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .errors import AppLoadError, GreenroomError
 
 if TYPE_CHECKING:
+    from .app_setting import AppSetting
     from .job import Accept, JobContext, JobProcess, JobRequest, Reject
 
 __all__ = ["App"]
@@ -53,6 +54,10 @@ class App:
         callbacks; see :meth:`JobContext.begin_own_end`."""
         self.log_level: int | None = None
         """For integrations: the level of the root logger. ``None``: INFO, unless the app sets up logging itself."""
+        self.settings: dict[str, AppSetting] = {}
+        """For integrations: what the app sets of Greenroom's settings, by name."""
+        self.prewarm_name = "prewarm"
+        """For integrations: what their framework calls it."""
         self._module = sys._getframe(1).f_globals.get("__name__", "")
 
     def preload(self, fn: P) -> P:

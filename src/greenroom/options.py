@@ -53,8 +53,12 @@ class PoolOptions:
     start_method: Literal["zygote", "spawn"] = "zygote"
     """``zygote``: fork from a preloaded image. ``spawn``: a new interpreter for each process, which loads the
     app within ``prewarm_timeout``; whether it loads shows in the first of them."""
+    allow_threads: tuple[str, ...] = ()
+    """Names of threads that may be alive in the zygote when it forks, beside those that the app names. A fork copies
+    one thread alone, and a lock that another one holds at that moment stays locked in each session."""
 
     def __post_init__(self) -> None:
+        self._check_threads()
         self._check_counts()
         self._check_times()
         self._check_memory()
@@ -76,6 +80,11 @@ class PoolOptions:
     def idle_ceiling(self) -> int:
         """The largest idle target, with the default filled in."""
         return 2 * self.num_idle_processes if self.max_idle_processes is None else self.max_idle_processes
+
+    def _check_threads(self) -> None:
+        names = self.allow_threads
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            raise OptionError(f"allow_threads is {names!r}; it must be a list of names")
 
     def _check_counts(self) -> None:
         for name, least in (("num_idle_processes", 0), ("max_jobs", 1), ("max_concurrent_prewarms", 1)):

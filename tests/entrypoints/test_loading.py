@@ -82,6 +82,10 @@ async def entrypoint(ctx: JobContext): ...
         },
         "has_request_hook": True,
         "has_load_fnc": True,
+        "without_effect": [
+            "AgentServer(load_fnc=...) has no effect: it is not asked, since the worker tells its load from free "
+            "slots; as a cap, set max_jobs"
+        ],
         "session_end_seconds": 90.0,
         "log_level": None,
         "http_proxy": "http://user:password@proxy.example:3128",

@@ -128,7 +128,7 @@ async def test_S10_a_forked_process_tells_of_an_app(make_app: MakeApp) -> None:
 @app.prewarm
 def prewarm(proc):
     if os.getpid() % 2:
-        channel(socket.SOCK_STREAM).sendall(m.encode(m.Warm(0.1, m.AppFacts(True, {"forged": True}))))
+        channel(socket.SOCK_STREAM).sendall(m.encode(m.Hello(os.getpid(), 0, m.AppFacts(True, {"forged": True}))))
         time.sleep(1000)
 """
     async with Stage(make_app) as stage, ProcessPool(stage.app(APP + prewarm), num_idle_processes=4) as pool:

@@ -93,7 +93,7 @@ WORKER = """
 import asyncio, logging, sys
 from greenroom import GreenroomError
 from greenroom.server import Worker
-from greenroom.settings import Settings, ServerOptions
+from greenroom.settings.layers import resolve
 
 class Source:
     name = "scripted"
@@ -113,8 +113,8 @@ class Source:
         raise GreenroomError("cannot close")
 
 logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
-settings = Settings(server=ServerOptions(port=0))
-sys.exit(asyncio.run(Worker(sys.argv[1], settings, more_sources=[Source()]).run()))
+resolved = resolve("start", flags={"port": "0"}, environ={})
+sys.exit(asyncio.run(Worker(sys.argv[1], resolved, more_sources=[Source()]).run()))
 """
 
 

@@ -59,11 +59,13 @@ def bench(
 
     if plot is not None:
         check_can_draw(plot)
-    pool = layers.resolve("start").settings.pool
+    resolved = layers.resolve("start")
+    pool = resolved.settings.pool
     find_modules_from_here(app)
     plan = Plan(
         app=app,
         options=pool,
+        left_to_app=resolved.left_to_app,
         metadata=_parsed(metadata),
         seconds=seconds,
         launches=launches,

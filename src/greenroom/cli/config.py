@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from ..app_setting import AppSettings
+from ..errors import AppLoadError
 from ..exit_codes import ExitCode
+from ..settings import LogOptions
 from ..settings.fields import Setting, all_settings, groups
 from ..settings.layers import Resolved
 from ..settings.values import HIDDEN, as_text, as_toml
+from .apps import find_modules_from_here
+from .failure import Failure
+from .logs import logging_to_stderr
 from .options import Layers, with_settings
-from .printing import tell
+from .printing import tell, working
+from .serve import prepare_environment
 
 __all__ = ["register"]
 
@@ -23,6 +32,9 @@ class Command(StrEnum):
     DEV = "dev"
 
 
+AppArgument = Annotated[
+    str | None, typer.Argument(metavar="[APP]", help="agent.py, agent.py:app or package.module:app; it may set some.")
+]
 ForOption = Annotated[Command, typer.Option("--for", help="The command whose defaults hold.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
 TomlOption = Annotated[bool, typer.Option("--toml", help="As a file that --config takes; without secrets.")]
@@ -34,17 +46,53 @@ def register(cli: typer.Typer) -> None:
 
 @with_settings("start")
 def config(
-    layers: Layers, command: ForOption = Command.START, as_json: JsonOption = False, as_file: TomlOption = False
+    layers: Layers,
+    app: AppArgument = None,
+    command: ForOption = Command.START,
+    as_json: JsonOption = False,
+    as_file: TomlOption = False,
 ) -> int:
-    """Show the settings that hold here, from file, environment and flags, and where each comes from."""
+    """Show the settings that hold here, from the app, file, environment and flags, and where each comes from.
+
+    The app is loaded for that, as a worker loads it; without one, what it would set is not shown.
+    """
     if as_json and as_file:
         raise typer.BadParameter("--json and --toml exclude each other")
-    resolved = layers.resolve(command.value)
+    resolved, complaints = layers.resolve(command.value), list[str]()
+    if app is not None:
+        resolved, complaints = _with_app(app, resolved)
     if as_json or as_file:
         typer.echo(_json(resolved) if as_json else _toml(resolved))  # which escape on their own
     else:
         tell(_table(resolved))
+    for complaint in complaints:
+        tell(complaint, err=True)
     return ExitCode.OK
+
+
+def _with_app(app: str, resolved: Resolved) -> tuple[Resolved, list[str]]:
+    """The settings with what the app sets, and a sentence for each of its options that has no effect."""
+    find_modules_from_here(app)
+    prepare_environment(resolved)
+    try:
+        with logging_to_stderr(LogOptions(log_level="error")), working(f"loading {app}"):
+            said, complaints = asyncio.run(_ask(app, resolved))
+        return resolved.with_app(said), complaints
+    except AppLoadError as error:
+        raise Failure(f"{app}: {error}", ExitCode.APP) from None
+
+
+async def _ask(app: str, resolved: Resolved) -> tuple[AppSettings, list[str]]:
+    from ..pool import ProcessPool
+
+    options = resolved.settings.pool
+    # A zygote tells of the app when it has loaded it; a spawned process has to be there for that.
+    idle = 1 if options.start_method == "spawn" else 0
+    chosen = dataclasses.replace(options, num_idle_processes=idle, max_idle_processes=idle)
+    pool = ProcessPool(app, **dataclasses.asdict(chosen))
+    async with pool:
+        manifest = pool.manifest.get("livekit") or {}
+        return pool.app_settings, list(manifest.get("without_effect") or ())
 
 
 def _table(resolved: Resolved) -> str:

@@ -17,7 +17,7 @@ from .failure import Failure
 from .logs import logging_to_stderr
 from .options import Layers, with_settings
 from .printing import print_json, tell, working
-from .serve import AppArgument
+from .serve import AppArgument, prepare_environment
 from .text import harmless
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ def doctor(
     """
     from ..doctor.examination import Questions, examine
 
-    settings = layers.resolve("start").settings
+    resolved = layers.resolve("start")
     find_modules_from_here(app)
+    prepare_environment(resolved)
     questions = Questions(
         app=app,
-        options=settings.pool,
-        drain_timeout=settings.server.drain_timeout,
+        resolved=resolved,
         processes=processes,
         session_mb=session_mb,
         deployment=deployment,

@@ -17,7 +17,7 @@ from .apps import find_modules_from_here
 from .logs import logging_to_stderr
 from .options import Layers, with_settings
 
-__all__ = ["AppArgument", "register"]
+__all__ = ["AppArgument", "prepare_environment", "register"]
 
 _logger = logging.getLogger("greenroom")
 
@@ -47,15 +47,21 @@ def dev(app: AppArgument, layers: Layers, arguments: ArgumentsArgument = None) -
     return _serve(app, layers.resolve("dev"), arguments or [], is_dev=True)
 
 
+def prepare_environment(resolved: Resolved) -> None:
+    """Make the environment that the app and its jobs inherit: without secrets, and with what sets up their loggers."""
+    _hide_secrets()
+    _tell_jobs(resolved)
+
+
 def _hide_secrets() -> None:
-    """Jobs inherit this environment. The worker's secrets, and the way to them, are not for jobs."""
+    """The worker's secrets, and the way to them, are not for jobs."""
     for setting in all_settings().values():
         if setting.is_secret or setting.is_secret_file:
             os.environ.pop(setting.variable, None)
 
 
 def _tell_jobs(resolved: Resolved) -> None:
-    """Set the variables by which an app's loggers are set up. Jobs inherit this environment."""
+    """Set the variables by which an app's loggers are set up."""
     os.environ[COMMAND_VARIABLE] = resolved.command
     if resolved.origins["log_level"].kind != "default":
         os.environ[all_settings()["log_level"].variable] = resolved.settings.log.log_level
@@ -69,9 +75,9 @@ def _serve(app: str, resolved: Resolved, arguments: list[str], *, is_dev: bool) 
     find_modules_from_here(app)
     folder = source_folder(app) if is_dev else None
     settings = resolved.settings
-    _hide_secrets()
-    _tell_jobs(resolved)
+    prepare_environment(resolved)
     with logging_to_stderr(settings.log):
         if resolved.file:
             _logger.info("settings are read from %s", resolved.file.resolve())
-        return asyncio.run(Worker(app, settings, watched=folder, is_dev=is_dev, arguments=arguments).run())
+        worker = Worker(app, resolved, watched=folder, is_dev=is_dev, arguments=arguments)
+        return asyncio.run(worker.run())

@@ -21,8 +21,9 @@ _SHARE_SHOWN = 0.1
 _MOST_SHOWN = 3
 
 _NO_THREADS = (
-    "start them in prewarm; or keep the library from starting them at import (OPENBLAS_NUM_THREADS=1, "
-    "OMP_NUM_THREADS=1); or, if no lock of theirs can matter, name them in App(allow_threads=[...])"
+    "start them in {prewarm}; or keep the library from starting them at import (OPENBLAS_NUM_THREADS=1, "
+    "OMP_NUM_THREADS=1); or, if no lock of theirs can matter, name them in the setting allow_threads; or "
+    "use --start-method spawn"
 )
 
 
@@ -49,11 +50,11 @@ def of_threads(load: LoadFacts, options: PoolOptions) -> Iterator[Finding]:
     allowed = [name for name in load.threads if name not in refused]
     if refused and options.start_method == "zygote":
         found = f"imports or preload left {_count(len(refused), 'thread')}: {', '.join(refused)}; it is refused to fork"
-        yield problem("threads", found, _NO_THREADS + "; or use --start-method spawn")
+        yield problem("threads", found, _NO_THREADS.format(prewarm=load.prewarm_name))
     elif refused:
         yield note("threads", f"imports or preload start {', '.join(refused)}; spawned processes do not mind")
     if allowed:
-        found = f"left by imports or preload, and allowed by the app: {', '.join(allowed)}"
+        found = f"left by imports or preload, and allowed: {', '.join(allowed)}"
         yield note("threads", found, "make sure that none of them holds a lock when nothing is going on")
     if not load.threads:
         yield ok("threads", "none left by imports and preload")

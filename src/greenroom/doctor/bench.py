@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -35,6 +35,8 @@ class Plan:
 
     app: str
     options: PoolOptions
+    left_to_app: Set[str]
+    """The options that the app may change."""
     metadata: Any
     seconds: float
     """For all measurements together; loading the app comes before."""
@@ -50,6 +52,7 @@ async def bench(plan: Plan) -> BenchFigures:
     # From none on, one by one; the ceiling is the app's own until more are asked for.
     options = replace(plan.options, num_idle_processes=0, max_idle_processes=plan.options.idle_ceiling)
     pool = pool_of(plan.app, options)
+    pool.leave_to_app(plan.left_to_app - {"num_idle_processes", "max_idle_processes"})
     with Pace(pool) as pace:
         try:
             await pool.start()

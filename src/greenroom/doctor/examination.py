@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..app_setting import unpacked
 from ..options import PoolOptions
+from ..settings.layers import Resolved
 from . import app_findings, machine_findings
 from .capacity import Bound, bounds
 from .facts import GraceFacts, KernelFacts, LimitFacts, LoadFacts, WarmFacts
@@ -25,8 +27,7 @@ class Questions:
     """What is to be examined, and under which assumptions."""
 
     app: str
-    options: PoolOptions
-    drain_timeout: float
+    resolved: Resolved
     processes: int
     session_mb: float
     deployment: Path | None
@@ -51,22 +52,25 @@ async def examine(questions: Questions) -> Examination:
     """Examine an app and this machine. Raises :class:`AppLoadError` and :class:`OptionError`."""
     grace = read_grace(questions.deployment)
     limits, kernel = read_limits(), read_kernel()  # before there is a pool that takes something of them
-    handed = await handed_by(questions.app, questions.options)
-    load = load_once(questions.app, questions.options, handed)
-    findings = [*_of_load(load, questions.options)]
+    options = questions.resolved.settings.pool
+    handed = await handed_by(questions.app, options)
+    load = load_once(questions.app, options, handed)
+    settings = questions.resolved.with_app(unpacked(load.settings)).settings
+    options = settings.pool
+    findings = [*_of_load(load, options)]
     warm = None
     if not any(finding.level == "problem" for finding in findings):
-        warm = await measure_warm(questions.app, questions.options, questions.processes)
+        warm = await measure_warm(questions.app, options, questions.processes)
     held: list[Bound] = []
     if warm is not None:
-        findings += app_findings.of_prewarm(warm, load, questions.options)
-        findings += app_findings.of_memory(warm, questions.options)
+        findings += app_findings.of_prewarm(warm, load, options)
+        findings += app_findings.of_memory(warm, options)
         if warm.processes:
-            held = bounds(warm, limits, questions.options, questions.session_mb)
-            findings += machine_findings.of_capacity(held, questions.options, questions.session_mb)
+            held = bounds(warm, limits, options, questions.session_mb)
+            findings += machine_findings.of_capacity(held, options, questions.session_mb)
     findings += machine_findings.of_limits(limits, held)
-    findings += machine_findings.of_kernel(kernel, questions.options)
-    findings += machine_findings.of_grace(grace, questions.options, questions.drain_timeout)
+    findings += machine_findings.of_kernel(kernel, options)
+    findings += machine_findings.of_grace(grace, options, settings.server.drain_timeout)
     return Examination(
         app=questions.app,
         findings=tuple(findings),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from ..system.machine_limits import TaskRoom
 
@@ -39,6 +40,10 @@ class LoadFacts:
     """Processes that were left running, by name."""
     has_preload: bool
     has_prewarm: bool
+    prewarm_name: str = "prewarm"
+    """What the app's framework calls it."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What the app sets of Greenroom's settings: by name, a pair of value and origin."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ def _run(app: str, handed: dict[str, Any] | None, options: PoolOptions, log: IO[
             "token": token,
             "sys_path": [path or os.getcwd() for path in sys.path],
             "start_method": options.start_method,
+            "allow_threads": options.allow_threads,
         }
         try:
             _tell(process, order)

@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any
 
+from ..app_setting import packed
 from ..errors import ErrorInfo
 from ..system import lifeline, mark, prctl, proc, stackdump
 
@@ -42,7 +43,8 @@ def main() -> None:
     mark.put(order["token"])
     sys.path[:] = order["sys_path"]
     try:
-        told = _load(order["app"], order["handed"], BEFORE_FORK if order["start_method"] == "zygote" else LOADING)
+        watched = BEFORE_FORK if order["start_method"] == "zygote" else LOADING
+        told = _load(order["app"], order["handed"], watched, order["allow_threads"])
     except BaseException as error:  # SystemExit too: whatever user code raises is the answer
         found = ErrorInfo.of(error, limit=6000)
         told = {"error": {"type": found.type, "message": found.message, "traceback": found.traceback}}
@@ -54,7 +56,7 @@ def main() -> None:
     os._exit(0)  # a thread that the app has left would hold up any other exit
 
 
-def _load(reference: str, handed: dict[str, Any] | None, watched: Watchers) -> dict[str, Any]:
+def _load(reference: str, handed: dict[str, Any] | None, watched: Watchers, allow_threads: list[str]) -> dict[str, Any]:
     before = census.open_fds()
     _mark(BEGIN)
     begin = time.monotonic()
@@ -65,16 +67,19 @@ def _load(reference: str, handed: dict[str, Any] | None, watched: Watchers) -> d
             app.preload_fn()
         preloaded = time.monotonic()
     _mark(END)
-    census.refusal(app.allow_threads)  # has the patience for threads that are on their way out
+    permit = census.Permit(app.allow_threads.union(allow_threads), app.prewarm_name)
+    census.refusal(permit)  # has the patience for threads that are on their way out
     return {
         "import_seconds": imported - begin,
         "preload_seconds": preloaded - imported,
-        "threads": census.extra_threads(),
-        "allowed_threads": sorted(app.allow_threads),
+        "threads": [str(thread) for thread in census.extra_threads() if not thread.is_restarted],
+        "allowed_threads": sorted(permit.allowed),
+        "prewarm_name": app.prewarm_name,
         "fds": census.inherited_fd_warnings(before),
         "children": [_described(pid) for pid in proc.children(os.getpid())],
         "has_preload": app.preload_fn is not None,
         "has_prewarm": app.prewarm_fn is not None,
+        "settings": packed(app.settings),
     }
 
 

@@ -13,6 +13,7 @@ from ..pool.events import EventBus
 from ..pool.oom import OomCounter
 from ..pool.program import Invocation, Program
 from ..pool.strays import StrayKiller
+from ..pool.terms import Terms
 from ..pool.transit import TransitMemory
 from ..system import prctl
 
@@ -24,7 +25,10 @@ async def handed_by(app: str, options: PoolOptions) -> dict[str, Any] | None:
     prctl.set_child_subreaper()
     token, clock = secrets.token_hex(8), AwakeClock()
     strays = StrayKiller(token, lambda: program.pids)
-    services = Services(options, clock, OomCounter(), strays, Allowance.of_pool(), TransitMemory(clock), EventBus())
+    services = Services(
+        Terms(options, frozenset()), options, clock, OomCounter(), strays, Allowance.of_pool(), TransitMemory(clock),
+        EventBus(), lambda: None,
+    )  # fmt: skip
     program = Program(app, token, services, Invocation())
     clock.start()
     try:

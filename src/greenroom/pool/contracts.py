@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +17,7 @@ from .oom import OomCounter
 from .stalls import Sample, Stall
 from .states import State
 from .strays import StrayKiller
+from .terms import Terms
 from .transit import TransitMemory
 
 if TYPE_CHECKING:
@@ -28,15 +30,17 @@ __all__ = ["Launcher", "ProcessOwner", "Services"]
 class Services:
     """What all processes of a pool share."""
 
+    terms: Terms
     options: PoolOptions
+    """What holds, with what the served app sets."""
     clock: AwakeClock
     oom: OomCounter
     strays: StrayKiller
     log_budget: Allowance
     transit: TransitMemory
     events: EventBus
-    cgroups: MemoryCgroups | None = None
-    """Where the kernel itself keeps ``memory_limit_mb``, if it has been delegated to."""
+    find_cgroups: Callable[[], MemoryCgroups | None]
+    """Where the kernel itself keeps ``memory_limit_mb``, if that has been delegated: asked once there is a limit."""
 
 
 class ProcessOwner(Protocol):
@@ -70,6 +74,13 @@ class Launcher(Protocol):
     def pids(self) -> set[int]: ...
     @property
     def facts(self) -> AppFacts | None: ...
+    @property
+    def options(self) -> PoolOptions:
+        """What holds for its processes: they have this generation's code."""
+
+    def learn(self, facts: AppFacts) -> None:
+        """Hear of the app from one of its processes. Raises :class:`AppLoadError` if its settings cannot be kept."""
+
     def fork(self, process: Process) -> None: ...
     def sample(self) -> Sample | None:
         """How that which forks looks now; ``None`` if nothing stands between the request and the process."""

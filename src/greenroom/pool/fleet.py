@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from ..app_setting import unpacked
 from ..options import PoolOptions
 from ..report import ExitReport
 from ..wire.messages import Answer, AppFacts
@@ -218,7 +219,7 @@ class Fleet:
         self.generation = launcher.generation
         if has_new_code:
             self.code_since = launcher.generation
-        self._known_facts = launcher.facts or self._known_facts
+        self._take_on(launcher)
         proven = [process for process in self.processes_of(launcher) if process.is_idle]
         for process in sorted(proven, key=lambda process: process.idle_since):
             self._may_serve(process)
@@ -256,6 +257,7 @@ class Fleet:
     def resize(self, num_idle: int, max_idle: int | None) -> None:
         if max_idle is None and self.options.max_idle_processes is not None:
             max_idle = max(self.options.max_idle_processes, num_idle)
+        self.services.terms = self.services.terms.resized(num_idle, max_idle)
         self.services.options = replace(self.options, num_idle_processes=num_idle, max_idle_processes=max_idle)
         self.services.events.publish(Resized(num_idle, max_idle))
         for process in self.idle.oldest(len(self.idle) - self.idle_target()):
@@ -298,8 +300,14 @@ class Fleet:
         self._offer_idle()
 
     def _may_serve(self, process: Process) -> None:
-        self._known_facts = process.facts or self._known_facts
+        self._take_on(process.launcher)
         self.idle.add(process)
+
+    def _take_on(self, launcher: Launcher) -> None:
+        """Go by what its app says, if it has told. A spawner hears of the app from the first of its processes."""
+        if launcher is self.launcher and launcher.facts not in (None, self._known_facts):
+            self._known_facts = launcher.facts
+            self.services.options = self.services.terms.with_app(unpacked(self.facts.settings))
 
     def released(self, process: Process) -> None:
         if process.generation < self.code_since:

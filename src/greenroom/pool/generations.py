@@ -143,7 +143,7 @@ class Generations:
             launcher = Zygote(self._number, services, self)
         self.launchers.add(launcher)
         try:
-            await launcher.load(self._configuration(services.options))
+            await launcher.load(self._configuration(services.terms.options))
         except OSError as error:
             self.launchers.discard(launcher)  # there is no process whose end would do that
             raise AppLoadError(f"a zygote could not be started: {error}") from error
@@ -167,6 +167,8 @@ class Generations:
                 cleanup_timeout=options.cleanup_timeout,
                 heartbeat_interval=min(interval, 1.0),
             ),
+            fixed=sorted(self._fleet.services.terms.fixed),
+            allow_threads=list(options.allow_threads),
         )
 
     def _serve_from(self, launcher: Launcher, *, has_new_code: bool) -> None:

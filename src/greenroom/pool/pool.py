@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import secrets
 import sys
@@ -12,6 +13,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from ..app import App
+from ..app_setting import AppSettings, unpacked
 from ..errors import GreenroomError, PoolClosed, fresh
 from ..job import Job
 from ..options import PoolOptions, checked_seconds
@@ -35,6 +37,7 @@ from .process import Process
 from .program import Invocation, Program
 from .reservation import Reservation
 from .strays import StrayKiller
+from .terms import Terms
 from .transit import TransitMemory
 
 __all__ = ["PoolStats", "ProcessInfo", "ProcessPool"]
@@ -101,7 +104,7 @@ class ProcessPool:
 
     def __init__(self, app: App | str, *, invocation: Invocation | None = None, **options: Any) -> None:
         self._app = app if isinstance(app, str) else app.import_string()
-        self._options = PoolOptions.from_keywords(options)
+        self._terms = Terms(PoolOptions.from_keywords(options), frozenset(options))
         self._invocation = invocation or Invocation()
         self._state: Literal["new", "open", "closed"] = "new"
         self._closing: asyncio.Task[None] | None = None
@@ -152,10 +155,11 @@ class ProcessPool:
         clock = AwakeClock()
         strays = self._strays = StrayKiller(token, self._own_pids)
         log_budget = Allowance.of_pool()
-        limit = self._options.memory_limit_mb
-        cgroups = None if limit is None else MemoryCgroups.where_delegated(limit, token)
+        cgroups = functools.cache(lambda: MemoryCgroups.where_delegated(token))
         transit = TransitMemory(clock)
-        services = Services(self._options, clock, OomCounter(), strays, log_budget, transit, self._events, cgroups)
+        services = Services(
+            self._terms, self._terms.options, clock, OomCounter(), strays, log_budget, transit, self._events, cgroups
+        )
         self._fleet = Fleet(services, self._on_idle, self._on_report, self._settled.set)
         self._program = Program(self._app, token, services, self._invocation)
         self._generations = Generations(self._app, token, self._fleet, self._program)
@@ -260,7 +264,7 @@ class ProcessPool:
     ) -> JobHandle:
         """Accept a job, without waiting for its start: see :meth:`JobHandle.started`. Raises as :meth:`launch`."""
         fleet = self._open_fleet()
-        timeout = self._options.launch_timeout if timeout is None else checked_seconds("timeout", timeout)
+        timeout = fleet.options.launch_timeout if timeout is None else checked_seconds("timeout", timeout)
         launch = fleet.jobs.accept(*_order(job_or_metadata), timeout, source, labels)
         return JobHandle(launch, fleet.jobs.cancel)
 
@@ -328,13 +332,27 @@ class ProcessPool:
 
     @property
     def options(self) -> PoolOptions:
-        """What it was made with, and resized to since."""
-        return self._fleet.options if self._state == "open" else self._options
+        """What it was made with, what the app sets beside, and what it was resized to since."""
+        return self._fleet.options if self._state == "open" else self._terms.options
 
     @property
     def manifest(self) -> dict[str, Any]:
         """What the app has told of itself: see :class:`App`. Raises :class:`PoolClosed`."""
         return self._open_fleet().facts.manifest
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was started, and is not closed."""
+        return self._state == "open"
+
+    def leave_to_app(self, names: Iterable[str]) -> None:
+        """Take these options for defaults, which the app may change, although they were given. Before :meth:`start`."""
+        self._terms = self._terms.left_to_app(names)
+
+    @property
+    def app_settings(self) -> AppSettings:
+        """What the app sets of Greenroom's settings, those beside the pool's too. Raises :class:`PoolClosed`."""
+        return unpacked(self._open_fleet().facts.settings)
 
     @property
     def has_request(self) -> bool:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from ..errors import AppLoadError
 from ..report import ExitReport
 from ..system import proc, stackdump
+from ..system.cgroup import MemoryCgroups
 from ..system.heartbeat import Beats
 from ..texts import clean, cut_end
 from ..wire import messages as m
@@ -64,15 +66,13 @@ class Process:
         self.idle_since = 0.0
         self.is_adopted = False
         self.was_abandoned = False
-        self.facts: m.AppFacts | None = None
-        """What it has told of the app, if there is no zygote to do so."""
         self.fork_seconds = self.prewarm_seconds = self.refill_seconds = 0.0
         self._services = services
-        self._options = services.options
+        self._options = launcher.options
         self._clock = services.clock
         self._owner = owner
+        self._forked_at = 0.0
         self._heard: set[type[m.Message]] = set()
-        self._loads_app = False
         self.is_distrusted = False
         """It has broken the protocol: nothing that it did not say can be concluded from."""
         self._wires = Wires(services.transit, self._on_message, self._on_nonsense, self._on_wait)
@@ -147,25 +147,40 @@ class Process:
         self._step(Event.FORK_ANSWERED)  # first: a second answer must not take the place of the true one
         self.pid = pid
         self.fork_seconds = time.monotonic() - self._record.requested_at
+        self._forked_at = self._clock.now()
         self._handle = Handle(pid, pidfd, self._clock, self.found_dead)
         self._wires.open(self._emit, self._services.log_budget)
         if self.state is State.KILLING:
             self._handle.kill()
             return
         self._enclose(pid)
+        self._watch_memory()
+        self._bound_prewarm()
+
+    def _watch_memory(self) -> None:
+        if self._memory_watch is not None:
+            self._memory_watch.stop()
+            self._watches.remove(self._memory_watch)
         self._memory_watch = MemoryWatch(self, self._options, self._clock)
         self._watches.append(self._memory_watch)
+
+    def _bound_prewarm(self) -> None:
         timeout = self._options.prewarm_timeout
         detail = f"it did not become idle within prewarm_timeout ({timeout:g} s)"
-        self._deadline.set(timeout, self.kill, Decision("prewarm_timeout", detail))
+        left = max(timeout - (self._clock.now() - self._forked_at), 0.0)
+        self._deadline.set(left, self.kill, Decision("prewarm_timeout", detail))
 
     def _enclose(self, pid: int) -> None:
         """Have the kernel bound its memory, too, where it can."""
-        if self._services.cgroups is not None:
+        limit, cgroups = self._options.memory_limit_mb, self._cgroups()
+        if limit is not None and cgroups is not None:
             try:
-                self._services.cgroups.enclose(self.id, pid)
+                cgroups.enclose(self.id, pid, limit)
             except OSError as error:
                 _logger.warning("%s has no memory cgroup (%s); its memory is watched all the same", self.label, error)
+
+    def _cgroups(self) -> MemoryCgroups | None:
+        return None if self._options.memory_limit_mb is None else self._services.find_cgroups()
 
     def fork_failed(self, cause: str) -> None:
         """There will be no process."""
@@ -177,7 +192,6 @@ class Process:
 
     def configure(self, configuration: m.Configure) -> None:
         """Tell a spawned process what a forked one has inherited. It loads the app itself, and tells of it."""
-        self._loads_app = True
         self._wires.send(configuration)
 
     # --- the job ---------------------------------------------------------------------------------
@@ -333,13 +347,26 @@ class Process:
     def _on_hello(self, message: m.Hello, body: bytes) -> None:
         self._step(Event.HELLO)
         self._dump_fd = message.dump_fd
+        if message.app is not None:
+            self._has_loaded(message.app)
+
+    def _has_loaded(self, facts: m.AppFacts) -> None:
+        """A spawned process tells of the app: from here on what the app sets holds."""
+        try:
+            self.launcher.learn(facts)
+        except AppLoadError as error:
+            self.kill(Decision("prewarm_failed", str(error)), dump=None)
+            return
+        before, self._options = self._options, self.launcher.options
+        if self._options != before and self.state is State.WARMING:
+            if self._options.memory_limit_mb != before.memory_limit_mb:
+                self._enclose(self.live_pid)
+            self._watch_memory()
+            self._bound_prewarm()
 
     def _on_warm(self, message: m.Warm, body: bytes) -> None:
-        if message.app is not None and not self._loads_app:
-            raise IllegalTransition("it told of the app, which is its zygote's to do")
         self._step(Event.WARM)
         self.prewarm_seconds = message.prewarm_seconds
-        self.facts = message.app
         if self.state is State.IDLE:
             self._deadline.clear()
             self.idle_since = self._clock.now()
@@ -394,7 +421,7 @@ class Process:
             self._spare()
         if self.state is State.ENDING:
             # By what the app has told before it had a job: what a job claims bounds nothing.
-            facts = self.facts or self.launcher.facts
+            facts = self.launcher.facts
             timeout = (facts.end_timeout if facts is not None else 0.0) + self._options.shutdown_timeout
             detail = f"it had begun to end by itself, and its callbacks did not come within {timeout:g} s"
             self._deadline.set(timeout + MARGIN, self.kill, Decision("shutdown_timeout", detail))
@@ -554,7 +581,7 @@ class Process:
 
     def _look_into_cgroup(self) -> None:
         """A SIGKILL that was not ours may have been the kernel's, for the limit that we gave it."""
-        cgroups = self._services.cgroups
+        cgroups = self._cgroups()
         if cgroups is None:
             return
         if self._record.decision is None and cgroups.limit_was_hit(self.id):

@@ -114,6 +114,8 @@ class Program:
             pool_token=self._token,
             open_files=open_files.original_soft_limit(),
             child=_PLACE_HOLDER,
+            fixed=[],
+            allow_threads=[],
         )
 
 

@@ -11,6 +11,7 @@ import asyncio
 import subprocess
 import sys
 
+from ..app_setting import unpacked
 from ..wire import messages as m
 from .contracts import Services
 from .process import Process
@@ -27,12 +28,19 @@ class Spawner:
         self.processes: dict[str, Process] = {}
         self.facts: m.AppFacts | None = None
         """What the first of its processes has told of the app."""
+        self.options = services.terms.options
         self._services = services
         self._configuration: m.Configure
 
     async def load(self, configuration: m.Configure) -> None:
         """Each process loads the app itself; an app that does not load shows in the first of them."""
         self._configuration = configuration
+
+    def learn(self, facts: m.AppFacts) -> None:
+        """Each of them tells the same. Raises :class:`AppLoadError` if the app's settings cannot be kept."""
+        if self.facts is None:
+            self.options = self._services.terms.with_app(unpacked(facts.settings))
+            self.facts = facts
 
     @property
     def pids(self) -> set[int]:

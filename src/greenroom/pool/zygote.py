@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
+from ..app_setting import unpacked
 from ..errors import AppLoadError, ErrorInfo, fresh
 from ..system import mark
 from ..system.heartbeat import Beats
@@ -82,6 +83,7 @@ class Zygote:
         self.is_closed = False
         self.ending = ""
         """How it ended, once it has."""
+        self.options = services.terms.options
         self._services = services
         self._owner = owner
         self._loop = asyncio.get_running_loop()
@@ -113,6 +115,10 @@ class Zygote:
         """What it has told of the app; ``None`` before it has loaded it."""
         return self.loaded.app if self.loaded is not None else None
 
+    def learn(self, facts: m.AppFacts) -> None:
+        """Raise :class:`IllegalTransition`: nobody learns from a session's process what the app is."""
+        raise IllegalTransition("it told of the app, which is its zygote's to do")
+
     # --- start -----------------------------------------------------------------------------------
 
     async def load(self, configuration: m.Configure) -> m.Loaded:
@@ -130,6 +136,11 @@ class Zygote:
         if isinstance(outcome, AppLoadError):
             self.close()
             raise fresh(outcome)
+        try:
+            self.options = self._services.terms.with_app(unpacked(outcome.app.settings))
+        except AppLoadError:
+            self.close()
+            raise
         self.loaded, self.loaded_at = outcome, self._services.clock.now()
         imports, preload = self.loaded.import_seconds, self.loaded.preload_seconds
         extra = log_fields("zygote_loaded", **self._ids, import_seconds=imports, preload_seconds=preload)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..pool import Invocation, ProcessPool
-from ..settings import Settings
+from ..settings.layers import Resolved
 from ..settings.server import ServerOptions
 from .admission import Admission
 from .board import Board
@@ -29,6 +29,9 @@ from .web.pool import PoolApi
 from .web.token import Token
 
 __all__ = ["Parts", "assemble"]
+
+_PROBE_CONNECTIONS = 32
+"""At any one time, on ``health_port``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +60,23 @@ class Parts:
         drain: Callable[[float | None], float],
     ) -> HttpServer:
         """All that can be asked for by HTTP, on this socket."""
-        health = HealthApi(self.pool, self.admission, self.board, self.sources.status)
         operations = [
             *self.http.operations(),
             *JobsApi(self.book).operations(),
             *PoolApi(self.pool, reloader, drain).operations(),
             *self.events.operations(),
-            *health.operations(),
+            *self._health().operations(),
             *MetricsApi(self.metrics).operations(),
             *PageFiles().operations(),
         ]
         return HttpServer(operations, sock, options, connections, self.token)
+
+    def probe_server(self, sock: socket.socket, options: ServerOptions) -> HttpServer:
+        """What probes ask for, on a socket of its own, whoever they are."""
+        return HttpServer(self._health().probes(), sock, options, _PROBE_CONNECTIONS, None)
+
+    def _health(self) -> HealthApi:
+        return HealthApi(self.pool, self.admission, self.board, self.sources.status)
 
     def end_streams(self) -> None:
         """Nothing happens any more that anybody could be told of."""
@@ -76,12 +85,14 @@ class Parts:
 
 
 def assemble(
-    app: str, settings: Settings, invocation: Invocation, *, is_dev: bool, more_sources: Iterable[Source]
+    app: str, resolved: Resolved, invocation: Invocation, *, is_dev: bool, more_sources: Iterable[Source]
 ) -> Parts:
     """Nothing of it runs yet. ``OptionError`` if the file with the token cannot be read."""
+    settings = resolved.settings
     options = settings.server
     token = Token(options)
     pool = ProcessPool(app, invocation=invocation, **dataclasses.asdict(settings.pool))
+    pool.leave_to_app(resolved.left_to_app)
     book = JobBook()
     admission = Admission(pool, book, MemoryRoom(options.min_free_memory_mb), options.offer_timeout)
     http = HttpSource()

@@ -11,17 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import AppLoadError, GreenroomError
+from ..errors import AppLoadError, GreenroomError, OptionError
 from ..exit_codes import ExitCode
 from ..pool import Invocation
 from ..pool.log_fields import log_fields
 from ..settings import Settings
+from ..settings.layers import Resolved
 from ..settings.open_files import Limits
 from ..system import wakeup
 from .admission import Closed
 from .assembly import assemble
+from .in_force import SettingsInForce
 from .limits import apply_limits
 from .orphans import OrphanReaper
+from .probes import Probes
 from .reload import Reloader, watch
 from .sources import Source
 from .systemd import Notifier
@@ -46,7 +49,7 @@ class Worker:
     def __init__(
         self,
         app: str,
-        settings: Settings,
+        resolved: Resolved,
         *,
         watched: Path | None = None,
         is_dev: bool = False,
@@ -54,13 +57,15 @@ class Worker:
         more_sources: Iterable[Source] = (),
     ) -> None:
         self._app = app
-        self._pool_options, self._options = settings.pool, settings.server
+        self._settings = settings = resolved.settings
         self._watched = watched
         words = ("dev" if is_dev else "start", *arguments)
         invocation = Invocation(words, is_renewed=is_dev, on_stop=self._stop_by_script)
-        self._parts = parts = assemble(app, settings, invocation, is_dev=is_dev, more_sources=more_sources)
+        self._parts = parts = assemble(app, resolved, invocation, is_dev=is_dev, more_sources=more_sources)
         self._pool, self._admission, self._sources = parts.pool, parts.admission, parts.sources
         self._drain_timeout = settings.server.drain_timeout
+        self._in_force = SettingsInForce(resolved, parts.pool, self._go_by)
+        self._probes = Probes(parts.probe_server)
         self._systemd = Notifier()
         self._reloader = Reloader(self._pool, lambda: self._systemd.reloading(f"serving {app}"))
         self._stopping = asyncio.Event()
@@ -69,11 +74,12 @@ class Worker:
 
     async def run(self) -> int:
         """Serve; returns the exit code. Nothing is left running then."""
-        limits = apply_limits(self._pool_options, self._options)
+        options = self._settings.server
+        limits = apply_limits(self._settings.pool, options)
         try:
-            sock = listen(self._options.host, self._options.port)
+            sock = listen(options.host, options.port)
         except OSError as error:
-            _logger.error("cannot listen on %s, port %d: %s", self._options.host, self._options.port, error.strerror)
+            _logger.error("cannot listen on %s, port %d: %s", options.host, options.port, error.strerror)
             return ExitCode.LISTEN
         with self._signals(), self._systemd, OrphanReaper(self._pool.owns).watching():
             await self._serve(sock, limits)
@@ -81,11 +87,12 @@ class Worker:
 
     async def _serve(self, sock: socket.socket, limits: Limits) -> None:
         self._admission.closed = _LOADING
-        server = self._parts.server(sock, self._options, limits.connections, self._reloader, self._drain_by_request)
+        options = self._settings.server
+        server = self._parts.server(sock, options, limits.connections, self._reloader, self._drain_by_request)
         await server.start()
         try:
             if await self._load():
-                if await self._open_sources():
+                if await self._heed_app(server.url.port) and await self._open_sources():
                     self._announce(str(server.url))
                     await self._steer()
                 await self._drain()
@@ -96,6 +103,7 @@ class Worker:
             await self._parts.book.settled()
             await self._sources.close()
             self._parts.end_streams()
+            await self._probes.close()
             await server.close()
             if self._parts.spans is not None:
                 await self._parts.spans.close()
@@ -116,6 +124,31 @@ class Worker:
         if is_loaded and not self._stopping.is_set():
             self._admission.closed = None
         return is_loaded
+
+    async def _heed_app(self, api_port: int | None) -> bool:
+        """Go by what the app sets, from here on; false if that cannot be."""
+        try:
+            self._settings = settings = self._in_force.take_on()
+            self._drain_timeout = settings.server.drain_timeout
+            await self._probes.open(settings.server, api_port)
+        except OptionError as error:
+            _logger.error("%s", error)
+            self._exit_code = ExitCode.USAGE
+        except OSError as error:
+            host, port = settings.server.health_host or "all addresses", settings.server.health_port
+            _logger.error("cannot listen on %s, port %s (health_port): %s", host, port, error.strerror)
+            self._exit_code = ExitCode.LISTEN
+        else:
+            return True
+        self._begin_to_stop("the app's settings cannot be kept")
+        return False
+
+    def _go_by(self, settings: Settings) -> None:
+        """A reload has brought an app that sets something else."""
+        self._settings = settings
+        if not self._stopping.is_set():
+            self._drain_timeout = settings.server.drain_timeout
+        self._probes.compare(settings.server)
 
     async def _open_sources(self) -> bool:
         """False if that failed, or is not wanted any more. Those that are open may have brought sessions by then."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from . import DEFAULTS, Settings
 
-__all__ = ["PREFIX", "Setting", "all_settings", "groups"]
+__all__ = ["OFF", "PREFIX", "Setting", "all_settings", "groups"]
 
 PREFIX = "GREENROOM_"
 OFF = "off"

@@ -1,18 +1,19 @@
-"""Settings in layers: defaults, then a file, then the environment, then flags. The last one that speaks holds."""
+"""Settings in layers: defaults, the app, a file, the environment, flags. The last one that speaks holds."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..app_setting import AppSettings
 from ..errors import OptionError
 from . import DEFAULTS, Settings
 from .environment import from_environment
-from .fields import all_settings, groups
+from .fields import OFF, all_settings, groups
 from .file import from_file
 from .origins import Given, Layer, Origin
 from .values import convert, redacted
@@ -29,6 +30,17 @@ class Resolved:
     origins: Mapping[str, Origin]
     """By the setting's name."""
     file: Path | None
+    given: Layer = field(default_factory=dict)
+    """What the operator has set: file, environment and flags."""
+
+    @property
+    def left_to_app(self) -> Set[str]:
+        """The settings that the operator has not set."""
+        return all_settings().keys() - self.given.keys()
+
+    def with_app(self, app: AppSettings) -> Resolved:
+        """What holds with an app that sets these. ``OptionError`` names what is wrong, in the app's words."""
+        return _resolved(self.command, _from_app(app), self.given, self.file)
 
 
 def resolve(
@@ -43,8 +55,25 @@ def resolve(
     given: Layer = {}
     for layer in layers:
         given |= layer
-    origins = {name: given[name].origin if name in given else Origin("default", command) for name in all_settings()}
-    return Resolved(command, _built(DEFAULTS[command], given), origins, file)
+    return _resolved(command, {}, given, file)
+
+
+def _resolved(command: str, app: Layer, given: Layer, file: Path | None) -> Resolved:
+    said = app | given
+    origins = {name: said[name].origin if name in said else Origin("default", command) for name in all_settings()}
+    return Resolved(command, _built(DEFAULTS[command], said), origins, file, given)
+
+
+def _from_app(app: AppSettings) -> Layer:
+    found = {}
+    for name, one in app.items():
+        setting = all_settings().get(name)
+        if setting is None:
+            raise OptionError(f"{one.origin}: the app sets {name}, which is no setting")
+        raw = OFF if one.value is None else one.value
+        value = convert(setting, raw, is_text=False, subject=f"{one.origin}: {name}")
+        found[name] = Given(value, Origin("app", one.origin))
+    return found
 
 
 def from_flags(flags: Mapping[str, Any]) -> Layer:

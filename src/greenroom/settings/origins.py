@@ -14,9 +14,9 @@ __all__ = ["Given", "Layer", "Origin", "did_you_mean"]
 class Origin:
     """A default, or the place where somebody has set it."""
 
-    kind: Literal["default", "file", "environment", "flag"]
+    kind: Literal["default", "app", "file", "environment", "flag"]
     name: str
-    """The command, file, variable or flag."""
+    """The command, the app's own words, the file, variable or flag."""
     line: int | None = None
 
     def __str__(self) -> str:

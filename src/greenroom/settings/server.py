@@ -20,6 +20,11 @@ class ServerOptions:
     """Address to listen on. Any other than a loopback address needs a ``token`` or a ``token_file``."""
     port: int = 8700
     """Port to listen on; 0 picks a free one, which the log names."""
+    health_port: int | None = None
+    """Another port, for probes: ``/``, ``/livez`` and ``/readyz`` are answered there, without a token, and nothing
+    else. It is opened when the app has loaded; 0 picks a free one, which the log names."""
+    health_host: str = ""
+    """Address to listen on for ``health_port``. Empty: all addresses of this machine."""
     offer_timeout: float = 1.0
     """How long a session that is offered may wait for a process that is on its way, if none is idle. It is turned
     down at once if none can be there in time; 0: whenever none is idle."""
@@ -47,6 +52,8 @@ class ServerOptions:
         self._check_token()
         if not 0 <= self.port <= 65535:
             raise OptionError(f"port is {self.port}; it must be between 0 and 65535")
+        if self.health_port is not None and not 0 <= self.health_port <= 65535:
+            raise OptionError(f"health_port is {self.health_port}; it must be between 0 and 65535, or off")
         if not 0 < self.drain_timeout < 10**9:
             raise OptionError(f"drain_timeout is {self.drain_timeout!r}; it must be a number of seconds above 0")
         if not 0 <= self.offer_timeout < 10**9:

@@ -20,25 +20,24 @@ _MOUNT = Path("/sys/fs/cgroup")
 class MemoryCgroups:
     """One cgroup a process, below ``base``."""
 
-    def __init__(self, base: Path, limit_mb: float, prefix: str) -> None:
+    def __init__(self, base: Path, prefix: str) -> None:
         self._base = base
         self._prefix = prefix  # of the folders' names: others may have theirs in the same place
-        self._limit = int(limit_mb * 2**20)
 
     @classmethod
-    def where_delegated(cls, limit_mb: float, prefix: str, mount: Path = _MOUNT) -> MemoryCgroups | None:
+    def where_delegated(cls, prefix: str, mount: Path = _MOUNT) -> MemoryCgroups | None:
         """The delegated subtree, if there is one whose memory this process may bound."""
         own = _own_cgroup(mount)
         candidates = [] if own is None else [own, own.parent]
         delegated = (path for path in candidates if _is_delegated(path, mount))
         base = next(filter(_passes_on_memory, delegated), None)
-        return None if base is None else cls(base, limit_mb, prefix)
+        return None if base is None else cls(base, prefix)
 
-    def enclose(self, name: str, pid: int) -> None:
+    def enclose(self, name: str, pid: int, limit_mb: float) -> None:
         """Put a process, and all that it will start, under the limit. Raises ``OSError``."""
         folder = self._folder(name)
         folder.mkdir()
-        (folder / "memory.max").write_text(str(self._limit))
+        (folder / "memory.max").write_text(str(int(limit_mb * 2**20)))
         # All of the session goes, not just the process that happened to be the largest.
         (folder / "memory.oom.group").write_text("1")
         (folder / "cgroup.procs").write_text(str(pid))

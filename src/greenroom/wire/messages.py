@@ -7,7 +7,7 @@ A received header is checked field by field against the type: what does not fit 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -38,6 +38,8 @@ class AppFacts:
     manifest: dict[str, Any]
     end_timeout: float = 0.0
     """Seconds that a job may take, once it has begun to end by itself, until its shutdown callbacks."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What it sets of Greenroom's settings: by name, a pair of value and origin."""
 
     def __post_init__(self) -> None:
         # Here, where both sides pass: no deadline can be made of NaN or infinity.
@@ -56,6 +58,8 @@ class Configure:
     pool_token: str
     open_files: int | None  # the soft limit to go back to, if the supervisor has raised its own
     child: ChildSettings
+    fixed: list[str]  # settings that are not left to the app
+    allow_threads: list[str]  # beside those that the app allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +205,13 @@ class Hello:
 
     pid: int
     dump_fd: int
+    app: AppFacts | None = None
+    """From a spawned process, which has no zygote to tell it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Warm:
     prewarm_seconds: float
-    app: AppFacts | None = None
-    """From a spawned process, which has no zygote to tell it."""
 
 
 @dataclass(frozen=True, slots=True)

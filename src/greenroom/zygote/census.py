@@ -6,12 +6,13 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from ..system import proc
+from .thread_origins import ThreadOrigins, is_restarted_by_its_library
 
-__all__ = ["extra_threads", "inherited_fd_warnings", "open_fds", "refusal"]
+__all__ = ["ExtraThread", "Permit", "extra_threads", "inherited_fd_warnings", "open_fds", "refusal"]
 
 _REMEDIES = {
     "onnxruntime": "set ORT_DISABLE_TELEMETRY=1 before it is imported (Greenroom's default)",
@@ -26,24 +27,36 @@ _LONGEST_PATIENCE = 5.0
 _LOOK_AGAIN = 0.001
 
 
-def refusal(allowed: Iterable[str]) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The threads that may be there at a fork, and what to say of others."""
+
+    allowed: frozenset[str]
+    """Names: the app's, and the operator's."""
+    prewarm: str = "prewarm"
+    """What the app calls the function in which a thread may be started."""
+    origins: ThreadOrigins = field(default_factory=ThreadOrigins)
+
+
+def refusal(permit: Permit) -> str | None:
     """Why this process must not be forked now, naming each extra thread; ``None`` if it may be."""
     # The cheap question first: it is asked before every fork.
     if len(os.listdir("/proc/self/task")) == 1:
         return None
-    extra = _remaining(allowed)
+    extra = _remaining(permit.allowed)
     if not extra:
         return None
+    told = [thread.told(permit.origins) for thread in extra]
     return (
-        f"the zygote has {len(extra)} thread(s) besides its own: {', '.join(extra)}. A fork copies only one "
-        f"thread, and a lock that another one holds stays locked in every child. Start threads in prewarm "
-        f"instead, or keep the library from starting them at import ({'; '.join(_REMEDIES.values())}), or "
-        f"name them in App(allow_threads=[...]) if you know that they are harmless"
+        f"the zygote has {len(extra)} thread(s) besides its own: {', '.join(told)}. A fork copies only one "
+        f"thread, and a lock that another one holds stays locked in every child. Start threads in {permit.prewarm} "
+        f"instead, or keep the library from starting them at import ({'; '.join(_REMEDIES.values())}), or set "
+        f"start_method to 'spawn', or name them in the setting allow_threads if you know that they are harmless"
     )
 
 
-def _remaining(allowed: Iterable[str]) -> list[str]:
-    """Return the extra threads that do not end in time.
+def _remaining(allowed: frozenset[str]) -> list[ExtraThread]:
+    """Return the extra threads that do not end in time. The wait for a CPU does not count.
 
     A joined thread has left Python, but takes a moment more to leave the process.
     """
@@ -70,19 +83,43 @@ def _cpu_of_ready_threads() -> dict[int, float]:
     return found
 
 
-def _not_allowed(allowed: Iterable[str]) -> list[str]:
-    return [name for name in extra_threads() if not set(name.split(" / ")) & set(allowed)]
+def _not_allowed(allowed: frozenset[str]) -> list[ExtraThread]:
+    return [thread for thread in extra_threads() if not thread.is_restarted and allowed.isdisjoint(thread.names)]
 
 
-def extra_threads() -> list[str]:
-    """Each thread but the main one, by its Python name and its native one where they differ."""
-    python_names = {thread.native_id: thread.name for thread in threading.enumerate()}
+@dataclass(frozen=True, slots=True)
+class ExtraThread:
+    """A thread beside the main one."""
+
+    task: int
+    names: tuple[str, ...]
+    """Its Python name, and its native one if that is another."""
+    is_restarted: bool
+    """By its library, in each child."""
+
+    def __str__(self) -> str:
+        return " / ".join(self.names)
+
+    def told(self, origins: ThreadOrigins) -> str:
+        """Its names, and who has started it, where that is known."""
+        place = origins.of(self.task)
+        return str(self) if place is None else f"{self} (started by {place})"
+
+
+def extra_threads() -> list[ExtraThread]:
+    """Each thread but the main one."""
+    threads = {thread.native_id: thread for thread in threading.enumerate()}
     found = []
-    for task, native_name in proc.thread_names().items():
+    native_names = proc.thread_names()
+    own_name = native_names.get(os.getpid())
+    for task, native_name in native_names.items():
         if task != os.getpid():
-            python_name = python_names.get(task)
-            names = [name for name in (python_name, native_name) if name]
-            found.append(" / ".join(dict.fromkeys(names)))
+            thread = threads.get(task)
+            names = [thread.name] if thread is not None else []
+            if native_name and not (names and native_name == own_name):  # which those have that were given none
+                names.append(native_name)
+            is_restarted = thread is not None and is_restarted_by_its_library(thread)
+            found.append(ExtraThread(task, tuple(dict.fromkeys(names)), is_restarted))
     return found
 
 

@@ -6,18 +6,20 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from types import ModuleType
 from typing import Any
 
 from ..app import App
+from ..app_setting import packed
 from ..errors import AppLoadError, PayloadError
 from ..wire import payload
-from ..wire.messages import AppFacts
+from ..wire.messages import AppFacts, ChildSettings, Configure
 from .integrations import INTEGRATIONS
 from .program.desk import apply
 from .scripts import Script, import_script, is_path, module_of
 
-__all__ = ["facts_of", "load_app", "warnings_of"]
+__all__ = ["child_settings", "facts_of", "load_app", "warnings_of"]
 
 LARGEST_MANIFEST = 16 * 1024
 
@@ -63,7 +65,15 @@ def facts_of(app: App) -> AppFacts:
         raise AppLoadError(f"the app's manifest cannot be sent to the supervisor: {error}") from error
     if size > LARGEST_MANIFEST:
         raise AppLoadError(f"the app's manifest has {size} bytes; at most {LARGEST_MANIFEST} can be sent")
-    return AppFacts(app.request_fn is not None, app.manifest, app.end_timeout)
+    return AppFacts(app.request_fn is not None, app.manifest, app.end_timeout, packed(app.settings))
+
+
+def child_settings(app: App, configuration: Configure) -> ChildSettings:
+    """What holds in a child: what the app sets, where the operator has set nothing."""
+    left = app.settings.keys() - set(configuration.fixed)
+    names = left.intersection(field.name for field in fields(ChildSettings))
+    values: dict[str, Any] = {name: app.settings[name].value for name in names}
+    return replace(configuration.child, **values)
 
 
 def _import(place: str) -> ModuleType:

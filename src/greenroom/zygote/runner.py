@@ -60,7 +60,7 @@ class Runner:
     def run(self) -> int:
         """Live from prewarm to the end of the clean-up; returns the exit code."""
         asyncio.set_event_loop(self._loop)
-        self._send(m.Hello(pid=os.getpid(), dump_fd=stackdump.install()))
+        self._send(m.Hello(os.getpid(), stackdump.install(), self._facts))
         life = self._loop.create_task(self._live(), name="greenroom")
         # Not among asyncio.all_tasks(): a user who cancels those must not end the supervision of the job.
         asyncio.tasks._unregister_task(life)
@@ -89,7 +89,7 @@ class Runner:
         self._on_prewarmed()
         self._start_heartbeat_thread()
         await rehearse(self._proc, self._settings)
-        self._send(m.Warm(prewarm_seconds=time.monotonic() - begin, app=self._facts))
+        self._send(m.Warm(prewarm_seconds=time.monotonic() - begin))
         order = await self._order
         if order is None:
             await self._clean_up()

@@ -18,7 +18,7 @@ from ..wire.frames import FrameDecoder
 from . import child, signals
 from .app_logging import AppLogging
 from .import_hooks import LOADING, watched_imports
-from .loader import facts_of, load_app
+from .loader import child_settings, facts_of, load_app
 from .logs import LogChannel
 
 
@@ -48,8 +48,8 @@ def main() -> NoReturn:
     signals.reset_all()
     signals.ignore_group_signals()
     proc = JobProcess(configuration.generation)
-    facts = facts_of(app)
-    child.run(lambda: child.live(app, configuration.child, proc, inheritance.control, page, app_logging, facts))
+    settings, facts = child_settings(app, configuration), facts_of(app)
+    child.run(lambda: child.live(app, settings, proc, inheritance.control, page, app_logging, facts))
 
 
 def _receive_configuration(control: int) -> m.Configure:

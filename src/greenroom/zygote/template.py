@@ -21,10 +21,11 @@ from ..wire.frames import Frame, FrameError
 from . import census, child, sharing, signals, undertaker
 from .app_logging import AppLogging
 from .import_hooks import BEFORE_FORK, watched_imports
-from .loader import facts_of, load_app, warnings_of
+from .loader import child_settings, facts_of, load_app, warnings_of
 from .logs import DropCount, LogChannel
 from .rehearsal import rehearse_in_zygote
 from .services import Services, become
+from .thread_origins import ThreadOrigins
 
 __all__ = ["FORK_ALARM", "Zygote"]
 
@@ -58,6 +59,8 @@ class Zygote:
         self._services = Services()
         self._app: App
         self._config: m.Configure
+        self._child_settings: m.ChildSettings
+        self._permit: census.Permit
 
     def run(self) -> NoReturn:
         prctl.set_name("gr:zygote")
@@ -101,19 +104,23 @@ class Zygote:
         sys.path[:] = self._config.sys_path
         before = census.open_fds()
         begin = time.monotonic()
-        with self._app_logging.while_loading(), watched_imports(BEFORE_FORK):
+        origins = ThreadOrigins()
+        with self._app_logging.while_loading(), watched_imports(BEFORE_FORK), origins.watching():
             self._app = load_app(self._config.app, self._config.arguments, self._config.handed)
             imported = time.monotonic()
             if self._app.preload_fn is not None:
                 self._app.preload_fn()
             preloaded = time.monotonic()
-        refusal = census.refusal(self._app.allow_threads)
+        allowed = self._app.allow_threads.union(self._config.allow_threads)
+        self._permit = census.Permit(allowed, self._app.prewarm_name, origins)
+        refusal = census.refusal(self._permit)
         if refusal is not None:
             raise AppLoadError(refusal)
         signals.reset_all()  # the app may have put handlers of its own in the place of these
         self._install_signal_handlers()
         self._preloaded = set(proc.children(os.getpid()))
-        rehearse_in_zygote(self._config.child)
+        self._child_settings = child_settings(self._app, self._config)
+        rehearse_in_zygote(self._child_settings)
         sharing.settle()
         self._services.want(self._app.services, time.monotonic())
         warnings = warnings_of(self._config.app, self._config.handed) + census.inherited_fd_warnings(before)
@@ -238,7 +245,7 @@ class Zygote:
 
     def _refusal(self) -> str | None:
         try:
-            return census.refusal(self._app.allow_threads)
+            return census.refusal(self._permit)
         except OSError as error:  # out of fds
             return f"the zygote cannot look at its threads: {error}"
 
@@ -249,7 +256,7 @@ class Zygote:
             page = child.settle(inheritance, request.launch_id, close)
             self._app_logging.move(inheritance.log, page)
             proc = JobProcess(self._config.generation)
-            return child.live(self._app, self._config.child, proc, inheritance.control, page, self._app_logging)
+            return child.live(self._app, self._child_settings, proc, inheritance.control, page, self._app_logging)
 
         child.run(life)
 

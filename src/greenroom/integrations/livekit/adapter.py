@@ -11,8 +11,9 @@ from livekit.agents import AgentServer, WorkerOptions
 from ...app import App
 from ...job import JobContext, JobProcess
 from . import inference, inference_service, running_job
-from .blueprint import Blueprint, server_of
-from .log_levels import Level, set_levels
+from .app_settings import of_log, settings_of
+from .blueprint import Blueprint, maker_of, server_of
+from .log_levels import COMMAND, Level, set_levels
 from .manifest import describe, runs_in_threads
 from .orders import Order
 from .performer import Performer, check_release
@@ -36,9 +37,12 @@ def adapt(source: AgentServer | WorkerOptions) -> App:
     role = _Role(blueprint)
     app = App()
     app.end_timeout = blueprint.part.end_timeout
+    app.prewarm_name = "setup_fnc" if maker_of(source) == "AgentServer" else "prewarm_fnc"
     manifest = app.manifest["livekit"] = describe(blueprint, source)
-    level = Level(manifest["options"].get("log_level"), os.environ)
+    options, maker, command = manifest["options"], maker_of(source), os.environ.get(COMMAND)
+    level = Level(options.get("log_level"), os.environ)
     app.log_level = level.number
+    app.settings = {**settings_of(options, maker, command), **of_log(level, maker)}
     manifest["log_level"] = None if level.is_operators or level.is_default else level.number
     app.preload(lambda: role.preload(app, level.number))
     app.prewarm(role.prewarm)

@@ -14,7 +14,17 @@ from livekit.agents import AgentServer, WorkerOptions
 
 from ...errors import AppLoadError
 
-__all__ = ["GUARDS", "VERSION", "Blueprint", "Part", "fill", "is_server", "nothing_to_set_up", "server_of"]
+__all__ = [
+    "GUARDS",
+    "VERSION",
+    "Blueprint",
+    "Part",
+    "fill",
+    "is_server",
+    "maker_of",
+    "nothing_to_set_up",
+    "server_of",
+]
 
 VERSION: str = livekit.agents.__version__
 
@@ -100,6 +110,11 @@ def _routes_of_its_own(server: AgentServer) -> list[str]:
 
 def is_server(value: object) -> bool:
     return isinstance(value, (AgentServer, WorkerOptions))
+
+
+def maker_of(value: object) -> str:
+    """Return the name under which the user has made it."""
+    return "WorkerOptions" if isinstance(value, WorkerOptions) else "AgentServer"
 
 
 def server_of(value: AgentServer | WorkerOptions) -> AgentServer:

@@ -11,12 +11,12 @@ from livekit.agents.cli import log
 
 from ...errors import AppLoadError
 
-__all__ = ["Level", "set_levels"]
+__all__ = ["COMMAND", "Level", "of_command", "set_levels"]
 
 _OPERATORS = "GREENROOM_LOG_LEVEL"
 """Also set by a worker whose operator chose the level by a flag or in a file."""
 _LIVEKITS = "LIVEKIT_LOG_LEVEL"
-_COMMAND = "GREENROOM_COMMAND"
+COMMAND = "GREENROOM_COMMAND"
 """Set by a worker; written out, since the zygote has no use for the modules of the settings."""
 _NUMBERS = {"TRACE": 5, "DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 
@@ -27,11 +27,13 @@ class Level:
     def __init__(self, set_by_app: Any, environment: Mapping[str, str]) -> None:
         """``set_by_app``: a name, one name for each command, or ``None``. Raises :class:`AppLoadError`."""
         choices = [(name, environment.get(name, "").strip()) for name in (_OPERATORS, _LIVEKITS)]
-        choices.append(("log_level", _of_command(set_by_app, environment.get(_COMMAND))))
-        origin, name = next((choice for choice in choices if choice[1]), ("", "INFO"))
-        self.number = _number(origin, name)
-        self.is_operators = origin == _OPERATORS
-        self.is_default = not origin
+        choices.append(("log_level", of_command(set_by_app, environment.get(COMMAND)) or ""))
+        self.origin, name = next((choice for choice in choices if choice[1]), ("", "INFO"))
+        self.name = name.upper()
+        self.number = _number(self.origin, name)
+        self.is_operators = self.origin == _OPERATORS
+        self.is_apps = self.origin == "log_level"
+        self.is_default = not self.origin
 
 
 def set_levels(level: int) -> None:
@@ -47,10 +49,9 @@ def set_levels(level: int) -> None:
     Plugin.emitter.on("plugin_registered", lambda plugin: _set(plugin.logger, level))
 
 
-def _of_command(set_by_app: Any, command: str | None) -> str:
-    if isinstance(set_by_app, dict):
-        set_by_app = set_by_app["dev" if command == "dev" else "prod"]
-    return set_by_app or ""
+def of_command(value: Any, command: str | None) -> Any:
+    """Return the value for this command, of an option that has one for development and one for production."""
+    return value["dev" if command == "dev" else "prod"] if isinstance(value, dict) else value
 
 
 def _number(origin: str, name: str) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 from livekit.agents import AgentServer, JobExecutorType, WorkerOptions
 from livekit.protocol import agent
 
-from .blueprint import VERSION, Blueprint
+from .app_settings import without_effect
+from .blueprint import VERSION, Blueprint, maker_of
 
 __all__ = ["describe"]
 
@@ -24,7 +25,15 @@ _OPTIONS = (
     "session_end_timeout",
     "max_retry",
     "log_level",
+    "host",
+    "port",
+    "multiprocessing_context",
+    "prometheus_port",
+    "prometheus_multiproc_dir",
 )
+_ELSEWHERE = {"multiprocessing_context": "_mp_ctx_str"}
+"""Where an ``AgentServer`` has what is not under the option's own name."""
+
 
 _FOR_EVER = 1e9
 """Seconds, for what has no bound."""
@@ -41,13 +50,16 @@ def describe(blueprint: Blueprint, source: object) -> dict[str, Any]:
     reads. So it is for the supervisor's memory, and nothing may log, serve or show it as a whole.
     """
     server = blueprint.server
+    options = _options_set(server, source)
+    has_load_fnc = _has_load_fnc(server)
     manifest = {
         "agent_name": server._agent_name,
         "worker_type": _worker_type(server),
         "permissions": _permissions(server),
-        "options": _options_set(server, source),
+        "options": options,
         "has_request_hook": blueprint.request_fnc is not None,
-        "has_load_fnc": _has_load_fnc(server),
+        "has_load_fnc": has_load_fnc,
+        "without_effect": without_effect(options, maker_of(source), has_load_fnc),
         "session_end_seconds": min(blueprint.part.session_end_seconds, _FOR_EVER),
         "livekit_agents_version": VERSION,
     }
@@ -82,7 +94,8 @@ def _options_set(server: AgentServer, source: object) -> dict[str, Any]:
     parameters = inspect.signature(maker).parameters
     found = {}
     for name in _OPTIONS:
-        value = getattr(source, name, None) if maker is WorkerOptions else getattr(server, f"_{name}", None)
+        attribute = _ELSEWHERE.get(name, f"_{name}")
+        value = getattr(source, name, None) if maker is WorkerOptions else getattr(server, attribute, None)
         if name in parameters and value != parameters[name].default and value is not None:
             found[name] = _plain(value)
     return found

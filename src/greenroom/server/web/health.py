@@ -55,6 +55,17 @@ class HealthApi:
             ),
         ]
 
+    def probes(self) -> list[Operation]:
+        """What is answered on ``health_port``: the two open ones, and LiveKit's path for the same question."""
+        alive = Operation(
+            "GET", "/", self.alive, "Whether it answers", {200: "text/plain"}, is_open=True, tags=("health",)
+        )
+        return [alive, *(operation for operation in self.operations() if operation.is_open)]
+
+    async def alive(self, request: web.Request) -> web.Response:
+        """OK, as LiveKit's own worker says."""
+        return web.Response(text="OK")
+
     async def livez(self, request: web.Request) -> web.Response:
         """This process answers; whether it can take a session is another question."""
         return json_response(Alive(True))

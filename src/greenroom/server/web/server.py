@@ -58,8 +58,9 @@ class HttpServer:
         sock: socket.socket,
         options: ServerOptions,
         most_connections: int,
-        token: Token,
+        token: Token | None,
     ) -> None:
+        """Without a ``token`` object there is no guard: for operations that tell nothing to anybody."""
         self._sock = sock
         self._token = token
         self._crowd = Crowd(most_connections)
@@ -67,13 +68,17 @@ class HttpServer:
         self._answers = LargeAnswers()
         operations = list(operations)
         self._document = encode(openapi.document(operations))
-        open_paths = frozenset(op.path for op in operations if op.is_open)
-        host = str(sock.getsockname()[0])
-        guard = Guard(host=host, token=token, open_paths=open_paths, rate_limit=options.rate_limit)
-        app = web.Application(middlewares=[guard.check], client_max_size=options.max_request_bytes)
-        document = web.get("/openapi.json", self._show_document, expect_handler=expect_later)
+        middlewares: list[Any] = []
+        routes = routes_of(operations)
+        if token is not None:
+            open_paths = frozenset(op.path for op in operations if op.is_open)
+            host = str(sock.getsockname()[0])
+            guard = Guard(host=host, token=token, open_paths=open_paths, rate_limit=options.rate_limit)
+            middlewares.append(guard.check)
+            routes.append(web.get("/openapi.json", self._show_document, expect_handler=expect_later))
+        app = web.Application(middlewares=middlewares, client_max_size=options.max_request_bytes)
         app[LARGE_ANSWERS] = self._answers
-        app.add_routes([*routes_of(operations), document])
+        app.add_routes(routes)
         logging.getLogger("aiohttp.server").addFilter(_is_no_clients_fault)
         # A handler is cancelled when its client goes: a job that nobody would learn of must not start.
         self._runner = web.AppRunner(
@@ -111,7 +116,8 @@ class HttpServer:
                 loop=loop,
             )
 
-        self._token.start()
+        if self._token is not None:
+            self._token.start()
         self._listener = Listener(self._sock, self._crowd, connection)
         self._listener.start()
 
@@ -120,7 +126,8 @@ class HttpServer:
         if self._listener is not None:
             await self._listener.close()
         await self._runner.cleanup()
-        self._token.close()
+        if self._token is not None:
+            self._token.close()
         self._sock.close()
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ....errors import GreenroomError, PoolClosed
 from ....pool import ProcessPool
 from ....pool.events import Event, ProcessWarmed, ZygoteStarted
+from ....pool.log_fields import log_fields
 from ....settings.livekit import LiveKitOptions
 from ...admission import Admission
 from .log_levels import show_levels_of
@@ -32,6 +34,7 @@ class LiveKitSource:
         self._pool = pool
         self._options = options
         self._office: Office | None = None
+        self._named: set[str] = set()
         pool.subscribe(self._on_event)
 
     def status(self) -> dict[str, Any]:
@@ -42,7 +45,16 @@ class LiveKitSource:
         # A process that is spawned tells of the app when it is warm; a zygote, before there is a process.
         if isinstance(event, (ZygoteStarted, ProcessWarmed)):
             with suppress(PoolClosed):  # closed since
-                show_levels_of(self._pool.manifest.get("livekit") or {})
+                manifest = self._pool.manifest.get("livekit") or {}
+                show_levels_of(manifest)
+                self._name_without_effect(manifest)
+
+    def _name_without_effect(self, manifest: Mapping[str, Any]) -> None:
+        """Warn of options that the app has set in vain; of each once, however often the app is loaded."""
+        for complaint in manifest.get("without_effect") or ():
+            if complaint not in self._named:
+                self._named.add(complaint)
+                _logger.warning("%s", complaint, extra=log_fields("without_effect"))
 
     async def open(self, admission: Admission) -> None:
         """Connect, if the app is a LiveKit agent. Raises :class:`GreenroomError` if it cannot be known where to."""

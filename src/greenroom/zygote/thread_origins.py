@@ -1,0 +1,95 @@
+"""Who starts the threads that appear while the app loads: a fork loses them, and the error names their maker."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from types import FrameType, ModuleType
+from typing import Any
+
+from ..system import proc
+
+__all__ = ["ThreadOrigins", "is_restarted_by_its_library"]
+
+_PASSED_OVER = frozenset(
+    {"threading", "concurrent", "importlib", "_frozen_importlib", "runpy", "__main__", "greenroom"}
+)
+"""Modules through which a start comes, but which do not decide on it."""
+
+
+class ThreadOrigins:
+    """Remembers, from :meth:`watching` on, where each thread was started."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, str] = {}
+
+    def of(self, task: int) -> str | None:
+        """Return the module and the line that started it, or the extension module that did when it was loaded."""
+        return self._places.get(task)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        start, create = threading.Thread.start, ExtensionFileLoader.create_module
+
+        def start_and_note(thread: threading.Thread) -> None:
+            start(thread)
+            if thread.native_id is not None:
+                self._places[thread.native_id] = _place()
+
+        def create_and_note(loader: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
+            before = proc.thread_names().keys()
+            module = create(loader, spec)
+            for task in proc.thread_names().keys() - before:
+                self._places.setdefault(task, f"the import of {spec.name}")
+            return module
+
+        _patch(threading.Thread, "start", start_and_note)
+        _patch(ExtensionFileLoader, "create_module", create_and_note)
+        try:
+            yield
+        finally:
+            _patch(threading.Thread, "start", start)
+            _patch(ExtensionFileLoader, "create_module", create)
+
+
+def is_restarted_by_its_library(thread: threading.Thread) -> bool:
+    """Whether each child gets a thread, and locks, of its own: OpenTelemetry's batch processors see to that.
+
+    They are told by what runs in the thread, since a name is anybody's.
+    """
+    owner = getattr(getattr(thread, "_target", None), "__self__", None)
+    return type(owner).__module__.startswith("opentelemetry.") and hasattr(owner, "_at_fork_reinit")
+
+
+def _patch(owner: Any, name: str, function: Any) -> None:
+    setattr(owner, name, function)
+
+
+def _place() -> str:
+    """The nearest module that asked for the thread; and the line of the app through which it came to that."""
+    frames = [frame for frame in _callers() if _name(frame).partition(".")[0] not in _PASSED_OVER]
+    if not frames:
+        return "an unknown module"
+    nearest, outermost = frames[0], frames[-1]
+    through = "" if outermost is nearest else f", by way of {_line(outermost)}"
+    return f"module {_name(nearest)} ({_line(nearest)}{through})"
+
+
+def _callers() -> list[FrameType]:
+    frames = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+def _name(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _line(frame: FrameType) -> str:
+    return f"{frame.f_code.co_filename}, line {frame.f_lineno}"

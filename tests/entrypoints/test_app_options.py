@@ -1,0 +1,293 @@
+"""What a LiveKit app sets on its server holds, where the operator has set nothing; what has no effect is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from livekit_orders import order
+from server.running_worker import GREENROOM, RunningWorker
+from support import DEADLINE
+
+from greenroom import AppLoadError, PoolOptions, ProcessPool
+
+MakeAgent = Callable[[str], Path]
+
+SERVER = {"ws_url": "ws://127.0.0.1:9", "api_key": "key", "api_secret": "a secret of thirty-two characters"}
+ALL = {
+    "initialize_process_timeout": 77,
+    "shutdown_process_timeout": 33.5,
+    "drain_timeout": 1800,
+    "job_memory_warn_mb": 350,
+    "job_memory_limit_mb": 700,
+    "num_idle_processes": 1,
+}
+AGENT = """
+from livekit.agents.worker import ServerEnvOption
+server = AgentServer(OPTIONS)
+
+@server.rtc_session()
+async def entrypoint(ctx: JobContext):
+    await ctx.connect()
+"""
+OLDER = """
+async def entrypoint(ctx: JobContext): ...
+
+options = WorkerOptions(entrypoint_fnc=entrypoint, OPTIONS)
+"""
+
+
+def agent(source: str = AGENT, **options: Any) -> str:
+    return source.replace("OPTIONS", ", ".join(f"{name}={value!r}" for name, value in (SERVER | options).items()))
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GREENROOM_COMMAND", "LIVEKIT_LOG_LEVEL", "GREENROOM_LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def picked(options: PoolOptions) -> dict[str, Any]:
+    names = ("prewarm_timeout", "shutdown_timeout", "memory_warn_mb", "memory_limit_mb", "num_idle_processes")
+    return {name: getattr(options, name) for name in names}
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+@pytest.mark.parametrize("source", [AGENT, OLDER])
+async def test_a_pool_goes_by_what_the_app_sets(make_agent: MakeAgent, start_method: str, source: str) -> None:
+    app = str(make_agent(agent(source, **ALL)))
+    # One at a time: a spawned process has to load the app before it can tell what its time is.
+    async with ProcessPool(app, start_method=start_method, max_concurrent_prewarms=1) as pool:
+        assert picked(pool.options) == {
+            "prewarm_timeout": 77,
+            "shutdown_timeout": 33.5,
+            "memory_warn_mb": 350,
+            "memory_limit_mb": 700,
+            "num_idle_processes": 1,
+        }
+        assert pool.app_settings["drain_timeout"].value == 1800
+
+
+async def test_what_the_operator_has_set_holds(make_agent: MakeAgent) -> None:
+    app = str(make_agent(agent(**ALL)))
+    async with ProcessPool(app, prewarm_timeout=60, num_idle_processes=2, memory_limit_mb=None) as pool:
+        assert picked(pool.options) == {
+            "prewarm_timeout": 60,
+            "shutdown_timeout": 33.5,
+            "memory_warn_mb": 350,
+            "memory_limit_mb": None,
+            "num_idle_processes": 2,
+        }
+
+
+async def test_what_livekit_has_by_default_changes_nothing(make_agent: MakeAgent) -> None:
+    async with ProcessPool(str(make_agent(agent())), num_idle_processes=1) as pool:
+        assert pool.options == PoolOptions(num_idle_processes=1)
+        assert pool.app_settings["drain_timeout"].value == 3600  # agents are written for that one
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0, None), (64.5, 64.5)])
+async def test_no_memory_is_no_limit(make_agent: MakeAgent, limit: float, expected: float | None) -> None:
+    app = str(make_agent(agent(job_memory_warn_mb=limit)))
+    async with ProcessPool(app, num_idle_processes=0) as pool:
+        assert pool.options.memory_warn_mb == expected
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+async def test_a_setup_has_the_time_that_the_app_gives_it(make_agent: MakeAgent, start_method: str) -> None:
+    hanging = """
+def setup(process: JobProcess):
+    import time
+    time.sleep(1000)
+
+server.setup_fnc = setup
+"""
+    app = str(make_agent(agent(initialize_process_timeout=0.5) + hanging))
+    operators = {} if start_method == "zygote" else {"start_method": "spawn"}
+    async with ProcessPool(app, num_idle_processes=1, **operators) as pool:
+        (report, *_) = pool.recent_reports
+        assert report.reason == "prewarm_timeout"
+        assert "(0.5 s)" in report.detail
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+async def test_a_job_has_the_time_to_end_that_the_app_gives_it(make_agent: MakeAgent, start_method: str) -> None:
+    hanging = """
+@server.rtc_session()
+async def entrypoint(ctx: JobContext):
+    async def hang(reason):
+        await asyncio.sleep(1000)
+    ctx.add_shutdown_callback(hang)
+    await ctx.connect()
+    note("connected")
+    ctx.shutdown("done")
+"""
+    source = agent(AGENT.partition("@server")[0], shutdown_process_timeout=0.5) + hanging
+    async with ProcessPool(str(make_agent(source)), num_idle_processes=1, start_method=start_method) as pool:
+        report = await (await pool.launch(order(), timeout=DEADLINE)).wait()
+    assert report.reason in ("completed", "shutdown_timeout"), report
+    assert "0.5" in f"{report.detail} {report.error}"
+
+
+async def test_a_value_that_cannot_be_is_told_in_the_apps_words(make_agent: MakeAgent) -> None:
+    app = str(make_agent(agent(num_idle_processes=-1)))
+    with pytest.raises(AppLoadError, match=r"AgentServer\(num_idle_processes=-1\): num_idle_processes is -1"):
+        await ProcessPool(app).start()
+
+
+async def test_a_resize_outlasts_a_reload(make_agent: MakeAgent) -> None:
+    path = make_agent(agent(num_idle_processes=1))
+    async with ProcessPool(str(path)) as pool:
+        pool.resize(2)
+        path.write_text(path.read_text().replace("num_idle_processes=1", "num_idle_processes=3, drain_timeout=7"))
+        await pool.reload()
+        assert pool.options.num_idle_processes == 2
+        assert pool.app_settings["drain_timeout"].value == 7
+
+
+async def test_a_reload_brings_what_the_new_code_sets(make_agent: MakeAgent) -> None:
+    path = make_agent(agent(job_memory_limit_mb=500, num_idle_processes=1))
+    async with ProcessPool(str(path)) as pool:
+        path.write_text(path.read_text().replace("job_memory_limit_mb=500", "job_memory_limit_mb=600"))
+        await pool.reload()
+        assert pool.options.memory_limit_mb == 600
+
+
+# --- the worker ----------------------------------------------------------------------------------
+
+
+async def test_a_worker_says_what_it_has_from_the_app_and_what_not(make_agent: MakeAgent) -> None:
+    options = {**ALL, "load_threshold": 0.9, "max_retry": 3, "multiprocessing_context": "spawn", "host": "127.0.0.1"}
+    source = agent(**options).replace("AgentServer(", "AgentServer(load_fnc=lambda: 0.1, ")
+    async with RunningWorker(str(make_agent(source)), "--shutdown-timeout", "20") as worker:
+        await worker.logs(r"from the app: AgentServer\(initialize_process_timeout=77\)")
+        await worker.logs(r"from the app: AgentServer\(drain_timeout=1800\)")
+        await worker.logs(
+            r"not from the app: AgentServer\(shutdown_process_timeout=33.5\); it is 20 by --shutdown-timeout"
+        )
+        for option in ("load_threshold", "load_fnc"):
+            await worker.logs(rf"WARNING .*AgentServer\({option}=\.\.\.\) has no effect.*max_jobs")
+        await worker.logs(r"AgentServer\(max_retry=\.\.\.\) has no effect")
+        await worker.logs(r"AgentServer\(multiprocessing_context=\.\.\.\) has no effect: set start_method to spawn")
+        await worker.logs(r"AgentServer\(host=\.\.\.\) has no effect without a port")
+        await worker.logs("serving .* with 1 idle processes")
+        worker.signal(signal.SIGTERM)
+        await worker.logs("draining: 0 jobs may go on for 1800 s")
+        assert await worker.ends() == 0
+
+
+async def test_a_drain_takes_as_long_as_livekits_and_as_greenrooms_in_dev(make_agent: MakeAgent) -> None:
+    path = make_agent(agent(num_idle_processes=1))
+    for command, seconds in (("start", 3600), ("dev", 5)):
+        async with RunningWorker(str(path), command=command) as worker:
+            await worker.logs("serving")
+            worker.signal(signal.SIGTERM)
+            await worker.logs(f"draining: 0 jobs may go on for {seconds} s")
+            await worker.ends()
+
+
+async def test_a_reload_changes_the_drain_and_tells_of_another_port(make_agent: MakeAgent) -> None:
+    path = make_agent(agent(num_idle_processes=1, drain_timeout=40))
+    async with RunningWorker(str(path)) as worker:
+        await worker.logs("serving")
+        path.write_text(path.read_text().replace("drain_timeout=40", "drain_timeout=50, port=0"))
+        worker.signal(signal.SIGHUP)
+        await worker.logs("health_host and health_port are others since the reload: restart the worker")
+        worker.signal(signal.SIGTERM)
+        await worker.logs("draining: 0 jobs may go on for 50 s")
+        assert await worker.ends() == 0
+
+
+async def test_the_apps_port_answers_probes_and_nothing_else(make_agent: MakeAgent) -> None:
+    """The API can start processes: it stays where the operator has it, behind a token or on loopback."""
+    path = make_agent(agent(num_idle_processes=1, port=0))
+    async with RunningWorker(str(path)) as worker:
+        url = (await worker.logs(r"probes are answered on (http://0\.0\.0\.0:\d+)"))[1].replace("0.0.0.0", "127.0.0.1")
+        await worker.logs("serving")
+        headers = {"Host": "10.1.2.3:8081"}  # as a kubelet asks
+        async with aiohttp.ClientSession(headers=headers) as session:
+            for route, text in (("/", "OK"), ("/livez", '{"alive":true}'), ("/readyz", '{"ready":true}')):
+                async with session.get(url + route) as answer:
+                    assert (answer.status, await answer.text()) == (200, text)
+            for route in ("/v1/pool", "/metrics", "/openapi.json", "/pressure"):
+                async with session.get(url + route) as answer:
+                    assert answer.status == 404
+        worker.signal(signal.SIGTERM)
+        assert await worker.ends() == 0
+
+
+async def test_a_port_that_is_taken_is_told_and_ends_the_worker(make_agent: MakeAgent) -> None:
+    path = make_agent(agent(num_idle_processes=1))
+    async with RunningWorker(str(path), "--health-port", "0", "--health-host", "127.0.0.1") as first:
+        port = (await first.logs(r"probes are answered on http://127\.0\.0\.1:(\d+)"))[1]
+        async with RunningWorker(str(path), "--health-port", port) as second:
+            first.has_nothing_to_do_with(second.pid)
+            await second.logs(rf"cannot listen on all addresses, port {port} \(health_port\)")
+            assert await second.exit_code() == 4
+        await first.logs("serving")
+        first.signal(signal.SIGTERM)
+        assert await first.ends() == 0
+
+
+# --- greenroom config ----------------------------------------------------------------------------
+
+
+def config(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return greenroom("config", *arguments, cwd=cwd)
+
+
+def greenroom(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GREENROOM_")}
+    return subprocess.run(
+        [GREENROOM, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=DEADLINE * 4,
+    )
+
+
+def test_config_shows_the_app_among_the_origins(make_agent: MakeAgent, tmp_path: Path) -> None:
+    path = make_agent(agent(**ALL, load_threshold=0.5, log_level="TRACE", port=8099))
+    (tmp_path / "greenroom.toml").write_text("[pool]\nmemory_limit_mb = 900\n")
+    done = config(str(path), "--json", "--max-jobs", "3", cwd=tmp_path)
+    told = json.loads(done.stdout)["settings"]
+    shown = {name: (one["value"], one["origin"]["kind"], one["origin"]["name"]) for name, one in told.items()}
+    assert shown["prewarm_timeout"] == (77, "app", "AgentServer(initialize_process_timeout=77)")
+    assert shown["drain_timeout"] == (1800, "app", "AgentServer(drain_timeout=1800)")
+    assert shown["health_port"] == (8099, "app", "AgentServer(port=8099)")
+    assert shown["memory_limit_mb"] == (900, "file", "greenroom.toml")
+    assert shown["max_jobs"] == (3, "flag", "--max-jobs")
+    assert shown["log_level"] == ("debug", "app", "AgentServer(log_level='TRACE'), for what the app logs")
+    assert "AgentServer(load_threshold=...) has no effect" in done.stderr
+
+
+def test_config_for_dev_shows_what_the_app_sets_for_development(make_agent: MakeAgent, tmp_path: Path) -> None:
+    path = make_agent(agent().replace("AgentServer(", "AgentServer(num_idle_processes=ServerEnvOption(4, 9), "))
+    for command, expected in (("dev", "4"), ("start", "9")):
+        lines = config(str(path), "--for", command, cwd=tmp_path).stdout.splitlines()
+        (line,) = (line for line in lines if line.startswith("pool.num_idle_processes"))
+        assert line.split()[1:] == [expected, f"AgentServer(num_idle_processes={expected})"]
+
+
+def test_doctor_judges_the_grace_period_by_what_the_app_sets(make_agent: MakeAgent, tmp_path: Path) -> None:
+    unit = tmp_path / "agent.service"
+    unit.write_text("[Service]\nTimeoutStopSec=90\n")
+    path = make_agent(agent(drain_timeout=1000, num_idle_processes=1))
+    done = greenroom("doctor", str(path), "--processes", "1", "--deployment", str(unit), cwd=tmp_path)
+    assert "1040 s" in done.stdout, done.stdout + done.stderr
+
+
+def test_config_of_an_app_that_does_not_load_says_so(make_agent: MakeAgent, tmp_path: Path) -> None:
+    done = config(str(make_agent("import no_such_module")), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "no_such_module" in done.stderr
