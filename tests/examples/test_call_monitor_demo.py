@@ -1,5 +1,6 @@
 """The demo as its user runs it: a real worker, real calls, with and without a terminal."""
 
+import codecs
 import os
 import pty
 import re
@@ -24,6 +25,7 @@ class Demo:
     def __init__(self, process: subprocess.Popen[bytes], output: int) -> None:
         self.process = process
         self.printed = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a piece may end within a character
         self._output = output
 
     def read(self) -> bool:
@@ -32,7 +34,7 @@ class Demo:
             piece = os.read(self._output, 65536)
         except OSError:  # how a terminal ends
             return False
-        self.printed += piece.decode()
+        self.printed += self._decoder.decode(piece)
         return bool(piece)
 
     def read_until(self, pattern: str) -> re.Match[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from contextlib import suppress
 from functools import partial
@@ -69,6 +70,7 @@ class Connection(HalfClosable):
         "_refusal",
         "_started",
         "_turns",
+        "_waits_since",
         "_wire",
         "_write_clock",
         "network",
@@ -108,6 +110,7 @@ class Connection(HalfClosable):
         self._present: web.BaseRequest | None = None
         self._clock: asyncio.Timeout | None = None
         self._started = 0.0
+        self._waits_since = 0.0
         self._refusal: ApiError | None = None
         self._is_receiving = False
         self._is_after_request = False
@@ -149,6 +152,8 @@ class Connection(HalfClosable):
             return  # nobody will read it
         if data:
             data = self._count(data)
+            if self._clock is not None and (self._clock.when() or math.inf) < self._our_loop.time():
+                self._stop_clock()  # the loop was held up: these bytes may have come in time
             if self._piece or not self._turns.now():
                 self._wait_for_turn(data)
                 return
@@ -161,12 +166,22 @@ class Connection(HalfClosable):
         assert self._wire is not None  # it has brought the data
         if not self._piece:
             self._turns.wait(self, len(data))
+            self._stop_clock()
         self._piece += data
         self._wire.pause_reading()
+
+    def _stop_clock(self) -> None:
+        """Let no time of the client's pass until the bytes that are here have been parsed."""
+        now = self._waits_since = self._our_loop.time()
+        if self._clock is not None and self._refusal is None and not self._clock.expired():
+            self._started += max(now - (self._clock.when() or now), 0.0)
+            self._clock.reschedule(None)
 
     def parse_piece(self) -> None:
         """Parse the bytes that waited for their turn."""
         data, self._piece = self._piece, b""
+        now = self._our_loop.time()
+        self._started += now - max(self._waits_since, self._started)
         if self._wire is None or self._wire.is_closing():
             return
         try:
@@ -214,7 +229,8 @@ class Connection(HalfClosable):
             self._refuse(ApiError(400, "bad_body", "the body cannot be read: it is not framed as its headers say"))
         elif not self._clock.expired():
             due = self._started + BODY_SECONDS + request.content.total_bytes / BODY_RATE
-            if due - (self._clock.when() or due) >= _PROGRESS:
+            when = self._clock.when()
+            if when is None or due - when >= _PROGRESS:
                 self._clock.reschedule(due)
 
     @property
@@ -259,7 +275,7 @@ class Connection(HalfClosable):
 
     async def _serve_unfinished(self, request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
         self._started = self._our_loop.time()
-        clock = asyncio.timeout_at(self._started + BODY_SECONDS)
+        clock = asyncio.timeout_at(None if self._piece else self._started + BODY_SECONDS)
         try:
             async with clock:
                 self._clock = clock
