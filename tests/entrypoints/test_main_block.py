@@ -83,6 +83,14 @@ async def main():
         + BLOCK
         + "    asyncio.run(main())",
         """
+options = WorkerOptions(entrypoint_fnc=entrypoint, num_idle_processes=7)
+"""
+        + BLOCK
+        + """
+    options.agent_name = "greeter"
+    cli.run_app(options)
+""",
+        """
 import functools
 
 class Agents:

@@ -55,10 +55,10 @@ def _parsed(source: Any, name: str, arguments: list[str]) -> dict[str, Any]:
     try:
         context = command.commands[name].make_context(name, list(arguments))
     except Exception as error:  # click's, from whichever copy of it typer uses
-        message = getattr(error, "format_message", error.__str__)()
+        message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
         raise AppLoadError(
-            f"cli.run_app does not understand sys.argv[1:] {[name, *arguments]}: {message} A script with options of "
-            f"its own takes them out before: sys.argv = sys.argv[:2]"
+            f"cli.run_app does not understand sys.argv[1:] {[name, *arguments]}: {message}. A script with "
+            f"options of its own takes them out before: sys.argv = sys.argv[:2]"
         ) from None
     return {
         option: value
