@@ -83,6 +83,14 @@ async def main():
         + BLOCK
         + "    asyncio.run(main())",
         """
+options = WorkerOptions(entrypoint_fnc=entrypoint, num_idle_processes=7)
+"""
+        + BLOCK
+        + """
+    options.agent_name = "greeter"
+    cli.run_app(options)
+""",
+        """
 import functools
 
 class Agents:
@@ -143,11 +151,15 @@ async def test_what_it_has_set_holds_in_jobs(
     sys.path.insert(0, os.getcwd())
     import neighbour
 """
-    entrypoint = ENTRYPOINT + "    import neighbour\n    note(Path.cwd().name, __name__)\n"
+    entrypoint = (
+        ENTRYPOINT + "    import __main__, neighbour\n    note(Path.cwd().name, __main__.entrypoint.__module__)\n"
+    )
     app = make_agent(entrypoint + BLOCK + source + RUN_APP)
     invocation = Invocation(("start", "french"))
-    async with ProcessPool(str(app), invocation=invocation, num_idle_processes=1) as pool:
+    monkeypatch.chdir(tmp_path)
+    async with ProcessPool(app.name, invocation=invocation, num_idle_processes=1) as pool:
         await run_job(pool)
+        await pool.reload()
     assert notes_of(app)[1:] == ["job start french None", f"elsewhere {app.stem}"]
 
 
@@ -423,7 +435,12 @@ if __name__ == "__main__":
 
 async def test_it_ends_with_the_worker_however_that_ends(make_agent: MakeAgent) -> None:
     credentials = {"LIVEKIT_URL": "ws://127.0.0.1:1", "LIVEKIT_API_KEY": "key", "LIVEKIT_API_SECRET": 32 * "s"}
-    app = make_agent(ENTRYPOINT + BLOCK + "    logging.getLogger('block').warning('heard')\n" + RUN_APP)
+    source = """
+    import multiprocessing, time
+    logging.getLogger('block').warning('heard')
+    multiprocessing.Process(target=time.sleep, args=(3600,)).start()
+"""
+    app = make_agent(ENTRYPOINT + BLOCK + source + RUN_APP)
     async with RunningWorker(str(app), env={**os.environ, **credentials}) as worker:
         await worker.logs(r"WARNING \[script\] heard")
         await worker.logs("serving")

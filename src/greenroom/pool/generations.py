@@ -106,7 +106,6 @@ class Generations:
                 self._check_wanted()
                 await self._prove(new)
                 self._check_wanted()
-                self._program.check()
                 self._check_alive(new)
             except BaseException:
                 self._retire(new, "the new code does not serve")

@@ -176,7 +176,6 @@ class _Run:
         self._pid = self._popen.pid
         self._ended.clear()
         self._channel = socket.socket(fileno=ends.channel)
-        fd_packets.send(self._channel, m.encode(configuration))
         self._loop.add_reader(self._pidfd, self._on_death)
         self._loop.add_reader(self._channel, self._on_readable)
         outlet = self._outlet = output.Outlet(self._emit, self._services.log_budget)
@@ -185,6 +184,7 @@ class _Run:
             output.StreamCapture(ends.stderr, "stderr", outlet),
             output.LogCapture(ends.log, outlet),
         ]
+        fd_packets.send(self._channel, m.encode(configuration))
 
     # --- what it says ----------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from ..wire import payload
 from ..wire.messages import AppFacts, ChildSettings, Configure
 from .integrations import INTEGRATIONS
 from .program.desk import apply
-from .scripts import Script, import_script, is_path, module_of
+from .scripts import SPARE_NAME, Script, import_script, is_path, module_of
 
 __all__ = ["child_settings", "facts_of", "load_app", "warnings_of"]
 
@@ -46,9 +46,9 @@ def load_app(reference: str, arguments: Sequence[str] | None = None, handed: Map
     return app
 
 
-def warnings_of(reference: str, handed: Mapping[str, Any] | None) -> list[str]:
+def warnings_of(handed: Mapping[str, Any] | None) -> list[str]:
     """What is to be said of a script that was run, if it would hand over something else now."""
-    script = Script.find(reference) if handed is not None else None
+    script = Script.find(handed["script"]) if handed is not None else None
     if handed is None or script is None or script.fingerprint() == handed["block"]:
         return []
     return [
@@ -82,9 +82,13 @@ def _import(place: str) -> ModuleType:
 
 def _put_together(place: str, handed: Mapping[str, Any]) -> App:
     """Make the app that a script has handed over, where all is as it was there."""
+    if is_path(place):
+        place = os.path.abspath(place)  # the script may have gone to another folder
     apply(handed)
     if os.path.basename(place) != "__main__.py":  # else all of it is its main block
-        _import(place)
+        module = _import(place)
+        if module.__name__ != SPARE_NAME:
+            sys.modules["__main__"] = module  # as in the processes of multiprocessing: pickles may name it so
     discovery = next(each.discovery for each in INTEGRATIONS if each.framework == handed["framework"])
     integration: Any = importlib.import_module(discovery, __package__)
     return integration.put_together(handed["object"], place)  # type: ignore[no-any-return]

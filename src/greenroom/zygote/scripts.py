@@ -15,9 +15,9 @@ from typing import NoReturn
 
 from ..errors import AppLoadError
 
-__all__ = ["Script", "import_script", "is_path", "module_of"]
+__all__ = ["SPARE_NAME", "Script", "import_script", "is_path", "module_of"]
 
-_SPARE_NAME = "__mp_main__"
+SPARE_NAME = "__mp_main__"
 """The name that multiprocessing gives to a script in its children."""
 
 _scripts: dict[str, ModuleType] = {}
@@ -142,7 +142,7 @@ def _place_in_package(path: str) -> tuple[str, str]:
             )
         return root, f"{package}.{name}"
     is_free = name not in sys.modules and name not in sys.stdlib_module_names
-    return folder, name.replace(".", "_") if is_free else _SPARE_NAME
+    return folder, name.replace(".", "_") if is_free else SPARE_NAME
 
 
 def _package_of(folder: str) -> tuple[str, str]:

@@ -123,7 +123,7 @@ class Zygote:
         rehearse_in_zygote(self._child_settings)
         sharing.settle()
         self._services.want(self._app.services, time.monotonic())
-        warnings = warnings_of(self._config.app, self._config.handed) + census.inherited_fd_warnings(before)
+        warnings = warnings_of(self._config.handed) + census.inherited_fd_warnings(before)
         if self._log_drops.dropped:
             warnings.append(
                 f"{self._log_drops.dropped} records that the app logged while it loaded were dropped or cut"

@@ -19,6 +19,7 @@ __all__ = ["with_arguments"]
 _OPTIONS = {"url": "ws_url", "api_key": "api_key", "api_secret": "api_secret", "drain_timeout": "drain_timeout"}
 """Those that have effect, with the option of a server that each sets."""
 _COMMANDS = ("start", "dev")
+_DEVELOPMENT = "LIVEKIT_DEV_MODE"
 _LOG_LEVEL = "LIVEKIT_LOG_LEVEL"
 
 
@@ -35,6 +36,8 @@ def with_arguments(source: Any, arguments: list[str]) -> Any:
             f"sys.argv[1:] is {arguments} when the main block calls cli.run_app: under Greenroom it must begin with "
             f"start or dev, as it did when the script began; for other commands run the script by Python itself"
         )
+    if name == "dev":
+        os.environ[_DEVELOPMENT] = "1"
     given = _parsed(source, name, rest)
     level = given.pop("log_level", None)
     if level is not None:
@@ -52,10 +55,10 @@ def _parsed(source: Any, name: str, arguments: list[str]) -> dict[str, Any]:
     try:
         context = command.commands[name].make_context(name, list(arguments))
     except Exception as error:  # click's, from whichever copy of it typer uses
-        message = getattr(error, "format_message", error.__str__)()
+        message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
         raise AppLoadError(
-            f"cli.run_app does not understand sys.argv[1:] {[name, *arguments]}: {message} A script with options of "
-            f"its own takes them out before: sys.argv = sys.argv[:2]"
+            f"cli.run_app does not understand sys.argv[1:] {[name, *arguments]}: {message}. A script with "
+            f"options of its own takes them out before: sys.argv = sys.argv[:2]"
         ) from None
     return {
         option: value

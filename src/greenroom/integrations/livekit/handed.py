@@ -32,7 +32,7 @@ _NOT_CALLED = ("load_fnc", "_load_fnc")
 
 def describe(source: Any, place: str, before: Mapping[str, Any] | None) -> dict[str, Any]:
     """Take apart what the script serves. ``place`` is where it does, for errors; ``before`` are the attributes that
-    the server had when the main block began, if it was there.
+    it had when the main block began, if it was there.
 
     Raises :class:`AppLoadError` for what no other process could find.
     """
@@ -41,11 +41,9 @@ def describe(source: Any, place: str, before: Mapping[str, Any] | None) -> dict[
             f"{place}: a {type(source).__name__} cannot be served; it takes an AgentServer or WorkerOptions"
         )
     name = _name_in_script(source)
-    if name is None:
+    if name is None or before is None:
         warn_of_events(server_of(source))  # of one that is made at the top level, the zygote does
         before = _defaults_of(source)
-    elif before is None:
-        before = _attributes(source)  # of WorkerOptions, which no script changes
     found = {key: value for key, value in _attributes(source).items() if not _is_same(value, before, key)}
     packages = dict.fromkeys(plugin.package for plugin in Plugin.registered_plugins)
     return {
@@ -72,8 +70,6 @@ def _name_in_script(source: Any) -> str | None:
 
 
 def _attributes(source: Any) -> dict[str, Any]:
-    if isinstance(source, WorkerOptions):
-        return {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
     return {name: value for name, value in vars(source).items() if name not in _OF_ITS_PROCESS}
 
 

@@ -6,6 +6,7 @@ Imports nothing of LiveKit: it is called in the middle of LiveKit's own import.
 from __future__ import annotations
 
 import asyncio
+import copy
 import signal
 import sys
 import threading
@@ -22,7 +23,7 @@ __all__ = ["imported", "loaded"]
 _FRAMEWORK = "livekit.agents"
 
 _before: dict[int, dict[str, Any]] = {}
-"""The attributes of the servers that the script had made before its main block began, by the server's id."""
+"""The attributes of what the script could serve before its main block began, by the id of the object."""
 _served: Any = None
 _ends: set[asyncio.Future[None]] = set()
 
@@ -110,11 +111,16 @@ def _hand_over(server: Any, place: str, complaint: str = "") -> None:
 
 
 def _note_servers(namespace: Mapping[str, Any]) -> None:
-    from livekit.agents import AgentServer
+    from livekit.agents import AgentServer, WorkerOptions
 
     for value in namespace.values():
-        if isinstance(value, AgentServer):
-            _before[id(value)] = dict(vars(value))
+        if isinstance(value, (AgentServer, WorkerOptions)):
+            _before[id(value)] = {name: _kept(one) for name, one in vars(value).items()}
+
+
+def _kept(value: Any) -> Any:
+    """Return a copy of what may be added to in place."""
+    return copy.copy(value) if isinstance(value, (list, dict, set)) else value
 
 
 def _caller() -> str:

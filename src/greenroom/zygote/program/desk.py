@@ -57,7 +57,8 @@ class Desk:
         self._on_handed_over(level)
 
     def _hand_over(self, handed: dict[str, Any]) -> None:
-        packet = m.encode(m.HandedOver({**handed, "block": self.script.fingerprint(), **self._surroundings()}))
+        of_script = {"script": self.script.path, "block": self.script.fingerprint()}
+        packet = m.encode(m.HandedOver({**handed, **of_script, **self._surroundings()}))
         if len(packet) > LARGEST:
             raise AppLoadError(
                 f"{self.script.path} hands over {len(packet)} bytes (options, functions, and its changes of the "

@@ -66,12 +66,14 @@ class _Program:
         self._desk = desk
 
     def run(self) -> None:
+        sys.argv[:] = [self._configuration.app, *self._configuration.arguments]
         script = Script.find(self._configuration.app)
         if script is None or script.block is None or script.makes_an_app:
             self._nothing_to_run()
         self._desk.script = script
         namespace = vars(_main_module(script))
-        sys.argv[:] = [script.path if script.name else self._configuration.app, *self._configuration.arguments]
+        if script.name is not None:
+            sys.argv[0] = script.path
         above, block = _compiled(script)
         exec(above, namespace)
         if any(isinstance(value, App) for value in namespace.values()):
