@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,10 +21,11 @@ from dropin_stage import Events, Notes, load_agent, make_pool, running_job
 from livekit.agents.ipc import proc_pool
 from livekit.agents.ipc.job_executor import JobStatus
 from livekit.agents.job import JobExecutorType
-from support import eventually, kill, listening, zygote_pid
+from support import DEADLINE, eventually, kill, listening, zygote_pid
 
-from greenroom import AppLoadError, NoCapacity, OptionError
+from greenroom import AppLoadError, LaunchError, NoCapacity, OptionError
 from greenroom.integrations.livekit import use_pool
+from greenroom.pool.events import MemorySampled
 
 Agent = tuple[ModuleType, Notes]
 
@@ -98,6 +101,55 @@ async def test_failing_initialisation_is_told_with_its_cause(agent: Agent) -> No
             await pool.launch_job(info)
         (told,) = [executor for executor in events.of("process_closed") if executor.running_job is info]
         assert told.status is JobStatus.FAILED  # which the worker passes on to the server
+
+
+async def test_a_job_that_waits_learns_why_no_process_becomes_warm(agent: Agent) -> None:
+    """Long before the time is over that LiveKit's pool would give each of three processes."""
+    arguments = {"initialize_process_fnc": agent[0].setup_failing, "initialize_timeout": 1000.0}
+    async with started(agent[0], num_idle_processes=0, **arguments) as (pool, events):
+        info = running_job()
+        launch = asyncio.create_task(pool.launch_job(info))
+        await eventually(lambda: pool.get_by_job_id(info.job.id), "acceptance")
+        executor = pool.get_by_job_id(info.job.id)
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(LaunchError, match="no database"):
+                await launch
+            await executor.join()
+        assert executor.status is JobStatus.FAILED
+        assert executor in events.of("process_closed")
+
+
+async def test_nothing_is_read_of_proc_on_the_workers_event_loop(agent: Agent) -> None:
+    """It has the rooms' connections to serve. The pool looks at its processes on a loop of its own."""
+    readers: set[int] = set()
+    samples: list[object] = []
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in ("open", "os.listdir", "os.scandir") and str(arguments[0]).startswith("/proc/"):
+            readers.add(threading.get_native_id())
+
+    with audited(look):
+        async with started(agent[0], memory_warn_mb=1.0) as (pool, _):
+            pool._pool.subscribe(lambda event: samples.append(event) if isinstance(event, MemorySampled) else None)
+            await pool.launch_job(running_job("stay"))
+            await eventually(lambda: len(samples) > 2, "samples of memory")
+    assert readers
+    assert threading.get_native_id() not in readers
+
+
+_looks: list[Any] = []
+
+
+@contextmanager
+def audited(look: Any) -> Iterator[None]:
+    if not _looks:  # a hook stays for good
+        _looks.append(None)
+        sys.addaudithook(lambda event, arguments: _looks[0](event, arguments) if _looks[0] else None)
+    _looks[0] = look
+    try:
+        yield
+    finally:
+        _looks[0] = None
 
 
 async def test_shutdown_without_a_job(agent: Agent) -> None:
@@ -266,9 +318,24 @@ async def test_a_function_that_nobody_else_could_find_is_refused(agent: Agent) -
         await pool.start()
 
 
-async def test_threads_are_left_to_livekit(agent: Agent) -> None:
+async def test_a_pool_that_did_not_start_and_one_that_is_closed_can_be_closed(agent: Agent) -> None:
+    """LiveKit's command line closes its worker whatever became of it."""
+    path = Path(agent[0].__file__ or "")
+    pool = make_pool(agent[0])
+    path.write_text("raise ValueError('no model')\n" + path.read_text())
+    with pytest.raises(AppLoadError, match="no model"):
+        await pool.start()
+    await pool.aclose()
+    path.write_text(path.read_text().partition("\n")[2])
+    async with started(agent[0]) as (pool, _):
+        await pool.aclose()
+
+
+async def test_threads_are_left_to_livekit_and_that_is_said(agent: Agent, caplog: pytest.LogCaptureFixture) -> None:
     pool = make_pool(agent[0], job_executor_type=JobExecutorType.THREAD)
     assert type(pool).__module__ == "livekit.agents.ipc.proc_pool"
+    assert "job_executor_type is THREAD" in caplog.text
+    assert "past use_pool()" in caplog.text
 
 
 def test_options_that_the_server_decides_are_refused() -> None:

@@ -13,6 +13,7 @@ from ..settings.server import ServerOptions
 from .admission import Admission
 from .board import Board
 from .event_log import EventLog
+from .job_metrics import JobMetrics
 from .jobs import JobBook
 from .memory import MemoryRoom
 from .metrics import Metrics
@@ -46,6 +47,7 @@ class Parts:
     sources: SourceGroup
     board: Board
     metrics: Metrics
+    job_metrics: JobMetrics
     events: EventsApi
     event_log: EventLog
     spans: Exporter | None
@@ -66,7 +68,7 @@ class Parts:
             *PoolApi(self.pool, reloader, drain).operations(),
             *self.events.operations(),
             *self._health().operations(),
-            *MetricsApi(self.metrics).operations(),
+            *MetricsApi(self.metrics, self.job_metrics).operations(),
             *PageFiles().operations(),
         ]
         return HttpServer(operations, sock, options, connections, self.token)
@@ -93,6 +95,7 @@ def assemble(
     token = Token(options)
     pool = ProcessPool(app, invocation=invocation, **dataclasses.asdict(settings.pool))
     pool.leave_to_app(resolved.left_to_app)
+    job_metrics = JobMetrics(pool)  # before the worker has figures of its own
     book = JobBook()
     admission = Admission(pool, book, MemoryRoom(options.min_free_memory_mb), options.offer_timeout)
     http = HttpSource()
@@ -108,6 +111,7 @@ def assemble(
         sources=SourceGroup([http, LiveKitSource(pool, settings.livekit), *more_sources]),
         board=board,
         metrics=Metrics(pool, board, admission),
+        job_metrics=job_metrics,
         events=EventsApi(pool, board, admission, About(app, is_dev)),
         event_log=EventLog(pool),
         spans=spans,

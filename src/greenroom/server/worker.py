@@ -103,6 +103,7 @@ class Worker:
             await self._parts.book.settled()
             await self._sources.close()
             self._parts.end_streams()
+            await self._parts.job_metrics.close()
             await self._probes.close()
             await server.close()
             if self._parts.spans is not None:

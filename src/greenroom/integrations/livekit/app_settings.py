@@ -48,8 +48,8 @@ _WITHOUT_EFFECT = {
     "load_fnc": "it is not asked, since the worker tells its load from free slots; as a cap, set max_jobs",
     "max_retry": "the worker tries to connect for as long as it runs, and /readyz says so meanwhile",
     "multiprocessing_context": "set start_method to spawn where libraries of the app do not survive a fork",
-    "prometheus_port": "the worker has /metrics on its own port",
-    "prometheus_multiproc_dir": "the worker has /metrics on its own port",
+    "prometheus_port": "the worker has /metrics on its own port, and /metrics/jobs for what jobs count",
+    "prometheus_multiproc_dir": "set the worker's variable PROMETHEUS_MULTIPROC_DIR, and scrape its /metrics/jobs",
 }
 """What to do instead, by LiveKit's option."""
 

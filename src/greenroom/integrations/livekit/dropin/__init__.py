@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from livekit.agents.ipc import proc_pool
@@ -12,6 +13,7 @@ from .pool import OWN_OPTIONS, DropInPool
 
 __all__ = ["use_pool"]
 
+_logger = logging.getLogger("greenroom.livekit")
 _stock_pool = proc_pool.ProcPool
 
 
@@ -28,6 +30,10 @@ def use_pool(**options: Any) -> None:
     def make_pool(**arguments: Any) -> Any:
         # The console's jobs speak through the terminal of this very process, and so run in threads of it.
         if arguments.get("job_executor_type") is JobExecutorType.THREAD:
+            _logger.warning(
+                "job_executor_type is THREAD, as in the console: jobs run in threads of the worker, past use_pool(). "
+                "Without it each has a process of Greenroom's"
+            )
             return _stock_pool(**arguments)
         return DropInPool(options, **arguments)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from livekit.agents.ipc.job_executor import JobStatus
 from livekit.agents.job import RunningJobInfo
 from livekit.agents.utils import shortuuid
 
-from ....pool import JobHandle
 from ....report import ExitReport
 
 __all__ = ["Executor"]
@@ -22,13 +22,16 @@ class Executor:
     process can be terminated, and is waited for by a drain.
     """
 
-    def __init__(self, info: RunningJobInfo | None = None, handle: JobHandle | None = None) -> None:
+    def __init__(self, info: RunningJobInfo | None = None) -> None:
         self.id = shortuuid("PCEXEC_")
         self.pid: int | None = None
         self.user_arguments: Any | None = None
         self._info = info
-        self._handle = handle
         self._status = JobStatus.RUNNING
+        self._cancel: Callable[[str], object] | None = None
+        self._is_settled = asyncio.Event()
+        """Whether the pool has taken the job is known."""
+        self._is_given_up = False
         self._over = asyncio.Event()
 
     @property
@@ -41,6 +44,11 @@ class Executor:
         return self._info
 
     @property
+    def job_id(self) -> str:
+        assert self._info is not None  # only those with a job are asked
+        return self._info.job.id
+
+    @property
     def status(self) -> JobStatus:
         if self._info is None:
             raise RuntimeError("job status not available")
@@ -48,12 +56,26 @@ class Executor:
 
     def ended(self, report: ExitReport) -> None:
         """A job that ended by itself, or as it was told to, without an error is a success."""
-        in_order = report.outcome in ("succeeded", "cancelled") and report.error is None
+        is_in_order = report.outcome in ("succeeded", "cancelled") and report.error is None
+        in_order = is_in_order and not self._is_given_up
         self._status = JobStatus.SUCCESS if in_order else JobStatus.FAILED
+
+    def accepted(self, cancel: Callable[[str], object]) -> None:
+        """The pool has taken the job, and ends it by ``cancel``."""
+        self._cancel = cancel
+        self._is_settled.set()
 
     def refused(self) -> None:
         """It was accepted by the worker, and turned down by the pool."""
         self._status = JobStatus.FAILED
+        self._is_settled.set()
+        self._over.set()
+
+    def give_up(self, cause: str) -> None:
+        """Have it fail now, if it still waits for a process: none becomes warm."""
+        if self._cancel is not None and not self.started:
+            self._is_given_up = True
+            self._cancel(cause)
 
     async def join(self) -> None:
         """Wait until the process is gone, and the worker has been told."""
@@ -61,8 +83,10 @@ class Executor:
 
     async def aclose(self) -> None:
         """End the job as LiveKit does, and wait for that. A process without a job is the pool's to end."""
-        if self._handle is not None:
-            self._handle.cancel("parent process shutdown", unless_ending=True)
+        if self._info is not None:
+            await self._is_settled.wait()
+            if self._cancel is not None:
+                self._cancel("parent process shutdown")
             await self.join()
 
     def is_over(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from livekit.agents import utils
@@ -23,6 +24,7 @@ from .executor import Executor
 from .inference import InferenceRelay
 from .own_loggers import OwnLoggers
 from .settings import OWN_OPTIONS, child_settings, pool_options
+from .thread import LoopThread
 
 __all__ = ["OWN_OPTIONS", "DropInPool"]
 
@@ -47,6 +49,7 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         self._by_process: dict[str, Executor] = {}
         self._by_job: dict[str, Executor] = {}
         self._pool: ProcessPool | None = None
+        self._thread: LoopThread
         self._unsubscribe: Callable[[], None]
         self._log = OwnLoggers(self.get_by_job_id)
 
@@ -59,24 +62,39 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         # Not before now: the worker names the modules to preload between making its pool and starting it.
         settings = child_settings(self._arguments, self._relay.address)
         self._pool = ProcessPool(app.reference(settings), **self._options)
-        self._unsubscribe = self._pool.subscribe(self._on_event)
+        self._unsubscribe = self._pool.subscribe(self._passed_on_to(asyncio.get_running_loop()))
+        self._thread = LoopThread()
         await self._relay.open()
         self._log.install()
         try:
-            await self._pool.start()
+            await self._thread.run(self._pool.start())
         except BaseException:
-            self._log.remove()
-            await self._relay.close()
+            await self._end_around()
             raise
+
+    def _passed_on_to(self, loop: asyncio.AbstractEventLoop) -> Callable[[events.Event], object]:
+        """What the pool tells on its own loop is heard on the worker's, in the same order."""
+
+        def pass_on(event: events.Event) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._on_event, event)
+
+        return pass_on
 
     async def aclose(self) -> None:
         """End all jobs, in LiveKit's order of things, and all processes."""
         if self._pool is None:
             return
         await asyncio.gather(*(executor.aclose() for executor in self.processes))  # for a reason in LiveKit's words
-        await self._pool.aclose()
+        await self._thread.run(self._pool.aclose())
+        await self._end_around()
+
+    async def _end_around(self) -> None:
+        """The pool is closed: end what is around it."""
+        self._pool = None
         self._unsubscribe()
         self._log.remove()
+        await self._thread.stop()
         await self._relay.close()
 
     async def launch_job(self, info: RunningJobInfo) -> None:
@@ -88,24 +106,37 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         if self._pool is None:
             raise RuntimeError("the pool has not been started")
         info.launched_at = time.time()
-        handle = self._submit(self._pool, info)
-        executor = Executor(info, handle)
-        self._by_job[handle.id] = executor
-        self._executors.append(executor)
-        metrics.job_started()
-        await handle.started()
+        executor = Executor(info)
+        is_known = info.job.id in self._by_job  # then it is the other one that the server knows by this id
+        if not is_known:
+            self._by_job[info.job.id] = executor  # before the pool can tell of it
+            self._executors.append(executor)
+        # To its end, whatever becomes of the caller: who closes the executor has to know whether there is a job.
+        handle = await asyncio.shield(self._take(self._pool, info, executor, is_known))
+        await self._thread.run(handle.started())
 
-    def _submit(self, pool: ProcessPool, info: RunningJobInfo) -> JobHandle:
-        job = Job(info.job.id, running_job.to_plain(info))
+    async def _take(self, pool: ProcessPool, info: RunningJobInfo, executor: Executor, is_known: bool) -> JobHandle:
         try:
-            timeout = _ATTEMPTS * self._options["prewarm_timeout"]
-            return pool.submit(job, timeout=timeout, source="livekit", labels=labels_of(info.job))
+            handle = await self._thread.run(self._submit(pool, info))
         except GreenroomError:
-            refused = Executor(info)
-            refused.refused()
-            if job.id not in self._by_job:  # else it is the other one that the server knows by this id
-                self.emit("process_closed", refused)
+            self._refuse(executor, is_known)
             raise
+        metrics.job_started()
+        executor.accepted(lambda reason: self._thread.call(partial(handle.cancel, reason, unless_ending=True)))
+        return handle
+
+    async def _submit(self, pool: ProcessPool, info: RunningJobInfo) -> JobHandle:
+        """On the pool's loop."""
+        job = Job(info.job.id, running_job.to_plain(info))
+        timeout = _ATTEMPTS * self._options["prewarm_timeout"]
+        return pool.submit(job, timeout=timeout, source="livekit", labels=labels_of(info.job))
+
+    def _refuse(self, executor: Executor, is_known: bool) -> None:
+        if not is_known:
+            executor.refused()
+            del self._by_job[executor.job_id]
+            self._executors.remove(executor)
+            self.emit("process_closed", executor)
 
     def get_by_job_id(self, job_id: str) -> Executor | None:
         return self._by_job.get(job_id)
@@ -125,12 +156,17 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         goes up and down, and each time warm processes would be thrown away.
         """
         self._target_idle = num_idle_processes
-        if self._pool is None:
+        if self._pool is not None:
+            self._thread.call(self._resize, self._pool, num_idle_processes)
+
+    def _resize(self, pool: ProcessPool, num_idle_processes: int) -> None:
+        """On the pool's loop."""
+        if not pool.is_open:
             return
         target = min(max(num_idle_processes, 0), self._default_idle)
-        target = max(target, min(self._pool.stats().idle, self._default_idle))
-        if target != self._pool.options.num_idle_processes:
-            self._pool.resize(target)
+        target = max(target, min(pool.stats().idle, self._default_idle))
+        if target != pool.options.num_idle_processes:
+            pool.resize(target)
 
     # --- what the pool tells ---------------------------------------------------------------------
 
@@ -145,6 +181,9 @@ class DropInPool(utils.EventEmitter[EventTypes]):
             case events.ProcessWarmed():
                 metrics.proc_initialized(time_elapsed=event.prewarm_seconds)
                 self.emit("process_ready", self._by_process[event.process_id])
+            case events.BreakerChanged(is_open=True, cause=cause):
+                for executor in list(self._by_job.values()):
+                    executor.give_up(f"processes do not become warm: {cause}")
             case events.JobStarted():
                 self._started(event)
             case events.JobEnded():
