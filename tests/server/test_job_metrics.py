@@ -68,14 +68,21 @@ async def test_a_file_that_a_job_has_spoilt_is_left_out(make_app: MakeApp, tmp_p
         "    await ctx.wait",
         """
     import os, pathlib
-    for path in pathlib.Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"counter_{os.getpid()}.db"):
+    folder = pathlib.Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    for path in folder.glob(f"counter_{os.getpid()}.db"):
         path.unlink()
         path.write_bytes(b"no metrics")
+    os.mkfifo(folder / "counter_1.db")
+    (folder / "gauge_max_1.db").touch()
+    os.truncate(folder / "gauge_max_1.db", 1 << 40)
     await ctx.wait""",
     )
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}
     async with RunningWorker(make_app(spoiling), "--num-idle-processes", "1", env=environment) as worker:
         job = await worker.start(5)
+        while "longest_seconds 5.0" not in (live := await worker.fetch("GET", "/metrics/jobs")).text:
+            continue
+        assert live.status == 200
         await worker.ask("DELETE", f"/v1/jobs/{job['id']}")
         await worker.report(job["id"])
         await worker.logs(r"what process \d+ has counted in counter_\d+\.db is left out")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, values
+from prometheus_client import Metric, values
 from prometheus_client.exposition import generate_latest
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -21,6 +22,9 @@ from ..pool.events import Event, ProcessEnded
 __all__ = ["VARIABLE", "JobMetrics"]
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+LARGEST = 32 * 1024 * 1024
+"""Bytes of a file that is read: prometheus_client begins with 1 MiB, for some 10,000 series."""
 
 _logger = logging.getLogger("greenroom")
 
@@ -59,9 +63,16 @@ class JobMetrics:
     def _collected(self) -> bytes:
         for pid in self._dead():
             self._merge(pid)
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, str(self._folder))  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return generate_latest(self)  # all that it asks for is collect()
+
+    def collect(self) -> Iterable[Metric]:
+        """Sum up the files, without those that cannot be read."""
+        assert self._folder is not None  # or nobody asks
+        paths = [path for path in self._folder.glob("*.db") if _is_plain(path)]
+        try:
+            return _merged(paths)
+        except _SPOILT:
+            return _merged([path for path in paths if _is_whole(path)])
 
     def _dead(self) -> set[int]:
         """The processes that no event tells of: zygotes, and what a job itself has started."""
@@ -84,11 +95,38 @@ class JobMetrics:
         for path in self._folder.glob(f"*_{pid}.db"):
             kind = path.name.removesuffix(f"_{pid}.db")
             try:
-                if kind in _MERGES:
+                if kind in _MERGES and _is_plain(path):
                     _add(path, self._folder / f"{kind}_ended.db", _MERGES[kind])
-            except (OSError, ValueError, struct.error) as error:  # a job may have made anything of its file
+            except _SPOILT as error:
                 _logger.warning("what process %d has counted in %s is left out: %s", pid, path.name, error)
             path.unlink(missing_ok=True)  # a gauge that is live, or has its process for a label, ends with that
+
+
+_SPOILT = (OSError, ValueError, struct.error, KeyError, IndexError, TypeError)
+"""What reading a file raises of which a job has made something else."""
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether it is a file of a size that can be read: a pipe would hold up the reader, and jobs can make one."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False  # it has just been buried
+    return stat.S_ISREG(found.st_mode) and found.st_size <= LARGEST
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        _merged([path])
+    except _SPOILT as error:
+        _logger.warning("what a job counts in %s is left out: %s", path.name, error)
+        return False
+    return True
+
+
+def _merged(paths: list[Path]) -> Iterable[Metric]:
+    names = [str(path) for path in paths]
+    return MultiProcessCollector.merge(names, accumulate=True)  # type: ignore[no-any-return,no-untyped-call]
 
 
 _Figure = tuple[float, float]
