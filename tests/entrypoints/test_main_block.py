@@ -401,6 +401,40 @@ async def test_a_script_of_any_name(make_agent: MakeAgent, name: str) -> None:
         await run_job(pool)
 
 
+async def test_an_event_handler_that_the_block_adds_is_named(
+    make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = """
+server = AgentServer()
+server.rtc_session(entrypoint)
+def tell_registry(*arguments): ...
+if __name__ == "__main__":
+    server.on("worker_registered", tell_registry)
+    cli.run_app(server)
+"""
+    async with ProcessPool(str(make_agent(ENTRYPOINT + source)), num_idle_processes=0):
+        warnings = [record.getMessage() for record in caplog.records if "tell_registry" in record.getMessage()]
+        assert len(warnings) == 1
+        assert "the app has no worker_registered event" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("--url ws://127.0.0.1:1", "--url of LiveKit's command line has no effect under Greenroom: set LIVEKIT_URL"),
+        ("--no-reload", "--no-reload of LiveKit's command line has no effect under Greenroom: leave it out"),
+    ],
+)
+async def test_an_argument_of_livekits_without_effect_is_named(
+    make_agent: MakeAgent, arguments: str, named: str
+) -> None:
+    app = make_agent(ENTRYPOINT + BLOCK + RUN_APP)
+    invocation = Invocation(("dev", *arguments.split()))
+    with pytest.raises(AppLoadError, match=re.escape(named)):
+        async with ProcessPool(str(app), invocation=invocation):
+            pass
+
+
 # --- under the worker -----------------------------------------------------------------------------
 
 

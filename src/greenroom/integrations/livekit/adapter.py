@@ -27,13 +27,17 @@ _EVENTS = ("worker_started", "worker_registered")
 _logger = logging.getLogger("greenroom.livekit")
 
 
-def adapt(source: AgentServer | WorkerOptions) -> App:
-    """An app that runs this server's jobs. Raises :class:`AppLoadError` if it has none to run."""
+def adapt(source: AgentServer | WorkerOptions, *, is_handed: bool = False) -> App:
+    """Make an app that runs this server's jobs. Raises :class:`AppLoadError` if it has none to run.
+
+    ``is_handed``: a script has handed it over, where handlers that are not called have been named.
+    """
     blueprint = Blueprint.of(server_of(source))
     check_release(blueprint.part)
     if runs_in_threads(blueprint.server):
         _logger.warning("job_executor_type is THREAD: under Greenroom each job has a process of its own")
-    warn_of_events(blueprint.server)
+    if not is_handed:
+        warn_of_events(blueprint.server)
     role = _Role(blueprint)
     app = App()
     app.end_timeout = blueprint.part.end_timeout

@@ -16,8 +16,10 @@ from .blueprint import server_of
 
 __all__ = ["with_arguments"]
 
-_OPTIONS = {"url": "ws_url", "api_key": "api_key", "api_secret": "api_secret", "drain_timeout": "drain_timeout"}
+_OPTIONS = {"drain_timeout": "drain_timeout"}
 """Those that have effect, with the option of a server that each sets."""
+_SETTINGS = {"url": "LIVEKIT_URL", "api_key": "LIVEKIT_API_KEY", "api_secret": "LIVEKIT_API_SECRET"}
+"""Those that are for the operator to set, with the variable: the worker connects by it, and so must its jobs."""
 _COMMANDS = ("start", "dev")
 _DEVELOPMENT = "LIVEKIT_DEV_MODE"
 _LOG_LEVEL = "LIVEKIT_LOG_LEVEL"
@@ -42,11 +44,10 @@ def with_arguments(source: Any, arguments: list[str]) -> Any:
     level = given.pop("log_level", None)
     if level is not None:
         os.environ[_LOG_LEVEL] = getattr(level, "value", level)
-    unknown = [f"--{option.replace('_', '-')}" for option in given if option not in _OPTIONS]
-    if unknown:
-        raise AppLoadError(
-            f"{', '.join(unknown)} of LiveKit's command line has no effect under Greenroom; leave it out"
-        )
+    for option in sorted(given.keys() - _OPTIONS.keys()):
+        remedy = f"set {_SETTINGS[option]}" if option in _SETTINGS else "leave it out"
+        flag = f"--{'no-' if given[option] is False else ''}{option.replace('_', '-')}"
+        raise AppLoadError(f"{flag} of LiveKit's command line has no effect under Greenroom: {remedy}")
     return _changed(source, {_OPTIONS[option]: value for option, value in given.items()})
 
 

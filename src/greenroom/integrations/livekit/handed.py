@@ -41,8 +41,8 @@ def describe(source: Any, place: str, before: Mapping[str, Any] | None) -> dict[
             f"{place}: a {type(source).__name__} cannot be served; it takes an AgentServer or WorkerOptions"
         )
     name = _name_in_script(source)
+    warn_of_events(server_of(source))
     if name is None or before is None:
-        warn_of_events(server_of(source))  # of one that is made at the top level, the zygote does
         before = _defaults_of(source)
     found = {key: value for key, value in _attributes(source).items() if not _is_same(value, before, key)}
     packages = dict.fromkeys(plugin.package for plugin in Plugin.registered_plugins)
@@ -115,7 +115,7 @@ def put_together(handed: Mapping[str, Any], script: str) -> App:
     for package in handed["plugins"]:
         importlib.import_module(package)
     values = {name: _decoded(name, value, handed["place"]) for name, value in handed["values"].items()}
-    return adapt(_source(handed, values, script))
+    return adapt(_source(handed, values, script), is_handed=True)
 
 
 def _source(handed: Mapping[str, Any], values: dict[str, Any], script: str) -> AgentServer | WorkerOptions:
