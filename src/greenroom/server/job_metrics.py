@@ -5,161 +5,172 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import stat
-import struct
+import tempfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from prometheus_client import Metric, values
 from prometheus_client.exposition import generate_latest
-from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from ..pool import ProcessPool
 from ..pool.events import Event, ProcessEnded
+from . import metric_files
+from .metric_files import ENDED_KINDS, KINDS, Figures, SpoiltFile
 
 __all__ = ["VARIABLE", "JobMetrics"]
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-
-LARGEST = 32 * 1024 * 1024
-"""Bytes of a file that is read: prometheus_client begins with 1 MiB, for some 10,000 series."""
+MOST_SERIES = 10_000
+"""Series of ended jobs, for each kind. A label that has another text for each job would grow for ever."""
+CLOSE_TIMEOUT = 5.0
+"""Seconds that the end of the worker waits for a file that is being read."""
 
 _logger = logging.getLogger("greenroom")
 
 
 class JobMetrics:
-    """Follows the pool: a process that has ended leaves its counts, in one file for all of them, and no live gauge."""
+    """Follows the pool: a process that has ended leaves its counts, and no live gauge.
+
+    One thread does all of it in its order, since files take time to read.
+    """
 
     def __init__(self, pool: ProcessPool) -> None:
         folder = os.environ.get(VARIABLE)
         self._folder = None if not folder else Path(folder)
-        self._busy = asyncio.Lock()  # a file must not go while the others are read
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._pool = pool
+        self._thread = ThreadPoolExecutor(1, "greenroom-job-metrics")
+        self._files: _Files | None = None
+        self._rendering: asyncio.Future[bytes] | None = None
+        self._unsubscribe: Callable[[], None] = _nothing
         if self._folder is not None:
             values.ValueClass = values.MutexValue  # the worker's own figures are no job's
-            self._begin(self._folder)
-            pool.subscribe(self._on_event)
 
     @property
     def is_on(self) -> bool:
         return self._folder is not None
 
+    def start(self) -> None:
+        """Empty the folder, and follow the pool. Raises ``OSError``.
+
+        What an earlier worker has left is not this one's. As LiveKit's worker does.
+        """
+        if self._folder is not None:
+            self._files = _Files(self._folder)
+            self._unsubscribe = self._pool.subscribe(self._on_event)
+
     async def render(self) -> bytes:
-        """All of them, in Prometheus' text format."""
-        async with self._busy:
-            return await asyncio.to_thread(self._collected)
+        """Return all of them in Prometheus' text format. Who asks meanwhile gets the same answer."""
+        assert self._files is not None  # or nobody asks
+        if self._rendering is None or self._rendering.done():
+            self._rendering = asyncio.get_running_loop().run_in_executor(self._thread, self._files.render)
+        return await asyncio.shield(self._rendering)  # a client that goes takes nobody else's answer away
 
     async def close(self) -> None:
-        await asyncio.gather(*self._tasks)
+        self._unsubscribe()
+        if self._files is not None:
+            loop = asyncio.get_running_loop()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await loop.run_in_executor(self._thread, self._files.close)
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _begin(self, folder: Path) -> None:
-        """What an earlier worker has left is not this one's. As LiveKit's worker does."""
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, ProcessEnded) and event.report.pid is not None and self._files is not None:
+            self._thread.submit(self._files.bury, str(event.report.pid))
+
+
+def _nothing() -> None: ...
+
+
+class _Place(NamedTuple):
+    """A file of the folder, by its name: ``KIND_PID.db``."""
+
+    path: Path
+    kind: str
+    pid: str
+
+
+class _Files:
+    """The jobs' files, and what those of ended jobs held. Used by one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ended: dict[str, Figures] = {kind: {} for kind in ENDED_KINDS}
+        self._has_told_of_most = False
+        self._told: set[str] = set()
+        """Names of the files that were complained of."""
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*.db"):
             path.unlink(missing_ok=True)
+        # Of its own: jobs write to the other one, and could change what is merged while it is.
+        self._own = tempfile.TemporaryDirectory(prefix="greenroom-metrics-")
 
-    def _collected(self) -> bytes:
-        for pid in self._dead():
-            self._merge(pid)
-        return generate_latest(self)  # all that it asks for is collect()
+    def close(self) -> None:
+        self._own.cleanup()
+
+    def render(self) -> bytes:
+        for pid in {place.pid for place in self._places()}:
+            if not Path("/proc", pid).exists():
+                self.bury(pid)  # a zygote, or what a job itself has started: no event tells of it
+        return generate_latest(self)
 
     def collect(self) -> Iterable[Metric]:
-        """Sum up the files, without those that cannot be read."""
-        assert self._folder is not None  # or nobody asks
-        paths = [path for path in self._folder.glob("*.db") if _is_plain(path)]
+        """Sum up what processes count and ended ones have counted. Called by ``generate_latest``."""
+        known = [(f"{place.kind}_{place.pid}.db", self._figures_in(place)) for place in self._places()]
+        known += [(f"{kind}_ended.db", figures) for kind, figures in self._ended.items()]
+        paths = [Path(self._own.name, name) for name, figures in known if figures]
+        for path, figures in zip(paths, filter(None, (figures for _, figures in known)), strict=True):
+            path.write_bytes(metric_files.packed(figures))
         try:
-            return _merged(paths)
-        except _SPOILT:
-            return _merged([path for path in paths if _is_whole(path)])
+            return MultiProcessCollector.merge(list(map(str, paths)), accumulate=True)  # type: ignore[no-any-return,no-untyped-call]
+        finally:
+            for path in paths:
+                path.unlink()
 
-    def _dead(self) -> set[int]:
-        """The processes that no event tells of: zygotes, and what a job itself has started."""
-        assert self._folder is not None  # or nobody asks
-        pids = {path.stem.rpartition("_")[2] for path in self._folder.glob("*.db")}
-        return {int(pid) for pid in pids if pid.isdecimal() and not Path("/proc", pid).exists()}
+    def bury(self, pid: str) -> None:
+        """Add up what a process that has ended has counted, and remove its files.
 
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, ProcessEnded) and event.report.pid is not None:
-            task = asyncio.create_task(self._bury(event.report.pid), name="greenroom-job-metrics")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        Gauges that are live, or have the process for a label, end with it.
+        """
+        for place in self._places():
+            if place.pid == pid:
+                if place.kind in ENDED_KINDS:
+                    self._add(place.kind, self._figures_in(place))
+                self._told.discard(place.path.name)
+                with suppress(OSError):
+                    place.path.unlink()
 
-    async def _bury(self, pid: int) -> None:
-        async with self._busy:
-            await asyncio.to_thread(self._merge, pid)
+    def _add(self, kind: str, figures: Figures) -> None:
+        kept, merge = self._ended[kind], ENDED_KINDS[kind]
+        for key, figure in figures.items():
+            if key in kept:
+                kept[key] = merge(kept[key], figure)
+            elif len(kept) < MOST_SERIES:
+                kept[key] = figure
+            elif not self._has_told_of_most:
+                self._has_told_of_most = True
+                text = "jobs have counted more than %d series of kind %s; new ones end with their job: %s"
+                _logger.warning(text, MOST_SERIES, kind, key)
 
-    def _merge(self, pid: int) -> None:
-        assert self._folder is not None  # or nothing is followed
-        for path in self._folder.glob(f"*_{pid}.db"):
-            kind = path.name.removesuffix(f"_{pid}.db")
-            try:
-                if kind in _MERGES and _is_plain(path):
-                    _add(path, self._folder / f"{kind}_ended.db", _MERGES[kind])
-            except _SPOILT as error:
-                _logger.warning("what process %d has counted in %s is left out: %s", pid, path.name, error)
-            path.unlink(missing_ok=True)  # a gauge that is live, or has its process for a label, ends with that
+    def _places(self) -> list[_Place]:
+        found = []
+        for path in self._folder.glob("*.db"):
+            kind, _, pid = path.stem.rpartition("_")
+            if kind in KINDS and pid.isascii() and pid.isdecimal():
+                found.append(_Place(path, kind, pid))
+        return found
 
-
-_SPOILT = (OSError, ValueError, struct.error, KeyError, IndexError, TypeError)
-"""What reading a file raises of which a job has made something else."""
-
-
-def _is_plain(path: Path) -> bool:
-    """Whether it is a file of a size that can be read: a pipe would hold up the reader, and jobs can make one."""
-    try:
-        found = path.lstat()
-    except OSError:
-        return False  # it has just been buried
-    return stat.S_ISREG(found.st_mode) and found.st_size <= LARGEST
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        _merged([path])
-    except _SPOILT as error:
-        _logger.warning("what a job counts in %s is left out: %s", path.name, error)
-        return False
-    return True
-
-
-def _merged(paths: list[Path]) -> Iterable[Metric]:
-    names = [str(path) for path in paths]
-    return MultiProcessCollector.merge(names, accumulate=True)  # type: ignore[no-any-return,no-untyped-call]
-
-
-_Figure = tuple[float, float]
-"""Value and time."""
-
-
-def _sum(before: _Figure, now: _Figure) -> _Figure:
-    return before[0] + now[0], 0.0
-
-
-def _latest(before: _Figure, now: _Figure) -> _Figure:
-    return max(before, now, key=lambda figure: figure[1])
-
-
-_MERGES: dict[str, Callable[[_Figure, _Figure], _Figure]] = {
-    "counter": _sum,
-    "histogram": _sum,
-    "summary": _sum,
-    "gauge_sum": _sum,
-    "gauge_max": max,
-    "gauge_min": min,
-    "gauge_mostrecent": _latest,
-}
-"""What is kept of a process that has ended, by the kind of its file."""
-
-
-def _add(source: Path, target: Path, merge: Callable[[_Figure, _Figure], _Figure]) -> None:
-    files: Any = MmapedDict
-    kept = files(str(target))
-    try:
-        known = {key: (value, at) for key, value, at, _ in kept.read_all_values_from_file(str(target))}
-        for key, value, at, _ in files.read_all_values_from_file(str(source)):
-            kept.read_value(key)  # makes room for a new one
-            kept.write_value(key, *(merge(known[key], (value, at)) if key in known else (value, at)))
-    finally:
-        kept.close()
+    def _figures_in(self, place: _Place) -> Figures:
+        try:
+            return metric_files.unpacked(metric_files.read(place.path), place.kind)
+        except FileNotFoundError:
+            return {}
+        except (OSError, SpoiltFile) as error:
+            if place.path.name not in self._told:  # it is read at each scrape
+                self._told.add(place.path.name)
+                _logger.warning("what process %s counts in %s is left out: %s", place.pid, place.path.name, error)
+            return {}

@@ -22,6 +22,7 @@ from ..system import wakeup
 from .admission import Closed
 from .assembly import assemble
 from .in_force import SettingsInForce
+from .job_metrics import VARIABLE as PROMETHEUS_DIR
 from .limits import apply_limits
 from .orphans import OrphanReaper
 from .probes import Probes
@@ -81,6 +82,12 @@ class Worker:
         except OSError as error:
             _logger.error("cannot listen on %s, port %d: %s", options.host, options.port, error.strerror)
             return ExitCode.LISTEN
+        try:
+            self._parts.job_metrics.start()  # not before: the folder may be another worker's, which has this port
+        except OSError as error:
+            sock.close()
+            _logger.error("cannot use %s for the metrics of jobs: %s", PROMETHEUS_DIR, error)
+            return ExitCode.USAGE
         with self._signals(), self._systemd, OrphanReaper(self._pool.owns).watching():
             await self._serve(sock, limits)
         return self._exit_code

@@ -34,6 +34,6 @@ class MetricsApi:
     async def show_jobs(self, request: web.Request) -> web.Response:
         """The metrics that jobs make with prometheus_client, in sum, if the worker has its multiprocess mode on."""
         if not self._of_jobs.is_on:
-            message = f"jobs count for nobody: start the worker with {VARIABLE} set to an empty folder of its own"
+            message = f"metrics of jobs are off: start the worker with {VARIABLE} set to a folder of its own"
             raise ApiError(404, "not_found", message)
         return web.Response(body=await self._of_jobs.render(), headers={"Content-Type": CONTENT_TYPE})
