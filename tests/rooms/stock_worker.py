@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -25,11 +26,18 @@ class StockWorker:
     """``python AGENT start ARGUMENTS`` for a server, in a process group of its own; killed at the end of the block."""
 
     def __init__(
-        self, server: LiveKitServer, agent: Path, *arguments: str, agent_name: str = "", idle: int = 1
+        self,
+        server: LiveKitServer,
+        agent: Path,
+        *arguments: str,
+        agent_name: str = "",
+        idle: int = 1,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._agent = agent
         self._arguments = arguments
-        self._environment = {**os.environ, **server.environment, "LIVEKIT_AGENT_NAME": agent_name, "IDLE": str(idle)}
+        more = {"LIVEKIT_AGENT_NAME": agent_name, "IDLE": str(idle), **(environment or {})}
+        self._environment = {**os.environ, **server.environment, **more}
         self._process: asyncio.subprocess.Process
         self._reading: asyncio.Task[None]
         self._changed = asyncio.Condition()

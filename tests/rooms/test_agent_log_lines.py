@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 from rooms.caller import Caller
+from rooms.compared_lines import is_compared
 from rooms.livekit_server import LiveKitServer
 from rooms.server_api import ServerApi
 from rooms.stock_worker import AGENTS, StockWorker
@@ -22,9 +23,6 @@ AGENT = AGENTS / "telling.py"
 LAST = "call ended: told enough"
 
 DISPATCH_SECONDS = 10.0
-
-OF_THE_WORKER = {"initializing process", "process initialized", "process exiting"}
-"""What LiveKit's worker tells of a job's process. Greenroom tells it in its own words."""
 
 Line = tuple[str, str, str]
 """Level, logger and message."""
@@ -57,11 +55,6 @@ async def called(livekit: LiveKitServer, worker: StockWorker | RunningWorker, ap
 
 def told_all(worker: StockWorker | RunningWorker) -> bool:
     return any("httpx tells" in line for line in worker.lines)
-
-
-def is_compared(message: str) -> bool:
-    """Leave out what the native library tells of a race of its own, with the numbers of its handles."""
-    return message not in OF_THE_WORKER and not message.startswith("livekit_ffi::")
 
 
 async def under_livekits(livekit: LiveKitServer) -> Counter[Line]:

@@ -1,0 +1,97 @@
+"""One agent in the styles in which people write its main block: the environment's STYLE says which."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import queue
+import threading
+
+from livekit.agents import AgentServer, JobContext, JobProcess, WorkerOptions, cli
+
+STYLE = os.environ["STYLE"]
+OPTIONS = {"num_idle_processes": 1, "load_fnc": lambda: 0.0, "initialize_process_timeout": 60.0, "port": 0}
+GREETING = "at the top level"
+
+logger = logging.getLogger("styles")
+server = AgentServer(**OPTIONS)
+
+
+async def call(ctx: JobContext, greeting: str) -> None:
+    async def ended(reason: str) -> None:
+        logger.info("call ended: %s", reason)
+
+    async def no_callback(reason: str) -> None:
+        raise LookupError("no such callback")
+
+    ctx.add_shutdown_callback(ended)
+    ctx.add_shutdown_callback(no_callback)
+    await ctx.connect()
+    logger.info("greeted %s; set up: %s", greeting, ctx.proc.userdata)
+    if STYLE == "raises":
+        raise RuntimeError("told to raise")
+    ctx.shutdown("told enough")
+
+
+async def entrypoint(ctx: JobContext) -> None:
+    await call(ctx, GREETING)
+
+
+async def greet(greeting: str, ctx: JobContext) -> None:
+    await call(ctx, greeting)
+
+
+class Receptionist:
+    def __init__(self, greeting: str) -> None:
+        self.greeting = greeting
+
+    async def entrypoint(self, ctx: JobContext) -> None:
+        await call(ctx, self.greeting)
+
+
+def setup(proc: JobProcess) -> None:
+    proc.userdata["by"] = "setup"
+
+
+def setup_with_thread(proc: JobProcess) -> None:
+    """What must not be started at import: a thread that works for the process."""
+    orders, answers = queue.Queue[str](), queue.Queue[str]()
+    threading.Thread(target=lambda: answers.put(orders.get() + " by a thread"), daemon=True).start()
+    orders.put("done")
+    proc.userdata["work"] = answers.get()
+
+
+async def session_ended(ctx: JobContext) -> None:
+    logger.info("session ended")
+
+
+def options(entrypoint_fnc: object, **more: object) -> WorkerOptions:
+    return WorkerOptions(entrypoint_fnc=entrypoint_fnc, agent_name=STYLE, **OPTIONS, **more)
+
+
+def main() -> None:
+    global GREETING
+    GREETING = "in the block"  # of this process alone
+    match STYLE:
+        case "top level" | "raises":
+            server.rtc_session(entrypoint, agent_name=STYLE, on_session_end=session_ended)
+            cli.run_app(server)
+        case "changed":
+            server.setup_fnc = setup
+            server.rtc_session(entrypoint, agent_name=STYLE)
+            cli.run_app(server)
+        case "in main":
+            own = AgentServer(setup_fnc=setup, **OPTIONS)
+            own.rtc_session(entrypoint, agent_name=STYLE, on_session_end=session_ended)
+            cli.run_app(own)
+        case "partial":
+            cli.run_app(options(functools.partial(greet, "by a partial")))
+        case "method":
+            cli.run_app(options(Receptionist("by a method").entrypoint))
+        case "thread":
+            cli.run_app(options(entrypoint, prewarm_fnc=setup_with_thread))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""Which lines of a job's log are to be the same under LiveKit's own worker and under Greenroom's."""
+
+from __future__ import annotations
+
+__all__ = ["is_compared"]
+
+_OF_THE_WORKER = {"initializing process", "process initialized", "process exiting"}
+"""What LiveKit's worker tells of a job's process. Greenroom tells it in its own words."""
+
+_OF_THE_MOMENT = ("livekit_ffi::", "event loop blocked for ")
+"""What the native library tells of a race of its own, with the numbers of its handles; what a busy machine brings."""
+
+
+def is_compared(message: str) -> bool:
+    return message not in _OF_THE_WORKER and not message.startswith(_OF_THE_MOMENT)
