@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from faults.stage import PLAIN, Stage
@@ -299,8 +300,10 @@ async def test_a_job_s_id_ends_where_it_ends(make_app: MakeApp) -> None:
 # --- HEAD ----------------------------------------------------------------------------------------
 
 
-async def test_HEAD_is_answered_at_once_with_headers_alone(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, RunningWorker(stage.app(), "--num-idle-processes", "1") as worker:
+async def test_HEAD_is_answered_at_once_with_headers_alone(make_app: MakeApp, tmp_path: Path) -> None:
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}  # or /metrics/jobs is 404
+    options = ("--num-idle-processes", "1")
+    async with Stage(make_app) as stage, RunningWorker(stage.app(), *options, env=environment) as worker:
         job = await worker.start("stay")
         await stage.next("job")
         document = (await worker.get("/openapi.json")).body
