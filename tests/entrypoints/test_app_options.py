@@ -93,9 +93,9 @@ async def test_what_livekit_has_by_default_changes_nothing(make_agent: MakeAgent
         assert pool.app_settings["drain_timeout"].value == 3600  # agents are written for that one
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(0, None), (64.5, 64.5)])
-async def test_no_memory_is_no_limit(make_agent: MakeAgent, limit: float, expected: float | None) -> None:
-    app = str(make_agent(agent(job_memory_warn_mb=limit)))
+@pytest.mark.parametrize(("limit", "expected"), [("0", None), ("64.5", 64.5), ("float('inf')", None)])
+async def test_no_memory_is_no_limit(make_agent: MakeAgent, limit: str, expected: float | None) -> None:
+    app = str(make_agent(agent().replace("AgentServer(", f"AgentServer(job_memory_warn_mb={limit}, ")))
     async with ProcessPool(app, num_idle_processes=0) as pool:
         assert pool.options.memory_warn_mb == expected
 
