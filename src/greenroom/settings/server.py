@@ -24,7 +24,7 @@ class ServerOptions:
     """Another port, for probes: ``/``, ``/livez`` and ``/readyz`` are answered there, without a token, and nothing
     else. It is opened when the app has loaded; 0 picks a free one, which the log names."""
     health_host: str = ""
-    """Address to listen on for ``health_port``. Empty: all addresses of this machine."""
+    """Address to listen on for ``health_port``. Empty: all addresses of this machine, IPv6 ones too if it has them."""
     offer_timeout: float = 1.0
     """How long a session that is offered may wait for a process that is on its way, if none is idle. It is turned
     down at once if none can be there in time; 0: whenever none is idle."""
