@@ -313,7 +313,22 @@ def test_doctor_judges_the_grace_period_by_what_the_app_sets(make_agent: MakeAge
     assert "1040 s" in done.stdout, done.stdout + done.stderr
 
 
-def test_config_of_an_app_that_does_not_load_says_so(make_agent: MakeAgent, tmp_path: Path) -> None:
-    done = config(str(make_agent("import no_such_module")), cwd=tmp_path)
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+def test_config_of_an_app_that_does_not_load_says_so(make_agent: MakeAgent, start_method: str, tmp_path: Path) -> None:
+    done = config(str(make_agent("import no_such_module")), "--start-method", start_method, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
     assert "no_such_module" in done.stderr
+
+
+def test_config_for_dev_runs_the_script_for_dev(make_agent: MakeAgent, tmp_path: Path) -> None:
+    block = """
+async def entrypoint(ctx: JobContext): ...
+
+if __name__ == "__main__":
+    cli.run_app(WorkerOptions(entrypoint_fnc=entrypoint, num_idle_processes=4 if "dev" in sys.argv else 9))
+"""
+    path = make_agent(block)
+    for command, expected in (("dev", "4"), ("start", "9")):
+        done = config(str(path), "--for", command, cwd=tmp_path)
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith("pool.num_idle_processes"))
+        assert line.split()[1] == expected, done.stderr
