@@ -31,7 +31,8 @@ class ServerOptions:
     min_free_memory_mb: float | None = 128.0
     """No session is taken that would leave the machine less free memory than this, by what sessions cost so far."""
     drain_timeout: float = 60.0
-    """After SIGTERM or Ctrl-C: how long accepted jobs may go on, in seconds."""
+    """After SIGTERM or Ctrl-C: how long accepted jobs may go on, in seconds. LiveKit apps have 3600 s under ``start``
+    if neither they nor you set it."""
     max_request_bytes: int = 1024 * 1024
     """Largest request body that is read."""
     max_connections: int = 1000
