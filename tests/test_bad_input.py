@@ -42,6 +42,9 @@ def test_a_job_id_is_a_text(job_id: str) -> None:
         ({"prewarm_timeout": math.nan}, "prewarm_timeout"),
         ({"stall_timeout": 0}, "stall_timeout"),
         ({"memory_limit_mb": -5}, "memory_limit_mb"),
+        ({"memory_limit_mb": math.nan}, "memory_limit_mb"),
+        ({"memory_limit_mb": math.inf}, "memory_limit_mb"),
+        ({"memory_warn_mb": 10**400}, "memory_warn_mb"),
         ({"start_method": "fork"}, "'zygote' or 'spawn'"),
     ],
 )

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import AppLoadError
+from .texts import clean, cut_end
 
 __all__ = ["AppSetting", "AppSettings", "packed", "unpacked"]
+
+_LONGEST = 300
+"""Characters of a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +35,19 @@ def packed(settings: AppSettings) -> dict[str, Any]:
 
 
 def unpacked(told: Mapping[str, Any]) -> dict[str, AppSetting]:
-    """What was packed. Raises :class:`AppLoadError` for anything else: user code runs where it comes from."""
+    """Return what was packed. User code runs where it comes from, so texts are cut and cleaned.
+
+    Raises :class:`AppLoadError` for anything else.
+    """
     found = {}
     for name, pair in told.items():
         match pair:
             case [bool() | int() | float() | str() | None as value, str() as origin]:
-                found[name] = AppSetting(value, origin)
+                found[_tidy(name)] = AppSetting(_tidy(value) if isinstance(value, str) else value, _tidy(origin))
             case _:
-                raise AppLoadError(f"the app tells of its setting {name!r} in a form that is not known")
+                raise AppLoadError(f"the app tells of its setting {_tidy(name)!r} in a form that is not known")
     return found
+
+
+def _tidy(text: str) -> str:
+    return clean(cut_end(text, _LONGEST))

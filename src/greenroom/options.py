@@ -113,7 +113,7 @@ class PoolOptions:
     def _check_memory(self) -> None:
         for name in ("memory_warn_mb", "memory_limit_mb"):
             value = getattr(self, name)
-            if value is not None and (not _is_number(value) or value <= 0):
+            if value is not None and not (_is_number(value) and 0 < value < 10**9):
                 raise OptionError(f"{name} is {value!r}; it must be a number of MiB above 0, or None")
 
 

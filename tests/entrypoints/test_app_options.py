@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -93,9 +94,9 @@ async def test_what_livekit_has_by_default_changes_nothing(make_agent: MakeAgent
         assert pool.app_settings["drain_timeout"].value == 3600  # agents are written for that one
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(0, None), (64.5, 64.5)])
-async def test_no_memory_is_no_limit(make_agent: MakeAgent, limit: float, expected: float | None) -> None:
-    app = str(make_agent(agent(job_memory_warn_mb=limit)))
+@pytest.mark.parametrize(("limit", "expected"), [("0", None), ("64.5", 64.5), ("float('inf')", None)])
+async def test_no_memory_is_no_limit(make_agent: MakeAgent, limit: str, expected: float | None) -> None:
+    app = str(make_agent(agent().replace("AgentServer(", f"AgentServer(job_memory_warn_mb={limit}, ")))
     async with ProcessPool(app, num_idle_processes=0) as pool:
         assert pool.options.memory_warn_mb == expected
 
@@ -209,7 +210,7 @@ async def test_the_apps_port_answers_probes_and_nothing_else(make_agent: MakeAge
     """The API can start processes: it stays where the operator has it, behind a token or on loopback."""
     path = make_agent(agent(num_idle_processes=1, port=0))
     async with RunningWorker(str(path)) as worker:
-        url = (await worker.logs(r"probes are answered on (http://0\.0\.0\.0:\d+)"))[1].replace("0.0.0.0", "127.0.0.1")
+        url = (await worker.logs(r"probes are answered on (http://\[::\]:\d+)"))[1].replace("[::]", "127.0.0.1")
         await worker.logs("serving")
         headers = {"Host": "10.1.2.3:8081"}  # as a kubelet asks
         async with aiohttp.ClientSession(headers=headers) as session:
@@ -234,6 +235,31 @@ async def test_a_port_that_is_taken_is_told_and_ends_the_worker(make_agent: Make
         await first.logs("serving")
         first.signal(signal.SIGTERM)
         assert await first.ends() == 0
+
+
+async def test_a_port_that_the_api_has_on_another_address_is_told_with_a_remedy(make_agent: MakeAgent) -> None:
+    path = make_agent(agent(num_idle_processes=1))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with RunningWorker(str(path), "--port", str(port), "--health-port", str(port)) as worker:
+        await worker.logs(
+            rf"ERROR .*all addresses, port {port} \(health_port\).*The API has this port on 127\.0\.0\.1; set"
+        )
+        assert await worker.exit_code() == 4
+
+
+async def test_a_port_is_opened_when_an_app_is_heard_late(make_agent: MakeAgent) -> None:
+    path = make_agent(agent(num_idle_processes=0, port=0, host="127.0.0.1"))
+    async with RunningWorker(str(path), "--start-method", "spawn", "--num-idle-processes", "0") as worker:
+        await worker.logs("serving")
+        assert not any("probes are answered" in line for line in worker.lines)
+        await worker.post(timeout=DEADLINE)  # a process is warmed for it, and tells of the app
+        url = (await worker.logs(r"probes are answered on (http://127\.0\.0\.1:\d+)"))[1]
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/livez") as answer:
+            assert answer.status == 200
+        assert not any("others since the reload" in line for line in worker.lines)
+        worker.signal(signal.SIGTERM)
+        assert await worker.ends() == 0
 
 
 # --- greenroom config ----------------------------------------------------------------------------
@@ -287,7 +313,22 @@ def test_doctor_judges_the_grace_period_by_what_the_app_sets(make_agent: MakeAge
     assert "1040 s" in done.stdout, done.stdout + done.stderr
 
 
-def test_config_of_an_app_that_does_not_load_says_so(make_agent: MakeAgent, tmp_path: Path) -> None:
-    done = config(str(make_agent("import no_such_module")), cwd=tmp_path)
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+def test_config_of_an_app_that_does_not_load_says_so(make_agent: MakeAgent, start_method: str, tmp_path: Path) -> None:
+    done = config(str(make_agent("import no_such_module")), "--start-method", start_method, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
     assert "no_such_module" in done.stderr
+
+
+def test_config_for_dev_runs_the_script_for_dev(make_agent: MakeAgent, tmp_path: Path) -> None:
+    block = """
+async def entrypoint(ctx: JobContext): ...
+
+if __name__ == "__main__":
+    cli.run_app(WorkerOptions(entrypoint_fnc=entrypoint, num_idle_processes=4 if "dev" in sys.argv else 9))
+"""
+    path = make_agent(block)
+    for command, expected in (("dev", "4"), ("start", "9")):
+        done = config(str(path), "--for", command, cwd=tmp_path)
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith("pool.num_idle_processes"))
+        assert line.split()[1] == expected, done.stderr

@@ -49,6 +49,7 @@ GARBAGE = {
     "a field that is missing": "frame(kind=KIND['Warm'], header=b'{}')",
     "a field too many": "frame(kind=KIND['Warm'], header=b'{\"prewarm_seconds\":1,\"x\":1}')",
     "a field of another type": "frame(kind=KIND['Warm'], header=b'{\"prewarm_seconds\":\"1\"}')",
+    "a time that is no number": "frame(kind=KIND['Warm'], header=b'{\"prewarm_seconds\":NaN}')",
     "a message at the wrong time": "m.encode(m.Warm(0.1))",
     "a failure at the wrong time": "m.encode(m.PrewarmFailed(m.ErrorInfo('E', 'no')))",
     "an acknowledgement of another job": "m.encode(m.Started('job-1'))",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from running_worker import GREENROOM, RunningWorker
 from support import wait_for_file
 
+from greenroom.server.web.connections import network_of
 from greenroom.server.web.guard import RateLimit
 
 MakeApp = Callable[[str], str]
@@ -177,3 +178,9 @@ def test_all_addresses_of_one_ipv6_network_have_one_rate() -> None:
     assert waits == [0.0, 0.0, 1.0]
     assert limit.take("2001:db8:1:3::1") == 0.0
     assert limit.take("192.0.2.1") == 0.0
+
+
+def test_ipv4_clients_of_a_socket_for_both_families_are_told_apart() -> None:
+    limit = RateLimit(1.0, lambda: 0.0)
+    assert [limit.take(f"::ffff:192.0.2.{number}") for number in range(1, 4)] == [0.0, 0.0, 0.0]
+    assert network_of("::ffff:192.0.2.1") == "192.0.2.1"

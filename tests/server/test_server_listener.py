@@ -20,6 +20,7 @@ from greenroom.server.web.answers import LargeAnswers
 from greenroom.server.web.connections import Crowd, HeldBytes
 from greenroom.server.web.listener import Listener
 from greenroom.server.web.protocol import Connection
+from greenroom.server.web.server import listen
 from greenroom.server.web.throttled_warning import ThrottledWarning
 from greenroom.server.web.turns import Turns
 
@@ -127,3 +128,13 @@ async def test_a_throttled_warning_counts_what_it_does_not_log(ends_by: str) -> 
         assert records.texts == ["number 0", "number 4 (4 times)"]
         warning.close()
         assert len(records.texts) == 2
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_an_empty_host_is_all_addresses_of_both_families() -> None:
+    with listen("", 0) as sock:
+        port = sock.getsockname()[1]
+        for address in ("127.0.0.1", "::1"):
+            socket.create_connection((address, port), DEADLINE).close()
+    with listen("0.0.0.0", 0) as sock:
+        assert sock.family == socket.AF_INET

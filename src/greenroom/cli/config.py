@@ -83,14 +83,16 @@ def _with_app(app: str, resolved: Resolved) -> tuple[Resolved, list[str]]:
 
 
 async def _ask(app: str, resolved: Resolved) -> tuple[AppSettings, list[str]]:
-    from ..pool import ProcessPool
+    from ..pool import Invocation, ProcessPool
 
     options = resolved.settings.pool
     # A zygote tells of the app when it has loaded it; a spawned process has to be there for that.
     idle = 1 if options.start_method == "spawn" else 0
     chosen = dataclasses.replace(options, num_idle_processes=idle, max_idle_processes=idle)
-    pool = ProcessPool(app, **dataclasses.asdict(chosen))
+    pool = ProcessPool(app, invocation=Invocation((resolved.command,)), **dataclasses.asdict(chosen))
     async with pool:
+        if not pool.has_heard_app:
+            raise AppLoadError(pool.stats().breaker_cause or "no process became warm")
         manifest = pool.manifest.get("livekit") or {}
         return pool.app_settings, list(manifest.get("without_effect") or ())
 

@@ -82,6 +82,10 @@ class Fleet:
         return self.services.options
 
     @property
+    def has_heard_app(self) -> bool:
+        return self._known_facts is not None
+
+    @property
     def facts(self) -> AppFacts:
         """What is known of the app that is served."""
         return self._known_facts or AppFacts(False, {})

@@ -350,6 +350,11 @@ class ProcessPool:
         self._terms = self._terms.left_to_app(names)
 
     @property
+    def has_heard_app(self) -> bool:
+        """Whether the app has told of itself: one that is spawned does when its first process is warm."""
+        return self._open_fleet().has_heard_app
+
+    @property
     def app_settings(self) -> AppSettings:
         """What the app sets of Greenroom's settings, those beside the pool's too. Raises :class:`PoolClosed`."""
         return unpacked(self._open_fleet().facts.settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -22,23 +24,19 @@ class Probes:
         self._server_on = server_on
         self._server: HttpServer | None = None
         self._place: tuple[str, int | None] = ("", None)
+        self._api_port: int | None = None
+        self._moving: asyncio.Task[None] | None = None
 
     async def open(self, options: ServerOptions, api_port: int | None) -> None:
-        """Listen. Raises ``OSError``."""
-        self._place = _place(options)
-        if options.health_port is None:
-            return
-        if options.health_port == api_port:
-            _logger.warning(
-                "health_port is %d, where the API itself listens (on %s): it answers /livez and /readyz there",
-                api_port, options.host,
-            )  # fmt: skip
-            return
-        server = self._server_on(listen(options.health_host, options.health_port), options)
-        await server.start()
-        self._server = server
-        url = str(server.url)
-        _logger.info("probes are answered on %s: /, /livez, /readyz", url, extra=log_fields("probes", url=url))
+        """Listen. Raises ``OSError``, with a text that says where."""
+        self._place, self._api_port = _place(options), api_port
+        await self._open(options)
+
+    def move(self, options: ServerOptions) -> None:
+        """Go where an app wants the probes that was heard after :meth:`open`. An error is logged."""
+        if _place(options) != self._place:
+            self._place = _place(options)
+            self._moving = asyncio.create_task(self._move(options), name="greenroom-probes")
 
     def compare(self, options: ServerOptions) -> None:
         """Say so if another place is wanted by now."""
@@ -47,9 +45,57 @@ class Probes:
             _logger.warning("health_host and health_port are others since the reload: restart the worker for that")
 
     async def close(self) -> None:
-        if self._server is not None:
-            await self._server.close()
+        if self._moving is not None:
+            self._moving.cancel()
+            await asyncio.wait([self._moving])
+        await self._close()
+
+    async def _move(self, options: ServerOptions) -> None:
+        await self._close()
+        try:
+            await self._open(options)
+        except OSError as error:
+            _logger.error("%s", error.strerror)
+
+    async def _open(self, options: ServerOptions) -> None:
+        port = options.health_port
+        if port is None:
+            return
+        is_apis = port == self._api_port
+        if is_apis and _covers(options.host, options.health_host):
+            text = "health_port is %d, where the API itself listens (on %s): it answers /livez and /readyz there"
+            _logger.warning(text, port, options.host)
+            return
+        try:
+            # In a thread: a host name may take long to look up.
+            sock = await asyncio.to_thread(listen, options.health_host, port)
+        except OSError as error:
+            raise OSError(error.errno, _explained(error, options, is_apis)) from error
+        self._server = self._server_on(sock, options)
+        await self._server.start()
+        url = str(self._server.url)
+        _logger.info("probes are answered on %s: /, /livez, /readyz", url, extra=log_fields("probes", url=url))
+
+    async def _close(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await server.close()
 
 
 def _place(options: ServerOptions) -> tuple[str, int | None]:
     return options.health_host, options.health_port
+
+
+def _covers(api_host: str, host: str) -> bool:
+    """Tell whether whoever asks at ``host`` reaches an API that listens on ``api_host``, on the same port."""
+    if api_host == "::":
+        return ":" in host
+    return api_host in ("", host) or (api_host == "0.0.0.0" and ":" not in host)
+
+
+def _explained(error: OSError, options: ServerOptions, is_apis: bool) -> str:
+    host, port = options.health_host or "all addresses", options.health_port
+    text = f"cannot listen on {host}, port {port} (health_port): {error.strerror}"
+    if is_apis and error.errno == errno.EADDRINUSE:
+        text += f". The API has this port on {options.host}; set another health_port, or another port for the API"
+    return text

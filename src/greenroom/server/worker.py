@@ -134,29 +134,32 @@ class Worker:
         return is_loaded
 
     async def _heed_app(self, api_port: int | None) -> bool:
-        """Go by what the app sets, from here on; false if that cannot be."""
+        """Go by what the app sets, from here on; false if that cannot be, or is not wanted any more."""
         try:
             self._settings = settings = self._in_force.take_on()
             self._drain_timeout = settings.server.drain_timeout
-            await self._probes.open(settings.server, api_port)
+            is_open = await _unless(self._stopping, self._probes.open(settings.server, api_port))
         except OptionError as error:
             _logger.error("%s", error)
             self._exit_code = ExitCode.USAGE
         except OSError as error:
-            host, port = settings.server.health_host or "all addresses", settings.server.health_port
-            _logger.error("cannot listen on %s, port %s (health_port): %s", host, port, error.strerror)
+            _logger.error("%s", error.strerror)
             self._exit_code = ExitCode.LISTEN
         else:
-            return True
+            return is_open
         self._begin_to_stop("the app's settings cannot be kept")
         return False
 
-    def _go_by(self, settings: Settings) -> None:
-        """A reload has brought an app that sets something else."""
+    def _go_by(self, settings: Settings, is_first: bool) -> None:
+        """Go by what an app sets that was heard late (``is_first``), or that a reload has brought."""
         self._settings = settings
-        if not self._stopping.is_set():
-            self._drain_timeout = settings.server.drain_timeout
-        self._probes.compare(settings.server)
+        if self._stopping.is_set():
+            return
+        self._drain_timeout = settings.server.drain_timeout
+        if is_first:
+            self._probes.move(settings.server)
+        else:
+            self._probes.compare(settings.server)
 
     async def _open_sources(self) -> bool:
         """False if that failed, or is not wanted any more. Those that are open may have brought sessions by then."""

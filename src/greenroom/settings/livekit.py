@@ -21,8 +21,8 @@ class LiveKitOptions:
     """LiveKit rooms, for apps that are LiveKit agents."""
 
     livekit_url: str | None = None
-    """The LiveKit server, such as wss://livekit.example.com; several are separated by commas. By default that of
-    LIVEKIT_URL, or of the app (default: LIVEKIT_URL)."""
+    """The LiveKit server, such as wss://livekit.example.com; several are separated by commas (default: LIVEKIT_URL,
+    or else the app's ``ws_url``)."""
     livekit_api_key: str | None = None
     """The key to it; with several servers one for all, or one for each (default: LIVEKIT_API_KEY)."""
     livekit_api_secret: str | None = field(default=None, metadata={"secret": True}, repr=False)
@@ -33,8 +33,9 @@ class LiveKitOptions:
     livekit_type: Literal["app", "room", "publisher", "participant"] = "app"
     """One job for each room, each publisher, or each participant; ``app``: what the app says."""
     livekit_offer_timeout: float = 2.0
-    """How long an offer may wait for a process that is on its way. The server gives an offer up after 2.8 s, over
-    all workers that it asks, and asks nobody again: with several workers a shorter time leaves them more of it."""
+    """How long an offer may wait for a process that is on its way. At most 2.3 s count, so that the answer
+    comes in time: the server gives an offer up after 2.8 s, over all workers that it asks, and asks nobody again. With
+    several workers a shorter time leaves them more of it."""
     livekit_start_delay: float = 4.0
     """The longest that a job's start is put off when more rooms come at once than processes are idle; 0 is never. All
     are answered before agents that join take the CPUs, and these then start in batches of what the CPUs can carry."""

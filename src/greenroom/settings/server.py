@@ -24,14 +24,15 @@ class ServerOptions:
     """Another port, for probes: ``/``, ``/livez`` and ``/readyz`` are answered there, without a token, and nothing
     else. It is opened when the app has loaded; 0 picks a free one, which the log names."""
     health_host: str = ""
-    """Address to listen on for ``health_port``. Empty: all addresses of this machine."""
+    """Address to listen on for ``health_port``. Empty: all addresses of this machine, IPv6 ones too if it has them."""
     offer_timeout: float = 1.0
     """How long a session that is offered may wait for a process that is on its way, if none is idle. It is turned
     down at once if none can be there in time; 0: whenever none is idle."""
     min_free_memory_mb: float | None = 128.0
     """No session is taken that would leave the machine less free memory than this, by what sessions cost so far."""
     drain_timeout: float = 60.0
-    """After SIGTERM or Ctrl-C: how long accepted jobs may go on, in seconds."""
+    """After SIGTERM or Ctrl-C: how long accepted jobs may go on, in seconds. LiveKit apps have 3600 s under ``start``
+    if neither they nor you set it."""
     max_request_bytes: int = 1024 * 1024
     """Largest request body that is read."""
     max_connections: int = 1000

@@ -7,6 +7,7 @@ A received header is checked field by field against the type: what does not fit 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -351,6 +352,8 @@ def _checked(kind: type[Any], name: str, hint: Any, value: object) -> Any:
         fits = type(value) is hint
     if not fits:
         raise FrameError(f"{kind.__name__}.{name} is a {type(value).__name__} instead of {hint}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FrameError(f"{kind.__name__}.{name} is {value}, which is no amount")
     return value
 
 

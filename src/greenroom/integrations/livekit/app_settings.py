@@ -8,12 +8,14 @@ from typing import Any
 from ...app_setting import AppSetting
 from .log_levels import Level, of_command
 
-__all__ = ["DRAIN_TIMEOUT", "of_log", "settings_of", "without_effect"]
+__all__ = ["DRAIN_TIMEOUT", "megabytes", "of_log", "settings_of", "without_effect"]
 
 DRAIN_TIMEOUT = 3600.0
 """Seconds that calls may go on for in a drain, by LiveKit's default: agents are written for it."""
 
 _SHORTEST, _LONGEST = 0.1, 10.0**8
+_NO_MEMORY = 10.0**9
+"""MiB that no machine has."""
 
 
 def _seconds(value: float | None) -> float:
@@ -21,8 +23,9 @@ def _seconds(value: float | None) -> float:
     return _LONGEST if value is None else min(max(value, _SHORTEST), _LONGEST)
 
 
-def _megabytes(value: float | None) -> float | None:
-    return value or None  # 0 is LiveKit's word for no limit
+def megabytes(value: float | None) -> float | None:
+    """Return a limit as a pool takes it. LiveKit keeps none that is 0 or less, infinite, or NaN."""
+    return value if value is not None and 0 < value < _NO_MEMORY else None
 
 
 def _same(value: Any) -> Any:
@@ -33,8 +36,8 @@ _SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "initialize_process_timeout": ("prewarm_timeout", _seconds),
     "shutdown_process_timeout": ("shutdown_timeout", _seconds),
     "drain_timeout": ("drain_timeout", _seconds),
-    "job_memory_warn_mb": ("memory_warn_mb", _megabytes),
-    "job_memory_limit_mb": ("memory_limit_mb", _megabytes),
+    "job_memory_warn_mb": ("memory_warn_mb", megabytes),
+    "job_memory_limit_mb": ("memory_limit_mb", megabytes),
     "num_idle_processes": ("num_idle_processes", _same),
     "port": ("health_port", _same),
     "host": ("health_host", _same),

@@ -171,4 +171,7 @@ def network_of(address: str) -> str:
     host = address.partition("%")[0]
     if ":" not in host:
         return host
+    mapped = ipaddress.IPv6Address(host).ipv4_mapped  # a socket for both families shows IPv4 clients so
+    if mapped is not None:
+        return str(mapped)
     return str(ipaddress.IPv6Network((host, _IPV6_CUSTOMER), strict=False))

@@ -41,9 +41,10 @@ _CLIENTS_FAULTS = (HttpProcessingError, web.RequestPayloadError, ConnectionError
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raise ``OSError`` if the address cannot be listened on."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    """Return a listening socket, on all addresses if ``host`` is empty. Raise ``OSError`` if that cannot be."""
+    is_dual = not host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if is_dual or ":" in host else socket.AF_INET
+    sock = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=is_dual)
     for buffer, size in SOCKET_BUFFERS.items():  # its connections inherit them
         sock.setsockopt(socket.SOL_SOCKET, buffer, size)
     return sock

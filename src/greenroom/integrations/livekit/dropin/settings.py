@@ -9,6 +9,7 @@ from multiprocessing import forkserver
 from typing import Any
 
 from ....errors import OptionError
+from ..app_settings import megabytes
 from ..blueprint import GUARDS
 from ..references import reference_to
 
@@ -49,8 +50,8 @@ def pool_options(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> di
         "num_idle_processes": arguments["num_idle_processes"],
         "prewarm_timeout": arguments["initialize_timeout"],
         "shutdown_timeout": patience,
-        "memory_warn_mb": arguments["memory_warn_mb"] or None,
-        "memory_limit_mb": arguments["memory_limit_mb"] or None,
+        "memory_warn_mb": megabytes(arguments["memory_warn_mb"]),
+        "memory_limit_mb": megabytes(arguments["memory_limit_mb"]),
         "max_jobs": 1_000_000,  # how many is the worker's decision, by its load
         "stall_timeout": 60.0,  # LiveKit's ping_timeout
         **options,
