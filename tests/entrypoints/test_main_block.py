@@ -339,6 +339,21 @@ async def test_a_block_that_hangs_is_shown_with_its_stack(make_agent: MakeAgent)
             pass
 
 
+async def test_a_block_that_hands_over_while_its_stack_is_dumped_is_too_late(tmp_path: Path) -> None:
+    app = tmp_path / "agent.py"
+    app.write_text("""
+if __name__ == "__main__":
+    import signal, threading
+    from greenroom.zygote.program.desk import the_desk
+    serve = lambda *_: the_desk().hand_over("livekit.agents", lambda: ({}, None))
+    signal.signal(signal.SIGRTMIN + 7, serve)  # the dump is asked for by this signal, and never comes
+    threading.Event().wait()
+""")
+    with pytest.raises(AppLoadError, match=r"did not call cli.run_app within preload_timeout"):
+        async with ProcessPool(str(app), num_idle_processes=0, preload_timeout=2.0):
+            pass
+
+
 # --- where it may be ------------------------------------------------------------------------------
 
 

@@ -136,6 +136,7 @@ class _Run:
         self.complaint: AppLoadError | None = None
         self._dump_fd: int | None = None
         self._dump: DumpTaker | None = None
+        self._is_overdue = False
         self._timers: list[Timer] = []
 
     @property
@@ -208,7 +209,7 @@ class _Run:
     def _handle(self, message: m.Message) -> None:
         if isinstance(message, m.Loading):
             self._dump_fd = message.dump_fd
-            if not self._outcome.done():
+            if self._awaits_outcome:
                 self._begin()
         elif isinstance(message, m.HandedOver):
             self._settle(message.handed)
@@ -227,10 +228,18 @@ class _Run:
         self._settle(error)
 
     def _settle(self, outcome: dict[str, Any] | AppLoadError | None) -> None:
-        if not self._outcome.done():
+        if self._awaits_outcome:
             self._outcome.set_result(outcome)
 
+    @property
+    def _awaits_outcome(self) -> bool:
+        return not self._outcome.done() and not self._is_overdue
+
     def _overdue(self, timeout: float) -> None:
+        if self._outcome.done():  # in this very turn of the event loop
+            return
+        # Whatever it says from now on: the signal may have cut short what it was waiting for.
+        self._is_overdue = True
         on_end = partial(self._have_stacks, timeout)
         try:
             if self._dump_fd is not None:
@@ -242,6 +251,7 @@ class _Run:
 
     def _have_stacks(self, timeout: float, stacks: str) -> None:
         where = f"it was in:\n{stacks}" if stacks else "its stack could not be had"
+        self._is_overdue = False
         self._settle(
             AppLoadError(
                 f"the main block of {self._app} did not call cli.run_app within preload_timeout ({timeout:g} s); if it "
