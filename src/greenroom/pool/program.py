@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..errors import AppLoadError, fresh
+from ..errors import AppLoadError, PoolClosed, fresh
 from ..system import open_files
 from ..wire import fds as fd_packets
 from ..wire import messages as m
@@ -65,13 +65,19 @@ class Program:
         self._is_renewed = invocation.is_renewed
         self._on_stop = invocation.on_stop
         self._run: _Run | None = None
+        self._is_closed = False
 
     @property
     def pids(self) -> set[int]:
         return set() if self._run is None else self._run.pids
 
     async def start(self) -> None:
-        """Run it, and wait for what it hands over. Raises :class:`AppLoadError`; then it is gone."""
+        """Run it, and wait for what it hands over. Raises :class:`AppLoadError`; then it is gone.
+
+        Raises :class:`PoolClosed` after :meth:`close`, which may have been called in the midst of a :meth:`renew`.
+        """
+        if self._is_closed:
+            raise PoolClosed("the pool is closed: the script of its app is not run any more")
         if not _may_have_main_block(self._app):
             self.handed = None
             return
@@ -90,16 +96,21 @@ class Program:
     async def renew(self) -> None:
         """At a reload: end it and run it anew, if that is how it is run. Raises :class:`AppLoadError`."""
         if self._is_renewed:
-            await self.close()
+            await self._end()
             await self.start()
 
     async def close(self) -> None:
-        """End it, politely at first, and wait for that."""
+        """End it for good, politely at first, and wait for that."""
+        self._is_closed = True
+        await self._end()
+
+    async def _end(self) -> None:
         if self._run is not None:
             await self._run.close()
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once, and for good."""
+        self._is_closed = True
         if self._run is not None:
             self._run.is_closing = True
             self._run.kill()
