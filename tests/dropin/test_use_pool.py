@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +22,7 @@ from dropin_stage import Events, Notes, load_agent, make_pool, running_job
 from livekit.agents.ipc import proc_pool
 from livekit.agents.ipc.job_executor import JobStatus
 from livekit.agents.job import JobExecutorType
-from support import DEADLINE, eventually, kill, listening, zygote_pid
+from support import DEADLINE, eventually, kill, listening, wait_for_file, zygote_pid
 
 from greenroom import AppLoadError, LaunchError, NoCapacity, OptionError
 from greenroom.integrations.livekit import use_pool
@@ -329,6 +330,38 @@ async def test_a_pool_that_did_not_start_and_one_that_is_closed_can_be_closed(ag
     path.write_text(path.read_text().partition("\n")[2])
     async with started(agent[0]) as (pool, _):
         await pool.aclose()
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(agent: Agent) -> None:
+    path = Path(agent[0].__file__ or "")
+    loading = path.with_suffix(".loading")
+    path.write_text(f"import time; open({str(loading)!r}, 'w').write('yes'); time.sleep(3600)\n" + path.read_text())
+    pool = make_pool(agent[0])
+    starting = asyncio.create_task(pool.start())
+    await wait_for_file(loading)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await pool.aclose()
+
+
+async def test_a_relay_that_cannot_be_opened_leaves_nothing(agent: Agent) -> None:
+    pool = make_pool(agent[0])
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind("\0" + pool._relay.address)
+        with pytest.raises(OSError, match="in use"):
+            await pool.start()
+    await pool.aclose()
+
+
+async def test_it_can_be_closed_twice_at_once(agent: Agent) -> None:
+    module, notes = agent
+    pool = make_pool(module)
+    await pool.start()
+    await pool.launch_job(running_job("stay"))
+    await notes.wait_for("start")
+    await asyncio.gather(pool.aclose(), pool.aclose())
+    assert pool.processes == []
 
 
 async def test_threads_are_left_to_livekit_and_that_is_said(agent: Agent, caplog: pytest.LogCaptureFixture) -> None:

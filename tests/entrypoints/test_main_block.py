@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -15,8 +16,9 @@ from livekit_orders import notes_of, order
 from server.running_worker import RunningWorker, orphans
 from support import DEADLINE, eventually, is_gone, zygote_pid
 
-from greenroom import AppLoadError, ProcessPool
+from greenroom import AppLoadError, PoolClosed, ProcessPool
 from greenroom.pool import Invocation
+from greenroom.pool.events import ZygoteStarted
 
 MakeAgent = Callable[..., Path]
 
@@ -266,6 +268,57 @@ async def test_a_reload_in_development_runs_it_anew(make_agent: MakeAgent) -> No
         await pool.reload()
 
 
+# --- a pool that is closed meanwhile --------------------------------------------------------------
+
+
+async def test_a_pool_that_is_closed_while_the_block_runs_loads_nothing(make_agent: MakeAgent) -> None:
+    source = """
+server = AgentServer()
+server.rtc_session(entrypoint)
+async def main():
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(15, told.set)
+    note("block", os.getpid())
+    await told.wait()
+    running = asyncio.create_task(server.run())
+    await asyncio.sleep(0)
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+    app = make_agent(ENTRYPOINT + source)
+    pool = ProcessPool(str(app), num_idle_processes=0)
+    zygotes: list[object] = []
+    pool.subscribe(lambda event: zygotes.append(event) if isinstance(event, ZygoteStarted) else None)
+    starting = asyncio.create_task(pool.start())
+    await eventually(lambda: notes_of(app), "start of the block")
+    await pool.aclose()
+    with pytest.raises(PoolClosed):
+        await starting
+    assert zygotes == []
+
+
+async def test_a_pool_that_is_closed_during_a_reload_in_development_runs_no_other_block(make_agent: MakeAgent) -> None:
+    source = """
+    try:
+        cli.run_app(WorkerOptions(entrypoint_fnc=entrypoint))
+    finally:
+        note("ends")
+        while not Path(__file__).with_suffix(".gate").exists():
+            time.sleep(0.01)
+"""
+    app = make_agent("import time\n" + ENTRYPOINT + BLOCK + source)
+    async with ProcessPool(str(app), invocation=Invocation(("dev",), is_renewed=True), num_idle_processes=0) as pool:
+        reload = asyncio.create_task(pool.reload())
+        await eventually(lambda: "ends" in notes_of(app), "end of the block")
+        closing = asyncio.create_task(pool.aclose())
+        await eventually(lambda: not pool.is_open, "order to close")
+        app.with_suffix(".gate").touch()
+        with pytest.raises(PoolClosed):
+            await reload
+        await closing
+    assert len(blocks(app)) == 1
+
+
 # --- what is wrong is said ------------------------------------------------------------------------
 
 
@@ -336,6 +389,21 @@ async def test_a_block_that_hangs_is_shown_with_its_stack(make_agent: MakeAgent)
     app = make_agent("if __name__ == '__main__':\n    import threading\n    threading.Event().wait()\n", prelude="")
     with pytest.raises(AppLoadError, match=rf"(?s)within preload_timeout.*{app.name}\", line 3"):
         async with ProcessPool(str(app), num_idle_processes=0, preload_timeout=4.0):
+            pass
+
+
+async def test_a_block_that_hands_over_while_its_stack_is_dumped_is_too_late(tmp_path: Path) -> None:
+    app = tmp_path / "agent.py"
+    app.write_text("""
+if __name__ == "__main__":
+    import signal, threading
+    from greenroom.zygote.program.desk import the_desk
+    serve = lambda *_: the_desk().hand_over("livekit.agents", lambda: ({}, None))
+    signal.signal(signal.SIGRTMIN + 7, serve)  # the dump is asked for by this signal, and never comes
+    threading.Event().wait()
+""")
+    with pytest.raises(AppLoadError, match=r"did not call cli.run_app within preload_timeout"):
+        async with ProcessPool(str(app), num_idle_processes=0, preload_timeout=2.0):
             pass
 
 

@@ -57,10 +57,15 @@ class Generations:
         return self._program.pids.union(*(launcher.pids for launcher in self.launchers))
 
     async def start(self) -> None:
-        """Load the app. Raises :class:`AppLoadError`."""
-        await self._program.start()
-        launcher = await self._load()
-        self._program.check()
+        """Load the app. Raises :class:`AppLoadError`, or :class:`PoolClosed` if the pool is closed meanwhile."""
+        try:
+            await self._program.start()
+            self._check_open()
+            launcher = await self._load()
+            self._program.check()
+        except AppLoadError:
+            self._check_open()  # if it is closed, that is the cause, and says nothing about the code
+            raise
         self._serve_from(launcher, has_new_code=True)
 
     async def reload(self) -> None:
@@ -89,9 +94,13 @@ class Generations:
 
     def _check_wanted(self) -> None:
         """A pool that drains or closes needs no new code."""
-        if self._fleet.is_draining or self._fleet.is_closing:
-            doing = "closed" if self._fleet.is_closing else "draining"
-            raise PoolClosed(f"the pool is {doing}: it is not reloaded any more")
+        self._check_open()
+        if self._fleet.is_draining:
+            raise PoolClosed("the pool is draining: it is not reloaded any more")
+
+    def _check_open(self) -> None:
+        if self._fleet.is_closing:
+            raise PoolClosed("the pool is closed: its app is not loaded any more")
 
     def _check_alive(self, new: Launcher) -> None:
         """It may have been lost in the same turn of the event loop in which the last of its processes became idle."""
@@ -101,6 +110,7 @@ class Generations:
     async def _load_and_prove(self) -> Zygote | Spawner:
         try:
             await self._program.renew()
+            self._check_wanted()
             new = await self._load()
             try:
                 self._check_wanted()

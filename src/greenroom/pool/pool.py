@@ -132,7 +132,7 @@ class ProcessPool:
 
         Returns when the idle target is reached, or when a process has failed to become warm: then
         the pool goes on trying, and :meth:`stats` tells why it is not ready. Raises
-        :class:`AppLoadError`; then nothing is left running.
+        :class:`AppLoadError`, or :class:`PoolClosed` if the pool is closed meanwhile; then nothing is left running.
         """
         if self._state != "new":
             raise GreenroomError(f"start() was called on a pool that is {self._state}; make a new one")

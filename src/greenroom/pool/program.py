@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..errors import AppLoadError, fresh
+from ..errors import AppLoadError, PoolClosed, fresh
 from ..system import open_files
 from ..wire import fds as fd_packets
 from ..wire import messages as m
@@ -65,13 +65,19 @@ class Program:
         self._is_renewed = invocation.is_renewed
         self._on_stop = invocation.on_stop
         self._run: _Run | None = None
+        self._is_closed = False
 
     @property
     def pids(self) -> set[int]:
         return set() if self._run is None else self._run.pids
 
     async def start(self) -> None:
-        """Run it, and wait for what it hands over. Raises :class:`AppLoadError`; then it is gone."""
+        """Run it, and wait for what it hands over. Raises :class:`AppLoadError`; then it is gone.
+
+        Raises :class:`PoolClosed` after :meth:`close`, which may have been called in the midst of a :meth:`renew`.
+        """
+        if self._is_closed:
+            raise PoolClosed("the pool is closed: the script of its app is not run any more")
         if not _may_have_main_block(self._app):
             self.handed = None
             return
@@ -90,16 +96,21 @@ class Program:
     async def renew(self) -> None:
         """At a reload: end it and run it anew, if that is how it is run. Raises :class:`AppLoadError`."""
         if self._is_renewed:
-            await self.close()
+            await self._end()
             await self.start()
 
     async def close(self) -> None:
-        """End it, politely at first, and wait for that."""
+        """End it for good, politely at first, and wait for that."""
+        self._is_closed = True
+        await self._end()
+
+    async def _end(self) -> None:
         if self._run is not None:
             await self._run.close()
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once, and for good."""
+        self._is_closed = True
         if self._run is not None:
             self._run.is_closing = True
             self._run.kill()
@@ -136,6 +147,7 @@ class _Run:
         self.complaint: AppLoadError | None = None
         self._dump_fd: int | None = None
         self._dump: DumpTaker | None = None
+        self._is_overdue = False
         self._timers: list[Timer] = []
 
     @property
@@ -208,7 +220,7 @@ class _Run:
     def _handle(self, message: m.Message) -> None:
         if isinstance(message, m.Loading):
             self._dump_fd = message.dump_fd
-            if not self._outcome.done():
+            if self._awaits_outcome:
                 self._begin()
         elif isinstance(message, m.HandedOver):
             self._settle(message.handed)
@@ -227,10 +239,18 @@ class _Run:
         self._settle(error)
 
     def _settle(self, outcome: dict[str, Any] | AppLoadError | None) -> None:
-        if not self._outcome.done():
+        if self._awaits_outcome:
             self._outcome.set_result(outcome)
 
+    @property
+    def _awaits_outcome(self) -> bool:
+        return not self._outcome.done() and not self._is_overdue
+
     def _overdue(self, timeout: float) -> None:
+        if self._outcome.done():  # in this very turn of the event loop
+            return
+        # Whatever it says from now on: the signal may have cut short what it was waiting for.
+        self._is_overdue = True
         on_end = partial(self._have_stacks, timeout)
         try:
             if self._dump_fd is not None:
@@ -242,6 +262,7 @@ class _Run:
 
     def _have_stacks(self, timeout: float, stacks: str) -> None:
         where = f"it was in:\n{stacks}" if stacks else "its stack could not be had"
+        self._is_overdue = False
         self._settle(
             AppLoadError(
                 f"the main block of {self._app} did not call cli.run_app within preload_timeout ({timeout:g} s); if it "

@@ -175,6 +175,8 @@ class Zygote:
         ]
 
     def _load_overdue(self, timeout: float) -> None:
+        if self._loading.done():  # in this very turn of the event loop
+            return
         # Whatever it says from now on: the signal may have cut short what it was waiting for.
         self._is_overdue = True
         if self._dump_fd is None:

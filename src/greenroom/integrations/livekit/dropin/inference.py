@@ -52,13 +52,15 @@ class InferenceRelay:
     def __init__(self, inferrer: Inferrer | None) -> None:
         self.address = f"greenroom-livekit-{secrets.token_hex(16)}"
         self._inferrer = inferrer
-        self._server: asyncio.Server
+        self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         self._server = await asyncio.start_unix_server(self._connected, "\0" + self.address)
 
     async def close(self) -> None:
+        if self._server is None:
+            return
         self._server.close()
         for task in self._tasks:
             task.cancel()

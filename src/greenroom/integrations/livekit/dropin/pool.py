@@ -49,6 +49,7 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         self._by_process: dict[str, Executor] = {}
         self._by_job: dict[str, Executor] = {}
         self._pool: ProcessPool | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._thread: LoopThread
         self._unsubscribe: Callable[[], None]
         self._log = OwnLoggers(self.get_by_job_id)
@@ -61,15 +62,15 @@ class DropInPool(utils.EventEmitter[EventTypes]):
             return
         # Not before now: the worker names the modules to preload between making its pool and starting it.
         settings = child_settings(self._arguments, self._relay.address)
-        self._pool = ProcessPool(app.reference(settings), **self._options)
-        self._unsubscribe = self._pool.subscribe(self._passed_on_to(asyncio.get_running_loop()))
+        self._pool = pool = ProcessPool(app.reference(settings), **self._options)
+        self._unsubscribe = pool.subscribe(self._passed_on_to(asyncio.get_running_loop()))
         self._thread = LoopThread()
-        await self._relay.open()
         self._log.install()
         try:
-            await self._thread.run(self._pool.start())
+            await self._relay.open()
+            await self._thread.run(pool.start())
         except BaseException:
-            await self._end_around()
+            await self._close_pool(kill=True)
             raise
 
     def _passed_on_to(self, loop: asyncio.AbstractEventLoop) -> Callable[[events.Event], object]:
@@ -82,12 +83,24 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         return pass_on
 
     async def aclose(self) -> None:
-        """End all jobs, in LiveKit's order of things, and all processes."""
-        if self._pool is None:
-            return
-        await asyncio.gather(*(executor.aclose() for executor in self.processes))  # for a reason in LiveKit's words
-        await self._thread.run(self._pool.aclose())
-        await self._end_around()
+        """End all jobs, in LiveKit's order of things, and all processes. Safe to call again, and at any time."""
+        await self._close_pool(kill=False)
+
+    async def _close_pool(self, *, kill: bool) -> None:
+        if self._pool is not None and self._closing is None:
+            self._closing = asyncio.create_task(self._end(self._pool, kill=kill), name="greenroom-livekit-close")
+        if self._closing is not None:
+            # Half a clean-up would leave processes behind: it goes on even if the caller is cancelled.
+            await asyncio.shield(self._closing)
+
+    async def _end(self, pool: ProcessPool, *, kill: bool) -> None:
+        try:
+            if not kill:
+                await asyncio.gather(*(executor.aclose() for executor in self.processes))  # for LiveKit's reason
+            await self._thread.run(pool.aclose(kill=kill))
+            await self._end_around()
+        finally:
+            self._closing = None
 
     async def _end_around(self) -> None:
         """The pool is closed: end what is around it."""

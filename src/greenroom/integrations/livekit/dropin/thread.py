@@ -30,7 +30,14 @@ class LoopThread:
         self._loop.call_soon_threadsafe(function, *arguments)
 
     async def stop(self) -> None:
-        """Stop when what was asked for has been done."""
+        """Stop when all that was asked for has been done, also what was cancelled here and still cleans up there."""
+        await self.run(_others_done())
         self._loop.call_soon_threadsafe(self._loop.stop)
         await asyncio.to_thread(self._thread.join)
         self._loop.close()
+
+
+async def _others_done() -> None:
+    """Wait for all other tasks of this event loop."""
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
