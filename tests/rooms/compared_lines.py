@@ -4,8 +4,8 @@ from __future__ import annotations
 
 __all__ = ["is_compared"]
 
-_OF_THE_WORKER = {"initializing process", "process initialized", "process exiting"}
-"""What LiveKit's worker tells of a job's process. Greenroom tells it in its own words."""
+_OF_THE_WORKER = {"initializing process", "process initialized", "process exiting", "Using selector: EpollSelector"}
+"""What LiveKit's worker tells of a job's process, and Greenroom in its own words; what asyncio tells of each loop."""
 
 _OF_THE_MOMENT = ("livekit_ffi::", "event loop blocked for ")
 """What the native library tells of a race of its own, with the numbers of its handles; what a busy machine brings."""

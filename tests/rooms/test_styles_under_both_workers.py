@@ -20,7 +20,18 @@ from support import eventually
 pytestmark = pytest.mark.alone
 
 AGENT = AGENTS / "styles.py"
-STYLES = ("top level", "raises", "changed", "in main", "partial", "method", "thread")
+STYLES = {
+    "top level": (),
+    "raises": (),
+    "changed": (),
+    "in main": (),
+    "partial": (),
+    "method": (),
+    "thread": (),
+    "telemetry": (),
+    "debug": ("--log-level", "debug"),
+}
+"""By the agent's STYLE: the arguments after ``start``."""
 
 DISPATCH_SECONDS = 10.0
 
@@ -37,14 +48,17 @@ async def test_each_style_ends_and_logs_alike(livekit: LiveKitServer) -> None:
         assert f"call ended: {'job crashed' if style == 'raises' else 'told enough'}" in messages
     assert ("INFO", "styles", "greeted by a partial; set up: {}") in ours["partial"]
     assert ("INFO", "styles", "greeted at the top level; set up: {'by': 'setup'}") in ours["changed"]
+    assert ("INFO", "styles", "exported the span of this call") in ours["telemetry"]
+    heard = ("DEBUG", "styles", "heard if it is asked for")
+    assert [style for style in STYLES if heard in ours[style]] == ["debug"]
 
 
 async def under_livekits(livekit: LiveKitServer) -> dict[str, Lines]:
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(livekit.api())
         workers = {}
-        for style in STYLES:
-            worker = StockWorker(livekit, AGENT, environment={"STYLE": style})
+        for style, arguments in STYLES.items():
+            worker = StockWorker(livekit, AGENT, *arguments, environment={"STYLE": style})
             workers[style] = await stack.enter_async_context(worker)
         return {style: await lines_of(style, worker, api, "pid") for style, worker in workers.items()}
 
@@ -53,9 +67,9 @@ async def under_greenrooms(livekit: LiveKitServer) -> dict[str, Lines]:
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(livekit.api())
         workers = {}
-        for style in STYLES:
+        for style, arguments in STYLES.items():
             environment = {**os.environ, **livekit.environment, "STYLE": style}
-            worker = RunningWorker(str(AGENT), "--log-format", "json", env=environment)
+            worker = RunningWorker(str(AGENT), "--log-format", "json", "--", *arguments, env=environment)
             workers[style] = await stack.enter_async_context(worker)
         return {style: await lines_of(style, worker, api, "job_pid") for style, worker in workers.items()}
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import os
 import queue
 import threading
+from collections.abc import Sequence
 
 from livekit.agents import AgentServer, JobContext, JobProcess, WorkerOptions, cli
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 STYLE = os.environ["STYLE"]
 OPTIONS = {"num_idle_processes": 1, "load_fnc": lambda: 0.0, "initialize_process_timeout": 60.0, "port": 0}
@@ -16,6 +20,18 @@ GREETING = "at the top level"
 
 logger = logging.getLogger("styles")
 server = AgentServer(**OPTIONS)
+provider = TracerProvider()
+
+
+class Exporter(SpanExporter):
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        for span in spans:
+            logger.info("exported the span %s", span.name)
+        return SpanExportResult.SUCCESS
+
+
+if STYLE == "telemetry":
+    provider.add_span_processor(BatchSpanProcessor(Exporter()))  # which starts a thread at import
 
 
 async def call(ctx: JobContext, greeting: str) -> None:
@@ -29,6 +45,10 @@ async def call(ctx: JobContext, greeting: str) -> None:
     ctx.add_shutdown_callback(no_callback)
     await ctx.connect()
     logger.info("greeted %s; set up: %s", greeting, ctx.proc.userdata)
+    logger.debug("heard if it is asked for")
+    with provider.get_tracer("styles").start_as_current_span("of this call"):
+        pass
+    await asyncio.to_thread(provider.force_flush)
     if STYLE == "raises":
         raise RuntimeError("told to raise")
     ctx.shutdown("told enough")
@@ -74,7 +94,7 @@ def main() -> None:
     global GREETING
     GREETING = "in the block"  # of this process alone
     match STYLE:
-        case "top level" | "raises":
+        case "top level" | "raises" | "telemetry" | "debug":
             server.rtc_session(entrypoint, agent_name=STYLE, on_session_end=session_ended)
             cli.run_app(server)
         case "changed":
