@@ -1,8 +1,8 @@
 """The whole life of a process, in one table. Pure.
 
 ``REQUESTED → FORKED → WARMING → IDLE → CLAIMED → RUNNING → DRAINING → EXITED → REAPED``, and from
-any live state ``KILLING``. One event leads out of that but death: ``SPARE``, to ``ENDING``, which takes
-the reason back. A session that is offered before it is ordered holds its process in ``RESERVED``
+any live state ``KILLING``. Only death and ``SPARE`` lead out of that; ``SPARE`` leads to ``ENDING``, and
+takes the reason back. A session that is offered before it is ordered holds its process in ``RESERVED``
 meanwhile: ``IDLE → RESERVED → CLAIMED``, or back to ``IDLE`` if nothing comes of it.
 A job whose end has steps of its own goes through ``ENDING``: ``RUNNING → ENDING → DRAINING``.
 """
