@@ -34,6 +34,11 @@ def setup(proc: JobProcess):
 def setup_slow(proc: JobProcess):
     time.sleep(60)
 
+def setup_gated(proc: JobProcess):
+    while not os.path.exists(NOTES + ".gate"):
+        time.sleep(0.01)
+    setup(proc)
+
 def setup_failing(proc: JobProcess):
     raise ValueError("no database")
 
@@ -90,6 +95,9 @@ class Notes:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    def open_gate(self) -> None:
+        self._path.with_suffix(".gate").touch()
 
     def of(self, word: str) -> list[list[str]]:
         lines = self._path.read_text().splitlines() if self._path.exists() else []

@@ -8,7 +8,8 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +27,7 @@ from support import DEADLINE, eventually, kill, listening, wait_for_file, zygote
 
 from greenroom import AppLoadError, LaunchError, NoCapacity, OptionError
 from greenroom.integrations.livekit import use_pool
-from greenroom.pool.events import MemorySampled
+from greenroom.pool.events import BreakerChanged, MemorySampled
 
 Agent = tuple[ModuleType, Notes]
 
@@ -118,6 +119,32 @@ async def test_a_job_that_waits_learns_why_no_process_becomes_warm(agent: Agent)
             await executor.join()
         assert executor.status is JobStatus.FAILED
         assert executor in events.of("process_closed")
+
+
+async def test_a_job_that_has_just_started_is_not_given_up(agent: Agent) -> None:
+    """Its start is known on the pool's loop, and not yet on the worker's."""
+    module, notes = agent
+    async with started(module, num_idle_processes=0, initialize_process_fnc=module.setup_gated) as (pool, _):
+        info = running_job("stay")
+        launch = asyncio.create_task(pool.launch_job(info))
+        await eventually(lambda: pool.get_by_job_id(info.job.id), "acceptance")
+        executor = pool.get_by_job_id(info.job.id)
+        await eventually(executor._is_settled.is_set, "acceptance by the pool")
+        notes.open_gate()
+        hold_loop_until(lambda: notes.of("start"))
+        assert not executor.started
+        pool._on_event(BreakerChanged(is_open=True, cause="no database"))
+        await launch
+        await executor.aclose()
+        assert executor.status is JobStatus.SUCCESS
+        assert notes.of("callback") == [[info.job.id, "parent", "process", "shutdown"]]
+
+
+def hold_loop_until(condition: Callable[[], object]) -> None:
+    give_up = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
 
 
 async def test_nothing_is_read_of_proc_on_the_workers_event_loop(agent: Agent) -> None:

@@ -209,6 +209,35 @@ async def test_a_block_that_does_not_end_is_killed(make_agent: MakeAgent) -> Non
     assert is_gone(pid)
 
 
+async def test_a_complaint_that_is_repeated_is_logged_once(
+    make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = """
+server = AgentServer()
+server.rtc_session(entrypoint)
+async def main():
+    first = asyncio.create_task(server.run())
+    while not Path(__file__).with_suffix(".gate").exists():
+        await asyncio.sleep(0.01)
+    for _ in range(5):
+        try:
+            await server.run()
+        except Exception:
+            pass
+    note("tried")
+    await first
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+    app = make_agent(ENTRYPOINT + source)
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        app.with_suffix(".gate").touch()
+        await eventually(lambda: "tried" in notes_of(app), "more servers")
+        await eventually(lambda: "runs another server" in caplog.text, "the complaint")
+        await run_job(pool)
+    assert caplog.text.count("runs another server") == 1
+
+
 async def test_sessions_go_on_when_it_dies(make_agent: MakeAgent, caplog: pytest.LogCaptureFixture) -> None:
     app = make_agent(ENTRYPOINT + BLOCK + RUN_APP)
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
@@ -250,7 +279,7 @@ async def test_what_is_made_at_the_top_level_is_as_it_was_reloaded(make_agent: M
         assert (told["agent_name"], told["options"]["max_retry"]) == ("another", 3)
 
 
-async def test_a_reload_in_development_runs_it_anew(make_agent: MakeAgent) -> None:
+async def test_a_reload_in_development_runs_it_anew(make_agent: MakeAgent, caplog: pytest.LogCaptureFixture) -> None:
     source = ENTRYPOINT + BLOCK + RUN_APP
     app = make_agent(source)
     invocation = Invocation(("dev",), is_renewed=True)
@@ -264,6 +293,7 @@ async def test_a_reload_in_development_runs_it_anew(make_agent: MakeAgent) -> No
         app.write_text(whole.replace("cli.run_app", "cli.run_up"))
         with pytest.raises(AppLoadError, match="run_up"):
             await pool.reload()
+        assert "was ended for a reload that failed" in caplog.text
         app.write_text(whole)
         await pool.reload()
 
@@ -426,7 +456,8 @@ async def test_a_module_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyP
     package = tmp_path / "voice"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "parts.py").write_text("async def entry(ctx): ...\n")
+    of_parts = "import __main__\nasync def entry(ctx): ...\nassert __main__.__name__ != 'voice'\n"
+    (package / "parts.py").write_text(of_parts)
     (package / "agent.py").write_text(PACKAGED)
     (package / "__main__.py").write_text(PACKAGED.replace('if __name__ == "__main__":', "if True:"))
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -73,6 +73,9 @@ class Generations:
 
         Raises :class:`AppLoadError`, :class:`PrewarmError`, or :class:`PoolClosed` if the pool drains. Jobs that
         run go on with the code they have.
+
+        A script that is run anew at each reload is ended before: two at once might want the same port. So if the
+        new one fails, what the old one had started is gone, and the log says so; sessions are served as before.
         """
         async with self._changing:
             self._check_wanted()

@@ -427,7 +427,7 @@ class Process:
             self._deadline.set(timeout + MARGIN, self.kill, Decision("shutdown_timeout", detail))
 
     def _spare(self) -> None:
-        """Void the order to end, if it is one that the job has not ended by."""
+        """Take back the order to end: the job had begun to end before it came."""
         record = self._record
         is_order = record.decision is not None and record.decision.reason in _ORDERS
         was_at_work = record.state_at_end in (State.RUNNING, State.ENDING)

@@ -94,10 +94,22 @@ class Program:
             raise fresh(self._run.complaint)
 
     async def renew(self) -> None:
-        """At a reload: end it and run it anew, if that is how it is run. Raises :class:`AppLoadError`."""
+        """At a reload: end it and run it anew, if that is how it is run.
+
+        Raises :class:`AppLoadError`; then the old one is gone, too, and what it had handed over stays.
+        """
         if self._is_renewed:
             await self._end()
-            await self.start()
+            try:
+                await self.start()
+            except AppLoadError:
+                self._warn_of_loss()
+                raise
+
+    def _warn_of_loss(self) -> None:
+        if self.handed is not None and not self._is_closed:
+            text = "the main block of %s was ended for a reload that failed, and what it had started with it"
+            _logger.warning(text, self._app, extra=log_fields("script_not_renewed"))
 
     async def close(self) -> None:
         """End it for good, politely at first, and wait for that."""
@@ -219,8 +231,8 @@ class _Run:
 
     def _handle(self, message: m.Message) -> None:
         if isinstance(message, m.Loading):
-            self._dump_fd = message.dump_fd
-            if self._awaits_outcome:
+            is_first, self._dump_fd = self._dump_fd is None, message.dump_fd
+            if is_first and self._awaits_outcome:
                 self._begin()
         elif isinstance(message, m.HandedOver):
             self._settle(message.handed)
@@ -233,7 +245,8 @@ class _Run:
 
     def _complain(self, error: AppLoadError) -> None:
         """Of a second server that is run, also when the first one is served already."""
-        if self._outcome.done():
+        is_news = self.complaint is None or str(self.complaint) != str(error)  # a script may try again for ever
+        if self._outcome.done() and is_news:
             self.complaint = error
             _logger.error("%s", error, extra=log_fields("script_complained", **self._ids))
         self._settle(error)

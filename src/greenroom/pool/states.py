@@ -1,8 +1,9 @@
 """The whole life of a process, in one table. Pure.
 
 ``REQUESTED → FORKED → WARMING → IDLE → CLAIMED → RUNNING → DRAINING → EXITED → REAPED``, and from
-any live state ``KILLING``. A session that is offered before it is ordered holds its process in
-``RESERVED`` meanwhile: ``IDLE → RESERVED → CLAIMED``, or back to ``IDLE`` if nothing comes of it.
+any live state ``KILLING``. Only death and ``SPARE`` lead out of that; ``SPARE`` leads to ``ENDING``, and
+takes the reason back. A session that is offered before it is ordered holds its process in ``RESERVED``
+meanwhile: ``IDLE → RESERVED → CLAIMED``, or back to ``IDLE`` if nothing comes of it.
 A job whose end has steps of its own goes through ``ENDING``: ``RUNNING → ENDING → DRAINING``.
 """
 
@@ -33,7 +34,7 @@ class State(Enum):
     DRAINING = "draining"
     """The entrypoint has ended; callbacks and clean-up go on."""
     KILLING = "killing"
-    """It was decided to end it; the first reason stands."""
+    """It was decided to end it; the first reason stands, unless ``SPARE`` takes it back."""
     EXITED = "exited"
     """It is dead for certain; its status may still be on its way."""
     REAPED = "reaped"

@@ -274,8 +274,8 @@ class Zygote:
 
     def _handle(self, message: m.Message, fds: list[int]) -> None:
         if isinstance(message, m.Loading):
-            self._dump_fd = message.dump_fd
-            if self._load_timer is not None and self._awaits_load:
+            is_first, self._dump_fd = self._dump_fd is None, message.dump_fd
+            if is_first and self._load_timer is not None and self._awaits_load:
                 self._begin_load()
         elif isinstance(message, m.Loaded):
             if self._awaits_load:

@@ -150,7 +150,7 @@ class Reaped:
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
-    """The script has said what is to be served, and waits until the worker ends. After :class:`Loading`."""
+    """The script has said what is to be served; it runs on beside the worker. After :class:`Loading`."""
 
     handed: dict[str, Any]
 

@@ -85,7 +85,7 @@ def _put_together(place: str, handed: Mapping[str, Any]) -> App:
     if is_path(place):
         place = os.path.abspath(place)  # the script may have gone to another folder
     apply(handed)
-    if os.path.basename(place) != "__main__.py":  # else all of it is its main block
+    if os.path.basename(handed["script"]) != "__main__.py":  # else all of it is its main block
         module = _import(place)
         if module.__name__ != SPARE_NAME:
             sys.modules["__main__"] = module  # as in the processes of multiprocessing: pickles may name it so

@@ -33,7 +33,7 @@ class End(NamedTuple):
     exit_code: int
     error: ErrorInfo | None = None
     told: bool = False
-    """It ended by the supervisor's order, and had not begun to end before that came."""
+    """The supervisor's order ended it; its own end had not begun."""
 
 
 class Performance:

@@ -69,7 +69,7 @@ def _patch(owner: Any, name: str, function: Any) -> None:
 
 
 def _place() -> str:
-    """The nearest module that asked for the thread; and the line of the app through which it came to that."""
+    """The nearest module that asked for the thread; and the app's line that led there."""
     frames = [frame for frame in _callers() if _name(frame).partition(".")[0] not in _PASSED_OVER]
     if not frames:
         return "an unknown module"

@@ -43,7 +43,7 @@ def loaded() -> None:
 
 
 def run_app(server: Any) -> NoReturn:
-    """Stand for ``cli.run_app``: returns when the worker ends, as that one does, by ``SystemExit``."""
+    """Stand for ``cli.run_app``: never returns; raises ``SystemExit`` when the worker ends, as that one does."""
     from .command_line import with_arguments
 
     for signum in (signal.SIGINT, signal.SIGTERM):

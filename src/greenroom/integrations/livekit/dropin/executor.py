@@ -29,6 +29,7 @@ class Executor:
         self._info = info
         self._status = JobStatus.RUNNING
         self._cancel: Callable[[str], object] | None = None
+        self._give_up: Callable[[str], object] | None = None
         self._is_settled = asyncio.Event()
         """Whether the pool has taken the job is known."""
         self._is_given_up = False
@@ -60,9 +61,9 @@ class Executor:
         in_order = is_in_order and not self._is_given_up
         self._status = JobStatus.SUCCESS if in_order else JobStatus.FAILED
 
-    def accepted(self, cancel: Callable[[str], object]) -> None:
-        """The pool has taken the job, and ends it by ``cancel``."""
-        self._cancel = cancel
+    def accepted(self, cancel: Callable[[str], object], give_up: Callable[[str], object]) -> None:
+        """The pool has taken the job, and ends it by ``cancel``; by ``give_up`` only while it waits for a process."""
+        self._cancel, self._give_up = cancel, give_up
         self._is_settled.set()
 
     def refused(self) -> None:
@@ -72,10 +73,13 @@ class Executor:
         self._over.set()
 
     def give_up(self, cause: str) -> None:
-        """Have it fail now, if it still waits for a process: none becomes warm."""
-        if self._cancel is not None and not self.started:
-            self._is_given_up = True
-            self._cancel(cause)
+        """Have it fail now, if it still waits for a process: none becomes warm. Only the pool knows whether it does."""
+        if self._give_up is not None:
+            self._give_up(cause)
+
+    def given_up(self) -> None:
+        """It waited, and is cancelled; called on the pool's loop, before the end can be told."""
+        self._is_given_up = True
 
     async def join(self) -> None:
         """Wait until the process is gone, and the worker has been told."""

@@ -135,7 +135,10 @@ class DropInPool(utils.EventEmitter[EventTypes]):
             self._refuse(executor, is_known)
             raise
         metrics.job_started()
-        executor.accepted(lambda reason: self._thread.call(partial(handle.cancel, reason, unless_ending=True)))
+        executor.accepted(
+            lambda reason: self._thread.call(partial(handle.cancel, reason, unless_ending=True)),
+            lambda cause: self._thread.call(_give_up, handle, executor, cause),
+        )
         return handle
 
     async def _submit(self, pool: ProcessPool, info: RunningJobInfo) -> JobHandle:
@@ -226,3 +229,10 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         self.emit("process_closed", executor)  # first: the worker looks at it in its list
         self._executors.remove(executor)
         executor.is_over()  # last: a drain goes round and round while one that is over is in the list
+
+
+def _give_up(handle: JobHandle, executor: Executor, cause: str) -> None:
+    """On the pool's loop: on the worker's a job may seem to wait that runs already."""
+    if handle.state == "waiting":
+        executor.given_up()
+        handle.cancel(cause)
