@@ -579,4 +579,5 @@ async def test_it_ends_with_the_worker_however_that_ends(make_agent: MakeAgent) 
         await worker.logs("serving")
         (pid,) = blocks(app)
         worker.signal(signal.SIGKILL)
+        assert await worker.exit_code() == -signal.SIGKILL
         await eventually(lambda: pid not in orphans() and is_gone(pid), "end of the script")
