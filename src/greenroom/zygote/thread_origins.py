@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from ..system import proc
+from .callers import callers, line_of, module_name_of
 
 __all__ = ["ThreadOrigins", "is_restarted_by_its_library"]
 
@@ -70,26 +70,9 @@ def _patch(owner: Any, name: str, function: Any) -> None:
 
 def _place() -> str:
     """The nearest module that asked for the thread; and the app's line that led there."""
-    frames = [frame for frame in _callers() if _name(frame).partition(".")[0] not in _PASSED_OVER]
+    frames = [frame for frame in callers() if module_name_of(frame).partition(".")[0] not in _PASSED_OVER]
     if not frames:
         return "an unknown module"
     nearest, outermost = frames[0], frames[-1]
-    through = "" if outermost is nearest else f", by way of {_line(outermost)}"
-    return f"module {_name(nearest)} ({_line(nearest)}{through})"
-
-
-def _callers() -> list[FrameType]:
-    frames = []
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return frames
-
-
-def _name(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", ""))
-
-
-def _line(frame: FrameType) -> str:
-    return f"{frame.f_code.co_filename}, line {frame.f_lineno}"
+    through = "" if outermost is nearest else f", by way of {line_of(outermost)}"
+    return f"module {module_name_of(nearest)} ({line_of(nearest)}{through})"

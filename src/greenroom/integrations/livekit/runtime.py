@@ -8,11 +8,11 @@ Imports nothing of LiveKit: it is called in the middle of LiveKit's own import.
 
 from __future__ import annotations
 
-import sys
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from ...errors import AppLoadError
+from ...zygote.callers import callers, line_of, module_name_of
 from ...zygote.scripts import module_of
 
 __all__ = ["imported", "loaded"]
@@ -91,33 +91,16 @@ def _refuse(what: str) -> NoReturn:
 
 def _place() -> str:
     """Return the module, the file and the line that ask; and the plugin, if one is on the way there."""
-    frames = [frame for frame in _callers() if not _is_passed_over(_name(frame))]
-    names = [_name(frame) for frame in frames]
+    frames = [frame for frame in callers() if not _is_passed_over(module_name_of(frame))]
+    names = [module_name_of(frame) for frame in frames]
     if not frames:
         return "an unknown module"
     own = next((frame for frame in frames if module_of(frame.f_code.co_filename) is not None), frames[0])
-    imported_at = "" if own is frames[0] else f"; imported at {_line(own)}"
+    imported_at = "" if own is frames[0] else f"; imported at {line_of(own)}"
     plugin = next((name for name in names if name.startswith("livekit.plugins.")), "")
     of_plugin = f" of the plugin {'.'.join(plugin.split('.')[:3])}" if plugin else ""
-    return f"module {names[0]}{of_plugin} ({_line(frames[0])}{imported_at})"
+    return f"module {names[0]}{of_plugin} ({line_of(frames[0])}{imported_at})"
 
 
 def _is_passed_over(module: str) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in _PASSED_OVER)
-
-
-def _line(frame: FrameType) -> str:
-    return f"{frame.f_code.co_filename}, line {frame.f_lineno}"
-
-
-def _callers() -> list[FrameType]:
-    frames = []
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return frames
-
-
-def _name(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", ""))
