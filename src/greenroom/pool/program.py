@@ -221,11 +221,11 @@ class _Run:
                 return True
         except BlockingIOError:
             return False
+        except OSError as error:
+            _logger.debug("the channel of the script broke: %s; its end is told by its pidfd", error)
         except (FrameError, fd_packets.FdsLost) as error:
             self._settle(AppLoadError(f"the process of {self._app} broke the protocol: {error}"))
             self.kill()
-        except OSError:
-            pass  # its death is told by its pidfd
         self._loop.remove_reader(self._channel)
         return False
 
@@ -265,12 +265,10 @@ class _Run:
         # Whatever it says from now on: the signal may have cut short what it was waiting for.
         self._is_overdue = True
         on_end = partial(self._have_stacks, timeout)
-        try:
-            if self._dump_fd is not None:
+        if self._dump_fd is not None:
+            with suppress(OSError):  # dead, or not ours to look into any more
                 self._dump = DumpTaker(self._pid, self._dump_fd, FULL_DUMP, self._services.clock, on_end)
                 return
-        except OSError:  # dead, or not ours to look into any more
-            pass
         self._have_stacks(timeout, "")
 
     def _have_stacks(self, timeout: float, stacks: str) -> None:
