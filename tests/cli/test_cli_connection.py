@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import socket
 import subprocess
 import sys
@@ -10,9 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from client_commands import ask, greenroom
 from faults.stage import PLAIN, Stage
 from server.running_worker import RunningWorker
+
+from greenroom.cli.main import COMMANDS
 
 MakeApp = Callable[[str], str]
 
@@ -179,6 +183,14 @@ async def test_a_url_holds_no_blanks(text: str) -> None:
 async def test_a_worker_does_not_mind_the_variable() -> None:
     done = await greenroom("config", "--json", GREENROOM_URL="http://127.0.0.1:1")
     assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_a_command_is_found_by_its_name_as_its_module_registers_it(module: str) -> None:
+    cli = typer.Typer()
+    importlib.import_module(f"greenroom.cli.{module}").register(cli)
+    registered = [command.name or command.callback.__name__ for command in cli.registered_commands if command.callback]
+    assert [*registered, *(group.name for group in cli.registered_groups)] == list(COMMANDS[module])
 
 
 def test_help_does_not_load_what_only_some_commands_need() -> None:
