@@ -17,7 +17,7 @@ from support import eventually
 from greenroom.cli.log_writer import LogWriter
 from greenroom.cli.logs import HumanFormatter, JsonFormatter
 from greenroom.cli.text import as_json, harmless, one_line
-from greenroom.pool.log_fields import log_fields
+from greenroom.log_fields import log_fields
 
 LINE = re.compile(r"\d\d:\d\d:\d\d\.\d\d\d (DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
 FORGED = "12:00:00.000 INFO    serving evil"

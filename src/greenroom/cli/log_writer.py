@@ -8,7 +8,7 @@ import queue
 import select
 import threading
 
-from ..pool.log_fields import log_fields
+from ..log_fields import log_fields
 
 __all__ = ["LogWriter"]
 

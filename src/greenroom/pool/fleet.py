@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..app_setting import unpacked
+from ..log_fields import log_fields
 from ..options import PoolOptions
 from ..report import ExitReport
 from ..wire.messages import Answer, AppFacts
@@ -18,7 +19,6 @@ from .events import BreakerChanged, ProcessChanged, ProcessEnded, ProcessWarmed,
 from .exits import Decision
 from .idle import IdleQueue
 from .jobs import Jobs
-from .log_fields import log_fields
 from .process import Process
 from .sampler import MemorySampler
 from .sizing import Demand, expected_wait, forks_needed

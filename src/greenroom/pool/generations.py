@@ -9,6 +9,7 @@ import sys
 import time
 
 from ..errors import AppLoadError, PoolClosed, PrewarmError
+from ..log_fields import log_fields
 from ..options import PoolOptions
 from ..report import ExitReport
 from ..system import open_files
@@ -18,7 +19,6 @@ from .contracts import Launcher
 from .events import Reloaded, ReloadFailed, ZygoteLost, ZygoteStarted
 from .exits import Decision
 from .fleet import Fleet
-from .log_fields import log_fields
 from .process import Process
 from .program import Program
 from .spawn import Spawner

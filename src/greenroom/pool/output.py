@@ -9,10 +9,10 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ..log_fields import log_fields
 from ..texts import clean
 from ..wire.frames import MAX_LOG_PACKET
 from .budgets import Allowance
-from .log_fields import log_fields
 from .stream_lines import Line, StreamLines
 
 __all__ = ["LogCapture", "Loss", "Outlet", "OutputLine", "StreamCapture", "emit"]

@@ -16,6 +16,7 @@ from ..app import App
 from ..app_setting import AppSettings, unpacked
 from ..errors import GreenroomError, PoolClosed, fresh
 from ..job import Job
+from ..log_fields import log_fields
 from ..options import PoolOptions, checked_seconds
 from ..report import ExitReport
 from ..system import prctl, wakeup
@@ -31,7 +32,6 @@ from .fleet import Fleet
 from .generations import Generations
 from .kept_reports import KeptReports
 from .launch import JobHandle
-from .log_fields import log_fields
 from .oom import OomCounter
 from .process import Process
 from .program import Invocation, Program

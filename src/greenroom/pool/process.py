@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ..errors import AppLoadError
+from ..log_fields import log_fields
 from ..report import ExitReport
 from ..system import proc, stackdump
 from ..system.cgroup import MemoryCgroups
@@ -22,7 +23,6 @@ from .deadline import Deadline
 from .exits import Decision, ExitStatus
 from .handle import Handle
 from .launch import Launch
-from .log_fields import log_fields
 from .record import Record
 from .stalls import FULL_DUMP, DumpTime, Patience, Stall
 from .states import Event, IllegalTransition, State, next_state

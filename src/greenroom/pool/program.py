@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import AppLoadError, PoolClosed, fresh
+from ..log_fields import log_fields
 from ..system import open_files
 from ..wire import fds as fd_packets
 from ..wire import messages as m
@@ -25,7 +26,6 @@ from .channels import ZygoteChannels
 from .clock import Timer
 from .contracts import Services
 from .dumps import DumpTaker
-from .log_fields import log_fields
 from .stalls import FULL_DUMP
 from .zygote import explained, start_interpreter
 

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from ..log_fields import log_fields
 from ..options import PoolOptions
 from ..system import proc
 from ..system.heartbeat import Beats
 from .clock import AwakeClock, Timer
 from .exits import Decision
-from .log_fields import log_fields
 from .memory import SHORTEST, MemoryPolicy, MemoryVerdict
 from .stalls import FULL_DUMP, SHORT_DUMP, DumpTime, Sample, Stall, classify
 

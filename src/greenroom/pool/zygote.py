@@ -16,6 +16,7 @@ from typing import Protocol
 
 from ..app_setting import unpacked
 from ..errors import AppLoadError, ErrorInfo, fresh
+from ..log_fields import log_fields
 from ..system import mark
 from ..system.heartbeat import Beats
 from ..texts import clean
@@ -28,7 +29,6 @@ from .clock import Timer
 from .contracts import Services
 from .dumps import DumpTaker
 from .exits import ExitStatus
-from .log_fields import log_fields
 from .process import Process
 from .stalls import FULL_DUMP, Sample
 from .states import IllegalTransition, State

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from ..log_fields import log_fields
 from ..pool import ProcessPool
 from ..pool.budgets import Budget
 from ..pool.events import (
@@ -28,7 +29,6 @@ from ..pool.events import (
     ZygoteLost,
     ZygoteStarted,
 )
-from ..pool.log_fields import log_fields
 
 __all__ = ["EventLog"]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from ..app_setting import AppSettings
 from ..errors import OptionError
+from ..log_fields import log_fields
 from ..pool import ProcessPool
 from ..pool.events import Event, ProcessWarmed, ZygoteStarted
-from ..pool.log_fields import log_fields
 from ..settings import Settings
 from ..settings.fields import all_settings
 from ..settings.layers import Resolved

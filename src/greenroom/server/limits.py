@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import resource
 
+from ..log_fields import log_fields
 from ..options import PoolOptions
-from ..pool.log_fields import log_fields
 from ..settings.open_files import Limits, fds_needed, limits_of
 from ..settings.server import ServerOptions
 from ..system import open_files

@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from ..pool.log_fields import log_fields
+from ..log_fields import log_fields
 from ..settings.server import ServerOptions
 from .web import HttpServer, listen
 

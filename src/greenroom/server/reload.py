@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AppLoadError, PoolClosed, PrewarmError
+from ..log_fields import log_fields
 from ..pool import ProcessPool
-from ..pool.log_fields import log_fields
 
 __all__ = ["Reloader", "source_folder", "watch"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from ..errors import AppLoadError, GreenroomError, OptionError
 from ..exit_codes import ExitCode
+from ..log_fields import log_fields
 from ..pool import Invocation
-from ..pool.log_fields import log_fields
 from ..settings import Settings
 from ..settings.layers import Resolved
 from ..settings.open_files import Limits

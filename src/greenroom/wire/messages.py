@@ -2,6 +2,9 @@
 
 A received header is checked field by field against the type: what does not fit is a
 :class:`~greenroom.wire.frames.FrameError`, and the peer that sent it is dropped.
+
+Nothing changes a message, but they are not frozen: each zygote makes these classes at its start, and a frozen one takes
+twice the time.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ LONGEST_END = 1e9
 # --- supervisor -> zygote ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChildSettings:
     """What a child needs to know of the pool's options; travels in :class:`Configure`."""
 
@@ -31,7 +34,7 @@ class ChildSettings:
     heartbeat_interval: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AppFacts:
     """What the supervisor, which never imports it, has to know of the app."""
 
@@ -44,10 +47,10 @@ class AppFacts:
 
     def __post_init__(self) -> None:
         # Here, where both sides pass: no deadline can be made of NaN or infinity.
-        object.__setattr__(self, "end_timeout", min(max(0.0, self.end_timeout), LONGEST_END))
+        self.end_timeout = min(max(0.0, self.end_timeout), LONGEST_END)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Configure:
     """The first message to a zygote, to a spawned process, or to a script's own process: load this app."""
 
@@ -63,14 +66,14 @@ class Configure:
     allow_threads: list[str]  # beside those that the app allows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fork:
     """Fork a process; its :data:`CHILD_FDS` travel along. The same ``launch_id`` is never forked twice."""
 
     launch_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stop:
     """Exit, in order: the channel is closed next. Without it, a closed channel means a dead supervisor."""
 
@@ -80,14 +83,14 @@ CHILD_FDS = 6  # control, log, stdout, stderr, lifeline, heartbeat page: in this
 # --- zygote -> supervisor ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Loading:
     """The zygote runs, and is about to import the app; its stack can be had at this fd of its own."""
 
     dump_fd: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Loaded:
     """The app is imported and preloaded; forks can be asked for."""
 
@@ -97,14 +100,14 @@ class Loaded:
     app: AppFacts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LoadFailed:
     """The app cannot be served; the zygote exits."""
 
     error: ErrorInfo
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Forked:
     """The process exists; a pidfd travels along."""
 
@@ -112,13 +115,13 @@ class Forked:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ForkFailed:
     launch_id: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stopped:
     """A child was stopped by a signal (SIGSTOP and its kin)."""
 
@@ -126,7 +129,7 @@ class Stopped:
     signal: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Exited:
     """A child is dead: a zombie whose status was read, but which has not been reaped yet."""
 
@@ -135,7 +138,7 @@ class Exited:
     signal: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reaped:
     """A child is gone, and so is all that it left behind."""
 
@@ -148,19 +151,19 @@ class Reaped:
 # --- script -> supervisor ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HandedOver:
     """The script has said what is to be served; it runs on beside the worker. After :class:`Loading`."""
 
     handed: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NothingToRun:
     """The app is found by importing it: there is no main block, or it is not one that starts a worker."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StopWorker:
     """The script has closed its server: the worker is to end as if by SIGTERM."""
 
@@ -168,7 +171,7 @@ class StopWorker:
 # --- supervisor -> child -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
     """Would the app take this job? The body is its metadata. Any number of them, one at a time, before Start."""
 
@@ -176,14 +179,14 @@ class Ask:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Start:
     """The one job; the frame's body is its metadata."""
 
     job_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shutdown:
     """End the job: the entrypoint is told, then cancelled."""
 
@@ -192,7 +195,7 @@ class Shutdown:
     """A job that has begun to end by itself has no more time for that than one which had not."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Retire:
     """Exit: there will be no job."""
 
@@ -200,7 +203,7 @@ class Retire:
 # --- child -> supervisor -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hello:
     """The child runs, its lifeline is armed, and it is about to prewarm."""
 
@@ -210,17 +213,17 @@ class Hello:
     """From a spawned process, which has no zygote to tell it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Warm:
     prewarm_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PrewarmFailed:
     error: ErrorInfo
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """To :class:`Ask`; the body holds what the source of the session is to be told."""
 
@@ -230,19 +233,19 @@ class Answer:
     final: bool  # no other worker need be asked either
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Started:
     """The acknowledgement of :class:`Start`, sent before the entrypoint is entered."""
 
     job_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ending:
     """The job has begun to end by itself; its entrypoint, or the steps that belong to it, go on for a while."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     """The entrypoint has ended; the body is its result. Callbacks and clean-up are still to come."""
 
@@ -251,7 +254,7 @@ class Ended:
     error: ErrorInfo | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CleaningUp:
     """The user's callbacks are over."""
 

@@ -6,7 +6,6 @@ import importlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -38,7 +37,7 @@ def watched_imports(watched: Watchers) -> Iterator[None]:
             watcher.loaded()
 
 
-class _Finder(MetaPathFinder):
+class _Finder:  # of importlib.abc nothing: it imports tempfile and more, in every zygote
     def __init__(self, watched: Watchers) -> None:
         self.watchers: list[Any] = []
         self._watched = watched

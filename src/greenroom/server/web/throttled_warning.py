@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from ...pool.log_fields import log_fields
+from ...log_fields import log_fields
 
 __all__ = ["ThrottledWarning"]
 

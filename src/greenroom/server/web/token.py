@@ -6,7 +6,7 @@ import logging
 import threading
 
 from ...errors import OptionError
-from ...pool.log_fields import log_fields
+from ...log_fields import log_fields
 from ...settings import ServerOptions
 from ...settings.token import Stamp, read_token, stamp_of
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ....errors import GreenroomError, PoolClosed
+from ....log_fields import log_fields
 from ....pool import ProcessPool
 from ....pool.events import Event, ProcessWarmed, ZygoteStarted
-from ....pool.log_fields import log_fields
 from ....settings.livekit import LiveKitOptions
 from ...admission import Admission
 from .log_levels import show_levels_of
