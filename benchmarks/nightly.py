@@ -63,10 +63,16 @@ STEPS = (
         lambda settings: ["benchmarks.soak"],
     ),
     Step(
-        "livekit-prerelease",
-        "the next livekit-agents, of which there are pre-releases only",
+        "livekit-releases",
+        "livekit-agents between the oldest and the newest release, and its pre-release",
+        lambda settings: 2,
+        lambda settings: ["pytest", "-q", "tests/entrypoints/livekit_releases.py"],
+    ),
+    Step(
+        "livekit-restaurant",
+        "an example under LiveKit's own worker",
         lambda settings: 1,
-        lambda settings: ["pytest", "-q", "tests/entrypoints/livekit_prerelease.py"],
+        lambda settings: ["pytest", "-q", "tests/examples/livekit_restaurant.py"],
     ),
 )
 

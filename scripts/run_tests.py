@@ -6,6 +6,7 @@ one, or when one of them fails. This module is also the pytest plugin that tells
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import subprocess
@@ -31,6 +32,8 @@ OVER_AT_ONCE = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pyt
 
 def main(arguments: list[str]) -> int:
     begin = time.monotonic()
+    # What the tests start does not write it (see tests/conftest.py): some thousand processes would compile it anew.
+    compileall.compile_dir(ROOT / "src", quiet=1)
     counts = Counter[str]()
     print(f"==> tests that share the machine, {AT_A_TIME} at a time", flush=True)
     codes = [run([*SHARING, *arguments], counts)]

@@ -33,6 +33,12 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("greenroom")
 
+# Inherited by all that the tests start. Each process that imports aiohttp reads the machine's certificates, which takes
+# 0.1 s of CPU, and tests speak to loopback alone. And tests rewrite apps at the same length within a second, where the
+# compiled old one would pass for the new.
+os.environ.setdefault("SSL_CERT_FILE", os.devnull)
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
 # A shell ignores them for what it runs in the background, and whatever the tests start would inherit that.
 for _signum, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
     if signal.getsignal(_signum) is signal.SIG_IGN:

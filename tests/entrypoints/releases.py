@@ -14,9 +14,9 @@ import time
 import venv
 from pathlib import Path
 
-__all__ = ["KNOWN", "PRERELEASE", "environment", "newer_releases"]
+__all__ = ["BETWEEN", "NEWEST", "OLDEST", "PRERELEASE", "environment", "newer_releases"]
 
-KNOWN = ("1.5", "1.6", "1.7", "1.8")
+OLDEST, *BETWEEN, NEWEST = "1.5", "1.6", "1.7", "1.8"
 
 PRERELEASE = "2.0"
 """The next one, of which there are pre-releases only: the newest of them is taken."""
@@ -55,7 +55,7 @@ def newer_releases() -> list[str]:
     """The minor releases that there are since the last one that is known here."""
     answer = _pip("index", "versions", "livekit-agents")
     found = set(re.findall(r"\b(\d+\.\d+)\.\d+\b", answer.partition("Available versions:")[2].partition("\n")[0]))
-    return sorted((minor for minor in found if _number(minor) > _number(KNOWN[-1])), key=_number)
+    return sorted((minor for minor in found if _number(minor) > _number(NEWEST)), key=_number)
 
 
 def _number(release: str) -> tuple[int, ...]:

@@ -145,16 +145,6 @@ def test_two_guests_are_served_at_once_each_from_desk_to_desk(telephone: Any) ->
     telephone("restaurant_agent.py", calls)
 
 
-@pytest.mark.parametrize("worker_kind", ["livekit"])
-def test_livekits_own_worker_runs_the_restaurant_just_as_well(telephone: Any) -> None:
-    async def calls(phone: Phone) -> None:
-        robert = await phone.call("robert", "i would like to book a table", "a table for six people at nine", "goodbye")
-        assert texts(robert, "heard")[2] == "A table for 6 at 9 is yours. What is your name?"
-        assert (await phone.record("robert"))["table"] == {"people": 6, "hour": 21}
-
-    telephone("restaurant_agent.py", calls)
-
-
 def test_a_caller_leaves_a_message_with_the_realtime_model_and_interrupts_it(telephone: Any) -> None:
     sentences = ("my name is susan", "tell me a joke", "!my number is five five five one two three", "goodbye")
 

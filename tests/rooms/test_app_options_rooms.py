@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
@@ -18,28 +16,24 @@ pytestmark = pytest.mark.alone
 AGENT = AGENTS / "slow_setup.py"
 
 
-@asynccontextmanager
-async def a_worker(kind: str, livekit: LiveKitServer) -> AsyncIterator[StockWorker | RunningWorker]:
-    worker: StockWorker | RunningWorker
-    if kind == "livekit":
-        worker = StockWorker(livekit, AGENT)
-    else:
-        worker = RunningWorker(str(AGENT), env={**os.environ, **livekit.environment})
-    async with worker:
-        yield worker
-
-
-@pytest.mark.parametrize("kind", ["livekit", "greenroom"])
-async def test_a_slow_setup_has_its_time_and_probes_are_answered_on_the_apps_port(
-    livekit: LiveKitServer, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def free_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    monkeypatch.setenv("PORT", str(port))
-    async with a_worker(kind, livekit) as worker:
-        await worker.logs("process is set up")
-        await worker.logs("process initialized" if kind == "livekit" else "serving .* with 1 idle processes")
-        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/") as answer:
-            assert (answer.status, await answer.text()) == (200, "OK")
-        assert not [line for line in worker.lines if "timed out" in line or "prewarm_timeout (" in line]
+        return str(free.getsockname()[1])
+
+
+async def test_a_slow_setup_has_its_time_and_probes_are_answered_on_the_apps_port(livekit: LiveKitServer) -> None:
+    ports = free_port(), free_port()
+    environment = {**os.environ, **livekit.environment, "PORT": ports[1]}
+    async with (
+        StockWorker(livekit, AGENT, environment={"PORT": ports[0]}) as stock,
+        RunningWorker(str(AGENT), env=environment) as worker,
+        aiohttp.ClientSession() as session,
+    ):
+        await stock.logs("process initialized")
+        await worker.logs("serving .* with 1 idle processes")
+        for each, port in zip((stock, worker), ports, strict=True):
+            await each.logs("process is set up")
+            async with session.get(f"http://127.0.0.1:{port}/") as answer:
+                assert (answer.status, await answer.text()) == (200, "OK")
+            assert not [line for line in each.lines if "timed out" in line or "prewarm_timeout (" in line]

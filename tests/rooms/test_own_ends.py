@@ -18,45 +18,43 @@ AGENT = AGENTS / "ending.py"
 DISPATCH_SECONDS = 10.0
 
 
-async def called(worker: StockWorker | RunningWorker, api: ServerApi) -> None:
-    """Have the agent come, and delete the room under it when the server knows that it is there."""
+async def called(worker: StockWorker | RunningWorker, api: ServerApi, name: str) -> None:
+    """Have the agent come to a room of its name, and delete the room when the server knows that it is there."""
     async with asyncio.timeout(60.0):
-        while not await has_come(api):
+        while not await has_come(api, name):
             pass
-    await api.delete_room("hall")
+    await api.delete_room(name)
     await worker.logs("sums up the call")
 
 
-async def has_come(api: ServerApi) -> bool:
+async def has_come(api: ServerApi, name: str) -> bool:
     """Ask for the agent. Right after a registration a server does not always find the worker, and asks nobody twice."""
-    await api.dispatch("closer", "hall")
+    await api.dispatch(name, name)
     with suppress(TimeoutError):
         async with asyncio.timeout(DISPATCH_SECONDS):
-            while not any(each.kind == each.AGENT for each in await api.participants("hall")):
+            while not any(each.kind == each.AGENT for each in await api.participants(name)):
                 await asyncio.sleep(0.05)
-            while not any(each.state.jobs for each in await api.dispatches("hall")):
+            while not any(each.state.jobs for each in await api.dispatches(name)):
                 await asyncio.sleep(0.05)
             return True
     return False
 
 
-async def test_livekits_own_worker_lets_an_end_go_on(livekit: LiveKitServer) -> None:
-    async with StockWorker(livekit, AGENT, agent_name="closer") as worker, livekit.api() as api:
-        await worker.logs("registered worker")
-        await called(worker, api)
-        await worker.logs("has summed up the call")
-        await worker.logs("hangs up: ")
-
-
-async def test_greenrooms_worker_lets_an_end_go_on(livekit: LiveKitServer) -> None:
-    environment = {**os.environ, **livekit.environment}
+async def test_both_workers_let_an_end_go_on(livekit: LiveKitServer) -> None:
+    environment = {**os.environ, **livekit.environment, "LIVEKIT_AGENT_NAME": "ours"}
     options = ("--shutdown-timeout", "1", "--num-idle-processes", "1")
-    async with RunningWorker(str(AGENT), *options, env=environment) as worker, livekit.api() as api:
+    async with (
+        StockWorker(livekit, AGENT, agent_name="theirs") as stock,
+        RunningWorker(str(AGENT), *options, env=environment) as worker,
+        livekit.api() as api,
+    ):
+        await stock.logs("registered worker")
         await worker.logs("registered as AW_")
-        await called(worker, api)
+        await asyncio.gather(called(stock, api, "theirs"), called(worker, api, "ours"))
+        for each in (stock, worker):
+            await each.logs("has summed up the call")
+            await each.logs("hangs up: ")
         job_id = (await worker.logs(r"job (AJ_\w+) is to be ended: the server says so"))[1]
-        await worker.logs("has summed up the call")
-        await worker.logs("hangs up: ")
         report = await worker.report(job_id)
         assert (report["outcome"], report["reason"]) == ("succeeded", "completed"), report["detail"]
         assert report["result"] == {"ended_by": "room disconnected"}

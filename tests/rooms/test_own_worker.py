@@ -105,32 +105,38 @@ async def test_W3_a_dispatch_that_is_deleted_ends_its_job(livekit: LiveKitServer
         assert (report["reason"], report["detail"]) == ("cancelled", "the LiveKit server ended the job")
 
 
-@pytest.mark.parametrize("how", ["the agent deletes its room", "the room is deleted", "the agent is removed"])
-async def test_W3_an_agent_whose_room_is_gone_is_not_cancelled(
-    livekit: LiveKitServer, tmp_path: Path, how: str
-) -> None:
+async def test_W3_an_agent_whose_room_is_gone_is_not_cancelled(livekit: LiveKitServer, tmp_path: Path) -> None:
     """The server sends a termination, sooner or later than the agent hears of its room; once it knows of the job."""
-    gate = tmp_path / "gate"
-    async with a_worker(livekit, name="greeter") as worker, livekit.api() as api:
+    async with (
+        a_worker(livekit, "--num-idle-processes", "3", name="greeter") as worker,
+        livekit.api() as api,
+        AsyncExitStack() as stack,
+    ):
         await registered(worker)
-        async with a_caller(livekit, "hall") as ann:
+
+        async def has_a_room(room: str) -> str:
+            """Have an agent come to the room; returns who it is."""
+            ann = callers[room] = await stack.enter_async_context(a_caller(livekit, room))
             await ann.connected()
-            await api.dispatch("greeter", "hall", metadata=str(gate))
-            agent = (await ann.agent())["identity"]
-            while not await is_taken(api, "hall"):
+            await api.dispatch("greeter", room, metadata=str(tmp_path / room))
+            agent: str = (await ann.agent())["identity"]
+            while not await is_taken(api, room):
                 pass
-            match how:
-                case "the agent deletes its room":
-                    await ann.send("delete")
-                case "the room is deleted":
-                    await api.delete_room("hall")
-                case "the agent is removed":
-                    await api.remove_participant("hall", agent)
-            await worker.logs("is to be ended: the server says so")
-            gate.touch()
-            report = await worker.report(agent.removeprefix("agent-"))
-        assert (report["outcome"], report["reason"]) == ("succeeded", "completed"), report["detail"]
-        assert report["result"] == {"ended_by": "room disconnected"}
+            return agent
+
+        callers: dict[str, Caller] = {}
+        rooms = ("deleted by its agent", "deleted", "without its agent")
+        agents = await asyncio.gather(*(has_a_room(room) for room in rooms))
+        await callers["deleted by its agent"].send("delete")
+        await api.delete_room("deleted")
+        await api.remove_participant("without its agent", agents[2])
+        for room, agent in zip(rooms, agents, strict=True):
+            job_id = agent.removeprefix("agent-")
+            await worker.logs(f"job {job_id} is to be ended: the server says so")
+            (tmp_path / room).touch()
+            report = await worker.report(job_id)
+            assert (report["outcome"], report["reason"]) == ("succeeded", "completed"), (room, report["detail"])
+            assert report["result"] == {"ended_by": "room disconnected"}
 
 
 async def test_ten_rooms_at_once_on_three_idle_processes(livekit: LiveKitServer) -> None:
@@ -206,27 +212,28 @@ async def test_new_rooms_go_to_the_other_worker_when_one_is_drained_or_killed(
 # --- started again --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fate", ["kill", "block"])
-async def test_an_agent_that_crashes_in_mid_call_is_started_again_in_its_room(
-    livekit: LiveKitServer, fate: str
-) -> None:
+async def test_an_agent_that_crashes_in_mid_call_is_started_again_in_its_room(livekit: LiveKitServer) -> None:
     options = ("--livekit-restart", "on_crash", "--stall-timeout", "4")
     async with a_worker(livekit, *options, name="greeter") as worker, livekit.api() as api:
         await registered(worker)
-        async with a_caller(livekit, "hall") as ann:
-            await ann.connected()
-            await api.dispatch("greeter", "hall")
-            agent = await ann.agent()
-            await ann.hears(agent["identity"])
-            pid = (await ann.attributes(agent["identity"], "pid"))["pid"]
-            await ann.send(fate)
-            await worker.logs(r"job AJ_\w+ is started again in room hall")
-            await ann.hears(agent["identity"], count=2)
-            (found,) = [each for each in await api.participants("hall") if each.kind == each.AGENT]
-            assert found.identity == agent["identity"]
-            assert found.attributes["pid"] != pid
-            await ann.send("leave")  # as any other: it ends in order, and is not started again
-            await worker.logs(r"call in hall ended: told to leave")
+
+        async def called(room: str, fate: str) -> None:
+            async with a_caller(livekit, room) as ann:
+                await ann.connected()
+                await api.dispatch("greeter", room)
+                agent = await ann.agent()
+                await ann.hears(agent["identity"])
+                pid = (await ann.attributes(agent["identity"], "pid"))["pid"]
+                await ann.send(fate)
+                await worker.logs(rf"job AJ_\w+ is started again in room {room}")
+                await ann.hears(agent["identity"], count=2)
+                (found,) = [each for each in await api.participants(room) if each.kind == each.AGENT]
+                assert found.identity == agent["identity"]
+                assert found.attributes["pid"] != pid
+                await ann.send("leave")  # as any other: it ends in order, and is not started again
+                await worker.logs(rf"call in {room} ended: told to leave")
+
+        await asyncio.gather(called("hall", "kill"), called("cellar", "block"))
 
 
 async def test_an_agent_is_not_started_again_for_nobody(livekit: LiveKitServer) -> None:

@@ -26,7 +26,7 @@ server = AgentServer(
 )
 
 
-@server.rtc_session(agent_name="closer", on_session_end=session_ended)
+@server.rtc_session(on_session_end=session_ended)
 async def entrypoint(ctx: JobContext) -> None:
     async def callback(reason: str) -> None:
         logger.info("hangs up: %s", reason)

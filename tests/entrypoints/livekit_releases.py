@@ -1,6 +1,7 @@
-"""The pre-release of livekit-agents, tried out at night: anybody's next upload could fail it.
+"""Releases of livekit-agents that are tried out at night: those between the oldest and the newest, and the pre-release.
 
-Its name keeps it out of ``make test``; ``pytest tests/entrypoints/livekit_prerelease.py`` runs it.
+Anybody's next upload of that one could fail it. The file's name keeps it out of ``make test``;
+``pytest tests/entrypoints/livekit_releases.py`` runs it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from releases import PRERELEASE, environment
+from releases import BETWEEN, PRERELEASE, environment
 from test_contract import cache, check
 
 __all__ = ["cache"]
@@ -49,8 +50,9 @@ async def token(request): ...
 
 
 @pytest.mark.timeout(900)
-def test_the_contract_holds(cache: Path) -> None:
-    check(PRERELEASE, cache)
+@pytest.mark.parametrize("release", [*BETWEEN, PRERELEASE])
+def test_the_contract_holds(release: str, cache: Path) -> None:
+    check(release, cache)
 
 
 @pytest.mark.timeout(900)
