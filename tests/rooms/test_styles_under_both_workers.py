@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -28,7 +29,7 @@ STYLES = {
     "partial": (),
     "method": (),
     "thread": (),
-    "telemetry": (),
+    "run": (),
     "debug": ("--log-level", "debug"),
 }
 """By the agent's STYLE: the arguments after ``start``."""
@@ -41,6 +42,11 @@ Lines = Counter[tuple[str, str, str]]
 
 async def test_each_style_ends_and_logs_alike(livekit: LiveKitServer) -> None:
     theirs, ours = await under_livekits(livekit), await under_greenrooms(livekit)
+    # Without LiveKit's command line nothing hides what the native library tells. Greenroom hides it always.
+    native = [line for line in theirs["run"] if line[1] == "livekit"]
+    assert native
+    for line in native:
+        del theirs["run"][line]
     for style in STYLES:
         assert ours[style] == theirs[style], style
         messages = [message for _, _, message in ours[style]]
@@ -48,7 +54,7 @@ async def test_each_style_ends_and_logs_alike(livekit: LiveKitServer) -> None:
         assert f"call ended: {'job crashed' if style == 'raises' else 'told enough'}" in messages
     assert ("INFO", "styles", "greeted by a partial; set up: {}") in ours["partial"]
     assert ("INFO", "styles", "greeted at the top level; set up: {'by': 'setup'}") in ours["changed"]
-    assert ("INFO", "styles", "exported the span of this call") in ours["telemetry"]
+    assert ("INFO", "styles", "exported the span of this call") in ours["debug"]
     heard = ("DEBUG", "styles", "heard if it is asked for")
     assert [style for style in STYLES if heard in ours[style]] == ["debug"]
 
@@ -60,7 +66,7 @@ async def under_livekits(livekit: LiveKitServer) -> dict[str, Lines]:
         for style, arguments in STYLES.items():
             worker = StockWorker(livekit, AGENT, *arguments, environment={"STYLE": style})
             workers[style] = await stack.enter_async_context(worker)
-        return {style: await lines_of(style, worker, api, "pid") for style, worker in workers.items()}
+        return await lines_of_all(workers, api, "pid")
 
 
 async def under_greenrooms(livekit: LiveKitServer) -> dict[str, Lines]:
@@ -71,7 +77,15 @@ async def under_greenrooms(livekit: LiveKitServer) -> dict[str, Lines]:
             environment = {**os.environ, **livekit.environment, "STYLE": style}
             worker = RunningWorker(str(AGENT), "--log-format", "json", "--", *arguments, env=environment)
             workers[style] = await stack.enter_async_context(worker)
-        return {style: await lines_of(style, worker, api, "job_pid") for style, worker in workers.items()}
+        return await lines_of_all(workers, api, "job_pid")
+
+
+async def lines_of_all(
+    workers: Mapping[str, StockWorker | RunningWorker], api: ServerApi, pid_is: str
+) -> dict[str, Lines]:
+    """Have each worker run a job, all at once."""
+    found = await asyncio.gather(*(lines_of(style, worker, api, pid_is) for style, worker in workers.items()))
+    return dict(zip(workers, found, strict=True))
 
 
 async def lines_of(style: str, worker: StockWorker | RunningWorker, api: ServerApi, pid_is: str) -> Lines:

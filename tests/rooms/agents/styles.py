@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import logging
 import os
 import queue
+import sys
 import threading
 from collections.abc import Sequence
 
@@ -30,7 +32,7 @@ class Exporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
-if STYLE == "telemetry":
+if STYLE == "debug":
     provider.add_span_processor(BatchSpanProcessor(Exporter()))  # which starts a thread at import
 
 
@@ -70,6 +72,14 @@ class Receptionist:
         await call(ctx, self.greeting)
 
 
+class Lines(logging.Formatter):
+    """The log of a script that sets it up itself, since it leaves LiveKit's command line out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {"message": record.getMessage(), "level": record.levelname, "name": record.name}
+        return json.dumps({**told, "pid": getattr(record, "pid", None)})
+
+
 def setup(proc: JobProcess) -> None:
     proc.userdata["by"] = "setup"
 
@@ -94,7 +104,7 @@ def main() -> None:
     global GREETING
     GREETING = "in the block"  # of this process alone
     match STYLE:
-        case "top level" | "raises" | "telemetry" | "debug":
+        case "top level" | "raises" | "debug":
             server.rtc_session(entrypoint, agent_name=STYLE, on_session_end=session_ended)
             cli.run_app(server)
         case "changed":
@@ -109,6 +119,12 @@ def main() -> None:
             cli.run_app(options(functools.partial(greet, "by a partial")))
         case "method":
             cli.run_app(options(Receptionist("by a method").entrypoint))
+        case "run":
+            logging.basicConfig(level=logging.INFO, handlers=[to_stdout := logging.StreamHandler(sys.stdout)])
+            to_stdout.setFormatter(Lines())
+            own = AgentServer(setup_fnc=setup, **OPTIONS)
+            own.rtc_session(entrypoint, agent_name=STYLE, on_session_end=session_ended)
+            asyncio.run(own.run())
         case "thread":
             cli.run_app(options(entrypoint, prewarm_fnc=setup_with_thread))
 
