@@ -1,6 +1,6 @@
-"""Run the tests in two phases: those that share the machine, several at a time; then those that need it alone.
+"""Run the tests in three phases: several at a time, then two at a time, then those that need the machine alone.
 
-``python scripts/run_tests.py [PYTEST ARGUMENT...]``. A phase may find no test to run; the run fails when neither has
+``python scripts/run_tests.py [PYTEST ARGUMENT...]``. A phase may find no test to run; the run fails when none has
 one, or when one of them fails. This module is also the pytest plugin that tells the phases apart.
 """
 
@@ -23,9 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = "scripts.run_tests"
 AT_A_TIME = 2 * len(os.sched_getaffinity(0))  # most tests wait for something, rather than compute
 
-SHARING = ["--alone=no", "-n", str(AT_A_TIME), "--dist", "worksteal"]
-ALONE = ["--alone=yes"]
-NONE_OF_ITS_OWN = ["-n", "0"]  # after the user's arguments, which may ask for several at a time
+WORKERS = {"others": AT_A_TIME, "in_pairs": 2, "alone": 0}
+"""By phase, which is the marker of its tests but for the first: how many of them run at a time, 0 in one process."""
 
 OVER_AT_ONCE = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
 
@@ -35,11 +34,15 @@ def main(arguments: list[str]) -> int:
     # What the tests start does not write it (see tests/conftest.py): some thousand processes would compile it anew.
     compileall.compile_dir(ROOT / "src", quiet=1)
     counts = Counter[str]()
-    print(f"==> tests that share the machine, {AT_A_TIME} at a time", flush=True)
-    codes = [run([*SHARING, *arguments], counts)]
-    if codes[0] not in OVER_AT_ONCE:
-        print("\n==> tests that need the machine for themselves", flush=True)
-        codes.append(run([*ALONE, *arguments, *NONE_OF_ITS_OWN], counts))
+    codes: list[int] = []
+    for phase, workers in WORKERS.items():
+        print(f"\n==> {phase}, {max(workers, 1)} at a time", flush=True)
+        at_a_time = ["-n", str(workers)]
+        # Last, where the user's arguments must not ask for several at a time.
+        ordered = [*at_a_time, *arguments] if workers else [*arguments, *at_a_time]
+        codes.append(run([f"--phase={phase}", "--dist", "worksteal", *ordered], counts))
+        if codes[-1] in OVER_AT_ONCE:
+            break
     print(f"\ntotal: {told(counts)} in {time.monotonic() - begin:.0f} s")
     return total(codes)
 
@@ -76,17 +79,21 @@ def told(counts: Counter[str]) -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--counts", metavar="FILE", help="write to FILE how many tests passed, failed and so on")
-    parser.addoption("--alone", choices=("yes", "no"), help="run the tests that need the machine alone, or the others")
+    parser.addoption("--phase", choices=list(WORKERS), help="run the tests of this phase only")
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = config.getoption("alone")
+    wanted = config.getoption("phase")
     if wanted is None:
         return
-    others = [item for item in items if ("yes" if item.get_closest_marker("alone") else "no") != wanted]
+    others = [item for item in items if phase_of(item) != wanted]
     items[:] = [item for item in items if item not in set(others)]
     config.hook.pytest_deselected(items=others)
+
+
+def phase_of(item: pytest.Item) -> str:
+    return next((phase for phase in reversed(WORKERS) if item.get_closest_marker(phase)), "others")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""``make test``: two phases, and one outcome."""
+"""``make test``: three phases, and one outcome."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ def test_alone():
 def test_shared():
     note("shared")
 
+@pytest.mark.in_pairs
+def test_in_pairs():
+    note("in pairs")
+
 @pytest.mark.alone
 def test_alone_that_fails():
     assert not "this"
@@ -37,7 +41,7 @@ def test_alone_that_fails():
 def run(folder: Path, *arguments: str) -> tuple[int, str, list[str]]:
     """Run the tests above; returns the exit code, the last line, and what the tests have noted."""
     (folder / "test_both.py").write_text(TESTS)
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers = alone\n")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  alone\n  in_pairs\n")
     command = [sys.executable, SCRIPT, "-p", "xdist.plugin", "-p", "no:cacheprovider", folder, *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -49,8 +53,8 @@ def run(folder: Path, *arguments: str) -> tuple[int, str, list[str]]:
 def test_those_that_need_the_machine_run_last_and_by_themselves(tmp_path: Path) -> None:
     code, total, notes = run(tmp_path, "-n", "1")
     assert code == 1
-    assert total.startswith("total: 1 failed, 2 passed in ")
-    assert notes == ["shared gw0", "alone by itself"]
+    assert total.startswith("total: 1 failed, 3 passed in ")
+    assert notes == ["shared gw0", "in pairs gw0", "alone by itself"]
 
 
 def test_a_phase_may_have_no_test(tmp_path: Path) -> None:
@@ -65,10 +69,10 @@ def test_a_run_without_any_test_fails(tmp_path: Path) -> None:
     assert total.startswith("total: no tests in ")
 
 
-def test_both_phases_find_their_configuration() -> None:
+def test_all_phases_find_their_configuration() -> None:
     command = [sys.executable, SCRIPT, "-n", "0", "--collect-only", "tests/test_cgroup.py"]
     said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
-    assert said.count(f"rootdir: {SCRIPT.parent.parent}\nconfigfile: pyproject.toml\n") == 2, said
+    assert said.count(f"rootdir: {SCRIPT.parent.parent}\nconfigfile: pyproject.toml\n") == 3, said
 
 
 @pytest.mark.parametrize(

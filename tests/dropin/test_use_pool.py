@@ -211,25 +211,23 @@ async def test_a_slow_shutdown_is_cut_off(agent: Agent) -> None:
         assert executor.status is JobStatus.FAILED
 
 
-@pytest.mark.parametrize(
-    ("what", "status"),
-    [
-        ("leave", JobStatus.SUCCESS),
-        ("raise", JobStatus.FAILED),
-        ("cancel", JobStatus.FAILED),
-        ("die", JobStatus.FAILED),
-        ("exit", JobStatus.FAILED),
-    ],
-)
-async def test_how_a_job_ended_is_told_as_it_was(agent: Agent, what: str, status: JobStatus) -> None:
+async def test_how_a_job_ended_is_told_as_it_was(agent: Agent) -> None:
+    ends = {
+        "leave": JobStatus.SUCCESS,
+        "raise": JobStatus.FAILED,
+        "cancel": JobStatus.FAILED,
+        "die": JobStatus.FAILED,
+        "exit": JobStatus.FAILED,
+    }
     async with started(agent[0]) as (pool, events):
-        info = running_job(what)
-        launched = asyncio.create_task(pool.launch_job(info))
-        (executor,) = await events.wait_for("process_job_launched")
-        await executor.join()
-        await launched
-        assert executor.status is status
-        assert events.of("process_closed")[0] is executor
+        for number, (what, status) in enumerate(ends.items(), 1):
+            info = running_job(what)
+            launched = asyncio.create_task(pool.launch_job(info))
+            executor = (await events.wait_for("process_job_launched", number))[-1]
+            await executor.join()
+            await launched
+            assert executor.status is status, what
+            assert events.of("process_closed")[-1] is executor
 
 
 async def test_a_job_is_cancelled_while_it_waits_for_a_process(agent: Agent) -> None:

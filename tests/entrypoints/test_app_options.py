@@ -19,7 +19,7 @@ from support import DEADLINE
 
 from greenroom import AppLoadError, PoolOptions, ProcessPool
 
-MakeAgent = Callable[[str], Path]
+MakeAgent = Callable[..., Path]
 
 SERVER = {"ws_url": "ws://127.0.0.1:9", "api_key": "key", "api_secret": "a secret of thirty-two characters"}
 ALL = {
@@ -37,6 +37,13 @@ server = AgentServer(OPTIONS)
 @server.rtc_session()
 async def entrypoint(ctx: JobContext):
     await ctx.connect()
+"""
+PLAIN = """
+import greenroom
+app = greenroom.App()
+
+@app.entrypoint
+async def entrypoint(ctx): ...
 """
 OLDER = """
 async def entrypoint(ctx: JobContext): ...
@@ -94,7 +101,7 @@ async def test_what_livekit_has_by_default_changes_nothing(make_agent: MakeAgent
         assert pool.app_settings["drain_timeout"].value == 3600  # agents are written for that one
 
 
-@pytest.mark.parametrize(("limit", "expected"), [("0", None), ("64.5", 64.5), ("float('inf')", None)])
+@pytest.mark.parametrize(("limit", "expected"), [("64.5", 64.5), ("float('inf')", None)])
 async def test_no_memory_is_no_limit(make_agent: MakeAgent, limit: str, expected: float | None) -> None:
     app = str(make_agent(agent().replace("AgentServer(", f"AgentServer(job_memory_warn_mb={limit}, ")))
     async with ProcessPool(app, num_idle_processes=0) as pool:
@@ -225,7 +232,7 @@ async def test_the_apps_port_answers_probes_and_nothing_else(make_agent: MakeAge
 
 
 async def test_a_port_that_is_taken_is_told_and_ends_the_worker(make_agent: MakeAgent) -> None:
-    path = make_agent(agent(num_idle_processes=1))
+    path = make_agent(PLAIN, prelude="")
     async with RunningWorker(str(path), "--health-port", "0", "--health-host", "127.0.0.1") as first:
         port = (await first.logs(r"probes are answered on http://127\.0\.0\.1:(\d+)"))[1]
         async with RunningWorker(str(path), "--health-port", port) as second:
@@ -238,7 +245,7 @@ async def test_a_port_that_is_taken_is_told_and_ends_the_worker(make_agent: Make
 
 
 async def test_a_port_that_the_api_has_on_another_address_is_told_with_a_remedy(make_agent: MakeAgent) -> None:
-    path = make_agent(agent(num_idle_processes=1))
+    path = make_agent(PLAIN, prelude="")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     async with RunningWorker(str(path), "--port", str(port), "--health-port", str(port)) as worker:
@@ -297,14 +304,6 @@ def test_config_shows_the_app_among_the_origins(make_agent: MakeAgent, tmp_path:
     assert "AgentServer(load_threshold=...) has no effect" in done.stderr
 
 
-def test_config_for_dev_shows_what_the_app_sets_for_development(make_agent: MakeAgent, tmp_path: Path) -> None:
-    path = make_agent(agent().replace("AgentServer(", "AgentServer(num_idle_processes=ServerEnvOption(4, 9), "))
-    for command, expected in (("dev", "4"), ("start", "9")):
-        lines = config(str(path), "--for", command, cwd=tmp_path).stdout.splitlines()
-        (line,) = (line for line in lines if line.startswith("pool.num_idle_processes"))
-        assert line.split()[1:] == [expected, f"AgentServer(num_idle_processes={expected})"]
-
-
 def test_doctor_judges_the_grace_period_by_what_the_app_sets(make_agent: MakeAgent, tmp_path: Path) -> None:
     unit = tmp_path / "agent.service"
     unit.write_text("[Service]\nTimeoutStopSec=90\n")
@@ -315,20 +314,28 @@ def test_doctor_judges_the_grace_period_by_what_the_app_sets(make_agent: MakeAge
 
 @pytest.mark.parametrize("start_method", ["zygote", "spawn"])
 def test_config_of_an_app_that_does_not_load_says_so(make_agent: MakeAgent, start_method: str, tmp_path: Path) -> None:
-    done = config(str(make_agent("import no_such_module")), "--start-method", start_method, cwd=tmp_path)
+    path = make_agent("import no_such_module", prelude="")
+    done = config(str(path), "--start-method", start_method, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
     assert "no_such_module" in done.stderr
 
 
-def test_config_for_dev_runs_the_script_for_dev(make_agent: MakeAgent, tmp_path: Path) -> None:
+def test_config_for_dev_runs_the_script_for_dev_and_takes_what_it_has_for_that(
+    make_agent: MakeAgent, tmp_path: Path
+) -> None:
     block = """
+from livekit.agents.worker import ServerEnvOption
+
 async def entrypoint(ctx: JobContext): ...
 
 if __name__ == "__main__":
-    cli.run_app(WorkerOptions(entrypoint_fnc=entrypoint, num_idle_processes=4 if "dev" in sys.argv else 9))
+    server = AgentServer(num_idle_processes=ServerEnvOption(4, 9), drain_timeout=70 if "dev" in sys.argv else 80)
+    server.rtc_session(entrypoint)
+    cli.run_app(server)
 """
     path = make_agent(block)
-    for command, expected in (("dev", "4"), ("start", "9")):
+    for command, idle, drain in (("dev", "4", "70"), ("start", "9", "80")):
         done = config(str(path), "--for", command, cwd=tmp_path)
-        (line,) = (line for line in done.stdout.splitlines() if line.startswith("pool.num_idle_processes"))
-        assert line.split()[1] == expected, done.stderr
+        shown = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+        assert shown["pool.num_idle_processes"] == [idle, f"AgentServer(num_idle_processes={idle})"], done.stderr
+        assert shown["server.drain_timeout"][0] == drain

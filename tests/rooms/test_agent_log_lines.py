@@ -17,7 +17,7 @@ from rooms.stock_worker import AGENTS, StockWorker
 from server.running_worker import RunningWorker
 from support import eventually
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.in_pairs
 
 AGENT = AGENTS / "telling.py"
 LAST = "call ended: told enough"

@@ -11,7 +11,7 @@ from rooms.livekit_server import LiveKitServer
 from rooms.stock_worker import AGENTS, StockWorker
 from server.running_worker import RunningWorker
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.in_pairs
 
 AGENT = AGENTS / "slow_setup.py"
 

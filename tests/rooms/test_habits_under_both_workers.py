@@ -19,7 +19,7 @@ from rooms.stock_worker import AGENTS, StockWorker
 from server.running_worker import RunningWorker
 from support import eventually
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.in_pairs
 
 AGENT = AGENTS / "habits.py"
 DISPATCH_SECONDS = 10.0

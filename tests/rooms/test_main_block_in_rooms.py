@@ -14,7 +14,7 @@ from rooms.server_api import ServerApi
 from rooms.stock_worker import AGENTS, StockWorker
 from server.running_worker import RunningWorker
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.in_pairs
 
 AGENT = AGENTS / "program.py"
 NAME = ("--name", "programmer")

@@ -18,7 +18,7 @@ from rooms.stock_worker import AGENTS
 from server.running_worker import RunningWorker
 from support import eventually, is_gone
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.in_pairs
 
 TONE = 880
 RESTARTS = "greenroom.restarts"
@@ -139,6 +139,7 @@ async def test_W3_an_agent_whose_room_is_gone_is_not_cancelled(livekit: LiveKitS
             assert report["result"] == {"ended_by": "room disconnected"}
 
 
+@pytest.mark.alone
 async def test_ten_rooms_at_once_on_three_idle_processes(livekit: LiveKitServer) -> None:
     options = ("--num-idle-processes", "3", "--livekit-offer-timeout", "2.5")
     async with a_worker(livekit, *options, name="greeter") as worker, livekit.api() as api, AsyncExitStack() as stack:

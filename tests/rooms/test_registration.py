@@ -12,7 +12,7 @@ from rooms.livekit_server import LiveKitServer
 from rooms.stock_worker import AGENTS, StockWorker
 from server.running_worker import RunningWorker
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.in_pairs
 
 DISPATCH_SECONDS = 10.0
 AGENT = AGENTS / "answer_options.py"

@@ -12,7 +12,7 @@ from rooms.caller import Caller
 from rooms.livekit_server import LiveKitServer
 from support import DEADLINE, is_gone
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.in_pairs
 
 
 async def test_two_callers_hear_each_other(livekit: LiveKitServer) -> None:

@@ -8,7 +8,7 @@ from rooms.livekit_server import LiveKitServer
 from rooms.stock_worker import AGENTS, StockWorker
 from support import eventually, is_gone
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.in_pairs
 
 TONE = 880
 

@@ -18,7 +18,7 @@ from rooms.stock_worker import AGENTS, StockWorker
 from server.running_worker import RunningWorker
 from support import eventually
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.alone  # ten workers of either kind
 
 AGENT = AGENTS / "styles.py"
 STYLES = {

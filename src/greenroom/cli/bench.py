@@ -35,7 +35,9 @@ def bench(
     app: AppArgument,
     layers: Layers,
     metadata: Annotated[str, typer.Option(help="Metadata of each session.", metavar="JSON")] = "null",
-    seconds: Annotated[float, typer.Option(help="Time for all measurements.", metavar="SECONDS", min=1.0)] = 20.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="Time for all measurements.", metavar="SECONDS", min=1.0)
+    ] = 20.0,
     launches: Annotated[int, typer.Option(help="Launches to measure, if there is time.", min=1)] = 200,
     burst: Annotated[int, typer.Option(help="Sessions to start at once; 0 leaves that out.", min=0)] = 20,
     hold: Annotated[
