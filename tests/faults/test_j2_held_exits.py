@@ -109,7 +109,9 @@ async def test_J2_what_holds_the_exit_is_ended_and_named(
     async with Stage(make_app) as stage, ProcessPool(stage.app(APP), num_idle_processes=1, **SHORT) as pool:
         handle = await pool.launch(kind)
         report = await handle.wait()
-        assert (report.outcome, report.reason, report.signal) == ("killed", "shutdown_timeout", signum)
+        # A job that has returned, and whose callbacks are over, has succeeded, whatever holds its process.
+        outcome = "succeeded" if complaint == "clean-up" else "killed"
+        assert (report.outcome, report.reason, report.signal) == (outcome, "shutdown_timeout", signum)
         assert report.exit_code == (0 if signum is None else None)
         assert complaint in report.detail
         assert where in (report.stack_dump or "")

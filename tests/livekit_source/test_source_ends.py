@@ -196,7 +196,7 @@ async def test_an_exit_that_takes_long_is_not_put_down_to_the_termination(make_a
         await terminated(at, line)
         visit.order("go on")
         report = await at.worker.report("AJ_1")
-        assert (report["outcome"], report["reason"]) == ("killed", "shutdown_timeout")
+        assert (report["outcome"], report["reason"]) == ("succeeded", "shutdown_timeout")
         assert "clean-up did not end" in report["detail"]
 
 

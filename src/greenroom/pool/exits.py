@@ -35,6 +35,8 @@ class Decision:
     detail: str
     spares_own_end: bool = False
     """A job that has begun to end by itself is left to that."""
+    job_is_over: bool = False
+    """The job and its callbacks were over: only the exit of its process was held up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,9 @@ def _was_asked(reason: Reason, state: str) -> bool:
 def _decided(evidence: Evidence, decision: Decision) -> Verdict:
     if decision.reason == "prewarm_failed":
         return Verdict("failed", decision.reason, decision.detail)
+    if decision.job_is_over and evidence.ended in _ENDED_REASON:
+        told = f"{_told_of_end(evidence, evidence.ended)}; then {decision.detail}"
+        return Verdict(_outcome_of_end(evidence, evidence.ended), decision.reason, told)
     outcome: Outcome = "killed"
     detail = decision.detail
     if decision.reason in _POLITE:
@@ -108,19 +113,25 @@ def _decided(evidence: Evidence, decision: Decision) -> Verdict:
 
 
 def _ended_by_itself(evidence: Evidence, how: str) -> Verdict:
-    outcome: Outcome = "failed"
-    if how == "completed" or (how == "exited" and evidence.status.exit_code == 0):
-        outcome = "succeeded"
+    outcome = _outcome_of_end(evidence, how)
     if evidence.status.signal is not None:
         name = _signal_name(evidence.status.signal)
         told = f"the job had {how}; the process was then ended by {name} in its clean-up"
         return Verdict(outcome, "oom_killed" if evidence.oom_killed else "signaled", told)
+    return Verdict(outcome, _ENDED_REASON[how], _told_of_end(evidence, how))
+
+
+def _outcome_of_end(evidence: Evidence, how: str) -> Outcome:
+    return "succeeded" if how == "completed" or (how == "exited" and evidence.status.exit_code == 0) else "failed"
+
+
+def _told_of_end(evidence: Evidence, how: str) -> str:
     details = {
         "completed": "the entrypoint returned",
         "raised": f"the entrypoint raised {evidence.error}",
         "exited": f"the job exited with code {evidence.status.exit_code}",
     }
-    return Verdict(outcome, _ENDED_REASON[how], details[how])
+    return details[how]
 
 
 def _died(evidence: Evidence) -> Verdict:

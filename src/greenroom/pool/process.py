@@ -455,11 +455,13 @@ class Process:
             complaint = "its shutdown callbacks did not end"
             if not self._decide(Decision("shutdown_timeout", self._overdue(complaint))):
                 self._record.cut = "; ".join(filter(None, [self._record.cut, f"{complaint} in time"]))
-        self._bound_the_end(self._options.cleanup_timeout, "its clean-up did not end")
+        complaint = "its clean-up did not end"
+        self._bound_the_end(self._options.cleanup_timeout, complaint, job_is_over=not message.overrun)
 
-    def _bound_the_end(self, timeout: float, complaint: str) -> None:
+    def _bound_the_end(self, timeout: float, complaint: str, *, job_is_over: bool = False) -> None:
         if self.state is State.DRAINING:
-            self._deadline.set(timeout, self.kill, Decision("shutdown_timeout", self._overdue(complaint)))
+            decision = Decision("shutdown_timeout", self._overdue(complaint), job_is_over=job_is_over)
+            self._deadline.set(timeout, self.kill, decision)
         elif self.state is State.KILLING and not self._record.signal_sent:
             self._deadline.set(timeout, self._escalate)
 
