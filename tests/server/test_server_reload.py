@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from faults.stage import Stage
 from running_worker import RunningWorker
 
@@ -53,6 +56,36 @@ async def test_S6_sighup_with_broken_code_changes_nothing(make_app: MakeApp) -> 
             assert (report["result"], report["generation"]) == ("old", 1)
             worker.signal(signal.SIGTERM)
             assert await worker.ends() == 0
+
+
+@pytest.mark.parametrize("reference", ["agent.py", "agent:app", "current/agent.py"])
+async def test_S6_a_reload_follows_the_link_of_a_deployment(make_app: MakeApp, tmp_path: Path, reference: str) -> None:
+    source = Path(make_app(ANSWERING).rpartition(":")[0]).read_text()
+    for release in ("old", "new", "broken"):
+        (tmp_path / release).mkdir()
+        answer = 'ANSWER = "old"' if release == "old" else f"ANSWER = {'mistake' if release == 'broken' else '1'}"
+        (tmp_path / release / "agent.py").write_text(source.replace('ANSWER = "old"', answer))
+    current = tmp_path / "current"
+    current.symlink_to("old")
+    place = tmp_path if "/" in reference else current
+    # As a shell does it: PWD is the way that was taken.
+    async with RunningWorker(
+        reference, "--num-idle-processes", "1", cwd=place, env={**os.environ, "PWD": str(place)}
+    ) as worker:
+        assert await _answer(worker) == "old"
+
+        def deploy(release: str) -> None:
+            current.unlink()
+            current.symlink_to(release)
+            worker.signal(signal.SIGHUP)
+
+        deploy("broken")
+        await worker.logs("the old code goes on serving")
+        assert await _answer(worker) == "old"
+        shutil.rmtree(tmp_path / "old")
+        deploy("new")
+        await worker.logs("reloaded: generation")
+        assert await _answer(worker) == 1
 
 
 async def test_S6_dev_reloads_when_a_source_file_changes(make_app: MakeApp) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..errors import AppLoadError, PoolClosed, PrewarmError
 from ..log_fields import log_fields
 from ..pool import ProcessPool
+from ..system.working_folder import WorkingFolder
 
 __all__ = ["Reloader", "source_folder", "watch"]
 
@@ -37,6 +38,7 @@ class Reloader:
     def __init__(self, pool: ProcessPool, around: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self._pool = pool
         self._around = around
+        self._folder = WorkingFolder()
         self._cause = ""
         self._requested = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
@@ -79,7 +81,7 @@ class Reloader:
             self._next = None
             cause = "; ".join(dict.fromkeys(causes))
             _logger.info("reloading: %s", cause, extra=log_fields("reloading", cause=cause))
-            with self._around():
+            with self._around(), self._folder.followed():
                 await self._pool.reload()
             generation = self._pool.stats().generation
             assert generation is not None  # it has just been loaded
