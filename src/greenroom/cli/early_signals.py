@@ -19,10 +19,12 @@ __all__ = ["install"]
 def install() -> None:
     """SIGTERM ends the process at once, since nothing was accepted yet. SIGHUP: what is loaded later is new anyway.
 
-    SIGINT has Python's handler. By handlers and not by ``SIG_IGN``, which would be inherited.
+    SIGINT has Python's handler. Signals that whoever started it has blocked are unblocked: the mask is inherited, and a
+    worker that hears no SIGTERM has its calls cut. By handlers and not by ``SIG_IGN``, which would be inherited.
     """
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _nothing)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _end(signum: int, frame: FrameType | None) -> NoReturn:

@@ -17,7 +17,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from ..pool import ProcessPool
-from ..pool.events import Event, ProcessEnded
+from ..pool.events import Event, ProcessEnded, ZygoteStarted
 from . import metric_files
 from .metric_files import ENDED_KINDS, KINDS, Figures, SpoiltFile
 
@@ -79,8 +79,12 @@ class JobMetrics:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, ProcessEnded) and event.report.pid is not None and self._files is not None:
+        if self._files is None:
+            return
+        if isinstance(event, ProcessEnded) and event.report.pid is not None:
             self._thread.submit(self._files.bury, str(event.report.pid))
+        elif isinstance(event, ZygoteStarted) and event.pid is not None:
+            self._thread.submit(self._files.take_live, str(event.pid))
 
 
 def _nothing() -> None: ...
@@ -100,6 +104,7 @@ class _Files:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._ended: dict[str, Figures] = {kind: {} for kind in ENDED_KINDS}
+        self._of_zygote: dict[str, Figures] = {}
         self._has_told_of_most = False
         self._told: set[str] = set()
         """Names of the files that were complained of."""
@@ -122,6 +127,7 @@ class _Files:
         """Sum up what processes count and ended ones have counted. Called by ``generate_latest``."""
         known = [(f"{place.kind}_{place.pid}.db", self._figures_in(place)) for place in self._places()]
         known += [(f"{kind}_ended.db", figures) for kind, figures in self._ended.items()]
+        known += self._of_zygote.items()
         paths = [Path(self._own.name, name) for name, figures in known if figures]
         for path, figures in zip(paths, filter(None, (figures for _, figures in known)), strict=True):
             path.write_bytes(metric_files.packed(figures))
@@ -141,6 +147,18 @@ class _Files:
                 if place.kind in ENDED_KINDS:
                     self._add(place.kind, self._figures_in(place))
                 self._told.discard(place.path.name)
+                with suppress(OSError):
+                    place.path.unlink()
+
+    def take_live(self, pid: str) -> None:
+        """Take the live gauges of a zygote out of the folder: it has them since the app was imported there.
+
+        They are shown, so that a gauge is 0 where no session lives, and stand for the latest zygote alone.
+        """
+        self._of_zygote.clear()
+        for place in self._places():
+            if place.pid == pid and place.kind.startswith("gauge_live"):
+                self._of_zygote[place.path.name] = self._figures_in(place)
                 with suppress(OSError):
                     place.path.unlink()
 

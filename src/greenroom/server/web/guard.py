@@ -22,7 +22,7 @@ _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _PROBES = frozenset({"/livez", "/readyz"})
 """They are answered at any rate."""
 _MOST_CLIENTS = 10_000
-_IS_TRUSTED = "greenroom.is_trusted"
+_IS_TRUSTED = web.RequestKey("greenroom.is_trusted", bool)
 
 
 class Guard:
