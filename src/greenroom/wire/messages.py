@@ -9,13 +9,13 @@ twice the time.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..errors import ErrorInfo
+from . import plain_json
 from .frames import Frame, FrameError, Prefix, encode_frame
 from .payload import MAX_BYTES
 
@@ -287,7 +287,7 @@ _BODIES: dict[type[Any], int] = {Ask: MAX_BYTES, Start: MAX_BYTES, Answer: MAX_A
 
 def encode(message: Message, body: bytes = b"") -> bytes:
     """A message as the bytes of one frame."""
-    header = json.dumps(_as_dict(message), separators=(",", ":")).encode("ascii")
+    header = plain_json.encoded(_as_dict(message)).encode("ascii")
     return encode_frame(_KINDS[type(message)], header, body)
 
 
@@ -301,7 +301,7 @@ def decode(frame: Frame, expected: Any) -> Any:
     kind = _expected_type(frame.kind, expected)
     _check_body(kind, len(frame.body))
     try:
-        header = json.loads(frame.header)
+        header = plain_json.decoded(frame.header)
     except (ValueError, RecursionError) as error:
         raise FrameError(f"the header of a {kind.__name__} is not JSON: {error}") from None
     return _build(kind, header)

@@ -6,10 +6,10 @@ where it is read, so a result of 50 MB does not stand in the way of another sess
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ..errors import PayloadError
+from . import plain_json
 
 __all__ = ["MAX_BYTES", "as_json", "decode", "encode", "from_json"]
 
@@ -24,8 +24,7 @@ def encode(value: Any) -> bytes:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _bounded(_BYTES + bytes(value))
     try:
-        # ASCII only: text with lone surrogates, which is not UTF-8, survives as escapes.
-        text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+        text = plain_json.encoded(value)
     except RecursionError:
         raise PayloadError("data is nested too deeply, or contains itself") from None
     except (TypeError, ValueError) as error:
@@ -41,7 +40,7 @@ def decode(data: bytes) -> Any:
     if tag != _JSON:
         raise PayloadError(f"unknown payload tag {tag!r}")
     try:
-        return json.loads(content)
+        return plain_json.decoded(content)
     except (ValueError, RecursionError) as error:
         raise PayloadError(f"payload is not valid JSON: {error}") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import socket
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 from ..errors import traceback_of
 from ..texts import clean, cut_end, cut_start, name_of
+from ..wire import plain_json
 from ..wire.frames import MAX_LOG_PACKET
 
 __all__ = ["DropCount", "DropCounter", "FrameHandler", "LogChannel"]
@@ -149,7 +149,7 @@ def _packet(
             "error": None if traceback is None else cutter.start(traceback, _MAX_TEXT),
             "fields": cutter.fields(fields),
         }
-        packet = json.dumps(plain, ensure_ascii=False).encode("utf-8")
+        packet = plain_json.encoded_for_people(plain).encode("utf-8")
         if len(packet) <= MAX_LOG_PACKET:
             return packet, not cutter.has_cut
     raise ValueError(f"a record of {len(packet)} bytes does not fit into a packet")

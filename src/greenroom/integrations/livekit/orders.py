@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from ...wire import plain_json
 
 __all__ = ["ENDED_BY_SERVER", "RESTARTS_ATTRIBUTE", "Acceptance", "Order"]
 
@@ -63,7 +64,7 @@ class Order:
 
     def encode(self) -> bytes:
         values = {name: getattr(self, name) for name in _PLAIN} | {"accept": self.accept.answer()}
-        header = json.dumps(values, separators=(",", ":")).encode("ascii")
+        header = plain_json.encoded(values).encode("ascii")
         return _PREFIX.pack(_VERSION, len(header)) + header + self.job
 
     @classmethod
@@ -76,7 +77,7 @@ class Order:
             raise ValueError(f"an order of version {version}; this Greenroom knows version {_VERSION}")
         header, job = data[_PREFIX.size : _PREFIX.size + size], data[_PREFIX.size + size :]
         try:
-            values = json.loads(header)
+            values = plain_json.decoded(header)
             return cls(job=job, accept=Acceptance(**values.pop("accept")), **values)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise ValueError(f"a damaged order of a LiveKit job: {error}") from None

@@ -1,0 +1,38 @@
+"""JSON for the wire, whatever an app has put in the place of ``json.dumps`` or of the encoder's methods.
+
+Many apps take a faster library for it. What crosses a process boundary is not theirs to change.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+__all__ = ["decoded", "encoded", "encoded_for_people"]
+
+
+class _Encoder(json.JSONEncoder):
+    # As they are now, when this module is imported: an app may replace those of the base class.
+    encode = json.JSONEncoder.encode
+    iterencode = json.JSONEncoder.iterencode
+
+    def default(self, o: object) -> NoReturn:
+        raise TypeError(f"Object of type {type(o).__name__} is not JSON serializable")
+
+
+class _Decoder(json.JSONDecoder):
+    decode = json.JSONDecoder.decode
+    raw_decode = json.JSONDecoder.raw_decode
+
+
+_decoder = _Decoder()
+
+encoded = _Encoder(separators=(",", ":")).encode
+"""Encode to ASCII without blanks: lone surrogates, which are not UTF-8, survive as escapes."""
+
+encoded_for_people = _Encoder(ensure_ascii=False).encode
+
+
+def decoded(text: bytes) -> Any:
+    """Decode UTF-8. Raises ValueError for what is not JSON, RecursionError for what is nested too deeply."""
+    return _decoder.decode(text.decode("utf-8", "surrogatepass"))
