@@ -19,8 +19,8 @@ from .worker import Worker
 
 MAX_JOBS = 200
 IDLE = 6
-SPARE_FDS = 60
-"""Files that may be open after the attack beside those of the start: of some more idle processes."""
+SPARE_FDS = 100
+"""Files that may be open after the attack beside those of the start: six or seven for each idle process more."""
 SAMPLE_EVERY = 1.0
 SETTLE_SECONDS = 90.0
 END_SECONDS = 60.0
