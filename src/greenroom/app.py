@@ -56,6 +56,8 @@ class App:
         """For integrations: the level of the root logger. ``None``: INFO, unless the app sets up logging itself."""
         self.settings: dict[str, AppSetting] = {}
         """For integrations: what the app sets of Greenroom's settings, by name."""
+        self.logs_its_errors = False
+        """For integrations: their framework logs what the entrypoint raises."""
         self.prewarm_name = "prewarm"
         """For integrations: what their framework calls it."""
         self._module = sys._getframe(1).f_globals.get("__name__", "")

@@ -104,8 +104,10 @@ class JobContext:
         self.job = job
         self.proc = proc
         self.shutdown_callbacks: list[ShutdownCallback] = []
-        self.shutdown_requested: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.shutdown_requested: asyncio.Future[str] = self._loop.create_future()
         self.requested_by: asyncio.Task[Any] | None = None
+        self.requested_in_thread = False
         self.is_awaited = False
         self.shutdown_timeout = 0.0
         """Seconds that all shutdown callbacks have together."""
@@ -117,13 +119,19 @@ class JobContext:
         """Steps of its end that were cut off; they stand in the report."""
 
     def shutdown(self, reason: str = "") -> None:
-        """End this job. The first reason wins; called again, it does nothing.
+        """End this job, from its event loop or from any thread. The first reason wins; called again, it does nothing.
 
         An entrypoint that waits in :meth:`wait_for_shutdown`, or that calls this itself, goes on to
         return in its own time; any other is cancelled.
         """
+        if asyncio._get_running_loop() is not self._loop:
+            self._loop.call_soon_threadsafe(self._request_shutdown, reason, None, True)
+        else:
+            self._request_shutdown(reason, asyncio.current_task(), False)
+
+    def _request_shutdown(self, reason: str, by: asyncio.Task[Any] | None, in_thread: bool) -> None:
         if not self.shutdown_requested.done():
-            self.requested_by = asyncio.current_task()
+            self.requested_by, self.requested_in_thread = by, in_thread
             self.shutdown_requested.set_result(reason)
 
     def begin_own_end(self) -> None:

@@ -82,7 +82,8 @@ async def test_lines_for_programs(make_app: MakeApp) -> None:
         found = [json.loads(line, parse_constant=pytest.fail) for line in worker.lines]
         json.dumps(found, ensure_ascii=False).encode()  # no half of a surrogate pair
         assert {line["logger"] for line in found} <= {"greenroom", "greenroom.app", "asyncio"}
-        (error,) = [line for line in found if line.get("stream") == "log"]
+        error, raised = [line for line in found if line.get("stream") == "log"]
+        assert raised["message"].startswith("the entrypoint failed\n")
         assert error["fields"]["nan"] == "NaN"
         assert error["message"].startswith(EVIL)
 

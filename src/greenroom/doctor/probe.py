@@ -20,6 +20,7 @@ from ..system import lifeline, mark, prctl, proc, stackdump
 # Everything that the zygote has imported when it begins to load: it is not the app's to pay for.
 from ..zygote import census, template, undertaker
 from ..zygote.import_hooks import BEFORE_FORK, LOADING, watched_imports
+from ..zygote.inherited_files import InheritedFiles, open_fds
 from ..zygote.integrations import Watchers
 from ..zygote.loader import load_app
 
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def _load(reference: str, handed: dict[str, Any] | None, watched: Watchers, allow_threads: list[str]) -> dict[str, Any]:
-    before = census.open_fds()
+    before = open_fds()
     _mark(BEGIN)
     begin = time.monotonic()
     with watched_imports(watched):
@@ -75,7 +76,7 @@ def _load(reference: str, handed: dict[str, Any] | None, watched: Watchers, allo
         "threads": [str(thread) for thread in census.extra_threads() if not thread.is_restarted],
         "allowed_threads": sorted(permit.allowed),
         "prewarm_name": app.prewarm_name,
-        "fds": census.inherited_fd_warnings(before),
+        "fds": InheritedFiles(before).warnings,
         "children": [_described(pid) for pid in proc.children(os.getpid())],
         "has_preload": app.preload_fn is not None,
         "has_prewarm": app.prewarm_fn is not None,

@@ -27,7 +27,7 @@ from .clock import Timer
 from .contracts import Services
 from .dumps import DumpTaker
 from .stalls import FULL_DUMP
-from .zygote import explained, start_interpreter
+from .zygote import explained, never_began, start_interpreter
 
 __all__ = ["Invocation", "Program"]
 
@@ -322,7 +322,9 @@ class _Run:
         self._ended.set()
 
     def _tell(self, how: str) -> None:
-        if not self._outcome.done():
+        if not self._outcome.done() and self._dump_fd is None:
+            self._settle(AppLoadError(never_began("the interpreter", how)))
+        elif not self._outcome.done():
             self._settle(
                 AppLoadError(
                     f"{self._app} ended ({how}) before it called cli.run_app; what it said is in the lines above. If "

@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from ..app_setting import unpacked
@@ -41,6 +42,7 @@ __all__ = [
     "child_environment",
     "explained",
     "interpreter_flags",
+    "never_began",
     "pidfd_of",
     "start_interpreter",
 ]
@@ -48,8 +50,12 @@ __all__ = [
 _logger = logging.getLogger("greenroom")
 
 DEFAULT_ENVIRONMENT = {
-    # OpenBLAS (numpy) starts its threads when it is imported.
+    # One thread for each session: many run on one machine, and a zygote with a team of threads must not fork. OpenBLAS
+    # (numpy) starts its threads when it is imported; OpenMP (torch, scikit-learn) and MKL when they first compute.
     "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
     # onnxruntime 1.32 starts a telemetry thread at import; forked children then hang in normal exit.
     "ORT_DISABLE_TELEMETRY": "1",
 }
@@ -381,6 +387,8 @@ class Zygote:
         os.close(self._pidfd)
         self._pidfd = -1
         self._channels.close()
+        if self._dump_fd is None:
+            self._load_failed(AppLoadError(never_began("the zygote", self.ending)))
         self._load_failed(AppLoadError(f"the zygote ended while it loaded the app ({self.ending})"))
         self._owner.zygote_lost(self)
 
@@ -423,6 +431,16 @@ def start_interpreter(module: str, ends: ZygoteChannels, token: str) -> tuple[su
         raise
     ends.close_far_ends()
     return popen, pidfd
+
+
+def never_began(what: str, ending: str) -> str:
+    """Why an interpreter has ended that never said that it began to load the app."""
+    folder = Path(__file__).parent.parent.parent
+    return (
+        f"{what} ended before it could load the app ({ending}); what it said is in the lines above. If this program "
+        f"finds greenroom by a sys.path of its own (a PEX, a zipapp, a vendored folder), other interpreters do not: "
+        f"set PYTHONPATH={folder}"
+    )
 
 
 def child_environment(token: str) -> dict[str, str]:

@@ -1,9 +1,8 @@
-"""What ``preload`` and the imports left behind in the zygote that a fork would multiply or break."""
+"""Threads that ``preload`` and the imports left behind in the zygote: a fork would break what they hold."""
 
 from __future__ import annotations
 
 import os
-import stat
 import threading
 import time
 from contextlib import suppress
@@ -12,11 +11,13 @@ from dataclasses import dataclass, field
 from ..system import proc
 from .thread_origins import ThreadOrigins, is_restarted_by_its_library
 
-__all__ = ["ExtraThread", "Permit", "extra_threads", "inherited_fd_warnings", "open_fds", "refusal"]
+__all__ = ["ExtraThread", "Permit", "extra_threads", "refusal"]
 
 _REMEDIES = {
-    "onnxruntime": "set ORT_DISABLE_TELEMETRY=1 before it is imported (Greenroom's default)",
+    "onnxruntime": "make sessions with intra_op_num_threads = 1 in their SessionOptions, and set "
+    "ORT_DISABLE_TELEMETRY=1 before it is imported (Greenroom's default)",
     "OpenBLAS": "set OPENBLAS_NUM_THREADS=1 before numpy is imported (Greenroom's default)",
+    "OpenMP": "set OMP_NUM_THREADS=1 for torch, scikit-learn, LightGBM, faiss (Greenroom's default)",
 }
 
 
@@ -121,40 +122,3 @@ def extra_threads() -> list[ExtraThread]:
             is_restarted = thread is not None and is_restarted_by_its_library(thread)
             found.append(ExtraThread(task, tuple(dict.fromkeys(names)), is_restarted))
     return found
-
-
-def open_fds() -> set[int]:
-    return {int(name) for name in os.listdir("/proc/self/fd") if _is_open(int(name))}
-
-
-def _is_open(fd: int) -> bool:
-    """Not the fd of the listing itself, which is closed by now, and whose number the next one gets."""
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
-def inherited_fd_warnings(before: set[int]) -> list[str]:
-    """A warning for each socket, pipe and the like opened since: all children would share it."""
-    warnings = []
-    for fd in sorted(open_fds() - before):
-        target = _describe(fd)
-        if target is not None:
-            warnings.append(
-                f"preload left fd {fd} open ({target}); every process shares it with every other: "
-                f"open it in prewarm instead"
-            )
-    return warnings
-
-
-def _describe(fd: int) -> str | None:
-    """What an fd is, if sharing it is a danger; ``None`` for plain files, directories and devices."""
-    try:
-        mode = os.fstat(fd).st_mode
-        target = os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return None  # closed since, as is the fd of the listing itself
-    dangerous = stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode) or target.startswith("anon_inode:[event")
-    return target if dangerous else None

@@ -17,7 +17,7 @@ from ..job import JobProcess
 from ..system import lifeline, prctl
 from ..system.heartbeat import HeartbeatPage
 from ..wire.messages import AppFacts, ChildSettings
-from . import signals
+from . import random_numbers, signals
 from .app_logging import AppLogging
 from .runner import Runner
 
@@ -75,6 +75,7 @@ def settle(inheritance: Inheritance, launch_id: str, close: list[int]) -> Heartb
     for fd in close:
         os.close(fd)
     signals.reset_in_child()
+    signals.reset_in_forks()
     if os.getpgrp() != os.getpid():  # a spawned process leads a session, and so a group, already
         os.setpgid(0, 0)
     prctl.set_name("gr:child")
@@ -105,10 +106,8 @@ def _prefer_as_oom_victim() -> None:
 
 
 def _reseed() -> None:
-    """Give this process random numbers of its own. ``random`` sees to itself after a fork."""
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    """Give this process random numbers of its own."""
+    random_numbers.reseed()
     uuid: Any = sys.modules.get("uuid")
     if getattr(uuid, "_generate_time_safe", None) is not None:
         # libuuid draws its clock sequence once, and a fork inherits it: in the same microsecond two children would make

@@ -19,7 +19,7 @@ from .integrations import INTEGRATIONS
 from .program.desk import apply
 from .scripts import SPARE_NAME, Script, import_script, is_path, module_of
 
-__all__ = ["child_settings", "facts_of", "load_app", "warnings_of"]
+__all__ = ["child_settings", "facts_of", "load_app", "refuse_replaced_library", "warnings_of"]
 
 LARGEST_MANIFEST = 16 * 1024
 
@@ -44,6 +44,16 @@ def load_app(reference: str, arguments: Sequence[str] | None = None, handed: Map
     if app.entrypoint_fn is None:
         raise AppLoadError(f"the app {reference!r} has no entrypoint; mark one function with @app.entrypoint")
     return app
+
+
+def refuse_replaced_library() -> None:
+    """Raise :class:`AppLoadError` if gevent has put its own functions in the place of the standard library's."""
+    if getattr(sys.modules.get("gevent.monkey"), "saved", None):
+        raise AppLoadError(
+            "gevent.monkey.patch_all() has replaced the threads, sockets and signals of the standard library, which "
+            "Greenroom works with. Leave it out: each session has a process of its own, with an asyncio event loop. "
+            "Blocking calls go into a sync entrypoint, or into asyncio.to_thread"
+        )
 
 
 def warnings_of(handed: Mapping[str, Any] | None) -> list[str]:

@@ -12,10 +12,11 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..app import App
-from ..errors import ErrorInfo, PayloadError
+from ..errors import ErrorInfo
 from ..job import JobContext, ShutdownCallback
 from ..wire import payload
 from ..wire.messages import ChildSettings, CleaningUp, Shutdown
+from .app_thread import AppThread
 
 __all__ = ["End", "Performance", "exit_code_of", "stack_of"]
 
@@ -39,9 +40,12 @@ class End(NamedTuple):
 class Performance:
     """Runs the entrypoint, and ends it when asked to."""
 
-    def __init__(self, app: App, context: JobContext, settings: ChildSettings) -> None:
+    def __init__(self, app: App, context: JobContext, settings: ChildSettings, app_thread: AppThread) -> None:
         assert app.entrypoint_fn is not None  # the loader has seen to it
         self._entrypoint: Callable[..., Any] = app.entrypoint_fn
+        self._is_async = inspect.iscoroutinefunction(self._entrypoint)
+        self._app_thread = app_thread
+        self._logs_errors = not app.logs_its_errors
         self._context = context
         self._settings = settings
         context.shutdown_timeout = settings.shutdown_timeout
@@ -68,25 +72,28 @@ class Performance:
 
     async def _perform(self) -> tuple[End, bytes]:
         try:
-            result = await self._call_entrypoint()
+            if self._is_async:
+                result = await self._entrypoint(self._context)
+            else:
+                result, error = await self._app_thread.call(self._entrypoint, self._context)
+                if error is not None:
+                    return self._ended_by(error)  # not raised here: no coroutine can raise a StopIteration
+                if inspect.isawaitable(result):
+                    result = await result
             return End("completed", 0), payload.encode(result)
-        except PayloadError as error:
-            return End("raised", 1, ErrorInfo.of(error)), b""
-        except asyncio.CancelledError as error:
-            if not self._context.shutdown_requested.done():
-                return End("raised", 1, ErrorInfo.of(error)), b""
-            return End("cancelled" if self._is_told else "completed", 0), payload.encode(None)
-        except (SystemExit, KeyboardInterrupt) as stop:
-            return self._exited(stop), b""
         except BaseException as error:
-            return End("raised", 1, ErrorInfo.of(error)), b""
+            return self._ended_by(error)
 
-    async def _call_entrypoint(self) -> Any:
-        if inspect.iscoroutinefunction(self._entrypoint):
-            return await self._entrypoint(self._context)
-        # In a thread, so that the loop goes on to answer the supervisor and to beat.
-        result = await asyncio.to_thread(self._entrypoint, self._context)
-        return await result if inspect.isawaitable(result) else result
+    def _ended_by(self, error: BaseException) -> tuple[End, bytes]:
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            return self._exited(error), b""
+        if isinstance(error, asyncio.CancelledError) and self._context.shutdown_requested.done():
+            return End("cancelled" if self._is_told else "completed", 0), payload.encode(None)
+        if self._logs_errors:
+            # Here, where an error tracker hears of it: those listen to the log of the process that failed.
+            with suppress(Exception):  # a handler or filter of the app's may raise
+                _logger.error("the entrypoint failed", exc_info=error)
+        return End("raised", 1, ErrorInfo.of(error)), b""
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -110,7 +117,8 @@ class Performance:
 
     def _end_soon(self) -> None:
         """Cancel the entrypoint, at once or after the time in which it may return by itself."""
-        may_return = self._context.is_awaited or self._context.requested_by is self._task
+        by_itself = self._context.requested_by is self._task if self._is_async else self._context.requested_in_thread
+        may_return = self._context.is_awaited or by_itself
         grace = self._settings.shutdown_timeout / 2 if may_return else 0.0
         asyncio.get_running_loop().call_later(grace, self._cut_off)
 

@@ -18,6 +18,7 @@ from ..job import Job, JobContext, JobProcess
 from ..wire import messages as m
 from ..wire import payload
 from ..wire.frames import FrameDecoder
+from .app_thread import AppThread
 from .performance import Performance
 
 __all__ = ["rehearse", "rehearse_in_zygote"]
@@ -31,7 +32,7 @@ async def rehearse(proc: JobProcess, settings: m.ChildSettings) -> None:
     for frame in decoder.feed(m.encode(m.Start("rehearsal"), payload.encode(None))):
         start: m.Start = m.decode(frame, m.Start)
         context = JobContext(Job.from_payload(start.job_id, frame.body), proc)
-        performance = Performance(_app(), context, settings)
+        performance = Performance(_app(), context, settings, AppThread())
         m.encode(m.Started(start.job_id))
         end, result = await performance.run()
         m.encode(m.Ended(end.how, end.told, end.error), result)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import _thread
 import asyncio
 import inspect
+import logging
 import os
 import select
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..app import App
 from ..errors import ErrorInfo
@@ -18,11 +20,14 @@ from ..system import prctl, stackdump
 from ..system.heartbeat import HeartbeatPage
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
+from .app_thread import AppThread, is_sync
 from .performance import Performance, exit_code_of
 from .rehearsal import rehearse
 from .request import decide
 
 __all__ = ["Runner"]
+
+_logger = logging.getLogger("greenroom")
 
 _CHUNK = 32 * 1024  # a larger buffer would be mapped, and its pages faulted in, for each read
 _TO_CHILD = m.Ask | m.Start | m.Shutdown | m.Retire
@@ -54,6 +59,10 @@ class Runner:
         self._order: asyncio.Future[tuple[m.Start, bytes] | None] = self._loop.create_future()
         self._performance: Performance | None = None
         self._asked: asyncio.Task[None] | None = None
+        self._app_thread = AppThread()
+        self._is_entrypoint_sync = is_sync(app.entrypoint_fn)
+        self._prewarm_begin = 0.0
+        self._prewarmed: object = None
         self._pid = os.getpid()
         self._is_on = False
 
@@ -61,6 +70,16 @@ class Runner:
         """Live from prewarm to the end of the clean-up; returns the exit code."""
         asyncio.set_event_loop(self._loop)
         self._send(m.Hello(os.getpid(), stackdump.install(), self._facts))
+        self._prewarm_begin = time.monotonic()
+        try:
+            self._prewarmed = self._prewarm_without_loop()
+        except Exception as error:
+            self._fail_prewarm(error)
+            return 1
+        except (SystemExit, KeyboardInterrupt) as stop:
+            return exit_code_of(stop)
+        if self._is_copy:
+            return 0
         life = self._loop.create_task(self._live(), name="greenroom")
         # Not among asyncio.all_tasks(): a user who cancels those must not end the supervision of the job.
         asyncio.tasks._unregister_task(life)
@@ -81,7 +100,6 @@ class Runner:
 
     async def _live(self) -> int:
         self._loop.add_reader(self._sock, self._on_readable)
-        begin = time.monotonic()
         if not await self._prewarm():
             return 1
         if self._is_copy:
@@ -89,23 +107,43 @@ class Runner:
         self._on_prewarmed()
         self._start_heartbeat_thread()
         await rehearse(self._proc, self._settings)
-        self._send(m.Warm(prewarm_seconds=time.monotonic() - begin))
+        self._send(m.Warm(prewarm_seconds=time.monotonic() - self._prewarm_begin))
         order = await self._order
         if order is None:
             await self._clean_up()
             return 0
         return await self._perform(*order)
 
+    def _prewarm_without_loop(self) -> object:
+        """Call a sync prewarm before the event loop runs: it may run one of its own. Returns what it returns."""
+        prewarm = self._app.prewarm_fn
+        if prewarm is None or inspect.iscoroutinefunction(prewarm) or self._is_entrypoint_sync:
+            return None
+        return prewarm(self._proc)
+
     async def _prewarm(self) -> bool:
+        prewarm, pending = self._app.prewarm_fn, self._prewarmed
         try:
-            if self._app.prewarm_fn is not None:
-                pending = self._app.prewarm_fn(self._proc)
-                if inspect.isawaitable(pending):
-                    await pending
+            if prewarm is not None and inspect.iscoroutinefunction(prewarm):
+                pending = prewarm(self._proc)
+            elif prewarm is not None and self._is_entrypoint_sync:
+                pending, error = await self._app_thread.call(prewarm, self._proc)
+                if isinstance(error, Exception):
+                    self._fail_prewarm(error)  # not raised here: no coroutine can raise a StopIteration
+                    return False
+                if error is not None:
+                    raise error
+            if inspect.isawaitable(pending):
+                await pending
         except Exception as error:
-            self._send(m.PrewarmFailed(ErrorInfo.of(error)))
+            self._fail_prewarm(error)
             return False
         return True
+
+    def _fail_prewarm(self, error: Exception) -> None:
+        self._send(m.PrewarmFailed(ErrorInfo.of(error)))
+        with suppress(Exception):  # a handler or filter of the app's may raise
+            _logger.error("prewarm failed", exc_info=error)
 
     async def _answer(self, ask: m.Ask, metadata: bytes) -> None:
         request = JobRequest(Job.from_payload(ask.job_id, metadata), self._proc, ask.source)
@@ -114,7 +152,7 @@ class Runner:
 
     async def _perform(self, start: m.Start, metadata: bytes) -> int:
         context = JobContext(Job.from_payload(start.job_id, metadata), self._proc)
-        self._performance = Performance(self._app, context, self._settings)
+        self._performance = Performance(self._app, context, self._settings, self._app_thread)
         # The acknowledgement goes first: from here on, this job is never started anywhere else.
         self._send(m.Started(start.job_id))
         context.on_own_end = lambda: self._send(m.Ending())

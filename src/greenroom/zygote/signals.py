@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from contextlib import suppress
 from types import FrameType
 
-__all__ = ["Wakeup", "ignore_group_signals", "reset_all", "reset_in_child"]
+__all__ = ["Wakeup", "ignore_group_signals", "reset_all", "reset_in_child", "reset_in_forks"]
 
 # Sent to a whole group by a terminal or by ``systemctl stop``, but the supervisor's to act upon.
 _GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -55,6 +56,36 @@ def reset_in_child() -> None:
     """Undo what only the zygote needs. The rest it did itself, once, so that no child has to."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def reset_in_forks() -> None:
+    """Have what a session forks be a program as any other, which ``terminate()`` ends.
+
+    The signals wait while it forks: one that came before the handlers are reset would be lost.
+    """
+    os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_reset_and_release)
+
+
+class _Held(threading.local):
+    mask: set[int] = set()  # noqa: RUF012  # of each thread that forks: the signals it had blocked before
+
+
+_held = _Held()
+
+
+def _hold() -> None:
+    _held.mask = {*signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)}
+
+
+def _release() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
+
+
+def _reset_and_release() -> None:
+    for signum in _GROUP_SIGNALS:
+        if signal.getsignal(signum) is _nothing:
+            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    _release()
 
 
 def _nothing(signum: int, frame: FrameType | None) -> None:

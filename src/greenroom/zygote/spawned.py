@@ -18,7 +18,7 @@ from ..wire.frames import FrameDecoder
 from . import child, signals
 from .app_logging import AppLogging
 from .import_hooks import LOADING, watched_imports
-from .loader import child_settings, facts_of, load_app
+from .loader import child_settings, facts_of, load_app, refuse_replaced_library
 from .logs import LogChannel
 
 
@@ -43,6 +43,7 @@ def main() -> NoReturn:
             app = load_app(configuration.app, configuration.arguments, configuration.handed)
             if app.preload_fn is not None:
                 app.preload_fn()
+        refuse_replaced_library()
     except BaseException as error:  # SystemExit too: whatever user code raises is the answer
         _fail(inheritance.control, ErrorInfo.of(error))
     signals.reset_all()

@@ -18,10 +18,11 @@ from ..system import lifeline, mark, open_files, prctl, proc, stackdump, wakeup
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
-from . import census, child, sharing, signals, undertaker
+from . import census, child, exit_hooks, random_numbers, sharing, signals, undertaker
 from .app_logging import AppLogging
 from .import_hooks import BEFORE_FORK, watched_imports
-from .loader import child_settings, facts_of, load_app, warnings_of
+from .inherited_files import InheritedFiles, open_fds
+from .loader import child_settings, facts_of, load_app, refuse_replaced_library, warnings_of
 from .logs import DropCount, LogChannel
 from .rehearsal import rehearse_in_zygote
 from .services import Services, become
@@ -57,6 +58,8 @@ class Zygote:
         self._mourning_since = 0.0
         self._orphans_killed: set[int] = set()
         self._services = Services()
+        self._exit_hooks = exit_hooks.ExitHooks()
+        self._files: InheritedFiles
         self._app: App
         self._config: m.Configure
         self._child_settings: m.ChildSettings
@@ -74,6 +77,7 @@ class Zygote:
         if self._load():
             lifeline.only_wake(self._lifeline_fd)
             code = 0 if self._serve_until_the_end() else 1
+        exit_hooks.run_in_zygote()
         child.flush_stdio()
         os._exit(code)
 
@@ -102,15 +106,21 @@ class Zygote:
     def _load_app(self) -> m.Loaded:
         child.set_line_buffering()
         sys.path[:] = self._config.sys_path
-        before = census.open_fds()
+        before = open_fds()
         begin = time.monotonic()
         origins = ThreadOrigins()
-        with self._app_logging.while_loading(), watched_imports(BEFORE_FORK), origins.watching():
+        with (
+            self._app_logging.while_loading(),
+            watched_imports(BEFORE_FORK),
+            origins.watching(),
+            self._exit_hooks.watching(),
+        ):
             self._app = load_app(self._config.app, self._config.arguments, self._config.handed)
             imported = time.monotonic()
             if self._app.preload_fn is not None:
                 self._app.preload_fn()
             preloaded = time.monotonic()
+        refuse_replaced_library()
         allowed = self._app.allow_threads.union(self._config.allow_threads)
         self._permit = census.Permit(allowed, self._app.prewarm_name, origins)
         refusal = census.refusal(self._permit)
@@ -123,7 +133,8 @@ class Zygote:
         rehearse_in_zygote(self._child_settings)
         sharing.settle()
         self._services.want(self._app.services, time.monotonic())
-        warnings = warnings_of(self._config.handed) + census.inherited_fd_warnings(before)
+        self._files = InheritedFiles(before)
+        warnings = warnings_of(self._config.handed) + self._files.warnings + random_numbers.warnings()
         if self._log_drops.dropped:
             warnings.append(
                 f"{self._log_drops.dropped} records that the app logged while it loaded were dropped or cut"
@@ -254,6 +265,8 @@ class Zygote:
             inheritance = child.Inheritance._make(fds)
             close = [self._channel.detach(), *self._wakeup.fds, self._dump_fd, self._lifeline_fd]
             page = child.settle(inheritance, request.launch_id, close)
+            self._exit_hooks.leave_to_zygote()
+            self._files.renew()
             self._app_logging.move(inheritance.log, page)
             proc = JobProcess(self._config.generation)
             return child.live(self._app, self._child_settings, proc, inheritance.control, page, self._app_logging)
@@ -312,14 +325,16 @@ class Zygote:
     def _end_of_mourning(self) -> None:
         """Report a death as complete when nothing is left of what the dead child had started."""
         orphans = set[int]()
+        since = time.monotonic() - self._mourning_since
         try:
-            orphans = undertaker.kill_orphans(self._spared())
+            spare = since < undertaker.TRACKER_PATIENCE
+            orphans, spared = undertaker.kill_orphans(self._spared(), spare_trackers=spare)
         except OSError:  # no fd to look with: in a while, perhaps
             is_done = False
         else:
             self._orphans_killed |= orphans
-            is_done = not orphans
-        if not is_done and time.monotonic() - self._mourning_since < undertaker.PATIENCE:
+            is_done = not orphans and not spared
+        if not is_done and since < undertaker.PATIENCE:
             return
         if orphans:
             # Told once, and then left: they must not hold up every later session's report.

@@ -18,6 +18,7 @@ from ..system import mark, proc
 
 __all__ = [
     "PATIENCE",
+    "TRACKER_PATIENCE",
     "Death",
     "Usage",
     "bury",
@@ -29,6 +30,8 @@ __all__ = [
 
 PATIENCE = 5.0
 """Seconds to wait for killed processes: one can stay for a while in an uninterruptible system call."""
+TRACKER_PATIENCE = 2.0
+"""Seconds that a resource tracker has to clean up after a session."""
 
 
 class Death(NamedTuple):
@@ -74,15 +77,32 @@ def bury(pid: int) -> Usage:
     return Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def kill_orphans(known: set[int]) -> set[int]:
-    """Kill every process below the zygote that it did not fork; returns those that are not gone yet.
+class Orphans(NamedTuple):
+    """Those that are not gone yet."""
+
+    killed: set[int]
+    spared: set[int]
+
+
+def kill_orphans(known: set[int], *, spare_trackers: bool) -> Orphans:
+    """Kill every process below the zygote that it did not fork, but for resource trackers where they are spared.
 
     Their deaths arrive as any child's does, and only then is it known what they leave behind in turn.
     """
     orphans = {pid for pid in proc.children(os.getpid()) if pid not in known}
-    for pid in orphans:
+    spared = {pid for pid in orphans if _is_tracker(pid)} if spare_trackers else set()
+    for pid in orphans - spared:
         _kill(pid)
-    return orphans
+    return Orphans(orphans - spared, spared)
+
+
+def _is_tracker(pid: int) -> bool:
+    """Whether it is a resource tracker of ``multiprocessing``, which removes what a dead process has left, and ends."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as words:
+            return b"multiprocessing.resource_tracker" in words.read(4096)
+    except OSError:  # gone by now
+        return False
 
 
 def end_all_children() -> None:

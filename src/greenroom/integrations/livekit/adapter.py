@@ -41,6 +41,7 @@ def adapt(source: AgentServer | WorkerOptions, *, is_handed: bool = False) -> Ap
     role = _Role(blueprint)
     app = App()
     app.end_timeout = blueprint.part.end_timeout
+    app.logs_its_errors = True
     app.prewarm_name = "setup_fnc" if maker_of(source) == "AgentServer" else "prewarm_fnc"
     manifest = app.manifest["livekit"] = describe(blueprint, source)
     options, maker, command = manifest["options"], maker_of(source), os.environ.get(COMMAND)

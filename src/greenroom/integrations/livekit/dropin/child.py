@@ -24,6 +24,7 @@ def make_app(settings: Mapping[str, Any]) -> App:
     role = _Role(_part(settings), settings)
     app = App()
     app.end_timeout = role.end_timeout
+    app.logs_its_errors = True
     app.preload(role.preload)
     app.prewarm(role.prewarm)
     app.entrypoint(role.entrypoint)

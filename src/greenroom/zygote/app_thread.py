@@ -1,0 +1,45 @@
+"""The thread in which an app's sync functions run, so that the event loop goes on to answer and to beat."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+__all__ = ["AppThread", "Outcome", "is_sync"]
+
+
+class Outcome(NamedTuple):
+    """What a function returned, or the error that it raised."""
+
+    result: Any = None
+    error: BaseException | None = None
+
+
+def is_sync(fn: Callable[..., Any] | None) -> bool:
+    """Whether a function is not async, also behind what decorators have put around it."""
+    found: Any = inspect.unwrap(fn) if fn is not None else None
+    called = getattr(type(found), "__call__", None)  # noqa: B004  # of an object that is called, it may be async
+    return not any(map(inspect.iscoroutinefunction, (fn, found, called)))
+
+
+class AppThread:
+    """One thread for all of them: what prewarm opens there (SQLite, for one) is good there in the entrypoint."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="app")
+
+    async def call(self, fn: Callable[..., Any], *arguments: Any) -> Outcome:
+        """Call it there. An error is returned, since no future can carry a StopIteration: it would wait for ever."""
+        run = contextvars.copy_context().run
+        return await asyncio.get_running_loop().run_in_executor(self._executor, run, _outcome_of, fn, arguments)
+
+
+def _outcome_of(fn: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
+    try:
+        return Outcome(fn(*arguments))
+    except BaseException as error:
+        return Outcome(error=error)

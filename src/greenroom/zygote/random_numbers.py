@@ -1,0 +1,69 @@
+"""Random numbers after a fork: each process gets a seed of its own, where a library lets itself be found and seeded.
+
+``random`` sees to itself. A generator that the app has made is copied with all the rest: each process would draw the
+same numbers from it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+__all__ = ["is_of_app", "modules_of_app", "reseed", "warnings"]
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+_GENERATORS = {"numpy.random": ("Generator", "RandomState"), "torch": ("Generator",)}
+
+
+def reseed() -> None:
+    """Give the global generators of libraries a seed of this process's own."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    torch: Any = sys.modules.get("torch")
+    if getattr(torch, "default_generator", None) is not None:
+        torch.default_generator.seed()
+
+
+def warnings() -> list[str]:
+    """A warning for each generator that is a global of one of the app's modules."""
+    kinds = (random.Random, *_kinds())
+    found = []
+    for module in modules_of_app():
+        for name, value in list(module.__dict__.items()):
+            kind = type(value)  # not its __class__: a lazy proxy would load what it stands for
+            if issubclass(kind, kinds) and not issubclass(kind, random.SystemRandom):
+                found.append(
+                    f"{module.__name__}.{name} is a generator of random numbers that was made before the fork: each "
+                    f"process draws the same numbers from it. Make it in prewarm"
+                )
+    return found
+
+
+def _kinds() -> Iterator[type]:
+    for module, names in _GENERATORS.items():
+        for name in names:
+            kind = getattr(sys.modules.get(module), name, None)
+            if isinstance(kind, type):
+                yield kind
+
+
+def modules_of_app() -> Iterator[ModuleType]:
+    """All that belong neither to the standard library nor to an installed package."""
+    found = {id(module): module for name, module in list(sys.modules.items()) if is_of_app(name)}
+    for module in found.values():
+        if type(module) is ModuleType:  # a lazy one would be loaded
+            yield module
+
+
+def is_of_app(module_name: str) -> bool:
+    """Whether that module is the app's own. It may be what an integration has put there, of any kind."""
+    package = module_name.partition(".")[0]
+    if package in sys.stdlib_module_names or package == __package__.partition(".")[0]:
+        return False
+    file = getattr(sys.modules.get(module_name), "__dict__", {}).get("__file__")
+    return isinstance(file, str) and _INSTALLED.isdisjoint(file.split(os.sep))
