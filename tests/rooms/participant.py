@@ -42,7 +42,8 @@ QUIET_FRAMES = 25  # half a second: what is heard after it is a new utterance
 
 
 def tell(event: str, **fields: Any) -> None:
-    print(json.dumps({"event": event, "at": time.monotonic(), **fields}), flush=True)
+    # In one write: what the native library logs meanwhile must not come before the end of the line.
+    print(json.dumps({"event": event, "at": time.monotonic(), **fields}) + "\n", end="", flush=True)
 
 
 def facts(participant: rtc.Participant) -> dict[str, Any]:

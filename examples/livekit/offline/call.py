@@ -58,7 +58,12 @@ def _keep(path: str, tape: bytearray) -> None:
 
 def _printer() -> Callable[[dict[str, Any]], None]:
     began = time.monotonic()
-    return lambda event: print(json.dumps({"at": round(time.monotonic() - began, 1), **event}), flush=True)
+
+    def tell(event: dict[str, Any]) -> None:
+        # In one write: what the native library logs meanwhile must not come before the end of the line.
+        print(json.dumps({"at": round(time.monotonic() - began, 1), **event}) + "\n", end="", flush=True)
+
+    return tell
 
 
 def main() -> None:
