@@ -6,8 +6,10 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["AppThread", "Outcome", "is_sync"]
 
@@ -30,10 +32,14 @@ class AppThread:
     """One thread for all of them: what prewarm opens there (SQLite, for one) is good there in the entrypoint."""
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="app")
+        self._executor: ThreadPoolExecutor | None = None
 
     async def call(self, fn: Callable[..., Any], *arguments: Any) -> Outcome:
         """Call it there. An error is returned, since no future can carry a StopIteration: it would wait for ever."""
+        if self._executor is None:
+            from concurrent.futures import ThreadPoolExecutor  # which most apps do not need
+
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="app")
         run = contextvars.copy_context().run
         return await asyncio.get_running_loop().run_in_executor(self._executor, run, _outcome_of, fn, arguments)
 

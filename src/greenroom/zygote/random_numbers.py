@@ -7,7 +7,6 @@ same numbers from it.
 from __future__ import annotations
 
 import os
-import random
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -16,7 +15,7 @@ from typing import Any
 __all__ = ["is_of_app", "modules_of_app", "reseed", "warnings"]
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
-_GENERATORS = {"numpy.random": ("Generator", "RandomState"), "torch": ("Generator",)}
+_GENERATORS = {"random": ("Random",), "numpy.random": ("Generator", "RandomState"), "torch": ("Generator",)}
 
 
 def reseed() -> None:
@@ -31,12 +30,12 @@ def reseed() -> None:
 
 def warnings() -> list[str]:
     """A warning for each generator that is a global of one of the app's modules."""
-    kinds = (random.Random, *_kinds())
+    kinds, safe = tuple(_kinds()), getattr(sys.modules.get("random"), "SystemRandom", ())
     found = []
     for module in modules_of_app():
         for name, value in list(module.__dict__.items()):
             kind = type(value)  # not its __class__: a lazy proxy would load what it stands for
-            if issubclass(kind, kinds) and not issubclass(kind, random.SystemRandom):
+            if issubclass(kind, kinds) and not issubclass(kind, safe):
                 found.append(
                     f"{module.__name__}.{name} is a generator of random numbers that was made before the fork: each "
                     f"process draws the same numbers from it. Make it in prewarm"
