@@ -438,3 +438,19 @@ async def test_an_async_function_behind_a_decorator_shares_the_main_thread(make_
     async def entrypoint(ctx): return ctx.proc.userdata["db"].execute("select 7").fetchone()
     """
     assert (await report_of(make_app(source))).result == [7]
+
+
+async def test_an_async_function_behind_a_decorator_ends_itself(make_app: MakeApp) -> None:
+    source = """
+    def traced(fn):
+        def run(ctx): return fn(ctx)
+        return run
+
+    @app.entrypoint
+    @traced
+    async def entrypoint(ctx):
+        ctx.shutdown("its own will")
+        await asyncio.sleep(0.05)  # it has time to return
+        return "what it returns"
+    """
+    assert (await report_of(make_app(source))).result == "what it returns"

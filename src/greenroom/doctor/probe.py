@@ -22,7 +22,7 @@ from ..zygote import census, template, undertaker
 from ..zygote.import_hooks import BEFORE_FORK, LOADING, watched_imports
 from ..zygote.inherited_files import InheritedFiles, open_fds
 from ..zygote.integrations import Watchers
-from ..zygote.loader import load_app
+from ..zygote.loader import load_app, refuse_replaced_library
 
 __all__ = ["BEGIN", "END"]
 
@@ -67,6 +67,7 @@ def _load(reference: str, handed: dict[str, Any] | None, watched: Watchers, allo
         if app.preload_fn is not None:
             app.preload_fn()
         preloaded = time.monotonic()
+    refuse_replaced_library()
     _mark(END)
     permit = census.Permit(app.allow_threads.union(allow_threads), app.prewarm_name)
     census.refusal(permit)  # has the patience for threads that are on their way out

@@ -126,10 +126,12 @@ def _outcome_of_end(evidence: Evidence, how: str) -> Outcome:
 
 
 def _told_of_end(evidence: Evidence, how: str) -> str:
+    code = evidence.status.exit_code
     details = {
         "completed": "the entrypoint returned",
         "raised": f"the entrypoint raised {evidence.error}",
-        "exited": f"the job exited with code {evidence.status.exit_code}",
+        # Its process may have been killed on its way out: then nobody knows the code.
+        "exited": "the job exited" + ("" if code is None else f" with code {code}"),
     }
     return details[how]
 

@@ -387,9 +387,9 @@ class Zygote:
         os.close(self._pidfd)
         self._pidfd = -1
         self._channels.close()
-        if self._dump_fd is None:
-            self._load_failed(AppLoadError(never_began("the zygote", self.ending)))
-        self._load_failed(AppLoadError(f"the zygote ended while it loaded the app ({self.ending})"))
+        has_begun = self._dump_fd is not None
+        cause = f"the zygote ended while it loaded the app ({self.ending})"
+        self._load_failed(AppLoadError(cause if has_begun else never_began("the zygote", self.ending)))
         self._owner.zygote_lost(self)
 
     def _emit(self, line: output.OutputLine | output.Loss) -> None:

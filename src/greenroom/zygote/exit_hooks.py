@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .random_numbers import is_of_app
+from .app_modules import is_of_app
 
 __all__ = ["LONGEST", "ExitHooks", "run_in_zygote"]
 

@@ -117,7 +117,8 @@ class Performance:
 
     def _end_soon(self) -> None:
         """Cancel the entrypoint, at once or after the time in which it may return by itself."""
-        by_itself = self._context.requested_by is self._task if self._is_async else self._context.requested_in_thread
+        in_its_thread = not self._is_async and self._context.requested_in_thread
+        by_itself = self._context.requested_by is self._task or in_its_thread
         may_return = self._context.is_awaited or by_itself
         grace = self._settings.shutdown_timeout / 2 if may_return else 0.0
         asyncio.get_running_loop().call_later(grace, self._cut_off)

@@ -7,7 +7,6 @@ Each request has a connection of its own: a line of JSON, and then bytes.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import secrets
@@ -16,6 +15,7 @@ import struct
 from typing import Any, Protocol
 
 from ....errors import GreenroomError
+from ....wire import plain_json
 
 __all__ = ["InferenceRelay", "Inferrer", "infer"]
 
@@ -101,12 +101,12 @@ def _is_own(writer: asyncio.StreamWriter) -> bool:
 
 def _write(writer: asyncio.StreamWriter, header: dict[str, Any], data: bytes | None) -> None:
     size = None if data is None else len(data)
-    writer.write(json.dumps({**header, "size": size}).encode() + b"\n")
+    writer.write(plain_json.encoded({**header, "size": size}).encode() + b"\n")
     writer.write(data or b"")
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[dict[str, Any], bytes | None]:
-    header = json.loads(await reader.readuntil(b"\n"))
+    header = plain_json.decoded(await reader.readuntil(b"\n"))
     size = header["size"]
     if size is None:
         return header, None
