@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
 import yaml
 from hypothesis import given
@@ -30,7 +31,6 @@ from greenroom.settings.grace import MARGIN, longest_stop
 
 MakeApp = Callable[[str], str]
 
-GREENROOM = str(Path(sys.executable).with_name("greenroom"))
 ANY_SECONDS = st.floats(min_value=0.001, max_value=1e6)
 ANY_APP = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), min_size=1)
 
@@ -38,6 +38,12 @@ ANY_APP = st.text(st.characters(exclude_categories=["C", "Z"], include_character
 async def _run(*arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*arguments, stdout=pipe, stderr=pipe, cwd=cwd)
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def _greenroom(*arguments: str, cwd: Path) -> tuple[int, str, str]:
+    process = await commands.start(*arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=cwd)
     out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
 
@@ -205,7 +211,7 @@ async def test_systemd_finds_nothing_wrong_with_the_unit(make_app: MakeApp, tmp_
     options = ("--systemd-version", version, "--user", "daemon", "--directory", str(tmp_path), "--memory-mb", "4096")
     options += ("--token-file", "/etc/greenroom/agent.token")
     app = make_app("")
-    code, out, err = await _run(GREENROOM, "init", "systemd", app, "--name", "agent", *options, cwd=tmp_path)
+    code, out, err = await _greenroom("init", "systemd", app, "--name", "agent", *options, cwd=tmp_path)
     assert (code, out, err) == (0, "wrote agent.service\n", "")
     code, out, err = await _run("systemd-analyze", "verify", "--man=no", str(tmp_path / "agent.service"))
     assert code == 0, err
@@ -219,8 +225,8 @@ async def test_the_unit_s_command_serves_and_the_image_s_health_check_finds_it(
         port = str(sock.getsockname()[1])
     app = make_app("@app.entrypoint\nasync def entrypoint(ctx): pass\n")
     options = (app, "--port", port, "--num-idle-processes", "1", "--name", "agent")
-    assert (await _run(GREENROOM, "init", "systemd", *options, cwd=tmp_path))[0] == 0
-    assert (await _run(GREENROOM, "init", "docker", *options, cwd=tmp_path))[0] == 0
+    assert (await _greenroom("init", "systemd", *options, cwd=tmp_path))[0] == 0
+    assert (await _greenroom("init", "docker", *options, cwd=tmp_path))[0] == 0
     command = shlex.split(_unit((tmp_path / "agent.service").read_text())["ExecStart"])
     check = json.loads(re.findall(r"^    CMD (.*)$", (tmp_path / "Dockerfile").read_text(), re.M)[0])
     assert (await _run(sys.executable, *check[1:]))[0] == 1, "nothing serves yet"
@@ -289,25 +295,25 @@ def test_the_manifests_belong_together() -> None:
 
 async def test_files_that_are_there_are_not_overwritten(tmp_path: Path) -> None:
     for kind, name in (("systemd", "my-agent.service"), ("docker", "Dockerfile"), ("k8s", "k8s/pdb.yaml")):
-        command = (GREENROOM, "init", kind, "src/my_agent.py:app")
+        command = ("init", kind, "src/my_agent.py:app")
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
-        code, out, err = await _run(*command, cwd=tmp_path)
+        code, out, err = await _greenroom(*command, cwd=tmp_path)
         assert (code, out) == (1, "")
         assert f"{name} is there already" in err
         assert path.read_text() == "mine"
-        code, out, _ = await _run(*command, "--stdout", cwd=tmp_path)
+        code, out, _ = await _greenroom(*command, "--stdout", cwd=tmp_path)
         assert code == 0
         assert path.read_text() == "mine"
-        code, _, _ = await _run(*command, "--force", cwd=tmp_path)
+        code, _, _ = await _greenroom(*command, "--force", cwd=tmp_path)
         assert code == 0
         assert path.read_text() in out
     assert sorted(os.listdir(tmp_path)) == [".dockerignore", "Dockerfile", "k8s", "my-agent.service"]
 
 
 async def test_a_setting_that_makes_no_sense_writes_nothing(tmp_path: Path) -> None:
-    code, _, err = await _run(GREENROOM, "init", "k8s", "agent.py", "--max-jobs", "0", cwd=tmp_path)
+    code, _, err = await _greenroom("init", "k8s", "agent.py", "--max-jobs", "0", cwd=tmp_path)
     assert code == 2
     assert "max_jobs" in err
     assert not os.listdir(tmp_path)

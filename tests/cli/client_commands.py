@@ -7,7 +7,8 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from server.running_worker import GREENROOM, RunningWorker
+import commands
+from server.running_worker import RunningWorker
 from support import DEADLINE
 
 __all__ = ["TELLING", "Done", "ask", "greenroom"]
@@ -41,8 +42,7 @@ async def greenroom(*arguments: str, stdin: bytes | None = None, **environ: str)
     """Run the command, with nothing of the test's own settings in its environment."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GREENROOM_")}
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        GREENROOM,
+    process = await commands.start(
         *arguments,
         stdin=asyncio.subprocess.DEVNULL if stdin is None else pipe,
         stdout=pipe,

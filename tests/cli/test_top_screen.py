@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from client_commands import TELLING, ask, greenroom
+from commands import GREENROOM
 from faults.stage import Stage
-from server.running_worker import GREENROOM, RunningWorker
+from server.running_worker import RunningWorker
 from support import kill
 from terminal import Terminal
 

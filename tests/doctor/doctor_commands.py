@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import commands
 from support import DEADLINE
 
-__all__ = ["GREENROOM", "Told", "tell"]
-
-GREENROOM = str(Path(sys.executable).with_name("greenroom"))
+__all__ = ["Told", "tell"]
 
 
 class Told(NamedTuple):
@@ -30,7 +27,7 @@ class Told(NamedTuple):
 
 async def tell(*arguments: str, **spawn: Any) -> Told:
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(GREENROOM, *arguments, stdout=pipe, stderr=pipe, **spawn)
+    process = await commands.start(*arguments, stdout=pipe, stderr=pipe, **spawn)
     async with asyncio.timeout(DEADLINE):
         out, err = await process.communicate()
     return Told(process.returncode or 0, out.decode(), err.decode())

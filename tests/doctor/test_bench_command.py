@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from doctor_commands import GREENROOM, tell
+from commands import GREENROOM
+from doctor_commands import tell
 from support import DEADLINE, wait_for_file
 
 MakeApp = Callable[[str], str]

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from doctor_commands import GREENROOM, tell
+from commands import GREENROOM
+from doctor_commands import tell
 from support import wait_for_exit, wait_for_file
 
 from greenroom.system import proc

@@ -13,8 +13,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from commands import GREENROOM
 from livekit_orders import order
-from server.running_worker import GREENROOM, RunningWorker
+from server.running_worker import RunningWorker
 from support import DEADLINE
 
 from greenroom import AppLoadError, PoolOptions, ProcessPool

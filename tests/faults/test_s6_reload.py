@@ -8,12 +8,12 @@ import select
 from collections.abc import Callable
 from pathlib import Path
 
+import commands
 import pytest
 from stage import Stage, Visit, assert_recovered
 from support import eventually, idle_pids, is_gone, kill, zygote_pid
 
 from greenroom import AppLoadError, NoCapacity, PoolClosed, PrewarmError, ProcessPool
-from greenroom.system import proc
 
 MakeApp = Callable[[str], str]
 
@@ -370,7 +370,7 @@ async def test_S6_new_code_whose_zygote_is_lost_as_it_proves_itself_does_not_ser
             rewrite(app, "@app.entrypoint", held)
             reloading = asyncio.create_task(pool.reload())
             visit = await stage.next("warming")
-            (new,) = {pid for pid in proc.children(os.getpid()) if pid != old}
+            (new,) = {pid for pid in commands.children() if pid != old}
             pidfd = os.pidfd_open(new)
             await visit.told("go on")
             # Both in one turn of this event loop: that the process is warm, and that its zygote is dead.

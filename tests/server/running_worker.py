@@ -10,18 +10,16 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import aiohttp
+import commands
 from support import DEADLINE, eventually
 
-from greenroom.system import prctl, proc
+from greenroom.system import prctl
 
-__all__ = ["GREENROOM", "Answer", "RunningWorker", "orphans"]
-
-GREENROOM = str(Path(sys.executable).with_name("greenroom"))
+__all__ = ["Answer", "RunningWorker", "orphans"]
 
 
 class Answer(NamedTuple):
@@ -40,10 +38,10 @@ class RunningWorker:
     """``greenroom start APP --port 0 ...``; ended by SIGKILL, if the test did not end it."""
 
     def __init__(self, app: str, *options: str, command: str = "start", stdin: int | None = None, **spawn: Any) -> None:
-        self._command = [GREENROOM, command, app, "--port", "0", *options]
+        self._command = [command, app, "--port", "0", *options]
         self._stdin = asyncio.subprocess.DEVNULL if stdin is None else stdin
         self._spawn: dict[str, Any] = spawn
-        self._process: asyncio.subprocess.Process
+        self._process: asyncio.subprocess.Process | commands.Forked
         self._session: aiohttp.ClientSession
         self._reading: asyncio.Task[None]
         self._changed = asyncio.Condition()
@@ -52,13 +50,16 @@ class RunningWorker:
     async def __aenter__(self) -> RunningWorker:
         # What it leaves behind comes to this process, so that none of it can be overlooked.
         prctl.set_child_subreaper()
-        self._before = set(proc.children(os.getpid()))
-        self._process = await asyncio.create_subprocess_exec(
+        self._before = set(commands.children())
+        self._process = await self._run(
             *self._command, stdin=self._stdin, stderr=asyncio.subprocess.PIPE, limit=1 << 20, **self._spawn
         )
         self._reading = asyncio.create_task(self._read())
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE * 2))
         return self
+
+    async def _run(self, *command: str, **spawn: Any) -> asyncio.subprocess.Process | commands.Forked:
+        return await commands.start(*command, **spawn)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -113,7 +114,7 @@ class RunningWorker:
     async def ends(self) -> int:
         """Wait for its end; returns its exit code. When it has ended, nothing is left running."""
         code = await self.exit_code()
-        left = [pid for pid in proc.children(os.getpid()) if pid != self.pid and pid not in self._before]
+        left = [pid for pid in commands.children() if pid != self.pid and pid not in self._before]
         assert not left, f"left running: {left}"
         return code
 
@@ -186,10 +187,10 @@ class RunningWorker:
 
 def orphans() -> list[int]:
     """The processes that came to this one when a worker died; the dead are reaped."""
-    for pid in proc.children(os.getpid()):
+    for pid in commands.children():
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
-    return list(proc.children(os.getpid()))
+    return commands.children()
 
 
 async def _report_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> dict[str, Any]:

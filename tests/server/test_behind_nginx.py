@@ -11,9 +11,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 from browser import open_page
+from commands import GREENROOM
 from nginx import nginx
 from playwright.async_api import expect
-from running_worker import GREENROOM, RunningWorker
+from running_worker import RunningWorker
 from support import DEADLINE
 
 MakeApp = Callable[[str], str]

@@ -16,7 +16,8 @@ from typing import Any, TextIO
 
 import pytest
 from aiohttp import ClientSession
-from running_worker import GREENROOM, RunningWorker
+from commands import GREENROOM
+from running_worker import RunningWorker
 from support import DEADLINE
 
 from greenroom import PoolOptions, __version__

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
-from running_worker import GREENROOM, RunningWorker
+from commands import GREENROOM
+from running_worker import RunningWorker
 
 from greenroom.settings import DEFAULTS
 from greenroom.settings.fields import all_settings
@@ -26,9 +28,7 @@ def run(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedPr
     """Run the command in this folder with this environment, and nothing of the test's own settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GREENROOM_")}
     environment = {**inherited, "COLUMNS": "200", "TERM": "dumb", **environ}
-    return subprocess.run(
-        [GREENROOM, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    return commands.run(*arguments, cwd=folder, env=environment)
 
 
 def shown(*arguments: str, folder: Path, **environ: str) -> Any:

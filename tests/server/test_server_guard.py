@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import commands
 import pytest
 from faults.stage import Stage
 from hypothesis import given
 from hypothesis import strategies as st
-from running_worker import GREENROOM, RunningWorker
+from running_worker import RunningWorker
 from support import wait_for_file
 
 from greenroom.server.web.connections import network_of
@@ -125,8 +126,8 @@ async def test_no_other_address_without_a_good_token(
     make_app: MakeApp, options: list[str], token: str | None, complaint: str
 ) -> None:
     environment = dict(os.environ) if token is None else with_token(token)
-    process = await asyncio.create_subprocess_exec(
-        GREENROOM, "start", make_app(NOOP), "--port", "0", *options, stderr=asyncio.subprocess.PIPE, env=environment
+    process = await commands.start(
+        "start", make_app(NOOP), "--port", "0", *options, stderr=asyncio.subprocess.PIPE, env=environment
     )
     _, complaints = await process.communicate()
     assert process.returncode == 2

@@ -135,8 +135,9 @@ async def test_S5_a_reload_under_way_gives_way_to_a_drain(make_app: MakeApp) -> 
             await worker.logs("draining: 1 jobs")
             worker.signal(signal.SIGHUP)
             await worker.logs("not reloading")
+            report = await worker.report_to_come(job["id"])
             visit.order("leave")
-            assert (await worker.report(job["id"]))["outcome"] == "succeeded"
+            assert (await report)["outcome"] == "succeeded"
             assert await worker.ends() == 0
 
 

@@ -8,8 +8,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import commands
 import pytest
-from running_worker import GREENROOM, RunningWorker
+from running_worker import RunningWorker
 from support import DEADLINE
 
 MakeApp = Callable[[str], str]
@@ -39,8 +40,8 @@ def bearer(token: str) -> dict[str, str]:
 
 async def refused(app: str, *options: str, **environ: str) -> str:
     """The one line with which a worker does not start."""
-    process = await asyncio.create_subprocess_exec(
-        GREENROOM, "start", app, "--port", "0", *options, stderr=asyncio.subprocess.PIPE, env={**os.environ, **environ}
+    process = await commands.start(
+        "start", app, "--port", "0", *options, stderr=asyncio.subprocess.PIPE, env={**os.environ, **environ}
     )
     async with asyncio.timeout(DEADLINE):
         _, complaint = await process.communicate()
