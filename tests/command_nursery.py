@@ -18,7 +18,6 @@ IMPORTED = (*(f"greenroom.cli.{module}" for module in COMMANDS), "greenroom.serv
 
 def serve(orders: socket.socket) -> None:
     """Fork a process for each order; returns in that process, and nowhere else."""
-    orders.send(b"\n")
     while True:
         size, fds, _, _ = socket.recv_fds(orders, 4, 3)
         if not size:

@@ -14,7 +14,7 @@ from playwright.async_api import expect
 from running_worker import RunningWorker
 from support import DEADLINE, kill
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.in_pairs  # a browser each
 
 MakeApp = Callable[[str], str]
 
