@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from livekit.agents.ipc import proc_pool
-from livekit.agents.job import JobAcceptArguments, JobExecutorType, RunningJobInfo
-from livekit.protocol import agent, models
 from support import DEADLINE, eventually
+
+if TYPE_CHECKING:
+    from livekit.agents.job import RunningJobInfo
 
 __all__ = ["Events", "Notes", "load_agent", "make_pool", "running_job"]
 
@@ -125,6 +125,9 @@ def load_agent(directory: Path) -> Iterator[tuple[ModuleType, Notes]]:
 
 def make_pool(module: ModuleType, **arguments: Any) -> Any:
     """What LiveKit's worker makes, at the place where it looks for it, with the keywords that it gives."""
+    from livekit.agents.ipc import proc_pool
+    from livekit.agents.job import JobExecutorType
+
     return proc_pool.ProcPool(
         **{
             "initialize_process_fnc": module.setup,
@@ -148,6 +151,9 @@ def make_pool(module: ModuleType, **arguments: Any) -> Any:
 
 
 def running_job(what: str = "", job_id: str = "") -> RunningJobInfo:
+    from livekit.agents.job import JobAcceptArguments, RunningJobInfo
+    from livekit.protocol import agent, models
+
     job_id = job_id or f"AJ_{next(_numbers)}"
     room = models.Room(name=f"room-{job_id}", sid="RM_1")
     return RunningJobInfo(

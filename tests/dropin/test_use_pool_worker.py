@@ -15,17 +15,14 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("livekit.agents")
+pytest.importorskip("livekit.protocol")  # light; livekit.agents takes seconds of CPU, and so only the tests import it
 
 import aiohttp
 from aiohttp import web
 from dropin_stage import Notes, load_agent
-from livekit.agents.ipc import proc_pool
 from livekit.protocol import agent as proto
 from livekit.protocol import models
 from support import DEADLINE
-
-from greenroom.integrations.livekit import use_pool
 
 
 class Dispatcher:
@@ -97,10 +94,13 @@ class Dispatcher:
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[tuple[ModuleType, Notes]]:
+    proc_pool = pytest.importorskip("livekit.agents.ipc.proc_pool")
+    from greenroom.integrations.livekit import use_pool
+
     stock = proc_pool.ProcPool
     use_pool()
     yield from load_agent(tmp_path)
-    proc_pool.ProcPool = stock  # type: ignore[misc]
+    proc_pool.ProcPool = stock
 
 
 async def test_a_workers_whole_life(agent: tuple[ModuleType, Notes]) -> None:
