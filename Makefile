@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip --disable-pip-version-check --no-input install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types news-check docs-check docs settings-doc bench soak nightly lock lock-check advisories clean
+.PHONY: help demo test test-livekit lint format types news-check docs-check docs settings-doc bench soak nightly lock lock-check advisories clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -18,6 +18,9 @@ demo: $(VENV)/.examples  ## Run 20 concurrent calls through the call monitor, wi
 
 test: $(VENV)/.dev  ## Run the tests
 	$(RUN) scripts/run_tests.py $(ARGS)
+
+test-livekit: $(VENV)/.dev  ## Run more variants of LiveKit apps than "make test" does
+	$(RUN) -m pytest -q -n 2 tests/entrypoints/livekit_matrix.py $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style and format
 	$(RUN) -m ruff check .

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from livekit import api
 from livekit_orders import notes_of, order
 from support import eventually
 
@@ -71,6 +70,8 @@ async def entrypoint(ctx: JobContext):
     ctx.shutdown("said goodbye")
 """
     )
+    from livekit import api
+
     token = api.AccessToken("key", "a secret of thirty-two characters").with_identity("agent-1").to_jwt()
     accept = Acceptance(identity="agent-1", attributes={"floor": "1"})
     report = await run(app, "of the dispatch", token=token, worker_id="AW_1", accept=accept, restarts=2)
@@ -111,10 +112,16 @@ async def entrypoint(ctx: JobContext):
 
 async def test_each_way_to_end_is_reported_as_what_it_was(make_agent: MakeAgent) -> None:
     app = make_agent(ENDINGS)
-    endings = {}
-    async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        for how in ("raise", "exit", "_exit", "crash", "cancelled"):
-            endings[how] = await (await pool.launch(order(how))).wait()
+    async with ProcessPool(str(app), num_idle_processes=1, shutdown_timeout=4.0) as pool:
+        await check_own_ends(app, pool)
+        await check_ordered_ends(app, pool)
+
+
+ENDS_ITSELF = ("raise", "exit", "_exit", "crash", "cancelled")
+
+
+async def check_own_ends(app: Path, pool: ProcessPool) -> None:
+    endings = {how: await (await pool.launch(order(how))).wait() for how in ENDS_ITSELF}
     told = {how: (report.outcome, report.reason, report.exit_code, report.signal) for how, report in endings.items()}
     assert told == {
         "raise": ("failed", "raised", 1, None),
@@ -136,17 +143,16 @@ async def test_each_way_to_end_is_reported_as_what_it_was(make_agent: MakeAgent)
     ]
 
 
-async def test_a_shutdown_of_ours_becomes_livekits_own(make_agent: MakeAgent) -> None:
-    app = make_agent(ENDINGS)
-    async with ProcessPool(str(app), num_idle_processes=1, shutdown_timeout=4.0) as pool:
-        for how in ("wait", "ignore"):
-            handle = await pool.launch(order(how))
-            await eventually(lambda: notes_of(app)[-1:] == ["waits"])
-            handle.cancel("the caller has gone")
-            report = await handle.wait()
-            assert (report.outcome, report.reason) == ("cancelled", "cancelled")
-            # One whose entrypoint does not end is cut off in time for all that comes after it.
-            assert notes_of(app)[-3:] == [f"session end {how}", "callback the caller has gone", "callback"]
+async def check_ordered_ends(app: Path, pool: ProcessPool) -> None:
+    """A shutdown of ours becomes LiveKit's own."""
+    for how in ("wait", "ignore"):
+        handle = await pool.launch(order(how))
+        await eventually(lambda: notes_of(app)[-1:] == ["waits"])
+        handle.cancel("the caller has gone")
+        report = await handle.wait()
+        assert (report.outcome, report.reason) == ("cancelled", "cancelled")
+        # One whose entrypoint does not end is cut off in time for all that comes after it.
+        assert notes_of(app)[-3:] == [f"session end {how}", "callback the caller has gone", "callback"]
 
 
 async def test_what_hangs_at_the_end_has_shutdown_timeout(make_agent: MakeAgent) -> None:
@@ -180,9 +186,7 @@ async def entrypoint(ctx: JobContext):
     note(sorted(ctx.proc.userdata.items()))
     ctx.shutdown()
 
-if __name__ == "__main__":
-    options = WorkerOptions(entrypoint_fnc=entrypoint, prewarm_fnc=prewarm)
-    cli.run_app(options)
+options = WorkerOptions(entrypoint_fnc=entrypoint, prewarm_fnc=prewarm)
 """
     )
     report = await run(app)
@@ -211,21 +215,6 @@ async def entrypoint(ctx: JobContext): ...
         assert "no weights" in reports[0].detail
 
 
-async def test_a_job_that_is_none_of_livekits_is_told_so(make_agent: MakeAgent) -> None:
-    app = make_agent(
-        """
-server = AgentServer()
-
-@server.rtc_session()
-async def entrypoint(ctx: JobContext): ...
-"""
-    )
-    async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        report = await (await pool.launch({"caller": "+1555"})).wait()
-    assert report.reason == "raised"
-    assert "not the order of a LiveKit job" in str(report.error)
-
-
 async def test_a_job_that_cannot_be_set_up_is_told_so(make_agent: MakeAgent) -> None:
     app = make_agent(
         """
@@ -245,6 +234,7 @@ async def entrypoint(ctx: JobContext): ...
 
 
 async def test_a_session_is_closed_and_reported_before_the_callbacks(make_agent: MakeAgent) -> None:
+    """And a job that is none of LiveKit's is told so."""
     app = make_agent(
         """
 from livekit.agents import Agent, AgentSession
@@ -266,6 +256,10 @@ async def entrypoint(ctx: JobContext):
     ctx.shutdown("over")
 """
     )
-    report = await run(app)
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        report = await (await pool.launch(order())).wait()
+        alien = await (await pool.launch({"caller": "+1555"})).wait()
+    assert alien.reason == "raised"
+    assert "not the order of a LiveKit job" in str(alien.error)
     assert report.outcome == "succeeded", report.error
     assert notes_of(app) == ["closed", "report AJ_1 reception True", "callback over"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from livekit_orders import notes_of, order
-from support import eventually, is_gone, kill, zygote_pid
+from support import DEADLINE, eventually, is_gone, kill, zygote_pid
 
 from greenroom import ProcessPool
 
@@ -65,7 +65,7 @@ def results(app: Path) -> list[str]:
     return [line for line in notes_of(app) if not line.startswith(("initialized", "holds"))]
 
 
-async def test_jobs_share_one_inference_process(make_agent: MakeAgent) -> None:
+async def test_jobs_share_one_inference_process_which_is_replaced_when_it_stops_or_dies(make_agent: MakeAgent) -> None:
     app = make_agent(RUNNER)
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
         for _ in range(2):
@@ -84,61 +84,46 @@ async def test_jobs_share_one_inference_process(make_agent: MakeAgent) -> None:
             "RuntimeError inference of broken failed: OSError: no weights",
         ]
         assert results(app) == [*once, *once]
-    assert is_gone(service)
 
-
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
-async def test_an_inference_process_killed_in_mid_use_is_replaced(make_agent: MakeAgent, signum: int) -> None:
-    app = make_agent(RUNNER)
-    async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        handle = await pool.launch(order('["echo hold"]'))
-        await eventually(lambda: pids(app, "holds"))
-        (first,) = pids(app, "holds")
-        kill(first, signum)
-        # The job notices nothing: its request is made again, to the next one.
-        await eventually(lambda: len(pids(app, "holds")) == 2)
-        second = pids(app, "holds")[1]
-        assert second != first
-        app.with_suffix(".gate").touch()
-        report = await handle.wait()
-        assert report.outcome == "succeeded", report.error
-        assert results(app) == [f"result b'HOLD {second}'"]
-
-
-async def test_a_request_that_kills_it_is_given_up(make_agent: MakeAgent) -> None:
-    app = make_agent(RUNNER)
-    async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        report = await (await pool.launch(order('["echo die", "echo a"]'))).wait()
-        assert report.outcome == "succeeded", report.error
-        assert results(app)[0].endswith("the inference process died 3 times while it worked on this request")
-        assert results(app)[1].startswith("result b'A ")
-        assert len(pids(app, "initialized")) == 4  # the fourth has served the next request
-
-
-async def test_a_lost_zygotes_sessions_find_the_next_inference_process(make_agent: MakeAgent) -> None:
-    app = make_agent(RUNNER)
-    async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        handle = await pool.launch(order('["echo hold"]'))
-        await eventually(lambda: pids(app, "holds"))
-        (first,) = pids(app, "holds")
-        kill(zygote_pid(pool))
-        await eventually(lambda: is_gone(first))  # it goes with its zygote
-        await eventually(lambda: len(pids(app, "holds")) == 2)
-        app.with_suffix(".gate").touch()
-        report = await handle.wait()
-        assert report.outcome == "succeeded", report.error
-
-
-async def test_a_stopped_inference_process_is_replaced(make_agent: MakeAgent) -> None:
-    app = make_agent(RUNNER)
-    async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        await eventually(lambda: pids(app, "initialized"))
-        (stopped,) = pids(app, "initialized")
-        kill(stopped, signal.SIGSTOP)
+        kill(service, signal.SIGSTOP)
         report = await (await pool.launch(order('["echo a"]'))).wait()
         assert report.outcome == "succeeded", report.error
-        assert is_gone(stopped)
-        assert results(app) == [f"result b'A {pids(app, 'initialized')[1]}'"]
+        assert is_gone(service)
+        _, service = pids(app, "initialized")
+        assert results(app)[10:] == [f"result b'A {service}'"]
+
+        report = await (await pool.launch(order('["echo die", "echo a"]'))).wait()
+        assert report.outcome == "succeeded", report.error
+        given_up, served = results(app)[11:]
+        assert given_up.endswith("the inference process died 3 times while it worked on this request")
+        assert served.startswith("result b'A ")
+        services = pids(app, "initialized")
+        assert len(services) == 5  # the fourth from there has served the next request
+    assert all(map(is_gone, services))
+
+
+async def test_an_inference_process_killed_in_mid_use_is_replaced(make_agent: MakeAgent) -> None:
+    """The job notices nothing: its request is made again, to the next one. Also when it goes with its zygote."""
+    app = make_agent(RUNNER)
+    gate = app.with_suffix(".gate")
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
+        for number, how in enumerate((signal.SIGKILL, signal.SIGSTOP, "zygote"), 1):
+            handle = await pool.launch(order('["echo hold"]'), timeout=DEADLINE)
+            await eventually(lambda number=number: len(pids(app, "holds")) == 2 * number - 1)
+            first = pids(app, "holds")[-1]
+            if how == "zygote":
+                kill(zygote_pid(pool))
+                await eventually(lambda first=first: is_gone(first))
+            else:
+                kill(first, how)
+            await eventually(lambda number=number: len(pids(app, "holds")) == 2 * number)
+            second = pids(app, "holds")[-1]
+            assert second != first
+            gate.touch()
+            report = await handle.wait()
+            assert report.outcome == "succeeded", report.error
+            assert results(app)[number - 1 :] == [f"result b'HOLD {second}'"]
+            gate.unlink()
 
 
 HANGS = """
@@ -170,17 +155,14 @@ async def test_an_inference_process_that_hangs_is_replaced(
     assert "the service livekit-inference died (exit code 1); it is started again" in caplog.text
 
 
-async def test_a_request_does_not_wait_for_ever(make_agent: MakeAgent) -> None:
+async def test_while_it_loads_its_models_sessions_start_and_requests_do_not_wait_for_ever(
+    make_agent: MakeAgent,
+) -> None:
     source = "\nfrom greenroom.integrations.livekit import inference\ninference.REQUEST_TIMEOUT = 0.5\n"
     app = make_agent(RUNNER + source + "Echo.initialize = lambda self: signal.pause()")
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        report = await (await pool.launch(order('["echo a"]'))).wait()
-        assert report.outcome == "succeeded", report.error
-        assert "did not answer within 0.5 s" in results(app)[0]
-
-
-async def test_sessions_start_while_the_inference_process_loads_its_models(make_agent: MakeAgent) -> None:
-    app = make_agent(RUNNER + "Echo.initialize = lambda self: signal.pause()")
-    async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        report = await (await pool.launch(order("[]"))).wait()
-        assert report.outcome == "succeeded", report.error
+        for requests in ("[]", '["echo a"]'):
+            report = await (await pool.launch(order(requests))).wait()
+            assert report.outcome == "succeeded", report.error
+        (told,) = results(app)
+        assert "did not answer within 0.5 s" in told

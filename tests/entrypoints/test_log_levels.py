@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from livekit_orders import order
+from livekit_orders import notes_of, order
 from server.running_worker import RunningWorker
 
 from greenroom import ProcessPool
@@ -64,13 +64,15 @@ def no_levels_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
 async def test_livekit_agents_and_each_plugin_have_a_level_of_their_own(
-    make_agent: MakeAgent, caplog: pytest.LogCaptureFixture, start_method: str
+    make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
 ) -> None:
+    await check_levels(make_agent(agent()), caplog, "zygote")
+
+
+async def check_levels(app: Path, caplog: pytest.LogCaptureFixture, start_method: str) -> None:
     caplog.set_level(logging.DEBUG)
-    app = str(make_agent(agent()))
-    async with ProcessPool(app, num_idle_processes=1, start_method=start_method) as pool:
+    async with ProcessPool(str(app), num_idle_processes=1, start_method=start_method) as pool:
         report = await (await pool.launch(order())).wait()
     assert report.outcome == "succeeded", report.error
     assert lines(caplog, "setup") == told("setup", "info")
@@ -79,34 +81,44 @@ async def test_livekit_agents_and_each_plugin_have_a_level_of_their_own(
     assert (vars(metrics)["app_logger"], vars(metrics)["fields"]["audio_duration"]) == ("livekit.agents", 4.5)
 
 
-@pytest.mark.parametrize(
-    ("options", "environment", "level"),
-    [
-        ("log_level='debug'", {}, "debug"),
-        ("log_level='WARN'", {}, "warning"),
-        ("log_level='debug'", {"LIVEKIT_LOG_LEVEL": "warn"}, "warning"),
-        ("log_level='warn'", {"GREENROOM_LOG_LEVEL": "debug", "LIVEKIT_LOG_LEVEL": "error"}, "debug"),
-        ("log_level=PER_COMMAND", {}, "warning"),
-        ("log_level=PER_COMMAND", {"GREENROOM_COMMAND": "dev"}, "debug"),
-    ],
-)
+PER_COMMAND = "ServerEnvOption('DEBUG', 'WARN')"
+ORDER = [
+    ("'debug'", {}, "debug"),
+    ("'WARN'", {}, "warning"),
+    ("'debug'", {"LIVEKIT_LOG_LEVEL": "warn"}, "warning"),
+    ("'warn'", {"GREENROOM_LOG_LEVEL": "debug", "LIVEKIT_LOG_LEVEL": "error"}, "debug"),
+    (PER_COMMAND, {}, "warning"),
+    (PER_COMMAND, {"GREENROOM_COMMAND": "dev"}, "debug"),
+]
+ASKED = """
+from greenroom.integrations.livekit.blueprint import Blueprint
+from greenroom.integrations.livekit.log_levels import Level
+from greenroom.integrations.livekit.manifest import describe
+from livekit.agents.worker import ServerEnvOption
+
+def level_of(set_by_app, environment):
+    asked = AgentServer(log_level=set_by_app)
+    asked.rtc_session(print)
+    return Level(describe(Blueprint.of(asked), asked)["options"].get("log_level"), environment).number
+
+note(*[level_of(set_by_app, environment) for set_by_app, environment in [CASES]])
+"""
+
+
 async def test_the_level_is_the_operators_then_the_environments_then_the_apps(
-    make_agent: MakeAgent,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    options: str,
-    environment: dict[str, str],
-    level: str,
+    make_agent: MakeAgent, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each case is asked for in the app, and one is seen in what a job logs."""
     caplog.set_level(logging.DEBUG)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    per_command = "__import__('livekit.agents.worker').agents.worker.ServerEnvOption('DEBUG', 'WARN')"
-    app = str(make_agent(agent(options.replace("PER_COMMAND", per_command))))
-    async with ProcessPool(app, num_idle_processes=1) as pool:
+    monkeypatch.setenv("LIVEKIT_LOG_LEVEL", "error")
+    monkeypatch.setenv("GREENROOM_LOG_LEVEL", "debug")
+    cases = ", ".join(f"({set_by_app}, {environment})" for set_by_app, environment, _ in ORDER)
+    app = make_agent(ASKED.replace("CASES", cases) + agent("log_level='warn'"))
+    async with ProcessPool(str(app), num_idle_processes=1) as pool:
         report = await (await pool.launch(order())).wait()
     assert report.outcome == "succeeded", report.error
-    assert lines(caplog, "job") == told("job", level)
+    assert lines(caplog, "job") == told("job", "debug")
+    assert notes_of(app) == [" ".join(str(LEVELS[level]) for *_, level in ORDER)]
 
 
 async def test_a_level_that_livekit_does_not_know_is_told(
@@ -118,19 +130,15 @@ async def test_a_level_that_livekit_does_not_know_is_told(
             pass
 
 
-@pytest.mark.parametrize(
-    ("options", "arguments", "level"),
-    [
-        ("log_level='debug'", (), "debug"),
-        ("", ("--log-level", "debug"), "debug"),
-        ("log_level='debug'", ("--log-level", "warning"), "warning"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "level"), [((), "debug"), (("--log-level", "warning"), "warning")])
 async def test_the_worker_shows_what_its_jobs_log(
-    make_agent: MakeAgent, options: str, arguments: tuple[str, ...], level: str
+    make_agent: MakeAgent, arguments: tuple[str, ...], level: str
 ) -> None:
-    app = str(make_agent(agent(options)))
-    async with RunningWorker(app, "--num-idle-processes", "1", *arguments) as worker:
+    await check_what_a_worker_shows(make_agent(agent("log_level='debug'")), arguments, level)
+
+
+async def check_what_a_worker_shows(app: Path, arguments: tuple[str, ...], level: str) -> None:
+    async with RunningWorker(str(app), "--num-idle-processes", "1", *arguments) as worker:
         await worker.logs(r"setup: mine 30")
         shown = {line for line in worker.lines if "setup: " in line}
         assert {line[line.index("setup: ") :] for line in shown} == told("setup", level)

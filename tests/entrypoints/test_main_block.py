@@ -44,6 +44,13 @@ async def run_job(pool: ProcessPool) -> None:
     assert report.outcome == "succeeded", report
 
 
+def renamed(app: Path, name: str) -> Path:
+    """Give a script another name, in a folder of its own."""
+    folder = app.parent / "of_any_name"
+    folder.mkdir()
+    return app.rename(folder / name)
+
+
 def blocks(app: Path) -> list[int]:
     return [int(line.split()[1]) for line in notes_of(app) if line.startswith("block")]
 
@@ -51,48 +58,8 @@ def blocks(app: Path) -> list[int]:
 # --- how it may look ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        BLOCK + RUN_APP,
-        """
-def main():
-    from livekit.agents.cli import run_app
-    try:
-        run_app(WorkerOptions(entrypoint_fnc=entrypoint, agent_name="greeter", num_idle_processes=7))
-    except Exception:
-        raise SystemExit(1)
-
-if "__main__" == __name__:
-    note("block", os.getpid())
-    main()
-""",
-        """
-server = AgentServer()
-server.rtc_session(entrypoint, agent_name="greeter")
-"""
-        + BLOCK
-        + """
-    server.update_options(num_idle_processes=7)
-    asyncio.run(server.run())
-""",
-        """
-async def main():
-    server = AgentServer(num_idle_processes=7)
-    server.rtc_session(entrypoint, agent_name="greeter")
-    await asyncio.gather(server.run(), asyncio.sleep(3600))
-"""
-        + BLOCK
-        + "    asyncio.run(main())",
-        """
-options = WorkerOptions(entrypoint_fnc=entrypoint, num_idle_processes=7)
-"""
-        + BLOCK
-        + """
-    options.agent_name = "greeter"
-    cli.run_app(options)
-""",
-        """
+PARTIAL = (
+    """
 import functools
 
 class Agents:
@@ -102,29 +69,20 @@ class Agents:
         assert (self.kinds, kind) == (("a", b"b", {1: 1.5}), "french")
         await entrypoint(ctx)
 """
-        + BLOCK
-        + """
+    + BLOCK
+    + """
     entry = functools.partial(Agents("a", b"b", {1: 1.5}).entry, kind="french")
     cli.run_app(WorkerOptions(entrypoint_fnc=entry, agent_name="greeter", num_idle_processes=7, load_fnc=lambda: 0.5))
-""",
-        """
-server = AgentServer(load_threshold=float("inf"))
-
-@server.rtc_session(agent_name="greeter")
-async def answer(ctx):
-    await entrypoint(ctx)
-
-if __name__ != "__main__":
-    pass
-else:
-    note("block", os.getpid())
-    server._num_idle_processes = 7
-    cli.run_app(server)
-""",
-    ],
+"""
 )
-async def test_it_is_run_once_and_what_it_serves_is_served(make_agent: MakeAgent, source: str) -> None:
-    app = make_agent(ENTRYPOINT + source)
+
+
+async def test_it_is_run_once_and_what_it_serves_is_served(make_agent: MakeAgent) -> None:
+    """In one spelling; ``livekit_matrix.py`` has more, and the tests below use others."""
+    await check_that_it_is_run_once(make_agent(ENTRYPOINT + PARTIAL))
+
+
+async def check_that_it_is_run_once(app: Path) -> None:
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
         told = pool.manifest["livekit"]
         assert (told["agent_name"], told["options"]["num_idle_processes"]) == ("greeter", 7)
@@ -139,7 +97,7 @@ async def test_it_is_run_once_and_what_it_serves_is_served(make_agent: MakeAgent
 
 
 async def test_what_it_has_set_holds_in_jobs(
-    make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("UNSET_BY_BLOCK", "yes")
     (tmp_path / "elsewhere").mkdir()
@@ -154,16 +112,21 @@ async def test_what_it_has_set_holds_in_jobs(
     entrypoint = (
         ENTRYPOINT + "    import __main__, neighbour\n    note(Path.cwd().name, __main__.entrypoint.__module__)\n"
     )
-    app = make_agent(entrypoint + BLOCK + source + RUN_APP)
+    options = "options = WorkerOptions(entrypoint_fnc=entrypoint)\n"
+    serving = "    options.agent_name = 'greeter'\n    cli.run_app(options)\n"
+    app = make_agent(entrypoint + options + BLOCK + source + serving)
     invocation = Invocation(("start", "french"))
     monkeypatch.chdir(tmp_path)
     async with ProcessPool(app.name, invocation=invocation, num_idle_processes=1) as pool:
+        assert pool.manifest["livekit"]["agent_name"] == "greeter"
         await run_job(pool)
         await pool.reload()
+    assert "restart the worker to run it anew" not in caplog.text  # it is as it was
     assert notes_of(app)[1:] == ["job start french None", f"elsewhere {app.stem}"]
 
 
 async def test_what_it_started_lives_on(make_agent: MakeAgent) -> None:
+    """In a script by the name of a module of the standard library."""
     source = """
     import atexit, socket, subprocess, threading
     lock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -178,7 +141,7 @@ async def test_what_it_started_lives_on(make_agent: MakeAgent) -> None:
     finally:
         note("finally")
 """
-    app = make_agent(ENTRYPOINT + BLOCK + source)
+    app = renamed(make_agent(ENTRYPOINT + BLOCK + source), "types.py")
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
         await run_job(pool)
         port = next(int(line.split()[1]) for line in notes_of(app) if line.startswith("port"))
@@ -191,20 +154,6 @@ async def test_what_it_started_lives_on(make_agent: MakeAgent) -> None:
 
 
 SEND = "import socket, sys; socket.socket(type=socket.SOCK_DGRAM).sendto(b'hello', ('127.0.0.1', int(sys.argv[1])))"
-
-
-async def test_a_block_that_does_not_end_is_killed(make_agent: MakeAgent) -> None:
-    source = """
-    try:
-        cli.run_app(WorkerOptions(entrypoint_fnc=entrypoint))
-    finally:
-        while True:
-            import time; time.sleep(3600)
-"""
-    app = make_agent(ENTRYPOINT + BLOCK + source)
-    async with ProcessPool(str(app), num_idle_processes=0):
-        (pid,) = blocks(app)
-    assert is_gone(pid)
 
 
 async def test_a_complaint_that_is_repeated_is_logged_once(
@@ -236,50 +185,74 @@ if __name__ == "__main__":
     assert caplog.text.count("runs another server") == 1
 
 
-async def test_sessions_go_on_when_it_dies(make_agent: MakeAgent, caplog: pytest.LogCaptureFixture) -> None:
-    app = make_agent(ENTRYPOINT + BLOCK + RUN_APP)
-    async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        (pid,) = blocks(app)
-        os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: "has ended (signal 9)" in caplog.text, "news of its end")
-        await run_job(pool)
-        await pool.reload()
-        await run_job(pool)
-    assert len(blocks(app)) == 1
-
-
 # --- reloads --------------------------------------------------------------------------------------
 
 
-async def test_a_reload_says_that_a_changed_block_is_kept(
+async def test_a_reload_says_that_a_changed_block_is_kept_and_sessions_go_on_when_it_dies(
     make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """In a script whose name is none of a module."""
     source = "def options():\n    return WorkerOptions(entrypoint_fnc=entrypoint, agent_name='greeter')\n"
-    app = make_agent(ENTRYPOINT + source + BLOCK + "    cli.run_app(options())\n")
+    app = renamed(make_agent(ENTRYPOINT + source + BLOCK + "    cli.run_app(options())\n"), "my-agent.v2.py")
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        await pool.reload()
-        assert "restart the worker to run it anew" not in caplog.text
+        (pid,) = blocks(app)
         app.write_text(app.read_text().replace("'greeter'", "'another'").replace('"job"', '"changed"'))
         await pool.reload()
         assert "restart the worker to run it anew" in caplog.text
         await run_job(pool)
         assert pool.manifest["livekit"]["agent_name"] == "greeter"
-    assert notes_of(app)[-1].startswith("changed")
+        assert notes_of(app)[-1].startswith("changed")
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: "has ended (signal 9)" in caplog.text, "news of its end")
+        await run_job(pool)
+        await pool.reload()
+        await run_job(pool)
+    assert blocks(app) == [pid]
 
 
-async def test_what_is_made_at_the_top_level_is_as_it_was_reloaded(make_agent: MakeAgent) -> None:
-    source = "server = AgentServer()\nserver.rtc_session(entrypoint, agent_name='greeter')\n"
-    app = make_agent(ENTRYPOINT + source + BLOCK + "    server._max_retry = 3\n    cli.run_app(server)\n")
+async def test_what_is_made_at_the_top_level_is_as_it_was_reloaded(
+    make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And an event handler that the block adds is named, and a block that does not end is killed."""
+    source = """
+server = AgentServer()
+server.rtc_session(entrypoint, agent_name='greeter')
+def tell_registry(*arguments): ...
+"""
+    block = """
+    import time
+    server._max_retry = 3
+    server.on("worker_registered", tell_registry)
+    try:
+        cli.run_app(server)
+    finally:
+        while True:
+            time.sleep(3600)
+"""
+    app = make_agent(ENTRYPOINT + source + BLOCK + block)
     async with ProcessPool(str(app), num_idle_processes=0) as pool:
+        (warning,) = [record.getMessage() for record in caplog.records if "tell_registry" in record.getMessage()]
+        assert "the app has no worker_registered event" in warning
         app.write_text(app.read_text().replace("'greeter'", "'another'"))
         await pool.reload()
         told = pool.manifest["livekit"]
         assert (told["agent_name"], told["options"]["max_retry"]) == ("another", 3)
+        (pid,) = blocks(app)
+    assert is_gone(pid)
 
 
-async def test_a_reload_in_development_runs_it_anew(make_agent: MakeAgent, caplog: pytest.LogCaptureFixture) -> None:
-    source = ENTRYPOINT + BLOCK + RUN_APP
-    app = make_agent(source)
+async def test_a_reload_in_development_runs_it_anew_unless_the_pool_is_closed_meanwhile(
+    make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
+) -> None:
+    lingers = """
+    import atexit, time
+    def linger():
+        note("ends")
+        while not Path(__file__).with_suffix(".gate").exists():
+            time.sleep(0.01)
+    atexit.register(linger)
+"""
+    app = make_agent(ENTRYPOINT + BLOCK + RUN_APP)
     source = app.read_text()
     invocation = Invocation(("dev",), is_renewed=True)
     async with ProcessPool(str(app), invocation=invocation, num_idle_processes=0) as pool:
@@ -287,11 +260,20 @@ async def test_a_reload_in_development_runs_it_anew(make_agent: MakeAgent, caplo
         with pytest.raises(AppLoadError, match="run_up"):
             await pool.reload()
         assert "was ended for a reload that failed" in caplog.text
-        app.write_text(source.replace("'greeter'", "'another'"))
+        app.write_text(source.replace("'greeter'", "'another'").replace(RUN_APP[:15], lingers + RUN_APP[:15]))
         await pool.reload()
         assert pool.manifest["livekit"]["agent_name"] == "another"
         *ended, running = blocks(app)
         assert (list(map(is_gone, ended)), is_gone(running)) == ([True, True], False)
+        reload = asyncio.create_task(pool.reload())
+        await eventually(lambda: "ends" in notes_of(app), "end of the block")
+        closing = asyncio.create_task(pool.aclose())
+        await eventually(lambda: not pool.is_open, "order to close")
+        app.with_suffix(".gate").touch()
+        with pytest.raises(PoolClosed):
+            await reload
+        await closing
+    assert blocks(app) == [*ended, running]
 
 
 # --- a pool that is closed meanwhile --------------------------------------------------------------
@@ -323,28 +305,6 @@ if __name__ == "__main__":
     assert zygotes == []
 
 
-async def test_a_pool_that_is_closed_during_a_reload_in_development_runs_no_other_block(make_agent: MakeAgent) -> None:
-    source = """
-    try:
-        cli.run_app(WorkerOptions(entrypoint_fnc=entrypoint))
-    finally:
-        note("ends")
-        while not Path(__file__).with_suffix(".gate").exists():
-            time.sleep(0.01)
-"""
-    app = make_agent("import time\n" + ENTRYPOINT + BLOCK + source)
-    async with ProcessPool(str(app), invocation=Invocation(("dev",), is_renewed=True), num_idle_processes=0) as pool:
-        reload = asyncio.create_task(pool.reload())
-        await eventually(lambda: "ends" in notes_of(app), "end of the block")
-        closing = asyncio.create_task(pool.aclose())
-        await eventually(lambda: not pool.is_open, "order to close")
-        app.with_suffix(".gate").touch()
-        with pytest.raises(PoolClosed):
-            await reload
-        await closing
-    assert len(blocks(app)) == 1
-
-
 # --- what is wrong is said ------------------------------------------------------------------------
 
 
@@ -370,21 +330,9 @@ async def test_a_block_that_ends_is_told_by_its_end(make_agent: MakeAgent, line:
     ("block", "complaint"),
     [
         ("    cli.run_app(5)\n", r"agent_0.py, line 15: a int cannot be served"),
-        ("    sys.argv.append('--lang')\n" + RUN_APP, r"--lang.*sys.argv = sys.argv\[:2\]"),
-        ("    sys.argv[1] = 'console'\n" + RUN_APP, r"begin with start or dev"),
         (
             "    async def inner(ctx): ...\n    cli.run_app(WorkerOptions(entrypoint_fnc=inner))\n",
             r"line 16: entrypoint_fnc cannot be found.*'inner' \(.*agent_0.py, line 15\)",
-        ),
-        (
-            "    cli.run_app(WorkerOptions(entrypoint_fnc=entrypoint, request_fnc=lambda request: None))\n",
-            r"line 15: request_fnc cannot be found.*top level",
-        ),
-        ("    cli.run_app(make())\n", r"line 15: rtc_session cannot be found|line 15: entrypoint_fnc cannot be found"),
-        (
-            "    import functools, threading\n"
-            "    cli.run_app(WorkerOptions(entrypoint_fnc=functools.partial(entrypoint, threading.Lock())))\n",
-            r"line 16: entrypoint_fnc cannot be found.*lock",
         ),
         (
             "    async def main():\n        await asyncio.gather(server(1).run(), server(2).run())\n"
@@ -399,11 +347,6 @@ def server(n):
     server = AgentServer()
     server.rtc_session(entrypoint)
     return server
-def make():
-    server = AgentServer()
-    @server.rtc_session()
-    async def nested(ctx): ...
-    return server
 """
     app = make_agent(ENTRYPOINT.strip() + functions + "if __name__ == '__main__':\n" + block)
     first = app.read_text().split("if __name__")[0].count("\n") + 2
@@ -415,14 +358,80 @@ def make():
     assert "__greenroom" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "call", ["cli.run_app(WorkerOptions(entrypoint_fnc=print))", "asyncio.run(AgentServer().run())"]
-)
-async def test_a_worker_that_is_run_at_the_top_level_is_named(make_agent: MakeAgent, call: str) -> None:
-    app = make_agent("def main():\n    " + call + "\nmain()\n")
-    line = app.read_text().split(call)[0].count("\n") + 1
-    with pytest.raises(AppLoadError, match=rf"{app.name}, line {line}, calls .* whenever it is imported.*__main__"):
+WRONG = """
+from greenroom import AppLoadError
+def make():
+    server = AgentServer()
+    @server.rtc_session()
+    async def nested(ctx): ...
+    return server
+
+if __name__ == "__main__":
+    import functools, threading
+    from greenroom.integrations.livekit.command_line import with_arguments
+    from greenroom.integrations.livekit.handed import describe
+    options = WorkerOptions(entrypoint_fnc=entrypoint)
+    locked = functools.partial(entrypoint, threading.Lock())
+    wrong = {
+        "another argument": lambda: with_arguments(options, ["start", "--lang"]),
+        "another command": lambda: with_arguments(options, ["console"]),
+        "a setting": lambda: with_arguments(options, ["dev", "--url", "ws://127.0.0.1:1"]),
+        "a flag": lambda: with_arguments(options, ["dev", "--no-reload"]),
+        "lambda": lambda: describe(WorkerOptions(entrypoint_fnc=entrypoint, request_fnc=lambda _: None), "here", None),
+        "nested": lambda: describe(make(), "here", None),
+        "lock": lambda: describe(WorkerOptions(entrypoint_fnc=locked), "here", None),
+    }
+    for name, attempt in wrong.items():
+        try:
+            attempt()
+        except AppLoadError as error:
+            note(f"{name}:", *str(error).split())
+    sys.argv.append("--lang")
+    cli.run_app(options)
+"""
+COMPLAINTS = {
+    "another argument": r"--lang.*sys.argv = sys.argv\[:2\]",
+    "another command": r"begin with start or dev",
+    "a setting": "--url of LiveKit's command line has no effect under Greenroom: set LIVEKIT_URL$",
+    "a flag": "--no-reload of LiveKit's command line has no effect under Greenroom: leave it out$",
+    "lambda": r"here: request_fnc cannot be found.*top level",
+    "nested": r"here: (rtc_session|entrypoint_fnc) cannot be found",
+    "lock": r"here: entrypoint_fnc cannot be found.*lock",
+}
+
+
+async def test_what_it_cannot_hand_over_is_named_by_kind(make_agent: MakeAgent) -> None:
+    """All in one script: each complaint but the last is caught before it ends the process."""
+    app = make_agent(ENTRYPOINT + WRONG)
+    with pytest.raises(AppLoadError, match=COMPLAINTS["another argument"]):
         await manifest_of(app)
+    told = dict(line.split(": ", 1) for line in notes_of(app))
+    assert told.keys() == COMPLAINTS.keys()
+    for kind, complaint in COMPLAINTS.items():
+        assert re.search(complaint, told[kind]), (kind, told[kind])
+        assert "__greenroom" not in told[kind]
+        assert "greenroom/" not in told[kind]
+
+
+async def test_a_worker_that_is_run_at_the_top_level_is_named(make_agent: MakeAgent) -> None:
+    first, second = "asyncio.run(AgentServer().run())", "cli.run_app(WorkerOptions(entrypoint_fnc=print))"
+    app = make_agent(f"""
+def main():
+    try:
+        {first}
+    except Exception as error:
+        note(error)
+    {second}
+main()
+""")
+
+    def line_of(call: str) -> int:
+        return app.read_text().split(call)[0].count("\n") + 1
+
+    complaint = rf"{app.name}, line %d, calls .* whenever it is imported.*__main__"
+    with pytest.raises(AppLoadError, match=complaint % line_of(second)):
+        await manifest_of(app)
+    assert re.search(complaint % line_of(first), notes_of(app)[0])
 
 
 async def test_a_block_that_hangs_is_shown_with_its_stack(make_agent: MakeAgent) -> None:
@@ -461,8 +470,12 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("place", ["voice.agent", "voice", "voice/agent.py", "voice/__main__.py"])
+@pytest.mark.parametrize("place", ["voice", "voice/agent.py"])
 async def test_a_module_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    await check_module_of_package(tmp_path, monkeypatch, place)
+
+
+async def check_module_of_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     package = tmp_path / "voice"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -498,50 +511,6 @@ async def test_a_server_that_is_named_is_served_without_the_block(make_agent: Ma
     app = make_agent("server = AgentServer()\nserver.rtc_session(print, agent_name='greeter')\n" + BLOCK)
     assert (await manifest_of(f"{app}:server"))["agent_name"] == "greeter"
     assert not notes_of(app)
-
-
-@pytest.mark.parametrize("name", ["types.py", "my-agent.v2.py"])
-async def test_a_script_of_any_name(make_agent: MakeAgent, name: str) -> None:
-    app = make_agent(ENTRYPOINT + BLOCK + RUN_APP)
-    folder = app.parent / "of_any_name"
-    folder.mkdir()
-    odd = app.rename(folder / name)
-    async with ProcessPool(str(odd), num_idle_processes=1) as pool:
-        await run_job(pool)
-
-
-async def test_an_event_handler_that_the_block_adds_is_named(
-    make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
-) -> None:
-    source = """
-server = AgentServer()
-server.rtc_session(entrypoint)
-def tell_registry(*arguments): ...
-if __name__ == "__main__":
-    server.on("worker_registered", tell_registry)
-    cli.run_app(server)
-"""
-    async with ProcessPool(str(make_agent(ENTRYPOINT + source)), num_idle_processes=0):
-        warnings = [record.getMessage() for record in caplog.records if "tell_registry" in record.getMessage()]
-        assert len(warnings) == 1
-        assert "the app has no worker_registered event" in warnings[0]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ("--url ws://127.0.0.1:1", "--url of LiveKit's command line has no effect under Greenroom: set LIVEKIT_URL"),
-        ("--no-reload", "--no-reload of LiveKit's command line has no effect under Greenroom: leave it out"),
-    ],
-)
-async def test_an_argument_of_livekits_without_effect_is_named(
-    make_agent: MakeAgent, arguments: str, named: str
-) -> None:
-    app = make_agent(ENTRYPOINT + BLOCK + RUN_APP)
-    invocation = Invocation(("dev", *arguments.split()))
-    with pytest.raises(AppLoadError, match=re.escape(named)):
-        async with ProcessPool(str(app), invocation=invocation):
-            pass
 
 
 # --- under the worker -----------------------------------------------------------------------------

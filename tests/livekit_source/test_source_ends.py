@@ -57,7 +57,7 @@ async def on_session_end(ctx):
     how = ctx.job.metadata
     await on_stage("ending")
     if how == "takes long":
-        await asyncio.sleep(3.0)  # twice what it would have if it had been told to end first
+        await asyncio.sleep(4.0)  # twice what it would have if it had been told to end first
     if how == "hangs":
         await asyncio.Event().wait()
     if how == "lingers":
@@ -94,57 +94,95 @@ async def test_W3_a_job_that_was_ending_is_not_cancelled(make_app: MakeApp) -> N
         assert (report["outcome"], report["reason"], report["result"]) == ("succeeded", "completed", "and left")
 
 
-async def test_W3_a_livekit_job_that_was_ending_is_not_cancelled(make_app: MakeApp) -> None:
+async def test_W3_a_livekit_job_is_cancelled_only_if_it_was_not_ending(make_app: MakeApp) -> None:
+    async with scene(make_app, source=AGENTS) as at:
+        await at.worker.logs("INFO .*on_session_end may run for 300 s .* cut off after 10 s")
+        line = await (await at.dispatcher.line()).ready()
+        await check_jobs_that_were_ending(at, line)
+        await check_news_of_the_room_after_the_termination(at, line)
+        await line.runs(a_job("AJ_stays", metadata="stays"))
+        await terminated(at, line, "AJ_stays")
+        report = await at.worker.report("AJ_stays")
+        assert (report["outcome"], report["reason"], report["detail"]) == ("cancelled", "cancelled", ENDED)
+        await line.update("AJ_stays", agent.JS_SUCCESS)
+
+
+async def check_jobs_that_were_ending(at: Scene, line: Line) -> None:
     ends = {
         "leaves": ("succeeded", "completed", {"ended_by": "said goodbye"}),
         "loses the room": ("succeeded", "completed", {"ended_by": "room disconnected"}),
         "raises": ("failed", "raised", None),
     }
-    async with scene(make_app, source=AGENTS) as at:
-        line = await (await at.dispatcher.line()).ready()
-        for number, (what, end) in enumerate(ends.items(), 1):
-            job_id = f"AJ_{number}"
-            await line.runs(a_job(job_id, metadata=what))
-            visit = await at.stage.next("ending")
-            await terminated(at, line, job_id)
-            visit.order("leave")
-            report = await at.worker.report(job_id)
-            assert (report["outcome"], report["reason"], report["result"]) == end, what
-
-
-async def test_W3_news_of_the_room_may_come_after_the_termination(make_app: MakeApp) -> None:
-    async with scene(make_app, source=AGENTS) as at:
-        line = await (await at.dispatcher.line()).ready()
-        await line.runs(a_job("AJ_1", metadata="loses the room a moment after it is to end"))
-        await eventually(lambda: at.stage.noted("runs"), "its entrypoint")
-        await terminated(at, line)
-        (await at.stage.next("ending")).order("leave")
-        report = await at.worker.report("AJ_1")
-        assert (report["outcome"], report["result"]) == ("succeeded", {"ended_by": "room disconnected"})
-        await line.update("AJ_1", agent.JS_SUCCESS)
-
-
-async def test_W3_a_livekit_job_that_was_not_ending_is_cancelled(make_app: MakeApp) -> None:
-    async with scene(make_app, source=AGENTS) as at:
-        line = await (await at.dispatcher.line()).ready()
-        await line.runs(a_job("AJ_1", metadata="stays"))
-        await terminated(at, line)
-        report = await at.worker.report("AJ_1")
-        assert (report["outcome"], report["reason"], report["detail"]) == ("cancelled", "cancelled", ENDED)
-        await line.update("AJ_1", agent.JS_SUCCESS)
-
-
-async def test_an_end_that_has_begun_is_the_jobs_own(make_app: MakeApp) -> None:
-    async with scene(make_app, "--shutdown-timeout", "1", source=LONG) as at:
-        line = await (await at.dispatcher.line()).ready()
-        await line.runs(a_job("AJ_1", metadata="takes long"))
+    for number, (what, end) in enumerate(ends.items(), 1):
+        job_id = f"AJ_{number}"
+        await line.runs(a_job(job_id, metadata=what))
         visit = await at.stage.next("ending")
-        await terminated(at, line)
-        visit.order("go on")
-        report = await at.worker.report("AJ_1")
-        assert (report["outcome"], report["reason"]) == ("succeeded", "completed")
-        assert at.stage.noted("session") == [["ended"]]
-        assert at.stage.noted("callback") == [["room", "disconnected"]]
+        await terminated(at, line, job_id)
+        visit.order("leave")
+        report = await at.worker.report(job_id)
+        assert (report["outcome"], report["reason"], report["result"]) == end, what
+
+
+async def check_news_of_the_room_after_the_termination(at: Scene, line: Line) -> None:
+    await line.runs(a_job("AJ_news", metadata="loses the room a moment after it is to end"))
+    await eventually(lambda: at.stage.noted("runs"), "its entrypoint")
+    await terminated(at, line, "AJ_news")
+    (await at.stage.next("ending")).order("leave")
+    report = await at.worker.report("AJ_news")
+    assert (report["outcome"], report["result"]) == ("succeeded", {"ended_by": "room disconnected"})
+    await line.update("AJ_news", agent.JS_SUCCESS)
+
+
+async def test_an_own_end_has_its_time_until_an_operator_or_a_drain_bounds_it(make_app: MakeApp) -> None:
+    source = LONG.replace("AgentServer()", "AgentServer(session_end_timeout=90.0)")
+    options = ("--shutdown-timeout", "2", "--cleanup-timeout", "2", "--drain-timeout", "1")
+    async with scene(make_app, *options, source=source) as at:
+        await at.worker.logs("WARNING .*on_session_end may run for 90 s .* cut off after 2 s")
+        line = await (await at.dispatcher.line()).ready()
+        await check_an_end_that_takes_long(at, line)
+        await check_an_exit_that_takes_long(at, line)
+        await check_an_operators_bound(at, line)
+        cut_off = sum("on_session_end was cut off" in text for text in at.worker.lines)
+        await begins_to_end(at, line, "AJ_drained", "hangs")
+        at.worker.signal(signal.SIGTERM)
+        await at.worker.logs("on_session_end was cut off", count=cut_off + 1)
+        await at.worker.ends()
+        assert at.stage.noted("callback") == 4 * [["room", "disconnected"]]
+
+
+async def begins_to_end(at: Scene, line: Line, job_id: str, how: str) -> None:
+    """Run a job that loses its room, terminate it while it ends of its own, and let it go on."""
+    await line.runs(a_job(job_id, metadata=how))
+    visit = await at.stage.next("ending")
+    await terminated(at, line, job_id)
+    visit.order("go on")
+
+
+async def check_an_end_that_takes_long(at: Scene, line: Line) -> None:
+    await begins_to_end(at, line, "AJ_long", "takes long")
+    report = await at.worker.report("AJ_long")
+    assert (report["outcome"], report["reason"]) == ("succeeded", "completed")
+    assert at.stage.noted("session") == [["ended"]]
+    assert at.stage.noted("callback") == [["room", "disconnected"]]
+
+
+async def check_an_exit_that_takes_long(at: Scene, line: Line) -> None:
+    """It is not put down to the termination."""
+    await begins_to_end(at, line, "AJ_lingers", "lingers")
+    report = await at.worker.report("AJ_lingers")
+    assert (report["outcome"], report["reason"]) == ("succeeded", "shutdown_timeout")
+    assert "clean-up did not end" in report["detail"]
+
+
+async def check_an_operators_bound(at: Scene, line: Line) -> None:
+    """Callbacks are called all the same."""
+    await begins_to_end(at, line, "AJ_hangs", "hangs")
+    assert (await at.worker.ask("DELETE", "/v1/jobs/AJ_hangs")).status == 202
+    report = await at.worker.report("AJ_hangs")
+    assert "on_session_end was cut off" in report["detail"]
+    assert "in on_session_end" in report["stack_dump"]
+    assert at.stage.noted("callback")[2:] == [["room", "disconnected"]]
+    await at.worker.logs("on_session_end was cut off")
 
 
 async def test_an_own_end_that_hangs_is_cut_off_by_session_end_timeout_and_told(make_app: MakeApp) -> None:
@@ -158,46 +196,6 @@ async def test_an_own_end_that_hangs_is_cut_off_by_session_end_timeout_and_told(
         assert "on_session_end was cut off after 1.0 s" in report["detail"]
         assert "in on_session_end" in report["stack_dump"]
         assert at.stage.noted("callback") == [["room", "disconnected"]]
-
-
-async def test_an_operator_bounds_an_own_end_and_callbacks_are_called(make_app: MakeApp) -> None:
-    async with scene(make_app, "--shutdown-timeout", "2", source=LONG) as at:
-        line = await (await at.dispatcher.line()).ready()
-        await line.runs(a_job("AJ_1", metadata="hangs"))
-        visit = await at.stage.next("ending")
-        await terminated(at, line)
-        visit.order("go on")
-        assert (await at.worker.ask("DELETE", "/v1/jobs/AJ_1")).status == 202
-        report = await at.worker.report("AJ_1")
-        assert "on_session_end was cut off" in report["detail"]
-        assert "in on_session_end" in report["stack_dump"]
-        assert at.stage.noted("callback") == [["room", "disconnected"]]
-        await at.worker.logs("on_session_end was cut off")
-
-
-async def test_a_drain_bounds_an_own_end(make_app: MakeApp) -> None:
-    async with scene(make_app, "--shutdown-timeout", "2", "--drain-timeout", "1", source=LONG) as at:
-        line = await (await at.dispatcher.line()).ready()
-        await line.runs(a_job("AJ_1", metadata="hangs"))
-        visit = await at.stage.next("ending")
-        await terminated(at, line)
-        visit.order("go on")
-        at.worker.signal(signal.SIGTERM)
-        await at.worker.logs("on_session_end was cut off")
-        await at.worker.ends()
-        assert at.stage.noted("callback") == [["room", "disconnected"]]
-
-
-async def test_an_exit_that_takes_long_is_not_put_down_to_the_termination(make_app: MakeApp) -> None:
-    async with scene(make_app, "--cleanup-timeout", "2", source=LONG) as at:
-        line = await (await at.dispatcher.line()).ready()
-        await line.runs(a_job("AJ_1", metadata="lingers"))
-        visit = await at.stage.next("ending")
-        await terminated(at, line)
-        visit.order("go on")
-        report = await at.worker.report("AJ_1")
-        assert (report["outcome"], report["reason"]) == ("succeeded", "shutdown_timeout")
-        assert "clean-up did not end" in report["detail"]
 
 
 async def test_an_agent_that_never_connects_ends_when_its_entrypoint_has(make_app: MakeApp) -> None:
@@ -224,14 +222,6 @@ async def entrypoint(ctx):
         await line.runs(a_job("AJ_3"))
         assert (await at.worker.report("AJ_3"))["outcome"] == "succeeded"  # by then the other would have ended, too
         assert (await at.worker.get("/v1/jobs/AJ_2")).body["state"] == "running"
-
-
-async def test_an_on_session_end_that_may_be_cut_off_is_told_at_the_start(make_app: MakeApp) -> None:
-    async with scene(make_app, source=AGENTS) as at:
-        await at.worker.logs("INFO .*on_session_end may run for 300 s .* cut off after 10 s")
-    chosen = AGENTS.replace("AgentServer()", "AgentServer(session_end_timeout=90.0)")
-    async with scene(make_app, "--shutdown-timeout", "89", source=chosen) as at:
-        await at.worker.logs("WARNING .*on_session_end may run for 90 s .* cut off after 89 s")
 
 
 def test_an_on_session_end_that_has_its_time_is_not_spoken_of() -> None:
