@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from livekit_orders import notes_of, order
-from support import eventually
+from support import DEADLINE, eventually
 
 from greenroom import AppLoadError, ExitReport, ProcessPool
 
@@ -65,8 +65,8 @@ def with_plugin(make_agent: MakeAgent, library: str) -> Path:
 
 
 async def run(app: Path, start_method: str) -> ExitReport:
-    async with ProcessPool(str(app), num_idle_processes=1, start_method=start_method) as pool:
-        return await (await pool.launch(order())).wait()
+    async with ProcessPool(str(app), num_idle_processes=1, start_method=start_method, prewarm_timeout=DEADLINE) as pool:
+        return await (await pool.launch(order(), timeout=DEADLINE)).wait()
 
 
 async def test_a_plugin_that_loads_its_library_at_import_has_it_in_each_process(
