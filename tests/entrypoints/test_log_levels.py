@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from livekit_orders import notes_of, order
 from server.running_worker import RunningWorker
+from support import DEADLINE
 
 from greenroom import ProcessPool
 
@@ -72,8 +73,9 @@ async def test_livekit_agents_and_each_plugin_have_a_level_of_their_own(
 
 async def check_levels(app: Path, caplog: pytest.LogCaptureFixture, start_method: str) -> None:
     caplog.set_level(logging.DEBUG)
-    async with ProcessPool(str(app), num_idle_processes=1, start_method=start_method) as pool:
-        report = await (await pool.launch(order())).wait()
+    options = {"num_idle_processes": 1, "start_method": start_method, "prewarm_timeout": DEADLINE}
+    async with ProcessPool(str(app), **options) as pool:
+        report = await (await pool.launch(order(), timeout=DEADLINE)).wait()
     assert report.outcome == "succeeded", report.error
     assert lines(caplog, "setup") == told("setup", "info")
     assert lines(caplog, "job") == told("job", "info")
