@@ -19,6 +19,7 @@ from .errors import (
     PayloadError,
     PoolClosed,
     PrewarmError,
+    ServiceError,
 )
 from .job import Accept, Job, JobContext, JobProcess, JobRequest, Reject
 
@@ -54,6 +55,7 @@ __all__ = [
     "ProcessPool",
     "Reject",
     "Reservation",
+    "ServiceError",
     "Settings",
     "Timings",
 ]

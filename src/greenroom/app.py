@@ -6,8 +6,9 @@ import inspect
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from .app_service import AppService, checked
 from .errors import AppLoadError, GreenroomError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ P = TypeVar("P", bound=Preload)
 W = TypeVar("W", bound=Prewarm)
 E = TypeVar("E", bound=Entrypoint)
 R = TypeVar("R", bound=RequestFn)
+L = TypeVar("L", bound=Callable[[], Callable[..., Any]])
 
 
 class App:
@@ -47,6 +49,8 @@ class App:
         self.prewarm_fn: Prewarm | None = None
         self.entrypoint_fn: Entrypoint | None = None
         self.request_fn: RequestFn | None = None
+        self.app_services: dict[str, AppService] = {}
+        """What :meth:`service` has registered, by name."""
         self.services: dict[str, Callable[[socket.socket], object]] = {}
         """For integrations: processes that all jobs share, by name; see :mod:`greenroom.zygote.services`."""
         self.end_timeout = 0.0
@@ -92,6 +96,36 @@ class App:
         self._once("request", self.request_fn, fn)
         self.request_fn = fn
         return fn
+
+    @overload
+    def service(self, name: L, /) -> L: ...
+
+    @overload
+    def service(
+        self, name: str | None = None, /, *, concurrency: int = 1, timeout: float = 30.0, queue: int = 64
+    ) -> Callable[[L], L]: ...
+
+    def service(self, name: Any = None, /, *, concurrency: int = 1, timeout: float = 30.0, queue: int = 64) -> Any:
+        """Run one process that all sessions call by ``ctx.service(name)``: for a model that cannot be forked.
+
+        The function runs once in that process: it loads the model, and returns the function that answers calls, which
+        may be async. A sync one runs in ``concurrency`` threads. ``timeout`` is the seconds that a call may take, the
+        wait included, unless the caller says otherwise. The data of ``queue`` calls waits in the service; further
+        callers wait with theirs. The name is that of the function, unless it is given.
+        """
+
+        def register(load: L) -> L:
+            own = getattr(load, "__name__", None) if name is None else name
+            service = checked(AppService(own, load, concurrency, timeout, queue))  # type: ignore[arg-type]
+            if service.name in self.app_services or service.name in self.services:
+                raise GreenroomError(f"the app has a service {service.name!r} already. Give this one another name")
+            self.app_services[service.name] = service
+            return load
+
+        if name is None or isinstance(name, str):
+            return register
+        load, name = name, None
+        return register(load)
 
     def import_string(self) -> str:
         """Where another process finds this app: ``module:attr`` or ``path.py:attr``.

@@ -17,6 +17,7 @@ __all__ = [
     "PayloadError",
     "PoolClosed",
     "PrewarmError",
+    "ServiceError",
 ]
 
 
@@ -57,6 +58,21 @@ class LaunchError(GreenroomError):
 
 class PoolClosed(GreenroomError):
     """The pool is closed, or has not been started."""
+
+
+class ServiceError(GreenroomError):
+    """A service of the app has not answered a call, or there is no such service.
+
+    ``reason`` is one of ``unknown`` (there is no service of this name), ``not_ready`` (it loads, or is started again),
+    ``not_loaded`` (its loading raised), ``busy`` (it works on other calls), ``timeout`` (it works on this call),
+    ``raised`` and ``died``. With ``raised`` and ``not_loaded``, ``error`` is what was raised. With ``timeout``,
+    ``raised`` and ``died`` the call was begun, and may have had effects; with the others it was not.
+    """
+
+    def __init__(self, message: str, *, reason: str, error: ErrorInfo | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.error = error
 
 
 class NoCapacity(GreenroomError):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .wire import payload
+
+if TYPE_CHECKING:
+    from .app_service import AppService
+    from .zygote.service_client import ServiceClient
 
 __all__ = ["Accept", "Job", "JobContext", "JobProcess", "JobRequest", "Reject"]
 
@@ -49,15 +53,25 @@ class Job:
 class JobProcess:
     """The process a job runs in. ``userdata`` is for what ``prewarm`` prepares and the job uses."""
 
-    __slots__ = ("generation", "userdata")
+    __slots__ = ("_services", "generation", "userdata")
 
-    def __init__(self, generation: int) -> None:
+    def __init__(self, generation: int, services: Mapping[str, AppService] | None = None) -> None:
         self.generation = generation
         self.userdata: dict[Any, Any] = {}
+        self._services = services or {}
 
     @property
     def pid(self) -> int:
         return os.getpid()
+
+    def service(self, name: str, *, timeout: float | None = None) -> ServiceClient:
+        """Find a service of the app: ``await proc.service("stt")(audio)``; see :meth:`JobContext.service`."""
+        return self._service(name, timeout, f"process {self.pid}")
+
+    def _service(self, name: str, timeout: float | None, caller: str) -> ServiceClient:
+        from .zygote.service_client import client_of  # which most apps do not need
+
+        return client_of(self._services, name, self.generation, timeout, caller)
 
 
 class JobRequest:
@@ -117,6 +131,15 @@ class JobContext:
         """For whoever supervises the job: called when its own end begins."""
         self.cuts: list[Cut] = []
         """Steps of its end that were cut off; they stand in the report."""
+
+    def service(self, name: str, *, timeout: float | None = None) -> ServiceClient:
+        """Find a service of the app, to call it: ``await ctx.service("stt")(audio)``.
+
+        Arguments and answer are plain data and bytes. In a thread without an event loop:
+        ``ctx.service("stt").call(audio)``. ``timeout`` is the seconds for each call, the wait included. Raises
+        :class:`~greenroom.ServiceError`, here if there is no such service, and from the call if it has no answer.
+        """
+        return self.proc._service(name, timeout, f"job {self.job.id}")
 
     def shutdown(self, reason: str = "") -> None:
         """End this job, from its event loop or from any thread. The first reason wins; called again, it does nothing.

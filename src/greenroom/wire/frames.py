@@ -15,6 +15,7 @@ from .payload import MAX_BYTES
 __all__ = [
     "MAX_LOG_PACKET",
     "MAX_PACKET",
+    "PREFIX_SIZE",
     "VERSION",
     "Frame",
     "FrameDecoder",
@@ -22,6 +23,8 @@ __all__ = [
     "Prefix",
     "decode_packet",
     "encode_frame",
+    "encode_prefix",
+    "parse_prefix",
 ]
 
 VERSION = 1
@@ -31,6 +34,7 @@ MAX_LOG_PACKET = 64 * 1024
 """Bytes of a packet on a log channel: one record as JSON, without a frame."""
 
 _PREFIX = struct.Struct(">BBxxII")  # version, kind, header length, body length
+PREFIX_SIZE = _PREFIX.size
 
 
 class FrameError(Exception):
@@ -57,12 +61,17 @@ class Prefix(NamedTuple):
 
 
 def encode_frame(kind: int, header: bytes, body: bytes = b"") -> bytes:
-    return _PREFIX.pack(VERSION, kind, len(header), len(body)) + header + body
+    return encode_prefix(kind, header, len(body)) + body
+
+
+def encode_prefix(kind: int, header: bytes, body_size: int) -> bytes:
+    """Return all of a frame but its body, which is sent without being copied."""
+    return _PREFIX.pack(VERSION, kind, len(header), body_size) + header
 
 
 def decode_packet(packet: bytes) -> Frame:
     """Take one packet apart; it must hold exactly one frame."""
-    prefix = _parse_prefix(packet)
+    prefix = parse_prefix(packet)
     if len(packet) != prefix.frame_size:
         raise FrameError(f"a packet of {len(packet)} bytes says that it has {prefix.header_size} + {prefix.body_size}")
     start = _PREFIX.size + prefix.header_size
@@ -85,7 +94,7 @@ class FrameDecoder:
             if self.unfinished is None:
                 if len(self._buffer) < _PREFIX.size:
                     return
-                self.unfinished = _parse_prefix(self._buffer)
+                self.unfinished = parse_prefix(self._buffer)
             if len(self._buffer) < self.unfinished.frame_size:
                 return
             yield self._cut(self.unfinished)
@@ -100,7 +109,8 @@ class FrameDecoder:
         return frame
 
 
-def _parse_prefix(data: bytes | bytearray) -> Prefix:
+def parse_prefix(data: bytes | bytearray) -> Prefix:
+    """Parse the first bytes of a frame. Raises :class:`FrameError`."""
     if len(data) < _PREFIX.size:
         raise FrameError(f"a packet of {len(data)} bytes is too short to be a frame")
     version, kind, header_size, body_size = _PREFIX.unpack_from(data)

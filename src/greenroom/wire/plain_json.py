@@ -6,9 +6,15 @@ Many apps take a faster library for it. What crosses a process boundary is not t
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-__all__ = ["decoded", "encoded", "encoded_for_people"]
+__all__ = ["decoded", "decoded_with", "encoded", "encoded_for_people", "encoded_with", "not_plain"]
+
+
+def not_plain(o: object) -> TypeError:
+    """Return the error that tells of a value that JSON cannot hold."""
+    return TypeError(f"Object of type {type(o).__name__} is not JSON serializable")
 
 
 class _Encoder(json.JSONEncoder):
@@ -17,7 +23,7 @@ class _Encoder(json.JSONEncoder):
     iterencode = json.JSONEncoder.iterencode
 
     def default(self, o: object) -> NoReturn:
-        raise TypeError(f"Object of type {type(o).__name__} is not JSON serializable")
+        raise not_plain(o)
 
 
 class _Decoder(json.JSONDecoder):
@@ -36,3 +42,13 @@ encoded_for_people = _Encoder(ensure_ascii=False).encode
 def decoded(text: bytes) -> Any:
     """Decode UTF-8. Raises ValueError for what is not JSON, RecursionError for what is nested too deeply."""
     return _decoder.decode(text.decode("utf-8", "surrogatepass"))
+
+
+def encoded_with(replaced: Callable[[object], object], value: object) -> str:
+    """Encode as :data:`encoded` does. ``replaced`` returns what stands for a value that JSON cannot hold."""
+    return _Encoder(separators=(",", ":"), default=replaced).encode(value)
+
+
+def decoded_with(restored: Callable[[dict[str, Any]], object], text: bytes) -> Any:
+    """Decode as :func:`decoded` does. ``restored`` returns what an object stands for."""
+    return _Decoder(object_hook=restored).decode(text.decode("utf-8", "surrogatepass"))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["AppThread", "Outcome", "is_sync"]
+__all__ = ["AppThread", "Outcome", "is_sync", "outcome_of"]
 
 
 class Outcome(NamedTuple):
@@ -41,11 +41,12 @@ class AppThread:
 
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="app")
         run = contextvars.copy_context().run
-        return await asyncio.get_running_loop().run_in_executor(self._executor, run, _outcome_of, fn, arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, run, outcome_of, fn, arguments, {})
 
 
-def _outcome_of(fn: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
+def outcome_of(fn: Callable[..., Any], arguments: Iterable[Any], named: Mapping[str, Any]) -> Outcome:
+    """Call a function. What it raises is returned, whatever it is."""
     try:
-        return Outcome(fn(*arguments))
+        return Outcome(fn(*arguments, **named))
     except BaseException as error:
         return Outcome(error=error)

@@ -19,7 +19,7 @@ from .integrations import INTEGRATIONS
 from .program.desk import apply
 from .scripts import SPARE_NAME, Script, import_script, is_path, module_of
 
-__all__ = ["child_settings", "facts_of", "load_app", "refuse_replaced_library", "warnings_of"]
+__all__ = ["child_settings", "facts_of", "load_app", "refuse_replaced_library", "refuse_services", "warnings_of"]
 
 LARGEST_MANIFEST = 16 * 1024
 
@@ -53,6 +53,16 @@ def refuse_replaced_library() -> None:
             "gevent.monkey.patch_all() has replaced the threads, sockets and signals of the standard library, which "
             "Greenroom works with. Leave it out: each session has a process of its own, with an asyncio event loop. "
             "Blocking calls go into a sync entrypoint, or into asyncio.to_thread"
+        )
+
+
+def refuse_services(app: App) -> None:
+    """Raise :class:`AppLoadError` if the app has services, in a process that no zygote has forked."""
+    if app.app_services:
+        names = ", ".join(map(repr, sorted(app.app_services)))
+        raise AppLoadError(
+            f"start_method='spawn' cannot run the services of the app ({names}): they are forked from the zygote, and "
+            f"there is none. Leave out start_method, and import what must not be forked in the function of the service"
         )
 
 

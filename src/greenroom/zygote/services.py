@@ -1,6 +1,7 @@
 """Processes that the zygote runs for all its children: started with it, and again when they die.
 
-Each is a fork of the zygote, listens at an address that the children know, and dies with the zygote.
+Each is a fork of the zygote, answers at an address that the children know, and dies with the zygote. The zygote holds
+the socket that listens: whoever calls while a service is started again waits there, and nobody's call is refused.
 """
 
 from __future__ import annotations
@@ -17,12 +18,28 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..system import mark, prctl
-from . import signals
+from . import random_numbers, signals
 
-__all__ = ["Service", "Services", "addresses", "become", "is_own_user"]
+__all__ = [
+    "COULD_NOT_LOAD",
+    "Service",
+    "Services",
+    "address_of",
+    "addresses",
+    "become",
+    "is_own_user",
+    "listen",
+    "raw",
+]
 
-Service = Callable[[socket.socket], object]
-"""Serves at a socket that listens; runs in a process of its own, which ends when it returns."""
+Service = Callable[[socket.socket, float], int]
+"""Serves at a socket that listens; runs in a process of its own, which ends with the exit code that it returns.
+
+It is told the pause, in seconds, that would follow its death.
+"""
+
+COULD_NOT_LOAD = 75  # EX_TEMPFAIL
+"""The exit code of a service that could not be loaded, and has let the pause go by while it told its callers why."""
 
 _BACKLOG = 512
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 30.0
@@ -62,13 +79,18 @@ class Services:
         """It could not be forked."""
         self._due[name] = now + self._next_delay(name, 0.0)
 
-    def died(self, pid: int, now: float) -> str | None:
+    def died(self, pid: int, now: float, *, has_paused: bool = False) -> str | None:
         """The service's name, if this was one; it is started again, each time in a row a while later."""
         if pid not in self._running:
             return None
         name, since = self._running.pop(pid)
-        self._due[name] = now + self._next_delay(name, now - since)
+        delay = self._next_delay(name, 0.0 if has_paused else now - since)
+        self._due[name] = now if has_paused else now + delay
         return name
+
+    def pause(self, name: str) -> float:
+        """Seconds that would pass after its next death, if that came soon."""
+        return self._delays.get(name, _FIRST_DELAY)
 
     def _next_delay(self, name: str, lived: float) -> float:
         delay = _FIRST_DELAY if lived >= _IS_STEADY else self._delays.get(name, _FIRST_DELAY)
@@ -76,12 +98,41 @@ class Services:
         return delay
 
 
+def raw(serve: Callable[[socket.socket], object]) -> Service:
+    """Make a service of an integration's function, which need not know of pauses and exit codes."""
+
+    def service(listener: socket.socket, pause: float) -> int:
+        serve(listener)
+        return 0
+
+    return service
+
+
+def listen(name: str, generation: int) -> socket.socket:
+    """Open the socket of a service."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(address_of(name, generation))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def address_of(name: str, generation: int) -> str:
+    """Where the service of this generation's zygote listens."""
+    # In the abstract namespace: gone with the process that listens, and nothing to clean up.
+    return f"\0{_prefix()}{generation}/{name}"
+
+
 def addresses(name: str, generation: int) -> list[str]:
     """Where the service may listen: that of this generation's zygote; else, if it was lost, the newest one's."""
-    own = _address(name, generation)
+    own = address_of(name, generation)
     pattern = re.compile(rf"@{re.escape(_prefix())}(\d+)/{re.escape(name)}$", re.MULTILINE)
     found = {int(number) for number in pattern.findall(Path("/proc/net/unix").read_text())}
-    return [own] if generation in found else [_address(name, number) for number in sorted(found, reverse=True)]
+    return [own] if generation in found else [address_of(name, number) for number in sorted(found, reverse=True)]
 
 
 def is_own_user(sock: socket.socket) -> bool:
@@ -91,7 +142,7 @@ def is_own_user(sock: socket.socket) -> bool:
     return bool(user == os.getuid())
 
 
-def become(name: str, service: Service, generation: int, *, zygote: int, close: list[int]) -> NoReturn:
+def become(service: Service, listener: socket.socket, pause: float, *, zygote: int, close: list[int]) -> NoReturn:
     """Be the service. Called right after the fork."""
     code = 1
     try:
@@ -101,24 +152,18 @@ def become(name: str, service: Service, generation: int, *, zygote: int, close: 
         for fd in close:
             os.close(fd)
         signals.reset_in_child()
+        signals.reset_in_forks()
         os.setpgid(0, 0)
         prctl.set_name("gr:service")
+        prctl.set_child_subreaper()  # what it leaves behind is not a session's
+        random_numbers.reseed()
         gc.enable()
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(_address(name, generation))
-            listener.listen(_BACKLOG)
-            service(listener)
-        code = 0
+        code = service(listener, pause)
     except BaseException:
         traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)
-
-
-def _address(name: str, generation: int) -> str:
-    # In the abstract namespace: gone with the process that listens, and nothing to clean up.
-    return f"\0{_prefix()}{generation}/{name}"
 
 
 def _prefix() -> str:

@@ -18,7 +18,7 @@ from ..wire.frames import FrameDecoder
 from . import child, signals
 from .app_logging import AppLogging
 from .import_hooks import LOADING, watched_imports
-from .loader import child_settings, facts_of, load_app, refuse_replaced_library
+from .loader import child_settings, facts_of, load_app, refuse_replaced_library, refuse_services
 from .logs import LogChannel
 
 
@@ -44,6 +44,7 @@ def main() -> NoReturn:
             if app.preload_fn is not None:
                 app.preload_fn()
         refuse_replaced_library()
+        refuse_services(app)
     except BaseException as error:  # SystemExit too: whatever user code raises is the answer
         _fail(inheritance.control, ErrorInfo.of(error))
     signals.reset_all()

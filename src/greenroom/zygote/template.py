@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import signal
@@ -25,7 +26,7 @@ from .inherited_files import InheritedFiles, open_fds
 from .loader import child_settings, facts_of, load_app, refuse_replaced_library, warnings_of
 from .logs import DropCount, LogChannel
 from .rehearsal import rehearse_in_zygote
-from .services import Services, become
+from .services import COULD_NOT_LOAD, Service, Services, become, listen, raw
 from .thread_origins import ThreadOrigins
 
 __all__ = ["FORK_ALARM", "Zygote"]
@@ -58,6 +59,7 @@ class Zygote:
         self._mourning_since = 0.0
         self._orphans_killed: set[int] = set()
         self._services = Services()
+        self._listeners: dict[str, socket.socket] = {}  # of services
         self._exit_hooks = exit_hooks.ExitHooks()
         self._files: InheritedFiles
         self._app: App
@@ -132,8 +134,10 @@ class Zygote:
         self._child_settings = child_settings(self._app, self._config)
         rehearse_in_zygote(self._child_settings)
         sharing.settle()
-        self._services.want(self._app.services, time.monotonic())
         self._files = InheritedFiles(before)
+        services = _services_of(self._app)
+        self._listeners = {name: listen(name, self._config.generation) for name in services}
+        self._services.want(services, time.monotonic())
         warnings = warnings_of(self._config.handed) + self._files.warnings + random_numbers.warnings()
         if self._log_drops.dropped:
             warnings.append(
@@ -189,15 +193,20 @@ class Zygote:
                 self._services.failed(name, time.monotonic())
                 continue
             if pid == 0:
-                close = [
-                    self._channel.detach(),
-                    *self._wakeup.fds,
-                    self._dump_fd,
-                    self._lifeline_fd,
-                ]
-                self._app_logging.install(self._app.log_level)  # into the zygote's channel
-                become(name, service, self._config.generation, zygote=zygote, close=close)
+                self._become_service(name, service, zygote)
             self._services.started(name, pid, time.monotonic())
+
+    def _become_service(self, name: str, service: Service, zygote: int) -> NoReturn:
+        listener = self._listeners.pop(name)
+        self._exit_hooks.leave_to_zygote()
+        self._files.renew()
+        self._app_logging.install(self._app.log_level)  # into the zygote's channel
+        become(service, listener, self._services.pause(name), zygote=zygote, close=self._own_fds())
+
+    def _own_fds(self) -> list[int]:
+        """Detach and return what a forked process has to close."""
+        listeners = [listener.detach() for listener in self._listeners.values()]
+        return [self._channel.detach(), *self._wakeup.fds, self._dump_fd, self._lifeline_fd, *listeners]
 
     def _serve_one(self) -> bool | None:
         """Answer one request; returns what ends the service, if anything does."""
@@ -263,12 +272,11 @@ class Zygote:
     def _become_child(self, request: m.Fork, fds: list[int]) -> NoReturn:
         def life() -> int:
             inheritance = child.Inheritance._make(fds)
-            close = [self._channel.detach(), *self._wakeup.fds, self._dump_fd, self._lifeline_fd]
-            page = child.settle(inheritance, request.launch_id, close)
+            page = child.settle(inheritance, request.launch_id, self._own_fds())
             self._exit_hooks.leave_to_zygote()
             self._files.renew()
             self._app_logging.move(inheritance.log, page)
-            proc = JobProcess(self._config.generation)
+            proc = JobProcess(self._config.generation, self._app.app_services)
             return child.live(self._app, self._child_settings, proc, inheritance.control, page, self._app_logging)
 
         child.run(life)
@@ -317,8 +325,9 @@ class Zygote:
                 self._orphans_killed.clear()
             self._mourned.append(m.Reaped(launch_id, usage.cpu_seconds, usage.peak_memory_mb, 0))
             return
-        service = self._services.died(death.pid, time.monotonic())
-        if service is not None:
+        has_paused = death.exit_code == COULD_NOT_LOAD
+        service = self._services.died(death.pid, time.monotonic(), has_paused=has_paused)
+        if service is not None and not has_paused:  # else it has said so itself
             how = f"signal {death.signal}" if death.exit_code is None else f"exit code {death.exit_code}"
             print(f"greenroom: the service {service} died ({how}); it is started again", file=sys.stderr)
 
@@ -351,6 +360,17 @@ class Zygote:
 
     def _send(self, message: m.Message, fds: tuple[int, ...] = ()) -> None:
         fd_packets.send(self._channel, m.encode(message), fds)
+
+
+def _services_of(app: App) -> dict[str, Service]:
+    services = {name: raw(serve) for name, serve in app.services.items()}
+    if app.app_services:
+        # Imported by the zygote, once for all processes, but not where no app needs it.
+        from . import service_client, service_process  # noqa: F401
+
+        for name, service in app.app_services.items():
+            services[name] = functools.partial(service_process.serve, service)
+    return services
 
 
 def _fork_with_alarm() -> int:

@@ -1,0 +1,78 @@
+"""A service of an app: one process that all sessions of a generation call."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import GreenroomError
+
+__all__ = ["AppService", "checked"]
+
+Load = Callable[[], Callable[..., Any]]
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,47}")
+"""It becomes a part of a socket's address, which has 107 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppService:
+    """A registered service: how its process loads, and on which terms it answers."""
+
+    name: str
+    load: Load
+    """Runs once in the process of the service, and returns the function that answers calls."""
+    concurrency: int
+    timeout: float
+    queue: int
+
+
+def checked(service: AppService) -> AppService:
+    """Return the service. Raises :class:`GreenroomError` for what cannot become one."""
+    name, load = service.name, service.load
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise GreenroomError(
+            f"@app.service: {name!r} cannot be the name of a service. Use up to 48 letters, digits, '_', '-', '.'"
+        )
+    if not callable(load):
+        raise GreenroomError(f"@app.service takes a function, not {load!r}")
+    if inspect.iscoroutinefunction(load) or inspect.isasyncgenfunction(load) or inspect.isgeneratorfunction(load):
+        raise GreenroomError(
+            f"@app.service: {_named(load)} loads the service {name!r} and must be a plain function. The function that "
+            f"it returns may be async"
+        )
+    if not _takes_nothing(load):
+        raise GreenroomError(
+            f"@app.service: {_named(load)} loads the service {name!r} and is called without arguments, but needs some. "
+            f"Return a function that takes them"
+        )
+    _check_number(name, "concurrency", service.concurrency, int, 1)
+    _check_number(name, "queue", service.queue, int, 0)
+    _check_number(name, "timeout", service.timeout, (int, float), 0.001)
+    return service
+
+
+def _check_number(name: str, option: str, value: Any, kind: Any, least: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or value < least:
+        what = "a whole number" if kind is int else "a number of seconds"
+        raise GreenroomError(
+            f"@app.service: {option} of the service {name!r} is {value!r}, not {what} from {least:g} on"
+        )
+
+
+def _takes_nothing(fn: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(fn).bind()
+    except TypeError:
+        return False
+    except ValueError:  # a builtin that does not tell
+        return True
+    return True
+
+
+def _named(fn: Callable[..., Any]) -> str:
+    return getattr(fn, "__qualname__", repr(fn))

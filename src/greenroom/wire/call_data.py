@@ -1,0 +1,60 @@
+"""Plain data with buffers in it, for calls of a service: JSON, and each buffer as it is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+from ..errors import PayloadError
+from . import plain_json
+from .payload import MAX_BYTES
+
+__all__ = ["pack", "unpack"]
+
+_MARK = "\0buffer"
+"""The only key of an object that stands for a buffer, whose number it has."""
+_MARK_IN_JSON = '"\\u0000buffer":'
+
+
+def pack(value: object) -> list[bytes]:
+    """Encode plain data: JSON, then the buffers. They arrive as ``bytes``, and are snapshots.
+
+    Raises :class:`PayloadError` for anything else, or for more than 64 MiB.
+    """
+    buffers: list[bytes] = []
+
+    def placeholder(found: object) -> dict[str, int]:
+        if not isinstance(found, (bytes, bytearray, memoryview)):
+            raise plain_json.not_plain(found)
+        buffers.append(bytes(found))  # no copy of bytes; else of what the caller may write to meanwhile
+        return {_MARK: len(buffers) - 1}
+
+    try:
+        text = plain_json.encoded_with(placeholder, value)
+    except RecursionError:
+        raise PayloadError("data is nested too deeply, or contains itself") from None
+    except (TypeError, ValueError) as error:
+        raise PayloadError(f"not plain data (what JSON can hold, bytes, bytearray or memoryview): {error}") from None
+    if buffers and text.count(_MARK_IN_JSON) != len(buffers):
+        raise PayloadError(f"the key {_MARK!r} stands for a buffer, and cannot be used in data beside one")
+    parts = [text.encode("ascii"), *buffers]
+    size = sum(map(len, parts))
+    if size > MAX_BYTES:
+        raise PayloadError(f"{size} bytes of data; at most {MAX_BYTES} can be passed")
+    return parts
+
+
+def unpack(sizes: Sequence[int], body: memoryview) -> Any:
+    """Decode what :func:`pack` has made, joined. Raises :class:`PayloadError`."""
+    if sum(sizes) != len(body) or not sizes:
+        raise PayloadError(f"parts of {list(sizes)} bytes do not make {len(body)}")
+    text, *buffers = (bytes(body[end - size : end]) for size, end in zip(sizes, accumulate(sizes), strict=True))
+
+    def restored(found: Mapping[str, Any]) -> object:
+        return buffers[found[_MARK]] if _MARK in found else found
+
+    try:
+        return plain_json.decoded_with(restored, text) if buffers else plain_json.decoded(text)
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
+        raise PayloadError(f"data is not as it was packed: {error}") from None

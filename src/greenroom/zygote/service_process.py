@@ -1,0 +1,347 @@
+"""The process of an app's service: loads, then answers the calls of all sessions.
+
+Callers come by one connection for each call. A call has a seat from when its data is read until the caller has the
+answer; callers without a seat wait with their data. Whoever hangs up has withdrawn the call: it is not begun, or is
+cancelled if it is async. A sync function cannot be cancelled. One that runs on after its time has this process ended,
+and the zygote starts another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import inspect
+import logging
+import math
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..app_service import AppService
+from ..errors import ErrorInfo, PayloadError
+from ..wire.call_data import pack, unpack
+from ..wire.frames import FrameError
+from .app_thread import Outcome, is_sync, outcome_of
+from .performance import stack_of
+from .service_line import ANSWER, CALL, LISTED, NOT_LOADED, RAISED, TAKEN, Line
+from .services import COULD_NOT_LOAD, is_own_user
+
+__all__ = ["serve"]
+
+HANG_GRACE = 1.0
+"""Seconds after the time of a call until this process is ended, if the function still runs; as many again, if it holds
+the GIL."""
+_SLACK = 0.5
+"""Seconds by which the caller is the first to give up."""
+_STANDING = 256
+"""Callers without a seat that are let in, to be told that they wait. Further ones wait in the kernel's queue."""
+_ACCEPT_AGAIN = 0.5
+"""Seconds until the next try, where there was no file descriptor for a caller."""
+_LONGEST_ERROR = 16_000
+"""Characters of a message in an answer."""
+
+_STDERR = 2
+"""Not ``sys.stderr``, which the app may have replaced."""
+
+_logger = logging.getLogger("greenroom")
+
+
+def serve(service: AppService, listener: socket.socket, pause: float) -> int:
+    """Serve for ever. If the loading fails, tell all callers why for ``pause`` seconds, and return the exit code."""
+    try:
+        function = _function(service.load())
+    except (Exception, SystemExit) as error:
+        _logger.error(
+            "the service %s could not be loaded. It is loaded again in %g s", service.name, pause, exc_info=error
+        )
+        _Desk(service, failure=ErrorInfo.of(error, limit=_LONGEST_ERROR)).run(listener, pause)
+        return COULD_NOT_LOAD
+    _Desk(service, function).run(listener)
+    return 0
+
+
+def _function(loaded: Any) -> Callable[..., Any]:
+    if not callable(loaded):
+        raise TypeError(f"it returned a {type(loaded).__name__} instead of the function that answers calls")
+    return loaded  # type: ignore[no-any-return]
+
+
+class _Call(NamedTuple):
+    """What a caller asks for."""
+
+    caller: str
+    began: float
+    deadline: float
+    """Both in ``time.monotonic()``, which is the same in all processes."""
+    sizes: list[int]
+    body: memoryview
+
+    @classmethod
+    def of(cls, header: dict[str, Any], body: memoryview) -> _Call:
+        match header:
+            case {"caller": str(caller), "began": float(began), "deadline": float(deadline), "sizes": [*sizes]}:
+                if math.isfinite(began) and math.isfinite(deadline) and all(type(size) is int for size in sizes):
+                    return cls(caller, began, deadline, sizes, body)
+        raise FrameError("a call without its terms")
+
+
+class _Caller(Line):
+    """A connection, and the call that it has brought."""
+
+    def __init__(self, desk: _Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self.call: _Call | None = None
+        self.run: _Run | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self._is_told = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._desk.came(self)
+
+    def on_frame(self, kind: int, header: dict[str, Any], body: memoryview) -> None:
+        if kind != CALL or self.call is not None:
+            raise FrameError(f"a frame of kind {kind}")
+        self.call = _Call.of(header, body)
+        self._desk.asked(self, self.call)
+
+    def on_lost(self) -> None:
+        self._desk.left(self)
+
+    def let_wait(self) -> None:
+        if not self._is_told:
+            self._is_told = True
+            self.send(LISTED)
+
+
+class _Run:
+    """A call that was begun."""
+
+    def __init__(self, call: _Call, until: float) -> None:
+        self.call = call
+        self.until = until
+        """When it must be over."""
+        self.since = time.monotonic()
+        self.thread: int | None = None
+        """The thread in which it runs now, if it does in one."""
+        self.is_in_thread = False
+        self.is_withdrawn = False
+        self.task: asyncio.Task[None]
+        self.timer: asyncio.TimerHandle
+
+    def withdraw(self) -> None:
+        self.is_withdrawn = True
+        if not self.is_in_thread:  # a thread cannot be cancelled, and has its place until it is done
+            self.task.cancel()
+
+    def stack(self) -> str:
+        frame = sys._current_frames().get(self.thread) if self.thread is not None else None
+        return "".join(traceback.format_stack(frame)) if frame is not None else stack_of(self.task)
+
+
+class _Desk:
+    """Who is here, whose turn it is, and what runs."""
+
+    def __init__(
+        self, service: AppService, function: Callable[..., Any] | None = None, failure: ErrorInfo | None = None
+    ) -> None:
+        self._service = service
+        self._function = function
+        self._failure = failure
+        self._is_sync = is_sync(function)
+        self._standing: deque[_Caller] = deque()
+        self._seated: set[_Caller] = set()
+        self._waiting: deque[_Caller] = deque()
+        self._running: set[_Run] = set()
+        self._seats = service.concurrency + service.queue
+        self._entering: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._listener: socket.socket
+        self._is_open = False
+
+    def run(self, listener: socket.socket, seconds: float | None = None) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._listener = listener
+        self._executor = ThreadPoolExecutor(self._service.concurrency, thread_name_prefix=self._service.name)
+        asyncio.set_event_loop(self._loop)
+        self._open()
+        if seconds is not None:
+            self._loop.call_later(seconds, self._loop.stop)
+        self._loop.run_forever()
+
+    # --- the door --------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        if not self._is_open:
+            self._is_open = True
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _shut(self) -> None:
+        self._is_open = False
+        self._loop.remove_reader(self._listener)
+
+    def _accept(self) -> None:
+        if len(self._seated) + len(self._standing) + len(self._entering) >= self._seats + _STANDING:
+            self._shut()  # until one leaves
+            return
+        try:
+            sock, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            _logger.error("the service %s cannot accept a call: %s", self._service.name, error)
+            self._shut()
+            self._loop.call_later(_ACCEPT_AGAIN, self._open)
+            return
+        if not is_own_user(sock):
+            sock.close()
+            return
+        sock.setblocking(False)
+        task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: _Caller(self), sock))
+        self._entering.add(task)
+        task.add_done_callback(self._entering.discard)
+
+    def came(self, caller: _Caller) -> None:
+        if len(self._seated) < self._seats:
+            self._seated.add(caller)
+        else:
+            caller.pause()  # its data stays where it is
+            self._standing.append(caller)
+            caller.let_wait()
+
+    def left(self, caller: _Caller) -> None:
+        """The caller has its answer, or has withdrawn the call."""
+        self._seated.discard(caller)
+        for line in (self._standing, self._waiting):
+            with contextlib.suppress(ValueError):  # it is not in this one
+                line.remove(caller)
+        if caller.timer is not None:
+            caller.timer.cancel()  # it keeps the caller, and its data
+        if caller.run is not None:
+            caller.run.withdraw()
+        while self._standing and len(self._seated) < self._seats:
+            following = self._standing.popleft()
+            self._seated.add(following)
+            following.resume()
+        self._open()
+
+    # --- calls -----------------------------------------------------------------------------------
+
+    def asked(self, caller: _Caller, call: _Call) -> None:
+        caller.timer = self._loop.call_at(call.deadline + _SLACK, caller.drop)
+        self._waiting.append(caller)
+        self._start_next()
+        if caller in self._waiting:
+            caller.let_wait()
+
+    def _start_next(self) -> None:
+        while self._waiting and len(self._running) < self._service.concurrency:
+            caller = self._waiting.popleft()
+            call = caller.call
+            assert call is not None
+            if caller.is_hung_up or call.deadline <= time.monotonic():
+                caller.drop()
+            elif self._failure is not None:
+                _refuse(caller, NOT_LOADED, self._failure)
+            else:
+                self._start(caller, call)
+
+    def _start(self, caller: _Caller, call: _Call) -> None:
+        # Not by this caller's time alone: who is in a hurry must not cost the others this process.
+        limit = max(self._service.timeout, call.deadline - call.began)
+        run = caller.run = _Run(call, time.monotonic() + limit)
+        caller.send(TAKEN)  # before it begins: what is lost from here on is not repeated
+        self._running.add(run)
+        run.timer = self._loop.call_later(limit + HANG_GRACE, self._end_process, run)
+        self._watch_from_outside()
+        run.task = self._loop.create_task(self._perform(caller, run), name=f"call of {call.caller}")
+
+    async def _perform(self, caller: _Caller, run: _Run) -> None:
+        try:
+            outcome, parts = await self._outcome(run)
+        finally:
+            run.timer.cancel()
+            self._running.discard(run)
+            self._watch_from_outside()
+            caller.run = None
+            self._loop.call_soon(self._start_next)
+        if outcome.error is not None:
+            error = outcome.error
+            _logger.error("the service %s failed on a call of %s", self._service.name, run.call.caller, exc_info=error)
+            _refuse(caller, RAISED, ErrorInfo.of(error, limit=_LONGEST_ERROR))
+        else:
+            caller.send(ANSWER, parts=parts)
+            caller.close()
+
+    async def _outcome(self, run: _Run) -> tuple[Outcome, list[bytes]]:
+        try:
+            arguments, named = unpack(run.call.sizes, run.call.body)
+            outcome = await self._call(run, arguments, named)
+            return outcome, [] if outcome.error is not None else pack(outcome.result)
+        except (PayloadError, TypeError, ValueError) as error:
+            return Outcome(error=error), []
+
+    async def _call(self, run: _Run, arguments: list[Any], named: dict[str, Any]) -> Outcome:
+        assert self._function is not None
+        if self._is_sync:
+            run.is_in_thread = True
+            try:
+                outcome = await self._loop.run_in_executor(self._executor, self._in_thread, run, arguments, named)
+            finally:
+                run.is_in_thread = False
+        else:
+            outcome = outcome_of(self._function, arguments, named)
+        if outcome.error is not None or run.is_withdrawn or not inspect.isawaitable(outcome.result):
+            return outcome
+        try:
+            return Outcome(await outcome.result)
+        except asyncio.CancelledError as error:
+            if run.task.cancelling():
+                raise
+            return Outcome(error=error)  # of something that it awaited
+        except BaseException as error:  # SystemExit too: one call does not end the process of all
+            return Outcome(error=error)
+
+    def _in_thread(self, run: _Run, arguments: list[Any], named: dict[str, Any]) -> Outcome:
+        assert self._function is not None
+        run.thread = threading.get_ident()
+        try:
+            return outcome_of(self._function, arguments, named)
+        finally:
+            run.thread = None
+
+    # --- hangs -----------------------------------------------------------------------------------
+
+    def _watch_from_outside(self) -> None:
+        """Have faulthandler's thread, which needs no GIL, end this process where the event loop does not come to it."""
+        if not self._running:
+            faulthandler.cancel_dump_traceback_later()
+            return
+        until = min(run.until for run in self._running) + 2 * HANG_GRACE
+        faulthandler.dump_traceback_later(max(until - time.monotonic(), 0.001), exit=True, file=_STDERR)
+
+    def _end_process(self, run: _Run) -> None:
+        _logger.error(
+            "the service %s hangs in a call of %s, for %.1f s now: its process is replaced. It stands here, most "
+            "recent call last:\n%s",
+            self._service.name,
+            run.call.caller,
+            time.monotonic() - run.since,
+            run.stack(),
+        )
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _refuse(caller: _Caller, kind: int, error: ErrorInfo) -> None:
+    caller.send(kind, {"type": error.type, "message": error.message})
+    caller.close()
