@@ -34,12 +34,12 @@ class AppService:
 def checked(service: AppService) -> AppService:
     """Return the service. Raises :class:`GreenroomError` for what cannot become one."""
     name, load = service.name, service.load
+    if not callable(load):
+        raise GreenroomError(f"@app.service takes a function, not {load!r}")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise GreenroomError(
             f"@app.service: {name!r} cannot be the name of a service. Use up to 48 letters, digits, '_', '-', '.'"
         )
-    if not callable(load):
-        raise GreenroomError(f"@app.service takes a function, not {load!r}")
     if inspect.iscoroutinefunction(load) or inspect.isasyncgenfunction(load) or inspect.isgeneratorfunction(load):
         raise GreenroomError(
             f"@app.service: {_named(load)} loads the service {name!r} and must be a plain function. The function that "
