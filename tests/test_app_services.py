@@ -587,6 +587,7 @@ def test_data_arrives_as_it_was_packed(value: Any) -> None:
         (object(), "not plain data"),
         ([b"x", {"\0buffer": 0}], "stands for a buffer"),
         (b"x" * (64 << 20), "at most"),
+        ([b""] * 10_001, "10001 buffers; at most"),
         ({1: {2}}, "not plain data"),
     ],
 )

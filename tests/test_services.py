@@ -5,7 +5,8 @@ from __future__ import annotations
 from greenroom.zygote.services import Services
 
 
-def serve(listener: object) -> None: ...
+def serve(listener: object, pause: float) -> int:
+    raise NotImplementedError
 
 
 def test_nothing_is_due_where_nothing_is_wanted() -> None:
@@ -57,3 +58,16 @@ def test_one_that_could_not_be_forked_is_tried_again() -> None:
     services.failed("model", 0.0)
     assert services.due(0.0) == []
     assert services.due(1.0) == [("model", serve)]
+
+
+def test_one_that_has_told_its_callers_why_is_started_again_at_once() -> None:
+    services = Services()
+    services.want({"model": serve}, 0.0)
+    now, pauses = 0.0, []
+    for pid in range(1, 6):
+        services.started("model", pid, now)
+        pauses.append(services.pause("model"))
+        now += 1000.0 + pauses[-1]  # a load that takes long is not a sign of health
+        assert services.died(pid, now, has_paused=True) == "model"
+        assert services.seconds_to_next(now) == 0.0
+    assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8]

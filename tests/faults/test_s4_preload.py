@@ -118,6 +118,7 @@ async def test_S4_preload_starts_a_thread(make_app: MakeApp, start: str, name: s
     assert "1 thread(s) besides its own" in refusal
     assert name in refusal
     assert "Start threads in prewarm" in refusal
+    assert "has its place in @app.service" in refusal
     assert "allow_threads" in refusal
 
     permitted = source.replace("@app.preload", f"app = greenroom.App(allow_threads=['{name}'])\n@app.preload")

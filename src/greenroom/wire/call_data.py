@@ -15,6 +15,8 @@ __all__ = ["pack", "unpack"]
 _MARK = "\0buffer"
 """The only key of an object that stands for a buffer, whose number it has."""
 _MARK_IN_JSON = '"\\u0000buffer":'
+_MOST_BUFFERS = 10_000
+"""Their sizes stand in the header of a frame, which is bounded."""
 
 
 def pack(value: object) -> list[bytes]:
@@ -38,6 +40,8 @@ def pack(value: object) -> list[bytes]:
         raise PayloadError(f"not plain data (what JSON can hold, bytes, bytearray or memoryview): {error}") from None
     if buffers and text.count(_MARK_IN_JSON) != len(buffers):
         raise PayloadError(f"the key {_MARK!r} stands for a buffer, and cannot be used in data beside one")
+    if len(buffers) > _MOST_BUFFERS:
+        raise PayloadError(f"{len(buffers)} buffers; at most {_MOST_BUFFERS} can be passed. Join them")
     parts = [text.encode("ascii"), *buffers]
     size = sum(map(len, parts))
     if size > MAX_BYTES:

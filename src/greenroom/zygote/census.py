@@ -20,6 +20,7 @@ _REMEDIES = {
     "OpenMP": "set OMP_NUM_THREADS=1 for torch, scikit-learn, LightGBM, faiss (Greenroom's default)",
 }
 
+_SERVICE_HINT = ". A model that cannot be loaded without threads has its place in @app.service, which all sessions call"
 
 _PATIENCE = 0.1
 """Seconds that a joined thread has to leave the process, without its waits for a CPU."""
@@ -53,7 +54,7 @@ def refusal(permit: Permit) -> str | None:
         f"thread, and a lock that another one holds stays locked in every child. Start threads in {permit.prewarm} "
         f"instead, or keep the library from starting them at import ({'; '.join(_REMEDIES.values())}), or set "
         f"start_method to 'spawn', or name them in the setting allow_threads if you know that they are harmless"
-    )
+    ) + (_SERVICE_HINT if permit.prewarm == "prewarm" else "")  # an integration's app registers no services
 
 
 def _remaining(allowed: frozenset[str]) -> list[ExtraThread]:

@@ -23,7 +23,7 @@ from .services import address_of, addresses, is_own_user
 __all__ = ["ServiceClient", "client_of"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
-"""Seconds between two looks for the service."""
+"""Seconds between two attempts to reach the service."""
 
 
 def client_of(
@@ -78,7 +78,7 @@ class ServiceClient:
         call = _Call()
         try:
             async with asyncio.timeout(self._timeout):
-                while True:
+                for pause in _pauses():
                     call = _Call()
                     await self._connect(call)
                     try:
@@ -89,12 +89,13 @@ class ServiceClient:
                             raise self._died() from None
                     finally:
                         call.drop()
+                    await asyncio.sleep(pause)
         except TimeoutError:
             raise self._late(call) from None
+        raise AssertionError("the pauses have no end")
 
     async def _connect(self, call: _Call) -> None:
-        pause = _FIRST_PAUSE
-        while True:
+        for pause in _pauses():
             for address in self._addresses():
                 sock = _connected(address)
                 if sock is not None:
@@ -105,7 +106,6 @@ class ServiceClient:
                         raise
                     return
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _addresses(self) -> Iterator[str]:
         """Where the service may listen, the likely place first: to look around takes longer than a call."""
@@ -172,6 +172,14 @@ class _Call(Line):
         if not self.answer.done():
             self.answer.set_exception(EOFError())
             self.answer.exception()  # seen: nobody may wait for it any more
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between attempts, without an end."""
+    pause = _FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def _connected(address: str) -> socket.socket | None:
