@@ -455,6 +455,23 @@ async def test_a_stopped_service_is_replaced(serving: Serving) -> None:
         assert second != first
 
 
+async def test_what_a_service_has_started_ends_with_it(serving: Serving) -> None:
+    source = """
+    import subprocess
+
+    @app.service
+    def model():
+        helper = subprocess.Popen(["sleep", "1000"])
+        return lambda: [os.getpid(), helper.pid]
+    """
+    async with serving(source) as (pool, _):
+        (((pid, helper),),) = await results(pool, [[["model", 60]]])
+        kill(pid)
+        await eventually(lambda: is_gone(helper))
+        (((_, other),),) = await results(pool, [[["model", 60]]])  # whose report counts none of them
+    await eventually(lambda: is_gone(other))
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import math
 import socket
 import time
@@ -96,16 +97,23 @@ class ServiceClient:
 
     async def _connect(self, call: _Call) -> None:
         for pause in _pauses():
+            sock = self._reach()
+            if sock is not None:
+                try:
+                    await asyncio.get_running_loop().create_unix_connection(lambda: call, sock=sock)
+                except BaseException:
+                    sock.close()
+                    raise
+                return
+            await asyncio.sleep(pause)
+
+    def _reach(self) -> socket.socket | None:
+        with contextlib.suppress(BlockingIOError):  # it is there, but its queue is full
             for address in self._addresses():
                 sock = _connected(address)
                 if sock is not None:
-                    try:
-                        await asyncio.get_running_loop().create_unix_connection(lambda: call, sock=sock)
-                    except BaseException:
-                        sock.close()
-                        raise
-                    return
-            await asyncio.sleep(pause)
+                    return sock
+        return None
 
     def _addresses(self) -> Iterator[str]:
         """Where the service may listen, the likely place first: to look around takes longer than a call."""
@@ -183,12 +191,16 @@ def _pauses() -> Iterator[float]:
 
 
 def _connected(address: str) -> socket.socket | None:
-    """Return a connection to the service, if it listens there and is this user's."""
+    """Return a connection to the service, if it listens there and is this user's.
+
+    Raises ``BlockingIOError`` if its queue is full.
+    """
     sock = socket.socket(socket.AF_UNIX)
     sock.setblocking(False)
-    with contextlib.suppress(OSError):  # not there (any more, or yet); or its queue is full
-        sock.connect(address)
-        if is_own_user(sock):
-            return sock
+    failure = sock.connect_ex(address)
+    if failure == 0 and is_own_user(sock):
+        return sock
     sock.close()
+    if failure == errno.EAGAIN:
+        raise BlockingIOError
     return None

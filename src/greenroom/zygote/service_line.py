@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from typing import Any
+from typing import Any, cast
 
 from ..wire import plain_json
 from ..wire.frames import PREFIX_SIZE, FrameError, Prefix, encode_prefix, parse_prefix
@@ -81,8 +81,7 @@ class Line(asyncio.BufferedProtocol):
     # --- for the event loop ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
 
     def connection_lost(self, error: Exception | None) -> None:
         self.on_lost()

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from typing import NoReturn
 
 from ..app import App
@@ -327,6 +328,9 @@ class Zygote:
             return
         has_paused = death.exit_code == COULD_NOT_LOAD
         service = self._services.died(death.pid, time.monotonic(), has_paused=has_paused)
+        if service is not None and not self._mourned:
+            with suppress(OSError):  # no fd to look with: then after the next session's death
+                undertaker.kill_orphans(self._spared(), spare_trackers=True)
         if service is not None and not has_paused:  # else it has said so itself
             how = f"signal {death.signal}" if death.exit_code is None else f"exit code {death.exit_code}"
             print(f"greenroom: the service {service} died ({how}); it is started again", file=sys.stderr)
