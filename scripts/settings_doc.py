@@ -56,7 +56,7 @@ These are left alone:
 
 - `GREENROOM_APP_...`, for what an app wants to call its own;
 - `GREENROOM_CONFIG`, which names the settings file, and `GREENROOM_URL`, by which commands find a worker;
-- `GREENROOM_POOL` and `GREENROOM_PROCESS`, by which Greenroom marks the processes that it starts;
+- `GREENROOM_POOL`, `GREENROOM_OWNER` and `GREENROOM_PROCESS`, by which Greenroom marks the processes that it starts;
 - `GREENROOM_COMMAND`, which a worker sets for its processes: `start` or `dev`. It also sets `GREENROOM_LOG_LEVEL` for
   them if you chose the level by a flag or in a file, so a worker that is started within a job inherits that level;
 - `GREENROOM_BENCH_...`, which the benchmarks use;

@@ -79,8 +79,7 @@ class ExitReport:
     log_records_dropped: int = 0
     """Output lines and log records that were dropped, since the job wrote more than the log takes, or were cut."""
     descendants_killed: int = 0
-    """Processes that the job left behind, and that were killed after its end. Of sessions that end in the
-    same moment the leftovers are counted together, with the last of them."""
+    """Processes that the job left behind, and that were killed after its end."""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     """What the job's source calls it: of a LiveKit job ``room``, ``room_id``, ``dispatch`` and ``agent``."""
     result_payload: bytes | None = field(default=None, repr=False)

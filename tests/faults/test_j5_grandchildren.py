@@ -172,7 +172,7 @@ async def test_J5_none_is_left_of_a_job_that_is_killed(make_app: MakeApp, signum
 @pytest.mark.parametrize("case", ["zygote", "spawn", "zygote lost"])
 async def test_J5_the_descendants_of_a_live_job_are_left_alone(make_app: MakeApp, case: str) -> None:
     start_method = "spawn" if case == "spawn" else "zygote"
-    kinds = ["daemon", "session", "family"]
+    kinds = ["daemon", "session", "family", "no environment"]
     async with (
         Stage(make_app) as stage,
         ProcessPool(stage.app(APP), **steady(1), start_method=start_method) as pool,

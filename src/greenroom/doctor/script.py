@@ -24,7 +24,7 @@ async def handed_by(app: str, options: PoolOptions) -> dict[str, Any] | None:
     """Run the script until it has handed over, and end it. Raises :class:`AppLoadError`."""
     prctl.set_child_subreaper()
     token, clock = secrets.token_hex(8), AwakeClock()
-    strays = StrayKiller(token, lambda: program.pids)
+    strays = StrayKiller(token, lambda: program.pids, lambda: program.pids)
     services = Services(
         Terms(options, frozenset()), options, clock, OomCounter(), strays, Allowance.of_pool(), TransitMemory(clock),
         EventBus(), lambda: None,

@@ -8,6 +8,7 @@ import logging
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -45,6 +46,7 @@ __all__ = ["PoolStats", "ProcessInfo", "ProcessPool"]
 _logger = logging.getLogger("greenroom")
 
 _LONGEST_DETAIL = 1000
+_REAP_INTERVAL = 1.0  # seconds
 """Characters of a detail in the log, where it may quote an exception; the report has all of it."""
 
 
@@ -153,7 +155,7 @@ class ProcessPool:
     def _build(self) -> None:
         token = secrets.token_hex(8)
         clock = AwakeClock()
-        strays = self._strays = StrayKiller(token, self._own_pids)
+        strays = self._strays = StrayKiller(token, self._own_pids, self._running_pids)
         log_budget = Allowance.of_pool()
         cgroups = functools.cache(lambda: MemoryCgroups.where_delegated(token))
         transit = TransitMemory(clock)
@@ -164,6 +166,13 @@ class ProcessPool:
         self._program = Program(self._app, token, services, self._invocation)
         self._generations = Generations(self._app, token, self._fleet, self._program)
         clock.start()
+        self._reap_dead()
+
+    def _reap_dead(self) -> None:
+        """Reap what sessions without a zygote have left behind that is dead, now and in each second."""
+        with suppress(OSError):  # no fd to look with: the next time, perhaps
+            self._strays.reap_dead()
+        self._fleet.clock.call_later(_REAP_INTERVAL, self._reap_dead)
 
     async def _settle(self) -> None:
         if self._fleet.idle_target() > 0:
@@ -433,6 +442,9 @@ class ProcessPool:
 
     def _own_pids(self) -> set[int]:
         return self._fleet.live_pids() | self._generations.pids
+
+    def _running_pids(self) -> set[int]:
+        return self._fleet.running_pids() | self._generations.pids
 
     def _open_fleet(self) -> Fleet:
         if self._state != "open":

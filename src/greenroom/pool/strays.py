@@ -1,7 +1,8 @@
 """What children left behind when no zygote was there to bury it.
 
 Orphans below a lost zygote, or below a spawned process, come to this process, among the children
-that it may have for reasons of its own. Ours carry the pool's mark (:mod:`greenroom.system.mark`).
+that it may have for reasons of its own. Ours carry the pool's mark (:mod:`greenroom.system.mark`), and
+their owner's: those of a session that lives are left alone, and reaped when they die.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..system import mark, proc
 
@@ -21,11 +23,15 @@ _INTERVAL = 0.005
 
 
 class StrayKiller:
-    """Kills and reaps the strays of one pool. ``known`` gives the pids of its own direct children."""
+    """Kills and reaps the strays of one pool.
 
-    def __init__(self, token: str, known: Callable[[], set[int]]) -> None:
+    ``known`` gives the pids of its own direct children, until they are reaped; ``alive`` those of them that live.
+    """
+
+    def __init__(self, token: str, known: Callable[[], set[int]], alive: Callable[[], set[int]]) -> None:
         self._token = token
         self._known = known
+        self._alive = alive
         self._killed: set[int] = set()
 
     def sweep(self, then: Callable[[int], None], *, _until: float = 0.0, _count: int = 0) -> None:
@@ -48,8 +54,28 @@ class StrayKiller:
             then(_count)
 
     def _find(self) -> list[int]:
+        known, alive = self._known(), self._alive()
+        found = [pid for pid in proc.children(os.getpid()) if pid not in known and self.may_own(pid)]
+        return [pid for pid in found if pid in self._killed or self._owner_of(pid) not in alive]
+
+    def reap_dead(self) -> None:
+        """Reap those of sessions that live: nobody else will. Raises ``OSError`` when out of fds."""
+        if not _is_any_dead():
+            return
         known = self._known()
-        return [pid for pid in proc.children(os.getpid()) if pid not in known and self.may_own(pid)]
+        for pid in proc.children(os.getpid()):
+            # Of an owner that is another process: a session's own death is read by its pidfd.
+            if pid not in known and not _is_living(pid) and self._owner_of(pid) not in (None, pid):
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+
+    def _owner_of(self, pid: int) -> int | None:
+        try:
+            return mark.owner_of(pid, self._token)
+        except OSError as error:
+            if proc.is_out_of_fds(error):
+                raise
+            return None  # gone by now
 
     def may_own(self, pid: int) -> bool:
         """Whether a child of this process was started by the pool. Raises ``OSError`` when out of fds."""
@@ -71,6 +97,14 @@ class StrayKiller:
                 self._killed.discard(pid)
         except (ChildProcessError, ProcessLookupError):
             self._killed.discard(pid)
+
+
+def _is_any_dead() -> bool:
+    """Cheap, and true as well for the dead that are not ours."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
 
 
 def _is_living(pid: int) -> bool:

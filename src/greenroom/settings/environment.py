@@ -24,6 +24,7 @@ _NO_SETTINGS = frozenset(
         CONFIG_VARIABLE,
         URL_VARIABLE,
         "GREENROOM_POOL",  # the mark of what a pool has started: a worker may be started within a job
+        "GREENROOM_OWNER",  # the same of what one session has started
         "GREENROOM_PROCESS",  # the id of the process that a job runs in
     }
 )

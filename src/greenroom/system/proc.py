@@ -16,6 +16,7 @@ __all__ = [
     "Stat",
     "children",
     "environ_has",
+    "environ_value",
     "is_out_of_fds",
     "memory_parts",
     "pids",
@@ -142,6 +143,12 @@ def schedule(pid: int) -> tuple[float, float]:
 def environ_has(pid: int, entry: bytes) -> bool:
     """Whether a process was started with this ``NAME=value`` in its environment."""
     return entry in _read(f"/proc/{pid}/environ").split(b"\0")
+
+
+def environ_value(pid: int, name: bytes) -> bytes | None:
+    """The value that a variable of its environment had when a process was started."""
+    entries = (entry.partition(b"=") for entry in _read(f"/proc/{pid}/environ").split(b"\0"))
+    return next((value for found, _, value in entries if found == name), None)
 
 
 def realtime_limit(pid: int) -> int | None:

@@ -14,14 +14,23 @@ from typing import Any, NamedTuple, NoReturn
 
 from ..app import App
 from ..job import JobProcess
-from ..system import lifeline, prctl
+from ..system import lifeline, mark, prctl
 from ..system.heartbeat import HeartbeatPage
 from ..wire.messages import AppFacts, ChildSettings
 from . import random_numbers, signals
 from .app_logging import AppLogging
 from .runner import Runner
 
-__all__ = ["PROCESS_VARIABLE", "Inheritance", "flush_stdio", "live", "run", "set_line_buffering", "settle"]
+__all__ = [
+    "PROCESS_VARIABLE",
+    "Inheritance",
+    "flush_stdio",
+    "live",
+    "own_what_it_starts",
+    "run",
+    "set_line_buffering",
+    "settle",
+]
 
 PROCESS_VARIABLE = "GREENROOM_PROCESS"
 
@@ -68,7 +77,7 @@ def live(
     return Runner(app, settings, proc, control, page, facts, on_prewarmed=app_logging.settle).run()
 
 
-def settle(inheritance: Inheritance, launch_id: str, close: list[int]) -> HeartbeatPage:
+def settle(inheritance: Inheritance, launch_id: str, pool_token: str, close: list[int]) -> HeartbeatPage:
     """Become a process of its own, with the fds that the supervisor has made for it."""
     # The lifeline first: until it is armed, only the zygote would end this process.
     lifeline.arm(inheritance.lifeline)
@@ -79,7 +88,7 @@ def settle(inheritance: Inheritance, launch_id: str, close: list[int]) -> Heartb
     if os.getpgrp() != os.getpid():  # a spawned process leads a session, and so a group, already
         os.setpgid(0, 0)
     prctl.set_name("gr:child")
-    prctl.set_child_subreaper()  # orphans below a session stay below it while it lives
+    own_what_it_starts(pool_token)
     _replace_stdio(inheritance)
     os.environ[PROCESS_VARIABLE] = launch_id
     _prefer_as_oom_victim()
@@ -87,6 +96,16 @@ def settle(inheritance: Inheritance, launch_id: str, close: list[int]) -> Heartb
     page = HeartbeatPage(inheritance.heartbeat)
     os.close(inheritance.heartbeat)
     return page
+
+
+def own_what_it_starts(pool_token: str) -> None:
+    """Have its orphans be known as its own, wherever they go.
+
+    By its mark: they go to the zygote, which reaps them when they die. Where marks do not hold, they stay below
+    it while it lives, and dead ones stay zombies.
+    """
+    if not mark.put(pool_token, os.getpid()):
+        prctl.set_child_subreaper()
 
 
 def _replace_stdio(inheritance: Inheritance) -> None:

@@ -155,7 +155,8 @@ def become(service: Service, listener: socket.socket, pause: float, *, zygote: i
         signals.reset_in_forks()
         os.setpgid(0, 0)
         prctl.set_name("gr:service")
-        prctl.set_child_subreaper()  # what it leaves behind is not a session's
+        if not mark.put(os.environ[mark.VARIABLE], os.getpid()):  # what it leaves behind is ended with it
+            prctl.set_child_subreaper()
         random_numbers.reseed()
         gc.enable()
         code = service(listener, pause)

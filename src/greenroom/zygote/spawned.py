@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from ..errors import ErrorInfo
 from ..job import JobProcess
-from ..system import lifeline, mark, open_files, prctl, stackdump, wakeup
+from ..system import lifeline, open_files, stackdump, wakeup
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
 from . import child, signals
@@ -27,15 +27,15 @@ def main() -> NoReturn:
     del sys.argv[1:]
     inheritance = child.Inheritance(*map(int, fds))
     lifeline.arm(inheritance.lifeline)
-    prctl.set_child_subreaper()
     wakeup.harden_program()
     for fd in inheritance:
         os.set_inheritable(fd, False)  # they were passed through exec, and must not go any further
     configuration = _receive_configuration(inheritance.control)
-    mark.put(configuration.pool_token)
     open_files.restore(configuration.open_files)
     sys.path[:] = configuration.sys_path
-    page = child.settle(inheritance, launch_id, close=[])  # before the import: what that prints is this process's
+    page = child.settle(
+        inheritance, launch_id, configuration.pool_token, []
+    )  # before the import: what that prints is this process's
     child.set_line_buffering()
     app_logging = AppLogging(LogChannel(inheritance.log, page))
     try:

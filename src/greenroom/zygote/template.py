@@ -16,7 +16,7 @@ from typing import NoReturn
 from ..app import App
 from ..errors import AppLoadError, ErrorInfo
 from ..job import JobProcess
-from ..system import lifeline, mark, open_files, prctl, proc, stackdump, wakeup
+from ..system import lifeline, mark, open_files, prctl, stackdump, wakeup
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
@@ -26,6 +26,7 @@ from .import_hooks import BEFORE_FORK, watched_imports
 from .inherited_files import InheritedFiles, open_fds
 from .loader import child_settings, facts_of, load_app, refuse_replaced_library, warnings_of
 from .logs import DropCount, LogChannel
+from .orphans import TRACKER_PATIENCE, Orphans
 from .rehearsal import rehearse_in_zygote
 from .services import COULD_NOT_LOAD, Service, Services, become, listen, raw
 from .thread_origins import ThreadOrigins
@@ -53,12 +54,12 @@ class Zygote:
         self._dump_fd = stackdump.install()
         self._live: dict[int, str] = {}  # pid -> launch_id
         self._launched: dict[str, int] = {}  # launch_id -> pid, also of some that are dead
-        self._preloaded: set[int] = set()  # what preload has started belongs to all sessions
-        self._given_up: set[int] = set()  # leftovers that do not die, or may not be killed
         self._forgettable: deque[str] = deque()
-        self._mourned: list[m.Reaped] = []
+        self._mourned: dict[int, m.Reaped] = {}  # pid -> what is to be told when nothing is left of it
+        self._is_mourning = False
         self._mourning_since = 0.0
-        self._orphans_killed: set[int] = set()
+        self._marks_hold = False
+        self._orphans: Orphans
         self._services = Services()
         self._listeners: dict[str, socket.socket] = {}  # of services
         self._exit_hooks = exit_hooks.ExitHooks()
@@ -95,7 +96,7 @@ class Zygote:
         if received is None:
             return False
         self._config = m.decode(received[0], m.Configure)
-        mark.put(self._config.pool_token)
+        self._marks_hold = mark.put(self._config.pool_token)
         open_files.restore(self._config.open_files)
         self._send(m.Loading(dump_fd=self._dump_fd))
         try:
@@ -131,7 +132,7 @@ class Zygote:
             raise AppLoadError(refusal)
         signals.reset_all()  # the app may have put handlers of its own in the place of these
         self._install_signal_handlers()
-        self._preloaded = set(proc.children(os.getpid()))
+        self._orphans = Orphans(self._config.pool_token, marks_hold=self._marks_hold)
         self._child_settings = child_settings(self._app, self._config)
         rehearse_in_zygote(self._child_settings)
         sharing.settle()
@@ -168,7 +169,7 @@ class Zygote:
         while True:
             self._start_services()
             ready = dict(poll.poll(self._patience()))
-            if self._wakeup.fd in ready or self._mourned:
+            if self._wakeup.fd in ready or self._is_mourning:
                 self._wakeup.clear()
                 self._bury_the_dead()
             if self._channel.fileno() in ready:
@@ -178,7 +179,7 @@ class Zygote:
 
     def _patience(self) -> float | None:
         """Milliseconds until there is something to do that no fd tells of."""
-        if self._mourned:
+        if self._is_mourning:
             return 100
         seconds = self._services.seconds_to_next(time.monotonic())
         return None if seconds is None else 1000 * seconds + 1
@@ -273,7 +274,7 @@ class Zygote:
     def _become_child(self, request: m.Fork, fds: list[int]) -> NoReturn:
         def life() -> int:
             inheritance = child.Inheritance._make(fds)
-            page = child.settle(inheritance, request.launch_id, self._own_fds())
+            page = child.settle(inheritance, request.launch_id, self._config.pool_token, self._own_fds())
             self._exit_hooks.leave_to_zygote()
             self._files.renew()
             self._app_logging.move(inheritance.log, page)
@@ -311,7 +312,7 @@ class Zygote:
                 os.kill(stop[0], signal.SIGKILL)  # it serves nobody, and the next one will
         while (death := undertaker.next_death()) is not None:
             self._bury(death)
-        if self._mourned:
+        if self._is_mourning:
             self._end_of_mourning()
 
     def _bury(self, death: undertaker.Death) -> None:
@@ -319,48 +320,49 @@ class Zygote:
         if launch_id is not None:
             self._send(m.Exited(launch_id, death.exit_code, death.signal))
         usage = undertaker.bury(death.pid)
+        self._orphans.buried(death.pid)
         if launch_id is not None:
             self._forgettable.append(launch_id)
-            if not self._mourned:  # else another death is being mourned, whose orphans still count
-                self._mourning_since = time.monotonic()
-                self._orphans_killed.clear()
-            self._mourned.append(m.Reaped(launch_id, usage.cpu_seconds, usage.peak_memory_mb, 0))
+            self._mourn()
+            self._mourned[death.pid] = m.Reaped(launch_id, usage.cpu_seconds, usage.peak_memory_mb, 0)
             return
         has_paused = death.exit_code == COULD_NOT_LOAD
         service = self._services.died(death.pid, time.monotonic(), has_paused=has_paused)
-        if service is not None and not self._mourned:
-            with suppress(OSError):  # no fd to look with: then after the next session's death
-                undertaker.kill_orphans(self._spared(), spare_trackers=True)
+        if service is not None:
+            self._mourn()
         if service is not None and not has_paused:  # else it has said so itself
             how = f"signal {death.signal}" if death.exit_code is None else f"exit code {death.exit_code}"
             print(f"greenroom: the service {service} died ({how}); it is started again", file=sys.stderr)
 
+    def _mourn(self) -> None:
+        if not self._is_mourning:  # else another death is being mourned, whose orphans still count
+            self._is_mourning = True
+            self._mourning_since = time.monotonic()
+
     def _end_of_mourning(self) -> None:
         """Report a death as complete when nothing is left of what the dead child had started."""
-        orphans = set[int]()
         since = time.monotonic() - self._mourning_since
+        killed = set[int]()
         try:
-            spare = since < undertaker.TRACKER_PATIENCE
-            orphans, spared = undertaker.kill_orphans(self._spared(), spare_trackers=spare)
+            alive = self._live.keys() | self._services.pids
+            has_patience = since < TRACKER_PATIENCE
+            killed, spared = self._orphans.end_of(self._mourned, alive, spare_trackers=has_patience)
         except OSError:  # no fd to look with: in a while, perhaps
             is_done = False
         else:
-            self._orphans_killed |= orphans
-            is_done = not orphans and not spared
+            is_done = not killed and not spared
         if not is_done and since < undertaker.PATIENCE:
             return
-        if orphans:
+        if killed:
             # Told once, and then left: they must not hold up every later session's report.
-            print(f"greenroom: processes {sorted(orphans)}, left behind by a session, do not die", file=sys.stderr)
-            self._given_up |= orphans
-        for reaped in self._mourned:
-            killed = len(self._orphans_killed) if reaped is self._mourned[-1] else 0
-            self._send(m.Reaped(reaped.launch_id, reaped.cpu_seconds, reaped.peak_memory_mb, killed))
+            print(f"greenroom: processes {sorted(killed)}, left behind by a session, do not die", file=sys.stderr)
+            self._orphans.give_up(killed)
+        self._is_mourning = False
+        counts = self._orphans.take_counts()
+        for pid, reaped in self._mourned.items():
+            reaped.descendants_killed = counts[pid] + counts.pop(None, 0)
+            self._send(reaped)
         self._mourned.clear()
-
-    def _spared(self) -> set[int]:
-        """What lives below the zygote by right; and what cannot be helped."""
-        return self._live.keys() | self._services.pids | self._preloaded | self._given_up
 
     def _send(self, message: m.Message, fds: tuple[int, ...] = ()) -> None:
         fd_packets.send(self._channel, m.encode(message), fds)

@@ -1,9 +1,4 @@
-"""Deaths in the zygote: who died and how, and the end of what a child leaves behind.
-
-The zygote is a subreaper, and so is each child for its own descendants: an orphan stays below the
-child it came from, and comes to the zygote only when that child is dead. So whatever process the
-zygote finds below it that it did not fork has outlived its session, and is killed.
-"""
+"""Deaths in the zygote: who died and how, and the end of everything at its own end."""
 
 from __future__ import annotations
 
@@ -18,20 +13,17 @@ from ..system import mark, proc
 
 __all__ = [
     "PATIENCE",
-    "TRACKER_PATIENCE",
     "Death",
     "Usage",
     "bury",
     "end_all_children",
-    "kill_orphans",
+    "kill",
     "next_death",
     "next_stop",
 ]
 
 PATIENCE = 5.0
 """Seconds to wait for killed processes: one can stay for a while in an uninterruptible system call."""
-TRACKER_PATIENCE = 2.0
-"""Seconds that a resource tracker has to clean up after a session."""
 
 
 class Death(NamedTuple):
@@ -77,34 +69,6 @@ def bury(pid: int) -> Usage:
     return Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-class Orphans(NamedTuple):
-    """Those that are not gone yet."""
-
-    killed: set[int]
-    spared: set[int]
-
-
-def kill_orphans(known: set[int], *, spare_trackers: bool) -> Orphans:
-    """Kill every process below the zygote that it did not fork, but for resource trackers where they are spared.
-
-    Their deaths arrive as any child's does, and only then is it known what they leave behind in turn.
-    """
-    orphans = {pid for pid in proc.children(os.getpid()) if pid not in known}
-    spared = {pid for pid in orphans if _is_tracker(pid)} if spare_trackers else set()
-    for pid in orphans - spared:
-        _kill(pid)
-    return Orphans(orphans - spared, spared)
-
-
-def _is_tracker(pid: int) -> bool:
-    """Whether it is a resource tracker of ``multiprocessing``, which removes what a dead process has left, and ends."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as words:
-            return b"multiprocessing.resource_tracker" in words.read(4096)
-    except OSError:  # gone by now
-        return False
-
-
 def end_all_children() -> None:
     """Kill everything below this process."""
     _kill_until_none(lambda: proc.children(os.getpid()))
@@ -122,7 +86,7 @@ def _kill_until_none(find: Callable[[], list[int]]) -> None:
     give_up = time.monotonic() + PATIENCE
     while (found := find()) and time.monotonic() < give_up:
         for pid in found:
-            _kill(pid)
+            kill(pid)
         with suppress(ChildProcessError):  # strays are not children of this process
             while os.waitpid(-1, os.WNOHANG)[0]:
                 continue
@@ -139,6 +103,7 @@ def _strays(token: str) -> list[int]:
     return found
 
 
-def _kill(pid: int) -> None:
+def kill(pid: int) -> None:
+    """Kill a process, if it is still there and may be killed."""
     with suppress(ProcessLookupError, PermissionError):  # gone by now; or a set-uid program, out of our power
         os.kill(pid, signal.SIGKILL)

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from ...app import App
 from ...errors import ErrorInfo
-from ...system import lifeline, mark, open_files, prctl, stackdump
+from ...system import lifeline, open_files, prctl, stackdump
 from ...wire import fds as fd_packets
 from ...wire import messages as m
 from .. import child
@@ -41,12 +41,11 @@ def run(channel: socket.socket, lifeline_fd: int, log_fd: int) -> None:
     """Run the script; returns at its end, if it comes to one by itself."""
     lifeline.arm(lifeline_fd)
     prctl.set_name("gr:program")
-    prctl.set_child_subreaper()  # what it starts ends with it, also what has left its parent
     received = fd_packets.receive(channel, 0)
     if received is None:
         return
     configuration: m.Configure = m.decode(received[0], m.Configure)
-    mark.put(configuration.pool_token)
+    child.own_what_it_starts(configuration.pool_token)  # that ends with it, also what has left its parent
     open_files.restore(configuration.open_files)
     child.set_line_buffering()
     sys.path[:] = configuration.sys_path

@@ -1,0 +1,193 @@
+"""What a session starts, what preload has started, and what a session sends itself."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+
+import pytest
+from faults.stage import Stage
+from support import DEADLINE, eventually, is_gone, kill, zygote_pid
+
+from greenroom import ExitReport, ProcessPool
+from greenroom.system import proc
+
+MakeApp = Callable[[str], str]
+
+
+async def report_of(app: str, metadata: object = None, **options: object) -> ExitReport:
+    async with ProcessPool(app, num_idle_processes=1, **options) as pool:
+        return await (await pool.launch(metadata, timeout=DEADLINE)).wait()
+
+
+# --- orphans of a session that lives --------------------------------------------------------------
+
+BACKGROUND = """
+import subprocess
+
+async def put_into_background(count):
+    for _ in range(count):
+        shell = await asyncio.create_subprocess_exec("sh", "-c", "sleep 0.01 & exit 3")
+        assert await shell.wait() == 3
+"""
+
+
+def zombies_below(pid: int) -> list[int]:
+    found = []
+    for child in proc.children(pid):
+        try:
+            found += [child] if proc.stat(child).state == "Z" else zombies_below(child)
+        except OSError:  # gone
+            continue
+    return found
+
+
+@pytest.mark.parametrize("case", ["zygote", "spawn", "zygote lost"])
+async def test_dead_orphans_of_a_live_session_are_reaped(make_app: MakeApp, case: str) -> None:
+    source = f"""{BACKGROUND}
+@app.entrypoint
+async def entrypoint(ctx):
+    await on_stage("begin")
+    await put_into_background(20)
+    await on_stage("done")
+    return "its result"
+"""
+    start_method = "spawn" if case == "spawn" else "zygote"
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(source), num_idle_processes=0, start_method=start_method) as pool,
+    ):
+        handle = await pool.launch(timeout=DEADLINE)
+        visit = await stage.next("begin")
+        if case == "zygote lost":
+            kill(zygote_pid(pool))
+        visit.order("go on")
+        visit = await stage.next("done")
+        await eventually(lambda: not zombies_below(visit.pid), "no zombie below the session")
+        if case != "zygote lost":
+            parent = proc.stat(visit.pid).ppid
+            await eventually(lambda: not zombies_below(parent), "no zombie beside the session")
+        visit.order("leave")
+        assert (await handle.wait()).result == "its result"
+
+
+async def test_own_children_keep_their_status_however_late_they_are_asked(make_app: MakeApp) -> None:
+    source = f"""{BACKGROUND}
+import multiprocessing
+
+def end(code): sys.exit(code)
+
+def fork():
+    pid = os.fork()
+    if pid == 0: os._exit(5)
+    return pid
+
+@app.entrypoint
+async def entrypoint(ctx):
+    popen = subprocess.Popen(["sh", "-c", "exit 4"])
+    forked = fork()
+    process = multiprocessing.get_context("fork").Process(target=end, args=(6,))
+    process.start()
+    awaited = await asyncio.create_subprocess_exec("sh", "-c", "exit 7")
+    await put_into_background(20)
+    await on_stage("dead")
+    codes = [popen.poll(), os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]), await awaited.wait()]
+    process.join()
+    return [*codes, process.exitcode]
+"""
+    async with Stage(make_app) as stage, ProcessPool(stage.app(source), num_idle_processes=1) as pool:
+        handle = await pool.launch(timeout=DEADLINE)
+        visit = await stage.next("dead")
+        # The loop has read that of its own subprocess; the others are for whoever started them.
+        await eventually(lambda: len(zombies_below(visit.pid)) == 3, "three zombies that the session has forked itself")
+        visit.order("leave")
+        assert (await handle.wait()).result == [4, 5, 7, 6]
+
+
+@pytest.fixture
+def limited_realtime() -> Iterator[None]:
+    """The one resource limit that marks are made of is in use: somebody means it."""
+    before = resource.getrlimit(resource.RLIMIT_RTTIME)
+    resource.setrlimit(resource.RLIMIT_RTTIME, (10_000_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_RTTIME, before)
+
+
+SHEDDING = """
+import resource, subprocess
+
+def shed(**how):
+    def prepare():
+        resource.setrlimit(resource.RLIMIT_RTTIME, (5_000_000, resource.RLIM_INFINITY))
+        if os.fork():
+            os._exit(0)
+    note("descendant", os.getpid())
+    subprocess.Popen(["/bin/sleep", "100000"], preexec_fn=prepare, **how).wait()
+
+@app.entrypoint
+async def entrypoint(ctx):
+    for how in ctx.job.metadata:
+        shed(**how)
+    await on_stage("job")
+"""
+
+ITS_GROUP = {"env": {}}
+ITS_ENVIRONMENT = {"start_new_session": True}
+NOTHING = {"env": {}, "start_new_session": True}
+
+
+def sleepers(parent: int) -> list[int]:
+    """The live ones among the children of a process, or its zygote's, that sleep."""
+    found = []
+    for pid in proc.children(parent):
+        with open(f"/proc/{pid}/cmdline", "rb") as words:
+            found += [pid] if words.read().startswith(b"/bin/sleep") else []
+    return found
+
+
+async def test_orphans_without_the_limit_are_told_by_environment_or_group(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(SHEDDING), num_idle_processes=2) as pool:
+        handles = [await pool.launch([ITS_GROUP, ITS_ENVIRONMENT], timeout=DEADLINE) for _ in range(2)]
+        visits = [await stage.next("job") for _ in handles]
+        below = sleepers(zygote_pid(pool))
+        assert len(below) == 4
+        visits[0].order("leave")
+        first = next(handle for handle in handles if handle.pid == visits[0].pid)
+        assert (await first.wait()).descendants_killed == 2
+        assert sum(map(is_gone, below)) == 2
+        visits[1].order("leave")
+        second = next(handle for handle in handles if handle is not first)
+        assert (await second.wait()).descendants_killed == 2
+        assert all(map(is_gone, below))
+
+
+async def test_an_orphan_without_any_mark_ends_with_the_last_that_may_own_it(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(SHEDDING), num_idle_processes=0) as pool:
+        older = await pool.launch([], timeout=DEADLINE)
+        older_visit = await stage.next("job")
+        owner = await pool.launch([NOTHING], timeout=DEADLINE)
+        owner_visit = await stage.next("job")
+        [orphan] = sleepers(zygote_pid(pool))
+        owner_visit.order("leave")
+        assert (await owner.wait()).descendants_killed == 0
+        assert not is_gone(orphan)
+        older_visit.order("leave")
+        assert (await older.wait()).descendants_killed == 1
+        assert is_gone(orphan)
+
+
+async def test_where_marks_do_not_hold_orphans_stay_below_their_session(
+    make_app: MakeApp, limited_realtime: None
+) -> None:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(SHEDDING), num_idle_processes=2) as pool:
+        handles = [await pool.launch([NOTHING], timeout=DEADLINE) for _ in range(2)]
+        visits = [await stage.next("job") for _ in handles]
+        below = {visit.pid: sleepers(visit.pid) for visit in visits}
+        assert [len(pids) for pids in below.values()] == [1, 1]
+        visits[0].order("leave")
+        first = next(handle for handle in handles if handle.pid == visits[0].pid)
+        assert (await first.wait()).descendants_killed == 1
+        assert [is_gone(pids[0]) for pids in below.values()] == [True, False]
+        visits[1].order("leave")
+        await next(handle for handle in handles if handle is not first).wait()
+        assert is_gone(below[visits[1].pid][0])
