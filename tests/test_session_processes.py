@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import resource
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
 from faults.stage import Stage
-from support import DEADLINE, eventually, is_gone, kill, zygote_pid
+from support import DEADLINE, eventually, idle_pids, is_gone, kill, zygote_pid
 
 from greenroom import ExitReport, ProcessPool
 from greenroom.system import proc
@@ -191,3 +192,92 @@ async def test_where_marks_do_not_hold_orphans_stay_below_their_session(
         visits[1].order("leave")
         await next(handle for handle in handles if handle is not first).wait()
         assert is_gone(below[visits[1].pid][0])
+
+
+# --- signals that a session sends itself ----------------------------------------------------------
+
+SIGTERMS = """
+import _thread
+
+async def term(): os.kill(os.getpid(), signal.SIGTERM)
+async def native(): await asyncio.to_thread(getattr(ctypes.CDLL(None), "raise"), signal.SIGTERM)
+async def blocked():
+    threading.Timer(0, signal.raise_signal, [signal.SIGTERM]).start()
+    time.sleep(1000)
+
+@app.entrypoint
+async def entrypoint(ctx):
+    await globals()[ctx.job.metadata]()
+    return "a wrong result"
+"""
+SYNC_SIGTERMS = """
+def term(): os.kill(os.getpid(), signal.SIGTERM)
+def native(): getattr(ctypes.CDLL(None), "raise")(signal.SIGTERM)
+
+@app.entrypoint
+def entrypoint(ctx):
+    globals()[ctx.job.metadata]()
+    return "a wrong result"
+"""
+
+
+@pytest.mark.parametrize("source", [SIGTERMS, SYNC_SIGTERMS], ids=["async", "sync"])
+async def test_a_session_ends_by_its_own_sigterm(make_app: MakeApp, source: str) -> None:
+    async with ProcessPool(make_app(source), num_idle_processes=2) as pool:
+        ways = [way for way in ("term", "native", "blocked") if f"def {way}" in source]
+        handles = [await pool.launch(way, timeout=DEADLINE) for way in ways]
+        for report in [await handle.wait() for handle in handles]:
+            assert (report.outcome, report.reason, report.signal) == ("killed", "signaled", signal.SIGTERM)
+            assert report.detail == "SIGTERM, of its own or from outside, while it was running"
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+async def test_an_operator_ends_one_session_by_sigterm(make_app: MakeApp, start_method: str) -> None:
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(), num_idle_processes=1, start_method=start_method) as pool,
+    ):
+        handle = await pool.launch("stay", timeout=DEADLINE)
+        kill((await stage.next("job")).pid, signal.SIGTERM)
+        report = await handle.wait()
+        assert (report.outcome, report.reason, report.signal) == ("killed", "signaled", signal.SIGTERM)
+
+
+@pytest.mark.parametrize("word", ["async ", ""])
+async def test_a_sigint_of_its_own_is_a_keyboard_interrupt(make_app: MakeApp, word: str) -> None:
+    source = f"""
+import _thread
+
+@app.entrypoint
+{word}def entrypoint(ctx):
+    ctx.add_shutdown_callback(lambda: note("callback"))
+    if ctx.job.metadata == "kill":
+        os.kill(os.getpid(), signal.SIGINT)
+    else:
+        _thread.interrupt_main()
+    {"await asyncio.sleep(1000)" if word else ""}
+    return "a wrong result"
+"""
+    async with Stage(make_app) as stage, ProcessPool(stage.app(source), num_idle_processes=2) as pool:
+        handles = [await pool.launch(way, timeout=DEADLINE) for way in ("kill", "interrupt")]
+        for report in [await handle.wait() for handle in handles]:
+            assert (report.outcome, report.reason, report.exit_code) == ("failed", "exited", 130)
+            assert report.error is not None
+            assert report.error.type == "KeyboardInterrupt"
+        assert stage.noted("callback") == [[], []]
+
+
+async def test_a_signal_to_all_processes_ends_no_session(make_app: MakeApp) -> None:
+    """As ``systemctl stop`` sends it under ``KillMode=control-group``."""
+    async with Stage(make_app) as stage, ProcessPool(stage.app(), num_idle_processes=2) as pool:
+        handles = [await pool.launch("stay", timeout=DEADLINE) for _ in range(2)]
+        visits = [await stage.next("job") for _ in handles]
+        await eventually(lambda: pool.stats().idle == 2, "two idle processes")
+        idle = idle_pids(pool)
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for pid in [*(visit.pid for visit in visits), *idle, zygote_pid(pool)]:
+                kill(pid, signum)
+        for visit in visits:
+            visit.order("leave")
+        assert [(await handle.wait()).reason for handle in handles] == ["completed"] * 2
+        assert set(idle) <= {process.pid for process in pool.processes}

@@ -16,6 +16,8 @@ from faults.stage import PLAIN, Stage
 from running_worker import RunningWorker, orphans
 from support import eventually
 
+from greenroom.system import proc
+
 MakeApp = Callable[[str], str]
 
 HELD_LOADING = f"""
@@ -75,6 +77,25 @@ async def test_S5_a_running_job_ends_in_its_own_time(make_app: MakeApp) -> None:
         assert (await waiting)["outcome"] == "succeeded"
         assert await worker.ends() == 0
         assert stage.starts() == {job["id"]: 1}
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+async def test_S5_a_signal_to_all_processes_lets_a_job_end_in_its_own_time(
+    make_app: MakeApp, start_method: str
+) -> None:
+    """As systemd sends it under ``KillMode=control-group``."""
+    options = ("--num-idle-processes", "1", "--start-method", start_method)
+    async with Stage(make_app) as stage, RunningWorker(stage.app(), *options) as worker:
+        job = await worker.start("stay")
+        visit = await stage.next("job")
+        waiting = await worker.report_to_come(job["id"])
+        parent = proc.stat(visit.pid).ppid
+        for pid in {*proc.children(parent), parent, worker.pid}:
+            os.kill(pid, signal.SIGTERM)
+        await worker.logs("draining: 1 jobs")
+        visit.order("leave")
+        assert (await waiting)["outcome"] == "succeeded"
+        assert await worker.ends() == 0
 
 
 async def test_S5_a_drain_counts_jobs_from_acceptance(make_app: MakeApp) -> None:

@@ -18,6 +18,7 @@ _POLITE: dict[Reason, Outcome] = {
     "drained": "cancelled",
     "idle_expired": "cancelled",
 }
+_ASKS_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class ExitStatus(NamedTuple):
@@ -142,7 +143,12 @@ def _died(evidence: Evidence) -> Verdict:
         return Verdict("killed", "oom_killed", f"the kernel killed it for want of memory while it was {doing}")
     if status.signal is not None:
         name = _signal_name(status.signal)
-        return Verdict("killed", "signaled", f"{name} from outside, or a crash, while it was {doing}")
+        sent = (
+            f"{name}, of its own or from outside"
+            if status.signal in _ASKS_TO_END
+            else f"{name} from outside, or a crash"
+        )
+        return Verdict("killed", "signaled", f"{sent}, while it was {doing}")
     if status.exit_code is not None:
         return Verdict("failed", "exited", f"it exited with code {status.exit_code} while it was {doing}")
     return Verdict("failed", "exited", f"it ended while it was {doing}; its status was read by somebody else")

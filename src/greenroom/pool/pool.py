@@ -7,6 +7,7 @@ import functools
 import logging
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -413,6 +414,16 @@ class ProcessPool:
             session_mb=cost.session_mb,
             expected_growth_mb=cost.expected_growth_mb(len(fleet.jobs) - cost.sampled),
         )
+
+    def had_signal(self) -> None:
+        """Tell the processes that this one was signalled to end. If they were, too, it was not meant for them.
+
+        For a program that handles SIGTERM itself, and is stopped together with all its processes. Those of a zygote
+        learn it from that as well.
+        """
+        now = time.monotonic()
+        for process in self._fleet.processes.values():
+            process.tell_of_signal(now)
 
     def owns(self, pid: int) -> bool:
         """Whether a child of this process is the pool's, to be waited for by nobody else.

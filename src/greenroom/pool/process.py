@@ -121,6 +121,9 @@ class Process:
     def beats(self) -> Beats:
         return self._wires.beats()
 
+    def tell_of_signal(self, now: float) -> None:
+        self._wires.tell_of_signal(now)
+
     # --- the fork --------------------------------------------------------------------------------
 
     @property

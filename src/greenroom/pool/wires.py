@@ -35,6 +35,10 @@ class Wires:
         """Read the child's heartbeat page; not after :meth:`close`."""
         return self._channels.heartbeat.read()
 
+    def tell_of_signal(self, now: float) -> None:
+        """Tell the child by its heartbeat page; not after :meth:`close`."""
+        self._channels.heartbeat.tell_of_signal(now)
+
     @property
     def child_ends(self) -> tuple[int, ...]:
         """The fds that go to the child, in the order of the wire."""

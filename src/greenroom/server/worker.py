@@ -212,6 +212,7 @@ class Worker:
                 loop.remove_signal_handler(signum)
 
     def _stop(self, signum: signal.Signals) -> None:
+        self._pool.had_signal()
         if self._stopping.is_set():
             self._exit_code = ExitCode.SIGNALLED + signum
             self._ending.set()

@@ -2,6 +2,7 @@
 
 The child counts and the supervisor compares; no message is sent. A supervisor that was stopped reads the
 child's newest count when it wakes, so it never takes a healthy child for a stalled one.
+One word goes the other way (``tell_of_signal``).
 
 Each process has a page of its own, in a memfd of its own. The file's size is sealed (``F_SEAL_SHRINK``,
 ``F_SEAL_GROW``): the kernel ends whoever reads a mapped page that a truncation has taken away, by SIGBUS, and
@@ -21,6 +22,8 @@ __all__ = ["Beats", "HeartbeatPage", "HeartbeatReader"]
 _SIZE = mmap.PAGESIZE
 _WORD = struct.Struct("=Q")
 _ALL = struct.Struct("=QQQ")
+_SIGNAL = struct.Struct("=d")
+_SIGNAL_AT = _ALL.size
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -47,6 +50,10 @@ class HeartbeatPage:
     def count_dropped(self) -> None:
         self._count(2)
 
+    def group_signal_at(self) -> float:
+        """When the supervisor last had a signal that may be meant for all, on the monotonic clock; 0 if never."""
+        return float(_SIGNAL.unpack_from(self._memory, _SIGNAL_AT)[0])
+
     def _count(self, word: int) -> None:
         self._counts[word] += 1
         _WORD.pack_into(self._memory, word * _WORD.size, self._counts[word])
@@ -65,13 +72,17 @@ class HeartbeatReader:
         try:
             os.ftruncate(self.fd, _SIZE)
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
-            self._memory = mmap.mmap(self.fd, _SIZE, prot=mmap.PROT_READ)
+            self._memory = mmap.mmap(self.fd, _SIZE)
         except OSError:
             os.close(self.fd)
             raise
 
     def read(self) -> Beats:
         return Beats(*_ALL.unpack_from(self._memory))
+
+    def tell_of_signal(self, now: float) -> None:
+        """Let the child know that a signal which it may have had, too, has come to the supervisor."""
+        _SIGNAL.pack_into(self._memory, _SIGNAL_AT, now)
 
     def close(self) -> None:
         self._memory.close()

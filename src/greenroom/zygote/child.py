@@ -59,22 +59,30 @@ def run(life: Callable[[], int]) -> NoReturn:
         _exit(code)
 
 
-def live(
-    app: App,
-    settings: ChildSettings,
-    proc: JobProcess,
-    control: int,
-    page: HeartbeatPage,
-    app_logging: AppLogging,
-    facts: AppFacts | None = None,
-) -> int:
+class Channels(NamedTuple):
+    """By what a process that has settled is heard and seen."""
+
+    control: int
+    page: HeartbeatPage
+    logging: AppLogging
+    witness: signals.Witness | None
+
+
+def live(app: App, settings: ChildSettings, proc: JobProcess, channels: Channels, facts: AppFacts | None = None) -> int:
     """Live from prewarm to the end of the clean-up, in a process that has settled; return the exit code.
 
     ``facts`` come from a process that has loaded the app itself.
     """
+    control, page, app_logging, witness = channels
     app_logging.install(app.log_level)
     gc.enable()
-    return Runner(app, settings, proc, control, page, facts, on_prewarmed=app_logging.settle).run()
+    runner = Runner(app, settings, proc, control, page, facts, on_prewarmed=app_logging.settle)
+    reaction = signals.OwnSignals(page, witness, runner.interrupt)
+    if witness is None:
+        signals.handle_group_signals(reaction.heard)
+    else:
+        signals.react_by(reaction.heard)  # by the zygote's handlers
+    return runner.run()
 
 
 def settle(inheritance: Inheritance, launch_id: str, pool_token: str, close: list[int]) -> HeartbeatPage:

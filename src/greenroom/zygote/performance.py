@@ -53,6 +53,7 @@ class Performance:
         self._bounds_own_end = False
         self._was_cut_off = False
         self._exit: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self._interrupt: KeyboardInterrupt | None = None
 
     async def run(self) -> tuple[End, bytes]:
         """Run the entrypoint to its end; returns how it ended, and its result as a payload."""
@@ -60,6 +61,9 @@ class Performance:
         self._context.shutdown_requested.add_done_callback(lambda _: self._end_soon())
         ends: list[asyncio.Future[Any]] = [task, self._exit]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if self._interrupt is not None:  # it came first: Python is slower to hear of a signal than of a result
+            task.cancel()
+            return self._exited(self._interrupt), b""
         if not task.done():
             task.cancel()
             return self._exited(self._exit.result()), b""
@@ -114,6 +118,12 @@ class Performance:
         """A SystemExit came out of the loop; the first one counts."""
         if not self._exit.done():
             self._exit.set_result(stop)
+
+    def interrupt(self) -> bool:
+        """End by a SIGINT; returns whether this is the first. A signal handler calls it, amid anything else."""
+        is_first, self._interrupt = self._interrupt is None, KeyboardInterrupt()
+        self._exit.get_loop().call_soon_threadsafe(self.exit_requested, self._interrupt)
+        return is_first
 
     def _end_soon(self) -> None:
         """Cancel the entrypoint, at once or after the time in which it may return by itself."""

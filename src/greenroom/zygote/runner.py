@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -100,6 +101,7 @@ class Runner:
 
     async def _live(self) -> int:
         self._loop.add_reader(self._sock, self._on_readable)
+        self._be_woken_by_signals()
         if not await self._prewarm():
             return 1
         if self._is_copy:
@@ -113,6 +115,17 @@ class Runner:
             await self._clean_up()
             return 0
         return await self._perform(*order)
+
+    def interrupt(self) -> None:
+        """React to a SIGINT as under ``asyncio.run``: the first one ends the job in order, the next one raises here."""
+        if self._performance is None or not self._performance.interrupt():
+            raise KeyboardInterrupt
+
+    def _be_woken_by_signals(self) -> None:
+        """Have a signal that another thread gets wake the loop: its handler is run by the main thread."""
+        socket_of_loop = getattr(self._loop, "_csock", None)
+        if socket_of_loop is not None:  # else a loop of another kind: it hears with its next heartbeat
+            signal.set_wakeup_fd(socket_of_loop.fileno(), warn_on_full_buffer=False)
 
     def _prewarm_without_loop(self) -> object:
         """Call a sync prewarm before the event loop runs: it may run one of its own. Returns what it returns."""

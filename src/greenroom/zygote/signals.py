@@ -1,17 +1,43 @@
-"""Signals in the zygote and in a child."""
+"""Signals in the zygote and in a child: those that the group gets, and those that a session sends itself.
+
+The signals by which a terminal or a service manager ends a program may reach every process of a worker
+(``KillMode=control-group``), but it is the supervisor that acts upon them. A session that sends itself one, or a
+library in it that ends its process by SIGTERM, is to end. Python tells a handler no sender. So a child looks whether
+the zygote has had the signal at about the same time: then it is the group's. Where no zygote lives, the supervisor
+takes its place, if it is a worker.
+"""
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
+import struct
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-__all__ = ["Wakeup", "ignore_group_signals", "reset_all", "reset_in_child", "reset_in_forks"]
+from ..system.heartbeat import HeartbeatPage
 
-# Sent to a whole group by a terminal or by ``systemctl stop``, but the supervisor's to act upon.
+__all__ = [
+    "OwnSignals",
+    "Wakeup",
+    "Witness",
+    "handle_group_signals",
+    "react_by",
+    "reset_all",
+    "reset_in_child",
+    "reset_in_forks",
+]
+
 _GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+_SAME_TIME = 1.0
+"""Seconds within which a signal to the whole group reaches all of it."""
+_LOOK_AGAIN = 0.005
+_TIME = struct.Struct("=d")
 
 
 class Wakeup:
@@ -34,14 +60,73 @@ class Wakeup:
                 continue
 
 
-def ignore_group_signals() -> None:
-    """Survive the signals that are meant for the supervisor.
+class Witness:
+    """The zygote, which tells its children when a signal of the group's has reached it, in memory that all share."""
 
-    By a handler and not by ``SIG_IGN``: what is ignored stays ignored in every program that a job
-    executes, so that it could never be terminated; a handler is reset by exec.
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+        self._pid = os.getpid()
+
+    def note(self, signum: int) -> None:
+        if os.getpid() == self._pid:  # and not a fork that has no reaction of its own yet, or a service
+            _TIME.pack_into(self._memory, 0, time.monotonic())
+
+    def last(self) -> float | None:
+        """When it was, on the monotonic clock; ``None`` if the zygote is lost."""
+        return float(_TIME.unpack_from(self._memory)[0]) if os.getppid() == self._pid else None
+
+
+class OwnSignals:
+    """A child's reaction: what is the group's is let pass, and what is its own ends it.
+
+    ``on_interrupt`` is what SIGINT does.
     """
+
+    def __init__(self, page: HeartbeatPage, witness: Witness | None, on_interrupt: Callable[[], object]) -> None:
+        self._page = page
+        self._witness = witness
+        self._on_interrupt = on_interrupt
+
+    def heard(self, signum: int) -> None:
+        # The app's code stands still here: what it would go on to do after the signal may be wrong.
+        heard_at = time.monotonic()
+        for _ in range(round(_SAME_TIME / _LOOK_AGAIN)):
+            if abs(self._last_of_group() - heard_at) < _SAME_TIME:
+                return
+            time.sleep(_LOOK_AGAIN)
+        if signum == signal.SIGINT:
+            self._on_interrupt()
+        else:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+
+    def _last_of_group(self) -> float:
+        last = self._witness.last() if self._witness is not None else None
+        return self._page.group_signal_at() if last is None else last
+
+
+_react: Callable[[int], object] = lambda signum: None  # noqa: E731
+
+
+def react_by(react: Callable[[int], object]) -> None:
+    """Have this process, whose handlers are in place, react in another way."""
+    global _react
+    _react = react
+
+
+def handle_group_signals(react: Callable[[int], object]) -> None:
+    """React to the signals that may be meant for the supervisor.
+
+    Never by ``SIG_IGN``: what is ignored stays ignored in every program that a job executes, so that it could never be
+    terminated; a handler is reset by exec.
+    """
+    react_by(react)
     for signum in _GROUP_SIGNALS:
-        signal.signal(signum, _nothing)
+        signal.signal(signum, _on_group_signal)
+
+
+def _on_group_signal(signum: int, frame: FrameType | None) -> None:
+    _react(signum)
 
 
 def reset_all() -> None:
@@ -83,7 +168,7 @@ def _release() -> None:
 
 def _reset_and_release() -> None:
     for signum in _GROUP_SIGNALS:
-        if signal.getsignal(signum) is _nothing:
+        if signal.getsignal(signum) is _on_group_signal:
             signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
     _release()
 

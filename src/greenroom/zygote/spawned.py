@@ -48,10 +48,10 @@ def main() -> NoReturn:
     except BaseException as error:  # SystemExit too: whatever user code raises is the answer
         _fail(inheritance.control, ErrorInfo.of(error))
     signals.reset_all()
-    signals.ignore_group_signals()
     proc = JobProcess(configuration.generation)
     settings, facts = child_settings(app, configuration), facts_of(app)
-    child.run(lambda: child.live(app, settings, proc, inheritance.control, page, app_logging, facts))
+    channels = child.Channels(inheritance.control, page, app_logging, None)
+    child.run(lambda: child.live(app, settings, proc, channels, facts))
 
 
 def _receive_configuration(control: int) -> m.Configure:

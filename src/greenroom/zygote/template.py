@@ -51,6 +51,7 @@ class Zygote:
         self._log_drops = DropCount()
         self._app_logging = AppLogging(LogChannel(log_fd, self._log_drops, LOG_PATIENCE))
         self._wakeup = signals.Wakeup()
+        self._witness = signals.Witness()
         self._dump_fd = stackdump.install()
         self._live: dict[int, str] = {}  # pid -> launch_id
         self._launched: dict[str, int] = {}  # launch_id -> pid, also of some that are dead
@@ -87,7 +88,7 @@ class Zygote:
 
     def _install_signal_handlers(self) -> None:
         self._wakeup.install()
-        signals.ignore_group_signals()
+        signals.handle_group_signals(self._witness.note)
 
     # --- loading ---------------------------------------------------------------------------------
 
@@ -279,7 +280,8 @@ class Zygote:
             self._files.renew()
             self._app_logging.move(inheritance.log, page)
             proc = JobProcess(self._config.generation, self._app.app_services)
-            return child.live(self._app, self._child_settings, proc, inheritance.control, page, self._app_logging)
+            channels = child.Channels(inheritance.control, page, self._app_logging, self._witness)
+            return child.live(self._app, self._child_settings, proc, channels)
 
         child.run(life)
 
