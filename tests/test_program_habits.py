@@ -44,8 +44,9 @@ async def test_what_a_session_forks_is_ended_by_terminate(make_app: MakeApp) -> 
     assert (await report_of(make_app(source))).result == [-15, 14]
 
 
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
 @pytest.mark.parametrize("end", ["os.abort()", "pass", "os.kill(os.getpid(), 9)"])
-async def test_a_resource_tracker_cleans_up_after_its_session(make_app: MakeApp, end: str) -> None:
+async def test_a_resource_tracker_cleans_up_after_its_session(make_app: MakeApp, end: str, start_method: str) -> None:
     source = f"""
     from multiprocessing import shared_memory
 
@@ -56,7 +57,7 @@ async def test_a_resource_tracker_cleans_up_after_its_session(make_app: MakeApp,
     """
     name = f"greenroom-test-{os.getpid()}-{len(end)}"
     block = Path("/dev/shm", name)
-    await report_of(make_app(source), name)
+    await report_of(make_app(source), name, start_method=start_method)
     assert not block.exists()
 
 

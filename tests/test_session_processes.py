@@ -5,8 +5,10 @@ from __future__ import annotations
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from faults.outside import Supervisor, reap
 from faults.stage import Stage
 from support import DEADLINE, eventually, idle_pids, is_gone, kill, zygote_pid
 
@@ -281,3 +283,78 @@ async def test_a_signal_to_all_processes_ends_no_session(make_app: MakeApp) -> N
             visit.order("leave")
         assert [(await handle.wait()).reason for handle in handles] == ["completed"] * 2
         assert set(idle) <= {process.pid for process in pool.processes}
+
+
+# --- what preload has started ---------------------------------------------------------------------
+
+HELPERS = """
+import concurrent.futures, multiprocessing, subprocess
+from multiprocessing import shared_memory
+
+fork = multiprocessing.get_context("fork")
+
+def help(name):
+    def end(signum, frame):
+        note("ended", name)
+        os._exit(0)
+    signal.signal(signal.SIGTERM, end)
+    note("helps", name)
+    while True: signal.pause()
+
+@app.preload
+def preload():
+    global manager, shared, cat, executor, block, helpers
+    manager = fork.Manager()
+    shared = manager.dict(sessions=0)
+    cat = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    executor = concurrent.futures.ProcessPoolExecutor(1, fork)
+    block = shared_memory.SharedMemory(create=True, size=100)
+    helpers = [fork.Process(target=help, args=(f"daemon={daemon}",), daemon=daemon) for daemon in (True, False)]
+    for helper in helpers: helper.start()
+    note("preloaded", manager._process.pid, cat.pid, *(helper.pid for helper in helpers), block.name)
+
+@app.entrypoint
+def entrypoint(ctx):
+    shared["sessions"] += 1
+    cat.stdin.write(f"{shared['sessions']}\\n".encode())
+    cat.stdin.flush()
+    square = executor.submit(pow, shared["sessions"], 2).result()
+    strange = {each.pid for each in multiprocessing.active_children()} - set(executor._processes)
+    return [shared["sessions"], int(cat.stdout.readline()), square, list(strange)]
+"""
+
+
+async def test_helpers_of_preload_live_and_end_with_the_zygote(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        async with ProcessPool(stage.app(HELPERS), num_idle_processes=1) as pool:
+            for number in (1, 2, 3):
+                report = await (await pool.launch(timeout=DEADLINE)).wait()
+                assert report.result == [number, number, number**2, []], report
+            *pids, block = stage.noted("preloaded")[0]
+            assert not any(is_gone(int(pid)) for pid in pids)
+            await eventually(lambda: len(stage.noted("helps")) == 2, "two helpers")
+        assert all(is_gone(int(pid)) for pid in pids)
+        assert not Path("/dev/shm", block).exists()
+        assert sorted(stage.noted("ended")) == [["daemon=False"], ["daemon=True"]]
+
+
+@pytest.mark.parametrize("which", ["zygote", "supervisor"])
+async def test_helpers_of_preload_do_not_outlive_a_zygote_that_is_lost(make_app: MakeApp, which: str) -> None:
+    script = """
+async with ProcessPool(APP, num_idle_processes=1) as pool:
+    await eventually(lambda: pool.stats().idle == 1)
+    say(zygote=zygote_pid(pool))
+    await told()
+"""
+    async with Stage(make_app) as stage, Supervisor(stage.app(HELPERS), script) as supervisor:
+        said = await supervisor.says()
+        *pids, block = stage.noted("preloaded")[0]
+        kill(said["zygote"] if which == "zygote" else supervisor.pid)
+        await eventually(lambda: all(is_gone(int(pid)) for pid in pids), "the end of what preload has started")
+        if which == "zygote":  # sessions that it has forked may go on to use the memory
+            assert Path("/dev/shm", block).exists()
+            supervisor.tell()
+            assert await supervisor.ends() == 0
+        else:
+            await eventually(lambda: not reap({said["zygote"]}), "the end of the zygote")
+        await eventually(lambda: not Path("/dev/shm", block).exists(), "the end of its shared memory")

@@ -225,6 +225,7 @@ class ProcessPool:
         self._end_all(Decision("drained", "the pool was closed"))
         await self._fleet.empty.wait()
         await self._generations.close()
+        await self._strays.end()
         self._fleet.clock.stop()
         self._settled.set()
         self._events.flush()
@@ -421,6 +422,8 @@ class ProcessPool:
         For a program that handles SIGTERM itself, and is stopped together with all its processes. Those of a zygote
         learn it from that as well.
         """
+        if self._state == "new":
+            return
         now = time.monotonic()
         for process in self._fleet.processes.values():
             process.tell_of_signal(now)

@@ -19,6 +19,7 @@ from ..system import mark, proc
 __all__ = ["StrayKiller"]
 
 _PATIENCE = 5.0
+_TRACKER_PATIENCE = 2.0  # seconds that a resource tracker has to clean up, and to end by itself
 _INTERVAL = 0.005
 
 
@@ -43,9 +44,11 @@ class StrayKiller:
             found, is_seen = [], False
         else:
             is_seen = True
-        _count += sum(1 for pid in set(found) - self._killed if _is_living(pid))
+        spared = self._trackers_of(found) if until - time.monotonic() > _PATIENCE - _TRACKER_PATIENCE else set()
+        _count += sum(1 for pid in set(found) - self._killed - spared if _is_living(pid))
         for pid in found:
-            self._end(pid)
+            if pid not in spared:
+                self._end(pid)
         if (found or not is_seen) and time.monotonic() < until:
             # Dying strays pass on strays of their own, so look until a look finds none.
             again = lambda: self.sweep(then, _until=until, _count=_count)  # noqa: E731
@@ -53,10 +56,24 @@ class StrayKiller:
         else:
             then(_count)
 
+    async def end(self) -> None:
+        """Sweep, and wait until nothing is left, or as long as that may take."""
+        is_done = asyncio.get_running_loop().create_future()
+        self.sweep(is_done.set_result)
+        await is_done
+
     def _find(self) -> list[int]:
         known, alive = self._known(), self._alive()
         found = [pid for pid in proc.children(os.getpid()) if pid not in known and self.may_own(pid)]
-        return [pid for pid in found if pid in self._killed or self._owner_of(pid) not in alive]
+        return [pid for pid in found if pid in self._killed or not self._belongs_to(pid, alive)]
+
+    def _belongs_to(self, pid: int, alive: set[int]) -> bool:
+        """Whether it is somebody's who lives. Sessions that had a lost zygote may go on to use its resource tracker."""
+        owner = self._owner_of(pid)
+        return owner in alive or (owner == mark.ZYGOTES and bool(alive) and proc.is_resource_tracker(pid))
+
+    def _trackers_of(self, pids: list[int]) -> set[int]:
+        return {pid for pid in pids if pid not in self._killed and proc.is_resource_tracker(pid)}
 
     def reap_dead(self) -> None:
         """Reap those of sessions that live: nobody else will. Raises ``OSError`` when out of fds."""

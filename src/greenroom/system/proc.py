@@ -18,6 +18,7 @@ __all__ = [
     "environ_has",
     "environ_value",
     "is_out_of_fds",
+    "is_resource_tracker",
     "memory_parts",
     "pids",
     "pss_mb",
@@ -149,6 +150,14 @@ def environ_value(pid: int, name: bytes) -> bytes | None:
     """The value that a variable of its environment had when a process was started."""
     entries = (entry.partition(b"=") for entry in _read(f"/proc/{pid}/environ").split(b"\0"))
     return next((value for found, _, value in entries if found == name), None)
+
+
+def is_resource_tracker(pid: int) -> bool:
+    """Whether it is one of ``multiprocessing``, which removes what dead processes have left, and ends. Never raises."""
+    try:
+        return b"multiprocessing.resource_tracker" in _read(f"/proc/{pid}/cmdline")
+    except OSError:  # gone by now
+        return False
 
 
 def realtime_limit(pid: int) -> int | None:

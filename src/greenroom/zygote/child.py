@@ -92,7 +92,6 @@ def settle(inheritance: Inheritance, launch_id: str, pool_token: str, close: lis
     for fd in close:
         os.close(fd)
     signals.reset_in_child()
-    signals.reset_in_forks()
     if os.getpgrp() != os.getpid():  # a spawned process leads a session, and so a group, already
         os.setpgid(0, 0)
     prctl.set_name("gr:child")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import signal
 import sys
 import weakref
@@ -17,7 +18,7 @@ from typing import Any
 
 from .app_modules import is_of_app
 
-__all__ = ["LONGEST", "ExitHooks", "run_in_zygote"]
+__all__ = ["LONGEST", "ExitHooks", "note_death", "run_in_zygote"]
 
 LONGEST = 2.0
 """Seconds that the zygote's exit hooks may take; less than the supervisor waits for its end."""
@@ -64,11 +65,34 @@ class ExitHooks:
             sys.modules["multiprocessing.process"]._children.clear()
 
 
-def run_in_zygote() -> None:
+def note_death(pid: int, exit_code: int) -> None:
+    """Tell ``multiprocessing`` of a process of its that the zygote has reaped: it would signal the pid at the end."""
+    for process in _processes():
+        if process._popen.pid == pid:
+            process._popen.returncode = exit_code
+
+
+def run_in_zygote(*, children_are_gone: bool = False) -> None:
     """Run them all, under an alarm that ends this process where one of them hangs."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, LONGEST)
+    for process in _processes():
+        if children_are_gone:
+            note_death(process._popen.pid, -signal.SIGKILL)
+        elif not process.daemon:
+            process.terminate()  # there is a hook that waits for it to end by itself
     atexit._run_exitfuncs()
+    tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
+    if tracker is not None and tracker._resource_tracker._fd is not None:
+        os.close(tracker._resource_tracker._fd)  # there is nothing more to track
+        tracker._resource_tracker._fd = None
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _processes() -> list[Any]:
+    """What ``multiprocessing`` has started here."""
+    module: Any = sys.modules.get("multiprocessing.process")
+    return [] if module is None else list(module._children)
 
 
 def _is_zygotes(fn: _Hook) -> bool:

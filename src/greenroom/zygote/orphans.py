@@ -35,7 +35,9 @@ class Orphans:
     def __init__(self, token: str, *, marks_hold: bool) -> None:
         self._token = token
         self._marks_hold = marks_hold
-        self._spared = set(proc.children(os.getpid()))  # what preload has started belongs to all sessions
+        self.of_preload = frozenset(proc.children(os.getpid()))
+        """What preload has started belongs to all sessions."""
+        self._spared = set(self.of_preload)
         self._owners: dict[int, int | None] = {}  # a pid is the same process's until it is reaped here
         self._counted: dict[int, int | None] = {}  # of those that were killed: the owner
         self._killed: Counter[int | None] = Counter()
@@ -50,7 +52,7 @@ class Orphans:
         """
         found = set(proc.children(os.getpid())).difference(self._spared, alive)
         left = {pid for pid in found if not self._belongs_to(pid, dead, alive)}
-        trackers = {pid for pid in left if _is_tracker(pid)} if spare_trackers else set[int]()
+        trackers = {pid for pid in left if proc.is_resource_tracker(pid)} if spare_trackers else set[int]()
         for pid in left - trackers:
             undertaker.kill(pid)
             if pid not in self._counted:
@@ -72,6 +74,7 @@ class Orphans:
         self._owners.pop(pid, None)
         self._counted.pop(pid, None)
         self._spared.discard(pid)
+        self.of_preload -= {pid}
 
     def _belongs_to(self, pid: int, dead: Collection[int], alive: Collection[int]) -> bool:
         """Whether it is somebody's who lives: the zygote's, a session's, or a service's."""
@@ -108,12 +111,3 @@ def _started(pid: int) -> float:
         if proc.is_out_of_fds(error):
             raise
         return math.inf  # gone
-
-
-def _is_tracker(pid: int) -> bool:
-    """Whether it is a resource tracker of ``multiprocessing``, which removes what a dead process has left, and ends."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as words:
-            return b"multiprocessing.resource_tracker" in words.read(4096)
-    except OSError:  # gone by now
-        return False

@@ -15,8 +15,8 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from ..system.heartbeat import HeartbeatPage
@@ -26,6 +26,7 @@ __all__ = [
     "Wakeup",
     "Witness",
     "handle_group_signals",
+    "kept_in_fork",
     "react_by",
     "reset_all",
     "reset_in_child",
@@ -144,11 +145,25 @@ def reset_in_child() -> None:
 
 
 def reset_in_forks() -> None:
-    """Have what a session forks be a program as any other, which ``terminate()`` ends.
+    """Have what the app forks be a program as any other, which ``terminate()`` ends.
 
     The signals wait while it forks: one that came before the handlers are reset would be lost.
     """
     os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_reset_and_release)
+
+
+@contextmanager
+def kept_in_fork() -> Iterator[None]:
+    """Within this, the zygote forks a process of Greenroom's own."""
+    global _keeps
+    _keeps = True
+    try:
+        yield
+    finally:
+        _keeps = False
+
+
+_keeps = False
 
 
 class _Held(threading.local):
@@ -168,7 +183,7 @@ def _release() -> None:
 
 def _reset_and_release() -> None:
     for signum in _GROUP_SIGNALS:
-        if signal.getsignal(signum) is _on_group_signal:
+        if not _keeps and signal.getsignal(signum) is _on_group_signal:
             signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
     _release()
 

@@ -28,6 +28,7 @@ def main() -> NoReturn:
     inheritance = child.Inheritance(*map(int, fds))
     lifeline.arm(inheritance.lifeline)
     wakeup.harden_program()
+    signals.reset_in_forks()
     for fd in inheritance:
         os.set_inheritable(fd, False)  # they were passed through exec, and must not go any further
     configuration = _receive_configuration(inheritance.control)

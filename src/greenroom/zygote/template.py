@@ -22,6 +22,7 @@ from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
 from . import census, child, exit_hooks, random_numbers, sharing, signals, undertaker
 from .app_logging import AppLogging
+from .executors import Executors
 from .import_hooks import BEFORE_FORK, watched_imports
 from .inherited_files import InheritedFiles, open_fds
 from .loader import child_settings, facts_of, load_app, refuse_replaced_library, warnings_of
@@ -65,6 +66,7 @@ class Zygote:
         self._listeners: dict[str, socket.socket] = {}  # of services
         self._exit_hooks = exit_hooks.ExitHooks()
         self._files: InheritedFiles
+        self._executors: Executors
         self._app: App
         self._config: m.Configure
         self._child_settings: m.ChildSettings
@@ -75,14 +77,18 @@ class Zygote:
         prctl.set_child_subreaper()
         wakeup.harden_program()
         self._install_signal_handlers()
+        signals.reset_in_forks()
         # While user code is being imported it may be stuck in C code for ever, and there is nothing
         # to bury yet: the kernel may end this process together with the supervisor.
         lifeline.arm(self._lifeline_fd)
-        code = 1
-        if self._load():
+        code, has_served = 1, self._load()
+        if has_served:
             lifeline.only_wake(self._lifeline_fd)
             code = 0 if self._serve_until_the_end() else 1
-        exit_hooks.run_in_zygote()
+        exit_hooks.run_in_zygote(children_are_gone=has_served and code != 0)
+        undertaker.end_all_children(undertaker.trackers())
+        undertaker.let_trackers_end()
+        undertaker.end_all_children()
         child.flush_stdio()
         os._exit(code)
 
@@ -135,6 +141,7 @@ class Zygote:
         self._install_signal_handlers()
         self._orphans = Orphans(self._config.pool_token, marks_hold=self._marks_hold)
         self._child_settings = child_settings(self._app, self._config)
+        self._executors = Executors()  # before the collector's objects are frozen, and not shown any more
         rehearse_in_zygote(self._child_settings)
         sharing.settle()
         self._files = InheritedFiles(before)
@@ -157,9 +164,13 @@ class Zygote:
         except (BrokenPipeError, ConnectionResetError):
             in_order = False
         self._channel.close()  # of no use any more; and looking for children takes an fd, of which there may be none
-        undertaker.end_all_children()
-        if not in_order:
-            undertaker.end_strays(self._config.pool_token)
+        if in_order:
+            # What preload has started is ended by the hooks that preload has put up.
+            undertaker.end_all_children(self._orphans.of_preload)
+        else:
+            trackers = undertaker.trackers()
+            undertaker.end_all_children(trackers)
+            undertaker.end_strays(self._config.pool_token, trackers)
         return in_order
 
     def _serve(self) -> bool:
@@ -278,6 +289,7 @@ class Zygote:
             page = child.settle(inheritance, request.launch_id, self._config.pool_token, self._own_fds())
             self._exit_hooks.leave_to_zygote()
             self._files.renew()
+            self._executors.renew()
             self._app_logging.move(inheritance.log, page)
             proc = JobProcess(self._config.generation, self._app.app_services)
             channels = child.Channels(inheritance.control, page, self._app_logging, self._witness)
@@ -328,6 +340,7 @@ class Zygote:
             self._mourn()
             self._mourned[death.pid] = m.Reaped(launch_id, usage.cpu_seconds, usage.peak_memory_mb, 0)
             return
+        exit_hooks.note_death(death.pid, -(death.signal or 0) if death.exit_code is None else death.exit_code)
         has_paused = death.exit_code == COULD_NOT_LOAD
         service = self._services.died(death.pid, time.monotonic(), has_paused=has_paused)
         if service is not None:
@@ -390,6 +403,7 @@ def _fork_with_alarm() -> int:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, FORK_ALARM)
     try:
-        return os.fork()
+        with signals.kept_in_fork():
+            return os.fork()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -17,13 +17,18 @@ __all__ = [
     "Usage",
     "bury",
     "end_all_children",
+    "end_strays",
     "kill",
+    "let_trackers_end",
     "next_death",
     "next_stop",
+    "trackers",
 ]
 
 PATIENCE = 5.0
 """Seconds to wait for killed processes: one can stay for a while in an uninterruptible system call."""
+LAST_PATIENCE = 0.5
+"""Seconds that the zygote's own resource tracker has at the zygote's end."""
 
 
 class Death(NamedTuple):
@@ -69,17 +74,29 @@ def bury(pid: int) -> Usage:
     return Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def end_all_children() -> None:
-    """Kill everything below this process."""
-    _kill_until_none(lambda: proc.children(os.getpid()))
+def end_all_children(spare: Collection[int] = ()) -> None:
+    """Kill everything below this process, but for some of its children."""
+    _kill_until_none(lambda: [pid for pid in proc.children(os.getpid()) if pid not in spare])
 
 
-def end_strays(token: str) -> None:
+def end_strays(token: str, spare: Collection[int] = ()) -> None:
     """Kill whatever carries the pool's mark, wherever it is: nobody is left to own it.
 
     These are what a child of an earlier zygote has left behind, after that zygote had been killed.
     """
-    _kill_until_none(lambda: _strays(token))
+    _kill_until_none(lambda: [pid for pid in _strays(token) if pid not in spare])
+
+
+def trackers() -> set[int]:
+    """The resource trackers among the children of this process."""
+    return {pid for pid in proc.children(os.getpid()) if proc.is_resource_tracker(pid)}
+
+
+def let_trackers_end() -> None:
+    """Give those whose work is done the time to end by themselves."""
+    give_up = time.monotonic() + LAST_PATIENCE
+    while trackers() and time.monotonic() < give_up:
+        time.sleep(0.001)
 
 
 def _kill_until_none(find: Callable[[], list[int]]) -> None:
