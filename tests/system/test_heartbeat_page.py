@@ -61,9 +61,14 @@ def test_a_hole_in_the_page_reads_as_zero(reader: HeartbeatReader) -> None:
     assert reader.read() == Beats(0, 0, 0)
 
 
-def test_the_supervisor_cannot_write(reader: HeartbeatReader) -> None:
-    with pytest.raises(TypeError, match="readonly"):
-        reader._memory[0] = 1
+def test_the_supervisor_writes_one_word_and_no_counts(reader: HeartbeatReader) -> None:
+    page = HeartbeatPage(reader.fd)
+    page.beat_loop()
+    assert page.group_signal_at() == 0
+    reader.tell_of_signal(1234.5)
+    assert page.group_signal_at() == 1234.5
+    page.beat_loop()
+    assert reader.read() == Beats(2, 0, 0)
 
 
 def test_a_page_costs_one_fd_beside_the_one_for_the_child() -> None:
