@@ -1,4 +1,4 @@
-"""What a session starts, what preload has started, and what a session sends itself."""
+"""Processes that a session or preload starts, and signals that a session sends itself."""
 
 from __future__ import annotations
 

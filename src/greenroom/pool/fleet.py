@@ -272,11 +272,11 @@ class Fleet:
         return [process for process in self.processes.values() if process.state is state]
 
     def live_pids(self) -> set[int]:
-        """Of all processes that are not reaped."""
+        """Return the pid of each process that is not reaped."""
         return {process.pid for process in self.processes.values() if process.pid is not None}
 
     def running_pids(self) -> set[int]:
-        """Of those that are not dead."""
+        """Return the pid of each process that is not dead."""
         dead = (State.EXITED, State.REAPED)
         living = (process for process in self.processes.values() if process.state not in dead)
         return {process.pid for process in living if process.pid is not None}

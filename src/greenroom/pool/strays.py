@@ -68,7 +68,7 @@ class StrayKiller:
         return [pid for pid in found if pid in self._killed or not self._belongs_to(pid, alive)]
 
     def _belongs_to(self, pid: int, alive: set[int]) -> bool:
-        """Whether it is somebody's who lives. Sessions that had a lost zygote may go on to use its resource tracker."""
+        """Tell whether it is somebody's who lives. Sessions may go on to use the resource tracker of a lost zygote."""
         owner = self._owner_of(pid)
         return owner in alive or (owner == mark.ZYGOTES and bool(alive) and proc.is_resource_tracker(pid))
 

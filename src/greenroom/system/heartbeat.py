@@ -51,7 +51,7 @@ class HeartbeatPage:
         self._count(2)
 
     def group_signal_at(self) -> float:
-        """When the supervisor last had a signal that may be meant for all, on the monotonic clock; 0 if never."""
+        """Return when the supervisor last had a signal that may be meant for all (monotonic clock); 0 if never."""
         return float(_SIGNAL.unpack_from(self._memory, _SIGNAL_AT)[0])
 
     def _count(self, word: int) -> None:

@@ -1,4 +1,4 @@
-"""By what all that a pool has started is told from other processes, and what one session has started from the rest.
+"""Marks: they tell what a pool has started from other processes, and what one session has started from the rest.
 
 By an entry in its environment; and, where that was cleared or is gone (a zombie has none), by a
 resource limit, which fork and exec pass on and which stays until the process is reaped. This one
@@ -28,7 +28,7 @@ _LEAST = 1 << 62  # microseconds
 _PID_BITS, _POOL_BITS = 22, 40
 
 _is_readable: bool | None = None
-"""Whether the kernel shows the limits of a process; asked once, and known to forks."""
+"""The kernel shows the limits of a process: asked once, and known to forks."""
 
 
 def put(token: str, owner: int = ZYGOTES) -> bool:

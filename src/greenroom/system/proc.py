@@ -153,7 +153,7 @@ def environ_value(pid: int, name: bytes) -> bytes | None:
 
 
 def is_resource_tracker(pid: int) -> bool:
-    """Whether it is one of ``multiprocessing``, which removes what dead processes have left, and ends. Never raises."""
+    """Tell a tracker of ``multiprocessing``, which removes what dead processes have left, and ends. Never raises."""
     try:
         return b"multiprocessing.resource_tracker" in _read(f"/proc/{pid}/cmdline")
     except OSError:  # gone by now

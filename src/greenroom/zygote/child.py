@@ -60,7 +60,7 @@ def run(life: Callable[[], int]) -> NoReturn:
 
 
 class Channels(NamedTuple):
-    """By what a process that has settled is heard and seen."""
+    """Channels by which a process that has settled is heard and seen."""
 
     control: int
     page: HeartbeatPage

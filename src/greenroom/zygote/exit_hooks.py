@@ -90,7 +90,7 @@ def run_in_zygote(*, children_are_gone: bool = False) -> None:
 
 
 def _processes() -> list[Any]:
-    """What ``multiprocessing`` has started here."""
+    """Return the processes that ``multiprocessing`` has started here."""
     module: Any = sys.modules.get("multiprocessing.process")
     return [] if module is None else list(module._children)
 

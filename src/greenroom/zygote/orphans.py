@@ -1,4 +1,4 @@
-"""What lives below the zygote that it did not fork: whose it is, and its end together with its owner's.
+"""Orphans: what lives below the zygote that it did not fork, whose it is, and its end with its owner's.
 
 The zygote is the subreaper of all its sessions. What has lost its parent comes to it at once, and is reaped when it
 dies. Of those that live, the mark tells the owner (:mod:`greenroom.system.mark`).
@@ -23,7 +23,7 @@ TRACKER_PATIENCE = 2.0
 
 
 class Left(NamedTuple):
-    """Those that are not gone yet."""
+    """Orphans that are not gone yet."""
 
     killed: set[int]
     spared: set[int]
@@ -36,7 +36,7 @@ class Orphans:
         self._token = token
         self._marks_hold = marks_hold
         self.of_preload = frozenset(proc.children(os.getpid()))
-        """What preload has started belongs to all sessions."""
+        """Processes that preload has started: they belong to all sessions."""
         self._spared = set(self.of_preload)
         self._owners: dict[int, int | None] = {}  # a pid is the same process's until it is reaped here
         self._counted: dict[int, int | None] = {}  # of those that were killed: the owner
@@ -61,7 +61,7 @@ class Orphans:
         return Left(left - trackers, trackers)
 
     def take_counts(self) -> Counter[int | None]:
-        """How many were killed of each owner since this was asked last; of ``None`` where nothing told whose it was."""
+        """Return how many of each owner were killed since the last call; of ``None``: whose was not to be told."""
         counts, self._killed = self._killed, Counter()
         return counts
 
@@ -77,7 +77,7 @@ class Orphans:
         self.of_preload -= {pid}
 
     def _belongs_to(self, pid: int, dead: Collection[int], alive: Collection[int]) -> bool:
-        """Whether it is somebody's who lives: the zygote's, a session's, or a service's."""
+        """Tell whether it is somebody's who lives: the zygote's, a session's, or a service's."""
         if not self._marks_hold:
             return False  # sessions are subreapers themselves: what is here has outlived its own
         owner = self._owner_of(pid)

@@ -73,7 +73,7 @@ class Witness:
             _TIME.pack_into(self._memory, 0, time.monotonic())
 
     def last(self) -> float | None:
-        """When it was, on the monotonic clock; ``None`` if the zygote is lost."""
+        """Return when it was, on the monotonic clock; ``None`` if the zygote is lost."""
         return float(_TIME.unpack_from(self._memory)[0]) if os.getppid() == self._pid else None
 
 
