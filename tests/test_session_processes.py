@@ -204,7 +204,7 @@ import _thread
 async def term(): os.kill(os.getpid(), signal.SIGTERM)
 async def native(): await asyncio.to_thread(getattr(ctypes.CDLL(None), "raise"), signal.SIGTERM)
 async def blocked():
-    threading.Timer(0, signal.raise_signal, [signal.SIGTERM]).start()
+    threading.Timer(0, os.kill, [os.getpid(), signal.SIGTERM]).start()
     time.sleep(1000)
 
 @app.entrypoint

@@ -174,16 +174,20 @@ _held = _Held()
 
 
 def _hold() -> None:
-    _held.mask = {*signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)}
+    if not _keeps:
+        _held.mask = {*signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)}
 
 
 def _release() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
+    if not _keeps:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
 
 
 def _reset_and_release() -> None:
+    if _keeps:
+        return
     for signum in _GROUP_SIGNALS:
-        if not _keeps and signal.getsignal(signum) is _on_group_signal:
+        if signal.getsignal(signum) is _on_group_signal:
             signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
     _release()
 
