@@ -181,6 +181,7 @@ class Generations:
             ),
             fixed=sorted(self._fleet.services.terms.fixed),
             allow_threads=list(options.allow_threads),
+            preload_timeout=options.preload_timeout,
         )
 
     def _serve_from(self, launcher: Launcher, *, has_new_code: bool) -> None:

@@ -139,6 +139,7 @@ class Program:
             child=_PLACE_HOLDER,
             fixed=[],
             allow_threads=[],
+            preload_timeout=self._services.options.preload_timeout,
         )
 
 

@@ -55,6 +55,7 @@ DEFAULT_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     # onnxruntime 1.32 starts a telemetry thread at import; forked children then hang in normal exit.
     "ORT_DISABLE_TELEMETRY": "1",

@@ -64,6 +64,7 @@ class Configure:
     child: ChildSettings
     fixed: list[str]  # settings that are not left to the app
     allow_threads: list[str]  # beside those that the app allows
+    preload_timeout: float  # seconds: who has not answered by then is ended
 
 
 @dataclass(slots=True)

@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..system import proc
 from .thread_origins import ThreadOrigins, is_restarted_by_its_library
+from .thread_remedies import advice
 
-__all__ = ["ExtraThread", "Permit", "extra_threads", "refusal"]
-
-_REMEDIES = {
-    "onnxruntime": "make sessions with intra_op_num_threads = 1 in their SessionOptions, and set "
-    "ORT_DISABLE_TELEMETRY=1 before it is imported (Greenroom's default)",
-    "OpenBLAS": "set OPENBLAS_NUM_THREADS=1 before numpy is imported (Greenroom's default)",
-    "OpenMP": "set OMP_NUM_THREADS=1 for torch, scikit-learn, LightGBM, faiss (Greenroom's default)",
-}
+__all__ = ["ExtraThread", "Permit", "extra_threads", "refusal", "unexplained"]
 
 _SERVICE_HINT = ". A model that cannot be loaded without threads has its place in @app.service, which all sessions call"
 
@@ -48,13 +43,22 @@ def refusal(permit: Permit) -> str | None:
     extra = _remaining(permit.allowed)
     if not extra:
         return None
-    told = [thread.told(permit.origins) for thread in extra]
+    told = Counter(thread.told(permit.origins) for thread in extra)
+    named = [text if times == 1 else f"{times} times {text}" for text, times in told.items()]
     return (
-        f"the zygote has {len(extra)} thread(s) besides its own: {', '.join(told)}. A fork copies only one "
-        f"thread, and a lock that another one holds stays locked in every child. Start threads in {permit.prewarm} "
-        f"instead, or keep the library from starting them at import ({'; '.join(_REMEDIES.values())}), or set "
-        f"start_method to 'spawn', or name them in the setting allow_threads if you know that they are harmless"
+        f"the zygote has {len(extra)} thread(s) besides its own: {', '.join(named)}. A fork copies only one "
+        f"thread, and a lock that another one holds stays locked in every child. {advice(' '.join(told))}Start threads "
+        f"in {permit.prewarm} instead, or set start_method to 'spawn', or name them in the setting allow_threads if "
+        f"you know that they are harmless"
     ) + (_SERVICE_HINT if permit.prewarm == "prewarm" else "")  # an integration's app registers no services
+
+
+def unexplained(permit: Permit) -> list[tuple[int, str]]:
+    """Return id and native name of each thread that is not allowed, and of which nobody knows who has started it."""
+    return [
+        (thread.task, thread.names[-1]) for thread in _not_allowed(permit.allowed)
+        if permit.origins.of(thread.task) is None
+    ]  # fmt: skip
 
 
 def _remaining(allowed: frozenset[str]) -> list[ExtraThread]:

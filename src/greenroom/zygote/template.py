@@ -20,7 +20,7 @@ from ..system import lifeline, mark, open_files, prctl, stackdump, wakeup
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
-from . import census, child, exit_hooks, random_numbers, sharing, signals, undertaker
+from . import census, child, exit_hooks, random_numbers, sharing, signals, thread_search, undertaker
 from .app_logging import AppLogging
 from .executors import Executors
 from .import_hooks import BEFORE_FORK, watched_imports
@@ -73,7 +73,6 @@ class Zygote:
         self._permit: census.Permit
 
     def run(self) -> NoReturn:
-        prctl.set_name("gr:zygote")
         prctl.set_child_subreaper()
         wakeup.harden_program()
         self._install_signal_handlers()
@@ -117,7 +116,7 @@ class Zygote:
     def _load_app(self) -> m.Loaded:
         child.set_line_buffering()
         sys.path[:] = self._config.sys_path
-        before = open_fds()
+        before, start = open_fds(), thread_search.Start()
         begin = time.monotonic()
         origins = ThreadOrigins()
         with (
@@ -134,9 +133,13 @@ class Zygote:
         refuse_replaced_library()
         allowed = self._app.allow_threads.union(self._config.allow_threads)
         self._permit = census.Permit(allowed, self._app.prewarm_name, origins)
-        refusal = census.refusal(self._permit)
-        if refusal is not None:
-            raise AppLoadError(refusal)
+        if census.refusal(self._permit) is not None:
+            self._search_for_threads(start, time.monotonic() - begin)
+            refusal = census.refusal(self._permit)
+            if refusal is not None:
+                raise AppLoadError(refusal)
+        # Not before: a native thread inherits the name of the thread that starts it.
+        prctl.set_name("gr:zygote")
         signals.reset_all()  # the app may have put handlers of its own in the place of these
         self._install_signal_handlers()
         self._orphans = Orphans(self._config.pool_token, marks_hold=self._marks_hold)
@@ -154,6 +157,17 @@ class Zygote:
                 f"{self._log_drops.dropped} records that the app logged while it loaded were dropped or cut"
             )
         return m.Loaded(imported - begin, preloaded - imported, warnings, facts_of(self._app))
+
+    def _search_for_threads(self, start: thread_search.Start, loaded_in: float) -> None:
+        """Find who has started the threads that nobody has seen coming, for the refusal to say it."""
+        unknown = census.unexplained(self._permit)
+        seconds = thread_search.time_for(loaded_in, self._config.preload_timeout - loaded_in)
+        if not unknown:
+            return
+        try:
+            self._permit.origins.learn(unknown, thread_search.search(self._config, start, seconds))
+        except Exception as error:  # whatever it is, it must not hide the refusal
+            print(f"greenroom: the search for who started {len(unknown)} threads failed: {error!r}", file=sys.stderr)
 
     # --- serving ---------------------------------------------------------------------------------
 

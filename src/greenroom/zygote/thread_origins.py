@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from types import ModuleType
@@ -29,6 +30,18 @@ class ThreadOrigins:
     def of(self, task: int) -> str | None:
         """Return the module and the line that started it, or the extension module that did when it was loaded."""
         return self._places.get(task)
+
+    def learn(self, unknown: Iterable[tuple[int, str]], found: Sequence[tuple[str, str]]) -> None:
+        """Take over what a second load has found, for these threads: their names are all that the two loads share."""
+        places: dict[str, deque[str]] = {}
+        for name, place in found:
+            places.setdefault(name, deque()).append(place)
+        only = {place for _, place in found}
+        for task, name in unknown:
+            if places.get(name):
+                self._places[task] = places[name].popleft()
+            elif len(only) == 1:
+                self._places[task] = next(iter(only))
 
     @contextmanager
     def watching(self) -> Iterator[None]:

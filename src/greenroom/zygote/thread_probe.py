@@ -1,0 +1,157 @@
+"""``python -m greenroom.zygote.thread_probe PARENT``: a second, traced load of an app, to find who starts threads.
+
+A native thread has no Python frame and often no name. This program looks at the number of its threads whenever a
+function returns, and so finds the call that has started one. It reads the zygote's configuration from stdin, and writes
+a line of JSON to stdout whenever threads have come: a list of pairs, the name of each thread that lives and its origin.
+The last line holds. Everything that it has started ends with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from ..system import mark, open_files, prctl, proc
+from ..wire import messages as m
+from ..wire.frames import FrameDecoder
+from . import undertaker
+from .app_modules import is_of_app
+from .callers import line_of, module_name_of
+from .import_hooks import BEFORE_FORK, watched_imports
+from .loader import load_app
+
+__all__ = ["Tracer"]
+
+_TASKS = "/proc/self/task"
+_PASSED_OVER = frozenset({"importlib", "_frozen_importlib", "_frozen_importlib_external", "greenroom", "runpy"})
+
+
+def main() -> None:
+    parent = int(sys.argv[1])
+    del sys.argv[1:]
+    prctl.set_parent_death_signal()
+    if os.getppid() != parent:
+        os._exit(1)  # it has died already, so that signal will not come
+    prctl.set_child_subreaper()
+    configuration = _read_configuration()
+    answer = _take_stdout()
+    mark.put(configuration.pool_token)
+    open_files.restore(configuration.open_files)
+    sys.path[:] = configuration.sys_path
+    tracer = Tracer(answer)
+    try:
+        with watched_imports(BEFORE_FORK), tracer:
+            app = load_app(configuration.app, configuration.arguments, configuration.handed)
+            if app.preload_fn is not None:
+                app.preload_fn()
+        tracer.tell()
+    finally:  # also when the app raises this time: what was found until then stands
+        undertaker.end_all_children()
+        os._exit(0)  # a thread that the app has left would hold up any other exit
+
+
+def _read_configuration() -> m.Configure:
+    for frame in FrameDecoder().feed(sys.stdin.buffer.read()):
+        configuration: m.Configure = m.decode(frame, m.Configure)
+        return configuration
+    raise SystemExit("greenroom: no configuration came")
+
+
+def _take_stdout() -> int:
+    """Return an fd for the answer, and let nothing that the app prints get there."""
+    answer, null = os.dup(1), os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    return answer
+
+
+class Tracer:
+    """Notes in which call each native thread has come."""
+
+    def __init__(self, answer: int) -> None:
+        self._answer = answer
+        self._origins: dict[int, str] = {}
+        self._links = os.stat(_TASKS).st_nlink
+
+    def __enter__(self) -> None:
+        look, known, stat = self._look, self, os.stat  # the app may replace the functions of os
+
+        def on_event(frame: FrameType, event: str, argument: Any) -> None:
+            # The number of links is that of the threads, and two: the cheapest way to ask for it.
+            if stat(_TASKS).st_nlink != known._links:
+                look(frame, event, argument)
+
+        sys.setprofile(on_event)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def tell(self) -> None:
+        """Write down the threads that live now."""
+        names = proc.thread_names()
+        found = [(name, self._origins[task]) for task, name in sorted(names.items()) if task in self._origins]
+        os.write(self._answer, (json.dumps(found) + "\n").encode())
+
+    def _look(self, frame: FrameType, event: str, argument: Any) -> None:
+        sys.setprofile(None)
+        self._links = os.stat(_TASKS).st_nlink
+        of_python = {thread.native_id for thread in threading.enumerate()}
+        come = proc.thread_names().keys() - self._origins.keys() - of_python - {os.getpid()}
+        if come:
+            # Of a frame that has just begun nothing has run yet: its caller has.
+            begun = frame.f_back if event == "call" else frame
+            origin = _origin(begun, argument if event == "c_return" else None)
+            self._origins.update(dict.fromkeys(come, origin))
+            self.tell()
+        self.__enter__()
+
+
+def _origin(frame: FrameType | None, c_function: Any) -> str:
+    """Name the app's line that led to the thread and what it called; and who of another package has started it."""
+    frames = list(_of_interest(frame))
+    own = next((index for index, each in enumerate(frames) if is_of_app(module_name_of(each))), len(frames) - 1)
+    inner = [_name_of(each) for each in frames[:own]]
+    if c_function is not None:
+        inner.insert(0, _name_of_c_function(c_function))
+    line = f"{line_of(frames[own])}, in {frames[own].f_code.co_name}" if frames else "an unknown line"
+    if not inner:
+        return line
+    nearest, called = inner[0], inner[-1]
+    through = "" if _package_of(nearest) == _package_of(called) else f"{nearest}, by way of "
+    return f"{through}{called} ({line})"
+
+
+def _package_of(name: str) -> str:
+    return name.removeprefix("the import of ").partition(".")[0]
+
+
+def _of_interest(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        package = module_name_of(frame).partition(".")[0]
+        if package not in _PASSED_OVER and frame.f_globals is not globals():
+            yield frame
+        frame = frame.f_back
+
+
+def _name_of(frame: FrameType) -> str:
+    module, name = module_name_of(frame), frame.f_code.co_qualname
+    return f"the import of {module}" if name == "<module>" else f"{module}.{name}"
+
+
+def _name_of_c_function(function: Any) -> str:
+    name = str(getattr(function, "__qualname__", function))
+    module = getattr(function, "__module__", None)
+    if not isinstance(module, str):  # a method
+        owner = getattr(function, "__self__", None)
+        module = (owner if isinstance(owner, type) else type(owner)).__module__
+    return f"{module}.{name}"
+
+
+if __name__ == "__main__":
+    main()

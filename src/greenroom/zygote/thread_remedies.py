@@ -1,0 +1,96 @@
+"""What keeps a library from leaving a thread in the zygote: a table, and who of it is in this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+__all__ = ["REMEDIES", "Remedy", "advice", "remedies_for"]
+
+
+class Remedy(NamedTuple):
+    library: str
+    """What a user calls it."""
+    modules: tuple[str, ...]
+    """Modules: who has imported one has the library."""
+    files: tuple[str, ...]
+    """Beginnings of names of mapped files, for libraries that come inside others."""
+    words: str
+    """What to do."""
+    variable: str = ""
+    """The environment variable that keeps it to one thread; Greenroom's default, unless the operator says otherwise."""
+
+
+_SERVICE = "it starts threads whenever it loads a model: load it in a service (@app.service), or in prewarm"
+
+REMEDIES = (
+    Remedy(
+        "onnxruntime",
+        ("onnxruntime",),
+        ("libonnxruntime",),
+        "leave intra_op_num_threads and inter_op_num_threads of its SessionOptions at 0 or 1",
+        "ORT_DISABLE_TELEMETRY",
+    ),
+    Remedy("ctranslate2 (faster-whisper)", ("ctranslate2",), ("libctranslate2",), _SERVICE),
+    Remedy("OpenVINO", ("openvino",), ("libopenvino",), _SERVICE),
+    Remedy("TensorFlow", ("tensorflow",), ("libtensorflow",), _SERVICE),
+    Remedy("JAX", ("jaxlib",), (), _SERVICE),
+    Remedy(
+        "CUDA", (), ("libcuda.so",), "a GPU cannot be used after a fork: load the model in a service (@app.service)"
+    ),
+    Remedy("gRPC", ("grpc",), (), "open its channels in prewarm"),
+    Remedy("tokenizers", ("tokenizers",), (), "train no tokenizer there, and leave it alone", "TOKENIZERS_PARALLELISM"),
+    Remedy("numba", ("numba",), (), "leave numba.set_num_threads alone", "NUMBA_NUM_THREADS"),
+    Remedy(
+        "OpenMP (torch, scikit-learn, LightGBM, XGBoost, faiss)",
+        (),
+        ("libgomp", "libomp", "libiomp"),
+        "set no number of threads in the code (torch.set_num_threads, n_jobs, num_threads, nthread), and compute no "
+        "gradients",
+        "OMP_NUM_THREADS",
+    ),
+    Remedy("MKL", (), ("libmkl",), "set no number of threads in the code", "MKL_NUM_THREADS"),
+    Remedy(
+        "OpenBLAS (numpy, scipy)",
+        (),
+        ("libopenblas", "libscipy_openblas"),
+        "leave threadpoolctl alone",
+        "OPENBLAS_NUM_THREADS",
+    ),
+)
+_DEFAULTS = {"TOKENIZERS_PARALLELISM": "false"}
+_DEFAULT = "1"
+
+
+def advice(told: str) -> str:
+    """Return sentences on the libraries that are here; on those alone that are named in the text, if any is."""
+    here = remedies_for(sys.modules, mapped_files())
+    named = [remedy for remedy in here if any(f" {module}." in told for module in remedy.modules)]
+    return "".join(f"{sentence(remedy, os.environ.get(remedy.variable))}. " for remedy in named or here)
+
+
+def remedies_for(modules: Iterable[str], files: Iterable[str]) -> list[Remedy]:
+    """Return the rows of the table whose library is among these."""
+    imported, mapped = set(modules), tuple(files)
+    return [
+        remedy
+        for remedy in REMEDIES
+        if not imported.isdisjoint(remedy.modules)
+        or (remedy.files and any(name.startswith(remedy.files) for name in mapped))
+    ]
+
+
+def sentence(remedy: Remedy, value: str | None) -> str:
+    """Say what helps, given the value of its variable here."""
+    wanted = _DEFAULTS.get(remedy.variable, _DEFAULT)
+    if remedy.variable and value != wanted:
+        return f"{remedy.library}: set {remedy.variable}={wanted} (Greenroom's default) for the worker"
+    return f"{remedy.library}: {remedy.words}"
+
+
+def mapped_files() -> set[str]:
+    """Return the names of the files that are mapped into this process, without their folders."""
+    with open("/proc/self/maps") as maps:
+        return {os.path.basename(line.split(maxsplit=5)[-1].rstrip()) for line in maps if "/" in line}
