@@ -19,7 +19,7 @@ from ..system import lifeline, mark, prctl, proc, stackdump
 
 # Everything that the zygote has imported when it begins to load: it is not the app's to pay for.
 from ..zygote import census, template, undertaker
-from ..zygote.import_hooks import BEFORE_FORK, LOADING, watched_imports
+from ..zygote.import_hooks import BEFORE_FORK, LOADING, change_defaults, watched_imports
 from ..zygote.inherited_files import InheritedFiles, open_fds
 from ..zygote.integrations import Watchers
 from ..zygote.loader import load_app, refuse_replaced_library
@@ -59,6 +59,7 @@ def main() -> None:
 
 def _load(reference: str, handed: dict[str, Any] | None, watched: Watchers, allow_threads: list[str]) -> dict[str, Any]:
     before = open_fds()
+    change_defaults()
     _mark(BEGIN)
     begin = time.monotonic()
     with watched_imports(watched):

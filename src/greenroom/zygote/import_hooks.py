@@ -12,7 +12,7 @@ from typing import Any
 
 from .integrations import INTEGRATIONS, Watchers
 
-__all__ = ["BEFORE_FORK", "HANDING_OVER", "LOADING", "watched_imports"]
+__all__ = ["BEFORE_FORK", "HANDING_OVER", "LOADING", "change_defaults", "watched_imports"]
 
 
 def _all(tables: Iterable[Watchers]) -> Watchers:
@@ -22,6 +22,13 @@ def _all(tables: Iterable[Watchers]) -> Watchers:
 LOADING = _all(each.loading for each in INTEGRATIONS)
 BEFORE_FORK = LOADING | _all(each.before_fork for each in INTEGRATIONS)
 HANDING_OVER = _all(each.handing_over for each in INTEGRATIONS)
+
+_OTHER_DEFAULTS: Watchers = {"onnxruntime": ".onnxruntime_threads"}
+
+
+def change_defaults() -> None:
+    """Watch, as long as this process and its children live, for libraries that have other defaults in a session."""
+    sys.meta_path.insert(0, _Finder(_OTHER_DEFAULTS))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from ..wire import messages as m
 from ..wire.frames import FrameDecoder
 from . import child, signals
 from .app_logging import AppLogging
-from .import_hooks import LOADING, watched_imports
+from .import_hooks import LOADING, change_defaults, watched_imports
 from .loader import child_settings, facts_of, load_app, refuse_replaced_library, refuse_services
 from .logs import LogChannel
 
@@ -39,6 +39,7 @@ def main() -> NoReturn:
     )  # before the import: what that prints is this process's
     child.set_line_buffering()
     app_logging = AppLogging(LogChannel(inheritance.log, page))
+    change_defaults()
     try:
         with app_logging.while_loading(), watched_imports(LOADING):
             app = load_app(configuration.app, configuration.arguments, configuration.handed)

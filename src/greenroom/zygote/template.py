@@ -23,7 +23,7 @@ from ..wire.frames import Frame, FrameError
 from . import census, child, exit_hooks, random_numbers, sharing, signals, thread_search, undertaker
 from .app_logging import AppLogging
 from .executors import Executors
-from .import_hooks import BEFORE_FORK, watched_imports
+from .import_hooks import BEFORE_FORK, change_defaults, watched_imports
 from .inherited_files import InheritedFiles, open_fds
 from .loader import child_settings, facts_of, load_app, refuse_replaced_library, warnings_of
 from .logs import DropCount, LogChannel
@@ -108,7 +108,9 @@ class Zygote:
         try:
             loaded = self._load_app()
         except BaseException as error:  # SystemExit too: whatever user code raises is the answer
-            self._send(m.LoadFailed(ErrorInfo.of(error, limit=6000)))
+            refusal = ErrorInfo.of(error, limit=6000)
+            undertaker.end_all_children()  # what the app has started: the supervisor may end this process at once
+            self._send(m.LoadFailed(refusal))
             return False
         self._send(loaded)
         return True
@@ -117,6 +119,7 @@ class Zygote:
         child.set_line_buffering()
         sys.path[:] = self._config.sys_path
         before, start = open_fds(), thread_search.Start()
+        change_defaults()
         begin = time.monotonic()
         origins = ThreadOrigins()
         with (

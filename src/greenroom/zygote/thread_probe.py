@@ -1,9 +1,9 @@
 """``python -m greenroom.zygote.thread_probe PARENT``: a second, traced load of an app, to find who starts threads.
 
-A native thread has no Python frame and often no name. This program looks at the number of its threads whenever a
-function returns, and so finds the call that has started one. It reads the zygote's configuration from stdin, and writes
-a line of JSON to stdout whenever threads have come: a list of pairs, the name of each thread that lives and its origin.
-The last line holds. Everything that it has started ends with it.
+A native thread has no Python frame and often no name. This program looks at the number of its threads after each call
+that took a while, and so finds the one that has started a thread. It reads the zygote's configuration from stdin, and
+writes a line of JSON to stdout whenever threads have come: a list of pairs, the name of each thread that lives and its
+origin. The last line holds. Everything that it has started ends with it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -22,12 +23,14 @@ from ..wire.frames import FrameDecoder
 from . import undertaker
 from .app_modules import is_of_app
 from .callers import line_of, module_name_of
-from .import_hooks import BEFORE_FORK, watched_imports
+from .import_hooks import BEFORE_FORK, change_defaults, watched_imports
 from .loader import load_app
 
 __all__ = ["Tracer"]
 
 _TASKS = "/proc/self/task"
+_SHORTEST_START = 15e-6
+"""Seconds: what took less has started no thread. To ask takes as long as most calls, of which there are millions."""
 _PASSED_OVER = frozenset({"importlib", "_frozen_importlib", "_frozen_importlib_external", "greenroom", "runpy"})
 
 
@@ -43,6 +46,7 @@ def main() -> None:
     mark.put(configuration.pool_token)
     open_files.restore(configuration.open_files)
     sys.path[:] = configuration.sys_path
+    change_defaults()
     tracer = Tracer(answer)
     try:
         with watched_imports(BEFORE_FORK), tracer:
@@ -77,15 +81,18 @@ class Tracer:
     def __init__(self, answer: int) -> None:
         self._answer = answer
         self._origins: dict[int, str] = {}
-        self._links = os.stat(_TASKS).st_nlink
 
     def __enter__(self) -> None:
-        look, known, stat = self._look, self, os.stat  # the app may replace the functions of os
+        # The app may replace the functions of these modules.
+        look, stat, clock = self._look, os.stat, time.perf_counter
+        alone, last = stat(_TASKS).st_nlink, clock()
 
         def on_event(frame: FrameType, event: str, argument: Any) -> None:
+            nonlocal last
             # The number of links is that of the threads, and two: the cheapest way to ask for it.
-            if stat(_TASKS).st_nlink != known._links:
+            if clock() - last > _SHORTEST_START and stat(_TASKS).st_nlink != alone:
                 look(frame, event, argument)
+            last = clock()
 
         sys.setprofile(on_event)
 
@@ -99,17 +106,14 @@ class Tracer:
         os.write(self._answer, (json.dumps(found) + "\n").encode())
 
     def _look(self, frame: FrameType, event: str, argument: Any) -> None:
-        sys.setprofile(None)
-        self._links = os.stat(_TASKS).st_nlink
-        of_python = {thread.native_id for thread in threading.enumerate()}
-        come = proc.thread_names().keys() - self._origins.keys() - of_python - {os.getpid()}
+        come = set(map(int, os.listdir(_TASKS))) - self._origins.keys() - {os.getpid()}
+        come -= {thread.native_id for thread in threading.enumerate()}  # of which the first load knows
         if come:
             # Of a frame that has just begun nothing has run yet: its caller has.
             begun = frame.f_back if event == "call" else frame
             origin = _origin(begun, argument if event == "c_return" else None)
             self._origins.update(dict.fromkeys(come, origin))
             self.tell()
-        self.__enter__()
 
 
 def _origin(frame: FrameType | None, c_function: Any) -> str:
@@ -117,7 +121,7 @@ def _origin(frame: FrameType | None, c_function: Any) -> str:
     frames = list(_of_interest(frame))
     own = next((index for index, each in enumerate(frames) if is_of_app(module_name_of(each))), len(frames) - 1)
     inner = [_name_of(each) for each in frames[:own]]
-    if c_function is not None:
+    if c_function is not None and getattr(c_function, "__module__", None) != "_imp":  # an import, as its frames say
         inner.insert(0, _name_of_c_function(c_function))
     line = f"{line_of(frames[own])}, in {frames[own].f_code.co_name}" if frames else "an unknown line"
     if not inner:

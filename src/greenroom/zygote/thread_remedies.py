@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 __all__ = ["REMEDIES", "Remedy", "advice", "remedies_for"]
@@ -19,8 +19,8 @@ class Remedy(NamedTuple):
     """Beginnings of names of mapped files, for libraries that come inside others."""
     words: str
     """What to do."""
-    variable: str = ""
-    """The environment variable that keeps it to one thread; Greenroom's default, unless the operator says otherwise."""
+    variables: tuple[str, ...] = ()
+    """The environment variables that keep it to one thread. Greenroom sets them, unless the operator has."""
 
 
 _SERVICE = "it starts threads whenever it loads a model: load it in a service (@app.service), or in prewarm"
@@ -31,7 +31,7 @@ REMEDIES = (
         ("onnxruntime",),
         ("libonnxruntime",),
         "leave intra_op_num_threads and inter_op_num_threads of its SessionOptions at 0 or 1",
-        "ORT_DISABLE_TELEMETRY",
+        ("OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY"),
     ),
     Remedy("ctranslate2 (faster-whisper)", ("ctranslate2",), ("libctranslate2",), _SERVICE),
     Remedy("OpenVINO", ("openvino",), ("libopenvino",), _SERVICE),
@@ -41,23 +41,25 @@ REMEDIES = (
         "CUDA", (), ("libcuda.so",), "a GPU cannot be used after a fork: load the model in a service (@app.service)"
     ),
     Remedy("gRPC", ("grpc",), (), "open its channels in prewarm"),
-    Remedy("tokenizers", ("tokenizers",), (), "train no tokenizer there, and leave it alone", "TOKENIZERS_PARALLELISM"),
-    Remedy("numba", ("numba",), (), "leave numba.set_num_threads alone", "NUMBA_NUM_THREADS"),
+    Remedy(
+        "tokenizers", ("tokenizers",), (), "train no tokenizer there, and leave it alone", ("TOKENIZERS_PARALLELISM",)
+    ),
+    Remedy("numba", ("numba",), (), "leave numba.set_num_threads alone", ("NUMBA_NUM_THREADS",)),
     Remedy(
         "OpenMP (torch, scikit-learn, LightGBM, XGBoost, faiss)",
         (),
         ("libgomp", "libomp", "libiomp"),
         "set no number of threads in the code (torch.set_num_threads, n_jobs, num_threads, nthread), and compute no "
         "gradients",
-        "OMP_NUM_THREADS",
+        ("OMP_NUM_THREADS",),
     ),
-    Remedy("MKL", (), ("libmkl",), "set no number of threads in the code", "MKL_NUM_THREADS"),
+    Remedy("MKL", (), ("libmkl",), "set no number of threads in the code", ("MKL_NUM_THREADS",)),
     Remedy(
         "OpenBLAS (numpy, scipy)",
         (),
         ("libopenblas", "libscipy_openblas"),
         "leave threadpoolctl alone",
-        "OPENBLAS_NUM_THREADS",
+        ("OPENBLAS_NUM_THREADS",),
     ),
 )
 _DEFAULTS = {"TOKENIZERS_PARALLELISM": "false"}
@@ -68,7 +70,7 @@ def advice(told: str) -> str:
     """Return sentences on the libraries that are here; on those alone that are named in the text, if any is."""
     here = remedies_for(sys.modules, mapped_files())
     named = [remedy for remedy in here if any(f" {module}." in told for module in remedy.modules)]
-    return "".join(f"{sentence(remedy, os.environ.get(remedy.variable))}. " for remedy in named or here)
+    return "".join(f"{sentence(remedy, os.environ)}. " for remedy in named or here)
 
 
 def remedies_for(modules: Iterable[str], files: Iterable[str]) -> list[Remedy]:
@@ -82,11 +84,12 @@ def remedies_for(modules: Iterable[str], files: Iterable[str]) -> list[Remedy]:
     ]
 
 
-def sentence(remedy: Remedy, value: str | None) -> str:
-    """Say what helps, given the value of its variable here."""
-    wanted = _DEFAULTS.get(remedy.variable, _DEFAULT)
-    if remedy.variable and value != wanted:
-        return f"{remedy.library}: set {remedy.variable}={wanted} (Greenroom's default) for the worker"
+def sentence(remedy: Remedy, environment: Mapping[str, str]) -> str:
+    """Say what helps, given the environment of the zygote."""
+    for variable in remedy.variables:
+        wanted = _DEFAULTS.get(variable, _DEFAULT)
+        if environment.get(variable) != wanted:
+            return f"{remedy.library}: set {variable}={wanted} (Greenroom's default) for the worker"
     return f"{remedy.library}: {remedy.words}"
 
 

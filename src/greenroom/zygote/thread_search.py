@@ -14,9 +14,9 @@ from ..wire import messages as m
 
 __all__ = ["Start", "search", "time_for"]
 
-_SLOWER = 4
+_SLOWER = 6
 """Times that a traced load may take as long as the first one."""
-_LEAST, _LONGEST = 10.0, 30.0
+_LEAST, _LONGEST = 15.0, 30.0
 """Seconds for a search: a new interpreter takes its time too."""
 _SHARE = 0.5
 """Of the time that the load has left. Who is late says nothing, and so hides why the app was refused."""
