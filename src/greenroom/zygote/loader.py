@@ -19,7 +19,15 @@ from .integrations import INTEGRATIONS
 from .program.desk import apply
 from .scripts import SPARE_NAME, Script, import_script, is_path, module_of
 
-__all__ = ["child_settings", "facts_of", "load_app", "refuse_replaced_library", "refuse_services", "warnings_of"]
+__all__ = [
+    "child_settings",
+    "facts_of",
+    "load_app",
+    "refuse_forks_of_numba",
+    "refuse_replaced_library",
+    "refuse_services",
+    "warnings_of",
+]
 
 LARGEST_MANIFEST = 16 * 1024
 
@@ -63,6 +71,17 @@ def refuse_services(app: App) -> None:
         raise AppLoadError(
             f"start_method='spawn' cannot run the services of the app ({names}): they are forked from the zygote, and "
             f"there is none. Leave out start_method, and import what must not be forked in the function of the service"
+        )
+
+
+def refuse_forks_of_numba() -> None:
+    """Raise :class:`AppLoadError` if numba is ready to compute in parallel: it would end each child that does."""
+    layer = sys.modules.get("numba.np.ufunc.parallel")
+    if getattr(layer, "_is_initialized", False) and getattr(layer, "_threading_layer", "") == "omp":
+        raise AppLoadError(
+            "a function that numba compiles with parallel=True was compiled or called before the fork: numba's GNU "
+            "OpenMP ends each forked process that calls one. Call it for the first time in prewarm (cache=True keeps "
+            "what was compiled), or compile it without parallel=True, as each session has one thread"
         )
 
 

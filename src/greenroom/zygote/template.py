@@ -25,7 +25,7 @@ from .app_logging import AppLogging
 from .executors import Executors
 from .import_hooks import BEFORE_FORK, change_defaults, watched_imports
 from .inherited_files import InheritedFiles, open_fds
-from .loader import child_settings, facts_of, load_app, refuse_replaced_library, warnings_of
+from .loader import child_settings, facts_of, load_app, refuse_forks_of_numba, refuse_replaced_library, warnings_of
 from .logs import DropCount, LogChannel
 from .orphans import TRACKER_PATIENCE, Orphans
 from .rehearsal import rehearse_in_zygote
@@ -141,6 +141,7 @@ class Zygote:
             refusal = census.refusal(self._permit)
             if refusal is not None:
                 raise AppLoadError(refusal)
+        refuse_forks_of_numba()
         # Not before: a native thread inherits the name of the thread that starts it.
         prctl.set_name("gr:zygote")
         signals.reset_all()  # the app may have put handlers of its own in the place of these

@@ -44,7 +44,13 @@ REMEDIES = (
     Remedy(
         "tokenizers", ("tokenizers",), (), "train no tokenizer there, and leave it alone", ("TOKENIZERS_PARALLELISM",)
     ),
-    Remedy("numba", ("numba",), (), "leave numba.set_num_threads alone", ("NUMBA_NUM_THREADS",)),
+    Remedy(
+        "numba",
+        ("numba",),
+        (),
+        "call functions that have parallel=True for the first time in prewarm",
+        ("NUMBA_NUM_THREADS",),
+    ),
     Remedy(
         "OpenMP (torch, scikit-learn, LightGBM, XGBoost, faiss)",
         (),
