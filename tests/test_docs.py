@@ -8,9 +8,11 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+from models.tiny_models import make_model, need
+from support import DEADLINE
 
 from greenroom import ProcessPool, Reject
 from greenroom.pool.events import Event
@@ -20,7 +22,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 EXAMPLE = re.compile(r"^<!-- serve: (\{[^\n]*\}) -->\n```python\n(.*?)^```", re.M | re.S)
 
 
-def examples() -> list[tuple[str, dict[str, object], str]]:
+def examples() -> list[tuple[str, dict[str, Any], str]]:
     return [
         (page.name, json.loads(wanted), source)
         for page in sorted(DOCS.glob("*.md"))
@@ -29,14 +31,17 @@ def examples() -> list[tuple[str, dict[str, object], str]]:
 
 
 @pytest.mark.parametrize(("page", "wanted", "source"), examples())
-async def test_an_example_runs(page: str, wanted: dict[str, object], source: str, tmp_path: Path) -> None:
+async def test_an_example_runs(page: str, wanted: dict[str, Any], source: str, tmp_path: Path) -> None:
+    need(*wanted.get("needs", []), nightly=wanted.get("nightly", False))
     app = tmp_path / "agent.py"
     app.write_text(source)
-    async with ProcessPool(f"{app}:app", num_idle_processes=1) as pool:
+    if "make" in wanted:
+        make_model(tmp_path / "model")
+    async with ProcessPool(f"{app}:app", num_idle_processes=1, prewarm_timeout=DEADLINE) as pool:
         if "rejected" in wanted:
             reservation = await pool.reserve(wanted["rejected"], timeout=20)
             assert isinstance(await reservation.ask(), Reject)
-        handle = await pool.launch(wanted["metadata"], timeout=20)
+        handle = await pool.launch(wanted["metadata"], timeout=DEADLINE)
         if "cancel" in wanted:
             handle.cancel(str(wanted["cancel"]))
         report = await handle.wait()

@@ -5,27 +5,18 @@ The recipes of docs/models.md are run by tests/test_docs.py.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from models.tiny_models import make_model, need, onnx_sum
 from support import DEADLINE
-from tiny_models import CTRANSLATE2, onnx_sum
 
 from greenroom import AppLoadError, ProcessPool
 from greenroom.zygote.onnxruntime_threads import imported, number_of_threads
 
 MakeApp = Callable[[str], str]
-
-
-def need(library: str) -> None:
-    """Skip a test without its library; fail it in continuous integration."""
-    if importlib.util.find_spec(library) is None:
-        assert "CI" not in os.environ, f"{library} is not installed"
-        pytest.skip(f"{library} is not installed")
 
 
 async def result_of(app: str, **options: object) -> object:
@@ -176,13 +167,12 @@ async def entrypoint(ctx): return await asyncio.to_thread(work)
 
 async def test_ctranslate2_is_refused_in_preload_and_works_in_prewarm(make_app: MakeApp, tmp_path: Path) -> None:
     need("ctranslate2")
+    make_model(tmp_path / "model")
     app = make_app(f"""
-{CTRANSLATE2}
-
 def load(proc=None):
     global generator
     import ctranslate2
-    generator = ctranslate2.Generator(make_model({str(tmp_path / "model")!r}), device="cpu")
+    generator = ctranslate2.Generator({str(tmp_path / "model")!r}, device="cpu")
 
 app.WHERE(load)
 

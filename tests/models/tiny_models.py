@@ -1,11 +1,20 @@
-"""Models of a few bytes, made here: nothing is downloaded."""
+"""Models of a few bytes, made here: nothing is downloaded. And what of the libraries is installed."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
-__all__ = ["CTRANSLATE2", "onnx_sum"]
+import pytest
+
+__all__ = ["make_model", "need", "onnx_sum"]
+
+TIME_TO_MAKE = 120.0
+"""Seconds."""
 
 
 def onnx_sum(path: Path, size: int = 3) -> None:
@@ -35,32 +44,47 @@ def _number(number: int, value: int) -> bytes:
     return struct.pack("BB", number << 3, value)
 
 
-CTRANSLATE2 = """
-def make_model(folder):
-    '''Write a language model of one layer, with weights of zero, for ctranslate2.'''
-    import ctranslate2, numpy
+def need(*libraries: str, nightly: bool = False) -> None:
+    """Skip a test without these libraries. Where all should be there, fail it: at night, or in each run of CI."""
+    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
+    if missing:
+        assert ("GREENROOM_NIGHTLY" if nightly else "CI") not in os.environ, f"not installed: {missing}"
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+def make_model(folder: Path) -> None:
+    """Write a language model for ctranslate2 that says yes. In a process of its own: what it imports is heavy."""
+    subprocess.run([sys.executable, __file__, folder], check=True, timeout=TIME_TO_MAKE)
+
+
+def _make_model(folder: str) -> None:
+    import numpy
     from ctranslate2.specs.transformer_spec import TransformerDecoderModelSpec
 
     size, words = 8, ["<unk>", "<s>", "</s>", "yes"]
     spec = TransformerDecoderModelSpec.from_config(num_layers=1, num_heads=1)
-    zeros = lambda *shape: numpy.zeros(shape, numpy.float32)
     decoder, layer = spec.decoder, spec.decoder.layer[0]
     for norm in (decoder.layer_norm, layer.self_attention.layer_norm, layer.ffn.layer_norm):
-        norm.gamma, norm.beta = zeros(size), zeros(size)
-    weights = [(decoder.embeddings, len(words), size), (decoder.projection, len(words), size),
-               (layer.self_attention.linear[0], 3 * size, size), (layer.self_attention.linear[1], size, size),
-               (layer.ffn.linear_0, 4 * size, size), (layer.ffn.linear_1, size, 4 * size)]
-    for part, rows, columns in weights:
-        part.weight = zeros(rows, columns)
+        norm.gamma = norm.beta = numpy.zeros(size, numpy.float32)
+    for part, rows, columns in (
+        (decoder.embeddings, len(words), size),
+        (decoder.projection, len(words), size),
+        (layer.self_attention.linear[0], 3 * size, size),
+        (layer.self_attention.linear[1], size, size),
+        (layer.ffn.linear_0, 4 * size, size),
+        (layer.ffn.linear_1, size, 4 * size),
+    ):
+        part.weight = numpy.zeros((rows, columns), numpy.float32)
         if hasattr(part, "bias"):
-            part.bias = zeros(rows)
-    decoder.position_encodings.encodings = zeros(64, size)
-    decoder.projection.bias[3] = 1.0  # it says yes, always
+            part.bias = numpy.zeros(rows, numpy.float32)
+    decoder.position_encodings.encodings = numpy.zeros((64, size), numpy.float32)
+    decoder.projection.bias[words.index("yes")] = 1.0
     spec.register_vocabulary(words)
     spec.validate()
     spec.optimize()
-    os.makedirs(folder, exist_ok=True)
+    os.makedirs(folder)
     spec.save(folder)
-    return folder
-"""
-"""Source of a function for an app."""
+
+
+if __name__ == "__main__":
+    _make_model(sys.argv[1])
