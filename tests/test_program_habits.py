@@ -256,12 +256,23 @@ async def test_generators_of_random_numbers_are_named(make_app: MakeApp, caplog:
     source = """
     mine, safe = random.Random(), random.SystemRandom()
 
+    class Voice:
+        def __init__(self): self.noise = random.Random()
+
+    class Lazy:
+        @property
+        def __dict__(self): raise RuntimeError("loaded")
+
+    voice, lazy, voices, names = Voice(), Lazy(), {"en": random.Random()}, [random.Random(), mine]
+
     @app.entrypoint
     async def entrypoint(ctx): ...
     """
     async with ProcessPool(make_app(source), num_idle_processes=0):
-        assert "app_0.mine is a generator of random numbers" in caplog.text
+        for name in ("mine", "voice.noise", "voices['en']", "names[0]"):
+            assert f"app_0.{name} is a generator of random numbers" in caplog.text
         assert "safe" not in caplog.text
+        assert "names[1]" not in caplog.text
 
 
 # --- traps of the environment ---------------------------------------------------------------------

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from models.tiny_models import make_model, need, onnx_sum
+from models.tiny_models import make_model, need, onnx_noise, onnx_sum
 from support import DEADLINE
 
 from greenroom import AppLoadError, ProcessPool
+from greenroom.zygote.onnxruntime_random import LARGEST
 from greenroom.zygote.onnxruntime_threads import imported, number_of_threads
 
 MakeApp = Callable[[str], str]
@@ -129,6 +130,37 @@ def test_another_onnxruntime_is_left_alone() -> None:
     vars(module).update(InferenceSession=InferenceSession, SessionOptions=object)
     imported(module)
     assert InferenceSession.__init__ is initialize
+
+
+async def test_each_process_has_random_numbers_of_onnxruntime_of_its_own(
+    make_app: MakeApp, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A small model is made anew, and one that is made in prewarm has another seed. A large one is named."""
+    need("onnxruntime")
+    small, large = tmp_path / "small.onnx", tmp_path / "large.onnx"
+    onnx_noise(small)
+    onnx_noise(large, size=LARGEST)
+    app = make_app(f"""
+def load(path):
+    import onnxruntime
+    return onnxruntime.InferenceSession(path)
+
+@app.preload
+def preload():
+    global models
+    models = [load({str(small)!r}), load(open({str(small)!r}, "rb").read()), load({str(large)!r})]
+
+@app.prewarm
+def prewarm(proc): models.append(load({str(large)!r}))
+
+@app.entrypoint
+def entrypoint(ctx): return [float(model.run(None, {{}})[0][0]) for model in models]
+""")
+    async with ProcessPool(app, num_idle_processes=2) as pool:
+        first, second = [(await (await pool.launch(timeout=DEADLINE)).wait()).result for _ in range(2)]
+    assert [a == b for a, b in zip(first, second, strict=True)] == [False, False, True, False]
+    assert f"an onnxruntime session of {large} draws random numbers" in caplog.text
+    assert str(small) not in caplog.text
 
 
 # --- tokenizers and scikit-learn ------------------------------------------------------------------

@@ -4,44 +4,57 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-__all__ = ["make_model", "need", "onnx_sum"]
+__all__ = ["make_model", "need", "onnx_noise", "onnx_sum"]
 
 TIME_TO_MAKE = 120.0
 """Seconds."""
 
 
-def onnx_sum(path: Path, size: int = 3) -> None:
-    """Write an ONNX model with an input x of so many floats, whose output y is x + x. It needs no package onnx."""
-    value = _field(1, b"x") + _tensor_type(size)
-    out = _field(1, b"y") + _tensor_type(size)
+def onnx_sum(path: Path) -> None:
+    """Write an ONNX model with an input x of three floats, whose output y is x + x. It needs no package onnx."""
     node = _field(1, b"x") + _field(1, b"x") + _field(2, b"y") + _field(4, b"Add")
-    graph = _field(1, node) + _field(2, b"sum") + _field(11, value) + _field(12, out)
+    path.write_bytes(_onnx(node, _field(11, _value("x"))))
+
+
+def onnx_noise(path: Path, size: int = 0) -> None:
+    """Write one without an input, whose output y is three random numbers, in a file of more than so many bytes."""
+    shape = _field(1, b"shape") + _number(8, 3) + _number(20, 7)  # a list of integers
+    node = _field(2, b"y") + _field(4, b"RandomNormal") + _field(5, shape)
+    path.write_bytes(_onnx(node, b"") + _field(6, size * b" "))  # as its description
+
+
+def _onnx(node: bytes, inputs: bytes) -> bytes:
+    graph = _field(1, node) + _field(2, b"graph") + inputs + _field(12, _value("y"))
     opset = _field(1, b"") + _number(2, 17)
-    path.write_bytes(_number(1, 9) + _field(7, graph) + _field(8, opset))
+    return _number(1, 9) + _field(7, graph) + _field(8, opset)
 
 
-def _tensor_type(size: int) -> bytes:
-    shape = _field(1, _number(1, size))
-    return _field(2, _field(1, _number(1, 1) + _field(2, shape)))  # element type 1: float
+def _value(name: str) -> bytes:
+    shape = _field(1, _number(1, 3))
+    return _field(1, name.encode()) + _field(2, _field(1, _number(1, 1) + _field(2, shape)))  # 1: floats
 
 
 def _field(number: int, data: bytes) -> bytes:
     """Return a field of Protocol Buffers with bytes, text or a message in it."""
-    assert len(data) < 128 * 128
-    length = bytes([len(data)]) if len(data) < 128 else bytes([len(data) % 128 | 128, len(data) // 128])
-    return struct.pack("B", number << 3 | 2) + length + data
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 
 def _number(number: int, value: int) -> bytes:
-    assert value < 128
-    return struct.pack("BB", number << 3, value)
+    return _varint(number << 3) + _varint(value)
+
+
+def _varint(value: int) -> bytes:
+    parts = []
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*parts, value])
 
 
 def need(*libraries: str, nightly: bool = False) -> None:

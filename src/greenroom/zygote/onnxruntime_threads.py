@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import functools
 import os
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
+
+from .onnxruntime_random import note
 
 __all__ = ["imported", "number_of_threads"]
 
@@ -36,6 +39,8 @@ def imported(module: ModuleType) -> None:
             sess_options = options() if sess_options is None else sess_options
             _fill_in(sess_options, number)
         initialize(self, path_or_bytes, sess_options, *args, **more)
+        with suppress(OSError, TypeError):  # what onnxruntime takes, and is neither bytes nor a file
+            note(self, path_or_bytes)
 
     session.__init__ = initialize_with_threads  # type: ignore[misc]
 
