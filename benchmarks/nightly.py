@@ -75,6 +75,12 @@ STEPS = (
         lambda settings: ["pytest", "-q", "tests/entrypoints/livekit_releases.py"],
     ),
     Step(
+        "models",
+        "the libraries for models that are too large for each run of the tests: torch and others",
+        lambda settings: 6,
+        lambda settings: ["pytest", "-q", "tests/models/night.py"],
+    ),
+    Step(
         "livekit-restaurant",
         "an example under LiveKit's own worker",
         lambda settings: 1,

@@ -14,7 +14,7 @@ import time
 import venv
 from pathlib import Path
 
-__all__ = ["BETWEEN", "NEWEST", "OLDEST", "PRERELEASE", "environment", "newer_releases"]
+__all__ = ["BETWEEN", "NEWEST", "OLDEST", "PRERELEASE", "environment", "installed", "newer_releases"]
 
 OLDEST, *BETWEEN, NEWEST = "1.5", "1.6", "1.7", "1.8"
 
@@ -29,7 +29,13 @@ _WEEK = 7 * 24 * 3600.0
 
 def environment(release: str, cache: Path) -> Path:
     """The Python of the environment for this minor release; installs it where need be."""
-    home = cache / f"{release}-python{sys.version_info.major}.{sys.version_info.minor}"
+    pre = "b1" if release == PRERELEASE else ""
+    return installed(cache / release, f"livekit-agents~={release}.0{pre}", *_ALSO.get(release, []))
+
+
+def installed(home: Path, *requirements: str) -> Path:
+    """Return the Python of an environment with these packages, on top of the one that runs the tests."""
+    home = home.with_name(f"{home.name}-python{sys.version_info.major}.{sys.version_info.minor}")
     python, stamp = home / "bin" / "python", home / "installed"
     if stamp.exists() and time.time() - stamp.stat().st_mtime < _WEEK and stamp.read_text() == sys.prefix:
         return python
@@ -38,15 +44,7 @@ def environment(release: str, cache: Path) -> Path:
     site = sysconfig.get_path("purelib", "venv", vars={"base": str(home), "platbase": str(home)})
     # Behind the environment's own packages, and with the .pth files of an editable install.
     Path(site, "base.pth").write_text(f"import site; site.addsitedir({base!r})\n")
-    _pip(
-        "--python",
-        str(python),
-        "install",
-        "--quiet",
-        "--upgrade",
-        f"livekit-agents~={release}.0{'b1' if release == PRERELEASE else ''}",
-        *_ALSO.get(release, []),
-    )
+    _pip("--python", str(python), "install", "--quiet", "--upgrade", *requirements)
     stamp.write_text(sys.prefix)
     return python
 
@@ -64,6 +62,6 @@ def _number(release: str) -> tuple[int, ...]:
 
 def _pip(*arguments: str) -> str:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, f"{' '.join(command)}:\n{done.stderr}"
     return done.stdout

@@ -55,8 +55,7 @@ REMEDIES = (
         "OpenMP (torch, scikit-learn, LightGBM, XGBoost, faiss)",
         (),
         ("libgomp", "libomp", "libiomp"),
-        "set no number of threads in the code (torch.set_num_threads, n_jobs, num_threads, nthread), and compute no "
-        "gradients",
+        "set no number of threads in the code (torch.set_num_threads, n_jobs, num_threads, nthread)",
         ("OMP_NUM_THREADS",),
     ),
     Remedy("MKL", (), ("libmkl",), "set no number of threads in the code", ("MKL_NUM_THREADS",)),

@@ -1,0 +1,26 @@
+"""Libraries for models that are too large for each run of the tests, in an environment of their own.
+
+The file's name keeps it out of ``make test``; ``pytest tests/models/night.py`` runs it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from entrypoints.releases import installed
+
+TESTS = Path(__file__).resolve().parent.parent
+LIBRARIES = ("torch>=2.9", "lightgbm>=4.6", "xgboost>=3,<4", "faiss-cpu>=1.12", "numba>=0.62")
+
+
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("arguments", [["models/large_libraries.py"], ["test_docs.py", "-k", "models.md"]])
+def test_they_load(arguments: list[str], request: pytest.FixtureRequest) -> None:
+    assert request.config.cache is not None
+    python = installed(request.config.cache.mkdir("models") / "large", *LIBRARIES)
+    environment = {**os.environ, "GREENROOM_NIGHTLY": "1"}
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    assert subprocess.run(command, cwd=TESTS, env=environment, timeout=1100, check=False).returncode == 0
