@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,9 +129,12 @@ def test_a_variable_that_an_operator_has_set_is_the_remedy() -> None:
 
 
 def test_the_library_that_was_named_is_alone_advised_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ctranslate2", pytest)
-    assert advice("a thread (started by ctranslate2._ext.Translator (agent.py, line 3))").startswith("ctranslate2")
-    assert advice("a thread (started by ctranslate2._ext.Translator (agent.py, line 3))").count(": ") == 2
+    monkeypatch.setitem(sys.modules, "ctranslate2", pytest)
+    told = "a thread (started by ctranslate2._ext.Translator (agent.py, line 3))"
+    assert advice(told, has_native_threads=True).startswith("ctranslate2 (faster-whisper): ")
+    assert advice(told, has_native_threads=True).count(": ") == 2
+    assert "ctranslate2" in advice("", has_native_threads=True)
+    assert advice("", has_native_threads=False) == ""
 
 
 def test_each_variable_in_the_table_has_a_default() -> None:

@@ -94,6 +94,14 @@ async def test_a_thread_that_preload_has_started_is_named(make_app: MakeApp) -> 
     assert told.json["warm"] is None  # it cannot be forked, so nothing was
 
 
+async def test_the_remedy_of_a_library_is_named(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numpy")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    told = await tell("doctor", make_app(f"import numpy\n{ENTRYPOINT}"), "--json")
+    (finding,) = told.findings("threads")
+    assert finding["todo"].endswith("set OPENBLAS_NUM_THREADS=1 (Greenroom's default) for the worker")
+
+
 async def test_an_allowed_thread_is_noted(make_app: MakeApp) -> None:
     source = "app.allow_threads = frozenset({'flusher'})\n" + STARTS_A_THREAD
     told = await tell("doctor", make_app(source + ENTRYPOINT), "--json", "--processes", "1")

@@ -21,9 +21,8 @@ _SHARE_SHOWN = 0.1
 _MOST_SHOWN = 3
 
 _NO_THREADS = (
-    "start them in {prewarm}; or keep the library from starting them at import (OPENBLAS_NUM_THREADS=1, "
-    "OMP_NUM_THREADS=1); or, if no lock of theirs can matter, name them in the setting allow_threads; or "
-    "use --start-method spawn"
+    "start them in {prewarm}; or, if no lock of theirs can matter, name them in the setting allow_threads; or use "
+    "--start-method spawn. {remedies}"
 )
 
 
@@ -50,7 +49,9 @@ def of_threads(load: LoadFacts, options: PoolOptions) -> Iterator[Finding]:
     allowed = [name for name in load.threads if name not in refused]
     if refused and options.start_method == "zygote":
         found = f"imports or preload left {_count(len(refused), 'thread')}: {', '.join(refused)}; it is refused to fork"
-        yield problem("threads", found, _NO_THREADS.format(prewarm=load.prewarm_name))
+        yield problem(
+            "threads", found, _NO_THREADS.format(prewarm=load.prewarm_name, remedies=load.remedies).rstrip(". ")
+        )
     elif refused:
         yield note("threads", f"imports or preload start {', '.join(refused)}; spawned processes do not mind")
     if allowed:

@@ -42,6 +42,8 @@ class LoadFacts:
     has_prewarm: bool
     prewarm_name: str = "prewarm"
     """What the app's framework calls it."""
+    remedies: str = ""
+    """Sentences on the libraries that are there and may start threads."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What the app sets of Greenroom's settings: by name, a pair of value and origin."""
 

@@ -22,7 +22,7 @@ from ..zygote import census, template, undertaker
 from ..zygote.import_hooks import BEFORE_FORK, LOADING, change_defaults, watched_imports
 from ..zygote.inherited_files import InheritedFiles, open_fds
 from ..zygote.integrations import Watchers
-from ..zygote.loader import load_app, refuse_replaced_library
+from ..zygote.loader import load_app, refuse_forks_of_numba, refuse_replaced_library
 
 __all__ = ["BEGIN", "END"]
 
@@ -69,6 +69,8 @@ def _load(reference: str, handed: dict[str, Any] | None, watched: Watchers, allo
             app.preload_fn()
         preloaded = time.monotonic()
     refuse_replaced_library()
+    if watched is BEFORE_FORK:
+        refuse_forks_of_numba()
     _mark(END)
     permit = census.Permit(app.allow_threads.union(allow_threads), app.prewarm_name)
     census.refusal(permit)  # has the patience for threads that are on their way out
@@ -78,6 +80,7 @@ def _load(reference: str, handed: dict[str, Any] | None, watched: Watchers, allo
         "threads": [str(thread) for thread in census.extra_threads() if not thread.is_restarted],
         "allowed_threads": sorted(permit.allowed),
         "prewarm_name": app.prewarm_name,
+        "remedies": census.remedies(census.extra_threads()),
         "fds": InheritedFiles(before).warnings,
         "children": [_described(pid) for pid in proc.children(os.getpid())],
         "has_preload": app.preload_fn is not None,

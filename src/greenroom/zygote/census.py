@@ -13,7 +13,7 @@ from ..system import proc
 from .thread_origins import ThreadOrigins, is_restarted_by_its_library
 from .thread_remedies import advice
 
-__all__ = ["ExtraThread", "Permit", "extra_threads", "refusal", "unexplained"]
+__all__ = ["ExtraThread", "Permit", "extra_threads", "refusal", "remedies", "unexplained"]
 
 _SERVICE_HINT = ". A model that cannot be loaded without threads has its place in @app.service, which all sessions call"
 
@@ -47,10 +47,15 @@ def refusal(permit: Permit) -> str | None:
     named = [text if times == 1 else f"{times} times {text}" for text, times in told.items()]
     return (
         f"the zygote has {len(extra)} thread(s) besides its own: {', '.join(named)}. A fork copies only one "
-        f"thread, and a lock that another one holds stays locked in every child. {advice(' '.join(told))}Start threads "
-        f"in {permit.prewarm} instead, or set start_method to 'spawn', or name them in the setting allow_threads if "
-        f"you know that they are harmless"
+        f"thread, and a lock that another one holds stays locked in every child. {remedies(extra, ' '.join(told))}"
+        f"Start threads in {permit.prewarm} instead, or set start_method to 'spawn', or name them in the setting "
+        f"allow_threads if you know that they are harmless"
     ) + (_SERVICE_HINT if permit.prewarm == "prewarm" else "")  # an integration's app registers no services
+
+
+def remedies(extra: list[ExtraThread], told: str = "") -> str:
+    """Return what helps with the libraries that are here, as far as these threads can be theirs."""
+    return advice(told, has_native_threads=any(thread.is_native for thread in extra))
 
 
 def unexplained(permit: Permit) -> list[tuple[int, str]]:
@@ -102,6 +107,8 @@ class ExtraThread:
     """Its Python name, and its native one if that is another."""
     is_restarted: bool
     """By its library, in each child."""
+    is_native: bool
+    """Started by C code: Python does not know it."""
 
     def __str__(self) -> str:
         return " / ".join(self.names)
@@ -125,5 +132,5 @@ def extra_threads() -> list[ExtraThread]:
             if native_name and not (names and native_name == own_name):  # which those have that were given none
                 names.append(native_name)
             is_restarted = thread is not None and is_restarted_by_its_library(thread)
-            found.append(ExtraThread(task, tuple(dict.fromkeys(names)), is_restarted))
+            found.append(ExtraThread(task, tuple(dict.fromkeys(names)), is_restarted, is_native=thread is None))
     return found

@@ -71,11 +71,11 @@ _DEFAULTS = {"TOKENIZERS_PARALLELISM": "false"}
 _DEFAULT = "1"
 
 
-def advice(told: str) -> str:
-    """Return sentences on the libraries that are here; on those alone that are named in the text, if any is."""
+def advice(told: str, *, has_native_threads: bool) -> str:
+    """Return sentences on the libraries that are named in the text; if none is, on those that may have started some."""
     here = remedies_for(sys.modules, mapped_files())
     named = [remedy for remedy in here if any(f" {module}." in told for module in remedy.modules)]
-    return "".join(f"{sentence(remedy, os.environ)}. " for remedy in named or here)
+    return "".join(f"{sentence(remedy, os.environ)}. " for remedy in named or (here if has_native_threads else []))
 
 
 def remedies_for(modules: Iterable[str], files: Iterable[str]) -> list[Remedy]:
