@@ -23,7 +23,8 @@ class PoolOptions:
     max_jobs: int = 100
     """Sessions accepted at any one time, from acceptance until the process is gone. A hard cap."""
     max_concurrent_prewarms: int = 4
-    """How many processes may be between fork and idle at the same time; in a reload, as many again of new code."""
+    """How many processes may be between fork and idle at the same time; in a reload, as many again of new code. When
+    one misses ``prewarm_timeout`` beside others, half as many may from then on; more again as others keep it."""
     preload_timeout: float = 120.0
     """For importing the app and running ``preload`` in the zygote."""
     prewarm_timeout: float = 10.0

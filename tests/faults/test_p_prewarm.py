@@ -13,7 +13,7 @@ from stage import PLAIN, Stage, Visit, assert_recovered, starting, steady
 from support import eventually, idle_pids, kill
 
 from greenroom import ExitReport, NoCapacity, ProcessPool
-from greenroom.pool.events import Event, ProcessChanged
+from greenroom.pool.events import Event, PrewarmsBounded, ProcessChanged
 
 MakeApp = Callable[[str], str]
 
@@ -281,3 +281,39 @@ async def test_P6_new_code_is_not_blamed_for_what_the_old_code_still_does(make_a
             assert end_of(pool, old.pid).reason == "prewarm_failed"
             assert idle_pids(pool) == [new.pid]
             await assert_recovered(pool, 1)
+
+
+CROWDED = (
+    PLAIN
+    + """
+@app.prewarm
+async def prewarm(proc):
+    if await on_stage("prewarm") == "hang":
+        await asyncio.Event().wait()
+"""
+)
+
+
+async def test_P2_fewer_become_warm_at_once_when_a_crowd_has_missed_its_time(make_app: MakeApp) -> None:
+    """The cause is counted, not the CPU: those who come together as four never end; those who come as two do."""
+    async with Stage(make_app) as stage:
+        told: list[PrewarmsBounded] = []
+        pool = ProcessPool(stage.app(CROWDED), **steady(4), max_concurrent_prewarms=4, prewarm_timeout=3)
+        pool.subscribe(lambda event: told.append(event) if isinstance(event, PrewarmsBounded) else None)
+        async with starting(pool):
+            crowd = [await stage.next("prewarm") for _ in range(4)]
+            for visit in crowd:
+                visit.order("hang")
+            for visit in crowd:
+                await visit.left()
+            (await stage.next("prewarm")).order("go on")  # alone: the breaker tries with one
+            first, second = await stage.next("prewarm"), await stage.next("prewarm")
+            # A success has closed the breaker, and still two do not become three.
+            assert pool.stats().warming == 2
+            assert stage.is_empty("prewarm")
+            first.order("go on")
+            second.order("go on")
+            (await stage.next("prewarm")).order("go on")
+            await assert_recovered(pool, 4)
+            assert [(event.allowed, event.most) for event in told] == [(2, 4), (3, 4)]
+            assert [report.reason for report in pool.recent_reports] == ["prewarm_timeout"] * 4

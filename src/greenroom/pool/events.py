@@ -29,6 +29,7 @@ __all__ = [
     "MemorySampled",
     "OfferAnswered",
     "Offered",
+    "PrewarmsBounded",
     "ProcessChanged",
     "ProcessEnded",
     "ProcessWarmed",
@@ -262,6 +263,15 @@ class BreakerChanged(Event):
 
     is_open: bool
     cause: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PrewarmsBounded(Event):
+    """Another number of processes may become warm at once, since one missed its time, or others kept it."""
+
+    allowed: int
+    most: int
+    """The setting ``max_concurrent_prewarms``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,16 @@ from ..wire.messages import Answer, AppFacts
 from .breaker import Breaker
 from .clock import Timer
 from .contracts import Launcher, Services
-from .events import BreakerChanged, ProcessChanged, ProcessEnded, ProcessWarmed, Resized, Stalled
+from .crowd import Crowd
+from .events import (
+    BreakerChanged,
+    PrewarmsBounded,
+    ProcessChanged,
+    ProcessEnded,
+    ProcessWarmed,
+    Resized,
+    Stalled,
+)
 from .exits import Decision
 from .idle import IdleQueue
 from .jobs import Jobs
@@ -56,6 +65,7 @@ class Fleet:
         self.idle = IdleQueue()
         self.warming: set[Process] = set()
         self.breaker = Breaker()
+        self.crowd = Crowd()
         self.demand = Demand()
         self.is_draining = False
         self.is_closing = False
@@ -154,9 +164,13 @@ class Fleet:
             delay=self.breaker.wait(self.clock.now()),
         )
 
+    def most_prewarms(self) -> int:
+        """Return how many may become warm at once, by how long it took those before them."""
+        return self.crowd.bounded(self.options.max_concurrent_prewarms)
+
     def _prewarms_allowed(self) -> int:
         in_progress = len(self._warming_to_serve())
-        return self.breaker.tries_allowed(self.clock.now(), in_progress, self.options.max_concurrent_prewarms)
+        return self.breaker.tries_allowed(self.clock.now(), in_progress, self.most_prewarms())
 
     def _warming_to_serve(self) -> list[int]:
         """The generations of those that become warm. What is on trial has a bound of its own: new code that hangs
@@ -300,9 +314,28 @@ class Fleet:
             # Counted at once: it may take long to exit, and its place is free already.
             if before in _WARMING and process.state is not State.IDLE and self._was_wanted(process):
                 self._count_failure(process.fate)
+                if process.has_missed_prewarm:
+                    self._thin_crowd(process)
+
+    def _thin_crowd(self, late: Process) -> None:
+        """Let fewer become warm at once, if one missed its time beside others."""
+        if self.crowd.missed(late.id, self._warming_ids(), self.options.max_concurrent_prewarms):
+            text = "a process missed prewarm_timeout while others became warm beside it; from now on %d at once may"
+            self._tell_crowd(logging.WARNING, text)
+
+    def _warming_ids(self) -> list[str]:
+        return [process.id for process in self.warming]
+
+    def _tell_crowd(self, level: int, text: str) -> None:
+        allowed, most = self.most_prewarms(), self.options.max_concurrent_prewarms
+        self.services.events.publish(PrewarmsBounded(allowed, most))
+        _logger.log(level, text, allowed, extra=log_fields("prewarms_bounded", allowed=allowed, most=most))
 
     def became_idle(self, process: Process) -> None:
         self.demand.refilled(process.refill_seconds)
+        if self.crowd.kept(process.id, self._warming_ids(), self.options.max_concurrent_prewarms):
+            text = "processes become warm in time again; from now on %d at once may"
+            self._tell_crowd(logging.INFO, text)
         seconds = (process.fork_seconds, process.prewarm_seconds, process.refill_seconds)
         self.services.events.publish(ProcessWarmed(process.id, process.pid, process.generation, *seconds))
         if process.generation <= self.generation:

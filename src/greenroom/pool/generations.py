@@ -303,7 +303,7 @@ class _Trial:
         self._to_fork = self._missing = wanted
 
     def begin(self) -> None:
-        for _ in range(min(self._to_fork, self._fleet.options.max_concurrent_prewarms)):
+        for _ in range(min(self._to_fork, self._fleet.most_prewarms())):
             self._fork_one()
 
     def became_idle(self, process: Process) -> None:

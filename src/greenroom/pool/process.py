@@ -298,6 +298,10 @@ class Process:
         return self._record.decision.detail if self._record.decision is not None else f"{self.label} died"
 
     @property
+    def has_missed_prewarm(self) -> bool:
+        return self._record.decision is not None and self._record.decision.reason == "prewarm_timeout"
+
+    @property
     def is_recalled(self) -> bool:
         """It ends because its job is not wanted any more."""
         return self._record.decision is not None and self._record.decision.reason in ("cancelled", "drained")
