@@ -37,8 +37,17 @@ class Answer(NamedTuple):
 class RunningWorker:
     """``greenroom start APP --port 0 ...``; ended by SIGKILL, if the test did not end it."""
 
-    def __init__(self, app: str, *options: str, command: str = "start", stdin: int | None = None, **spawn: Any) -> None:
+    def __init__(
+        self,
+        app: str,
+        *options: str,
+        command: str = "start",
+        stdin: int | None = None,
+        wrapper: tuple[str, ...] = (),
+        **spawn: Any,
+    ) -> None:
         self._command = [command, app, "--port", "0", *options]
+        self._wrapper = wrapper
         self._stdin = asyncio.subprocess.DEVNULL if stdin is None else stdin
         self._spawn: dict[str, Any] = spawn
         self._process: asyncio.subprocess.Process | commands.Forked
@@ -59,6 +68,8 @@ class RunningWorker:
         return self
 
     async def _run(self, *command: str, **spawn: Any) -> asyncio.subprocess.Process | commands.Forked:
+        if self._wrapper:
+            return await asyncio.create_subprocess_exec(*self._wrapper, commands.GREENROOM, *command, **spawn)
         return await commands.start(*command, **spawn)
 
     async def __aexit__(

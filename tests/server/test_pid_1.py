@@ -12,9 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import commands
 import pytest
 from faults.stage import PLAIN, Stage
 from running_worker import RunningWorker
@@ -41,14 +39,14 @@ def _namespaces() -> None:
 class Container(RunningWorker):
     """``unshare`` starts the worker as PID 1, waits for it, and exits as it did."""
 
+    def __init__(self, app: str, *options: str) -> None:
+        super().__init__(app, *options, wrapper=tuple(UNSHARE))
+
     async def __aenter__(self) -> Container:
         await super().__aenter__()
         await eventually(lambda: proc.children(self.pid), "the worker")
         (self.worker,) = proc.children(self.pid)
         return self
-
-    async def _run(self, *command: str, **spawn: Any) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(*UNSHARE, commands.GREENROOM, *command, **spawn)
 
     def run(self, script: str) -> asyncio.Future[int]:
         """Run a Python script among its processes, as `docker exec` would; returns its exit code."""

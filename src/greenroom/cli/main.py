@@ -11,6 +11,7 @@ from ..errors import OptionError
 from ..exit_codes import ExitCode
 from .failure import Failure
 from .printing import tell
+from .standard_streams import reopen_closed
 from .text import one_line
 
 __all__ = ["COMMANDS", "command_line", "main"]
@@ -51,6 +52,7 @@ def _nothing() -> None: ...
 
 def main() -> None:
     """Run a command; exits with its exit code, and with 2 if it was not understood."""
+    reopen_closed()
     arguments = sys.argv[1:] or ["--help"]
     try:
         code = command_line(arguments[0])(arguments, prog_name="greenroom", standalone_mode=False)

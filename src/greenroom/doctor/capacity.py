@@ -37,7 +37,9 @@ def bounds(warm: WarmFacts, limits: LimitFacts, options: PoolOptions, session_mb
     return sorted((bound for bound in found if bound is not None), key=lambda bound: bound.sessions)
 
 
-def _of_memory(warm: WarmFacts, limits: LimitFacts, options: PoolOptions, session_mb: float) -> Bound:
+def _of_memory(warm: WarmFacts, limits: LimitFacts, options: PoolOptions, session_mb: float) -> Bound | None:
+    if limits.available_mb is None:
+        return None
     private = median(process.private_mb for process in warm.processes)
     usable = limits.available_mb * HEADROOM - warm.image_mb - private * options.num_idle_processes
     detail = (

@@ -79,7 +79,8 @@ class WarmFacts:
 class LimitFacts:
     """This machine's bounds on this user."""
 
-    available_mb: float
+    available_mb: float | None
+    """``None``: nothing tells."""
     memory_where: str
     """The machine, or the cgroup that leaves least."""
     nofile_soft: int | None

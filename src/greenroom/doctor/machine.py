@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
+from contextlib import suppress
 
 from ..system import cgroup, kernel_features, machine_limits, machine_memory
 from .facts import KernelFacts, LimitFacts
@@ -12,11 +13,13 @@ __all__ = ["read_kernel", "read_limits"]
 
 
 def read_limits() -> LimitFacts:
-    memory = machine_memory.tightest()
+    memory = None
+    with suppress(FileNotFoundError):
+        memory = machine_memory.tightest()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return LimitFacts(
-        available_mb=memory.mb,
-        memory_where=memory.where,
+        available_mb=None if memory is None else memory.mb,
+        memory_where="" if memory is None else memory.where,
         nofile_soft=_finite(soft),
         nofile_hard=_finite(hard),
         tasks=tuple(machine_limits.task_rooms()),

@@ -25,6 +25,8 @@ _NEEDED = (
 
 def of_capacity(bounds: list[Bound], options: PoolOptions, session_mb: float) -> Iterator[Finding]:
     """``bounds``: the tightest first."""
+    if not bounds:
+        return
     first = bounds[0]
     others = "; ".join(f"{bound.limit}: {bound.sessions:,}" for bound in bounds[1:])
     found = f"this machine holds {first.sessions:,} sessions; {first.limit} binds first ({first.detail})"
@@ -43,6 +45,9 @@ def of_capacity(bounds: list[Bound], options: PoolOptions, session_mb: float) ->
 
 def of_limits(limits: LimitFacts, bounds: list[Bound]) -> Iterator[Finding]:
     soft, hard = (_number(limit) for limit in (limits.nofile_soft, limits.nofile_hard))
+    if limits.available_mb is None:
+        todo = "leave ProcSubset=pid out, or set MemoryMax=: min_free_memory_mb has no effect without either"
+        yield warning("limits", "/proc shows processes alone: nothing tells how much memory is left", todo)
     yield ok("limits", f"open files: soft {soft}, hard {hard} (the worker raises its own to the hard limit)")
     for room in limits.tasks:
         yield ok("limits", f"tasks: {room.left:,} of {room.limit:,} left by {room.where}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+from pathlib import Path
 
 from ..log_fields import log_fields
 from ..options import PoolOptions
@@ -29,7 +30,18 @@ def apply_limits(pool: PoolOptions, server: ServerOptions) -> Limits:
     _logger.info(text, limits.connections, limits.sessions, files, extra=extra)
     if limits.sessions < pool.max_jobs:
         _warn(limits, pool, server)
+    _tell_of_narrow_proc()
     return limits
+
+
+def _tell_of_narrow_proc() -> None:
+    if not Path("/proc/meminfo").exists():
+        text = (
+            "/proc shows processes alone (ProcSubset=pid): the machine's free memory, its OOM kills and its load are "
+            "not known. Sessions are taken by the memory of cgroups that have a limit (MemoryMax=), or else without "
+            "regard to min_free_memory_mb"
+        )
+        _logger.warning(text, extra=log_fields("narrow_proc"))
 
 
 def _raised() -> int | None:

@@ -30,6 +30,8 @@ class MemoryRoom:
             return None
         try:
             available = self._available_lately()
+        except FileNotFoundError:
+            return None  # nothing tells, which is told at the start
         except OSError as error:  # no fd to look with, say: then there is none for another process, either
             return f"how much memory is available cannot be found out: {error}"
         if shortage(available, stats.session_mb, stats.expected_growth_mb, self._min_free_mb) <= 0:

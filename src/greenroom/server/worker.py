@@ -129,8 +129,6 @@ class Worker:
             _logger.error("%s", error)
             self._exit_code = ExitCode.APP
             return False
-        if is_loaded and not self._stopping.is_set():
-            self._admission.closed = None
         return is_loaded
 
     async def _heed_app(self, api_port: int | None) -> bool:
@@ -163,6 +161,8 @@ class Worker:
 
     async def _open_sources(self) -> bool:
         """False if that failed, or is not wanted any more. Those that are open may have brought sessions by then."""
+        if not self._stopping.is_set():
+            self._admission.closed = None  # not before: whoever hears that it is ready sends sessions at once
         try:
             return await _unless(self._stopping, self._sources.open(self._admission))
         except (GreenroomError, TimeoutError) as error:

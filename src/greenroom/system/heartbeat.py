@@ -11,6 +11,7 @@ the reader here is the supervisor. Nothing else is in the file, so ``mremap`` re
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -73,8 +74,11 @@ class HeartbeatReader:
             os.ftruncate(self.fd, _SIZE)
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
             self._memory = mmap.mmap(self.fd, _SIZE)
-        except OSError:
+        except OSError as error:
             os.close(self.fd)
+            if error.errno == errno.EFBIG:
+                cause = "the limit on the size of files (ulimit -f, LimitFSIZE=) is less than a page of memory"
+                raise OSError(error.errno, cause) from None
             raise
 
     def read(self) -> Beats:

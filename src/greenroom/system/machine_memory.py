@@ -29,19 +29,26 @@ def available_memory_mb(root: Path = Path("/")) -> float:
 
     The least of ``MemAvailable`` and of what each memory cgroup has left below its limit, on either
     version; page cache that has not been used lately does not count as taken. ``memory.high`` counts as a
-    limit: beyond it processes are slowed down. Never below 0. Raises ``OSError`` where there is no
-    ``/proc/meminfo``.
+    limit: beyond it processes are slowed down. Never below 0. Raises ``FileNotFoundError`` where nothing tells: no
+    cgroup has a limit, and ``/proc`` shows processes alone (systemd's ``ProcSubset=pid``).
     """
     return tightest(root).mb
 
 
 def tightest(root: Path = Path("/")) -> MemoryLeft:
     """The same as :func:`available_memory_mb`, with what bounds it."""
-    rooms = [(_mem_available(root), "the machine")]
+    rooms = []
+    untold: FileNotFoundError | None = None
+    try:
+        rooms.append((_mem_available(root), "the machine"))
+    except FileNotFoundError as error:
+        untold = error
     for level in levels("memory", root):
         left = _left_below_limit(level)
         if left is not None:
             rooms.append((left, f"cgroup {level.folder}"))
+    if untold is not None and not rooms:
+        raise untold
     least, where = min(rooms)
     return MemoryLeft(max(least, 0) / 2**20, where)
 

@@ -27,8 +27,8 @@ __all__ = [
     "flush_stdio",
     "live",
     "own_what_it_starts",
+    "prepare_output",
     "run",
-    "set_line_buffering",
     "settle",
 ]
 
@@ -143,11 +143,14 @@ def _reseed() -> None:
         uuid._generate_time_safe = None
 
 
-def set_line_buffering() -> None:
-    """Into a pipe Python writes in blocks; whoever reads the log wants lines as they come."""
+def prepare_output() -> None:
+    """Have lines written as they come, and in UTF-8, as whoever reads them expects: whatever the locale says.
+
+    Into a pipe Python writes in blocks, and in the encoding of the locale or of ``PYTHONIOENCODING``.
+    """
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):  # replaced by something else, or closed
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+            stream.reconfigure(line_buffering=True, encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def flush_stdio() -> None:

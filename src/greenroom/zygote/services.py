@@ -131,7 +131,7 @@ def addresses(name: str, generation: int) -> list[str]:
     """Where the service may listen: that of this generation's zygote; else, if it was lost, the newest one's."""
     own = address_of(name, generation)
     pattern = re.compile(rf"@{re.escape(_prefix())}(\d+)/{re.escape(name)}$", re.MULTILINE)
-    found = {int(number) for number in pattern.findall(Path("/proc/net/unix").read_text())}
+    found = {int(number) for number in pattern.findall(Path("/proc/self/net/unix").read_text())}
     return [own] if generation in found else [address_of(name, number) for number in sorted(found, reverse=True)]
 
 

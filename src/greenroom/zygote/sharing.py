@@ -31,9 +31,14 @@ def settle() -> None:
 
 
 def _fill_holes(size: int) -> None:
-    """Allocate objects of one size class until the allocator begins a new pool for them."""
+    """Allocate objects of one size class until the allocator begins a new pool for them.
+
+    Another allocator (``PYTHONMALLOC``, ``-X dev``) has no such pools: it is told by where it puts the objects.
+    """
+    block = -(-size // _ALIGNMENT) * _ALIGNMENT
     for _ in range(_MOST_HOLES):
         filling = bytes(size - _BYTES_HEADER)
         _fillings.append(filling)
-        if id(filling) % _POOL_BYTES == _POOL_HEADER:
+        place = id(filling) % _POOL_BYTES - _POOL_HEADER
+        if place == 0 or place % block:
             return

@@ -34,10 +34,9 @@ def main() -> NoReturn:
     configuration = _receive_configuration(inheritance.control)
     open_files.restore(configuration.open_files)
     sys.path[:] = configuration.sys_path
-    page = child.settle(
-        inheritance, launch_id, configuration.pool_token, []
-    )  # before the import: what that prints is this process's
-    child.set_line_buffering()
+    # Before the import: its output is this process's.
+    page = child.settle(inheritance, launch_id, configuration.pool_token, [])
+    child.prepare_output()
     app_logging = AppLogging(LogChannel(inheritance.log, page))
     change_defaults()
     try:

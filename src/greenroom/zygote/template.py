@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections import deque
-from contextlib import suppress
 from typing import NoReturn
 
 from ..app import App
@@ -116,7 +115,7 @@ class Zygote:
         return True
 
     def _load_app(self) -> m.Loaded:
-        child.set_line_buffering()
+        child.prepare_output()
         sys.path[:] = self._config.sys_path
         before, start = open_fds(), thread_search.Start()
         change_defaults()

@@ -47,7 +47,7 @@ def run(channel: socket.socket, lifeline_fd: int, log_fd: int) -> None:
     configuration: m.Configure = m.decode(received[0], m.Configure)
     child.own_what_it_starts(configuration.pool_token)  # that ends with it, also what has left its parent
     open_files.restore(configuration.open_files)
-    child.set_line_buffering()
+    child.prepare_output()
     sys.path[:] = configuration.sys_path
     fd_packets.send(channel, m.encode(m.Loading(stackdump.install())))
     app_logging = AppLogging(LogChannel(log_fd, DropCount(), LOG_PATIENCE))
