@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import DEADLINE, eventually
+from support import DEADLINE, Kept, eventually, listening
 
 from greenroom import AppLoadError, ExitReport, ProcessPool
 
@@ -466,3 +466,51 @@ async def test_an_async_function_behind_a_decorator_ends_itself(make_app: MakeAp
         return "what it returns"
     """
     assert (await report_of(make_app(source))).result == "what it returns"
+
+
+# --- pools of processes, and modules --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+async def test_functions_of_the_app_go_to_pools_that_spawn(make_app: MakeApp, start_method: str) -> None:
+    source = """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    def square(n): return n * n
+
+    def work(method):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+            return pool.submit(square, 7).result()
+
+    @app.entrypoint
+    async def entrypoint(ctx): return await asyncio.to_thread(work, "spawn")
+    """
+    assert (await report_of(make_app(source), start_method=start_method, prewarm_timeout=DEADLINE)).result == 49
+
+
+async def test_handlers_that_import_the_app_register_on_it(tmp_path: Path) -> None:
+    (tmp_path / "agent_of_two.py").write_text("import greenroom\napp = greenroom.App()\nimport handlers_of_two\n")
+    handlers = "from agent_of_two import app\n@app.entrypoint\nasync def entrypoint(ctx): return 'handled'\n"
+    (tmp_path / "handlers_of_two.py").write_text(handlers)
+    assert (await report_of(f"{tmp_path / 'agent_of_two.py'}:app")).result == "handled"
+
+
+async def test_a_hook_of_a_library_runs_wherever_it_is_installed(make_app: MakeApp, tmp_path: Path) -> None:
+    """A tracker flushes in each session, though ``pip install --target`` has put it beside the app."""
+    (tmp_path / "vendored" / "tracker-1.0.dist-info").mkdir(parents=True)
+    (tmp_path / "vendored" / "tracker-1.0.dist-info" / "RECORD").write_text(
+        "tracker.py,,\ntracker-1.0.dist-info/RECORD,,\n"
+    )
+    flushes = "import atexit\natexit.register(lambda: print('flushed', flush=True))\n"
+    (tmp_path / "vendored" / "tracker.py").write_text(flushes)
+    source = f"""
+    sys.path.append({str(tmp_path / "vendored")!r})
+    import tracker
+
+    @app.entrypoint
+    async def entrypoint(ctx): ...
+    """
+    with listening(Kept(), "greenroom") as heard:
+        await report_of(make_app(source))
+        await eventually(lambda: "flushed" in heard.lines(), "a flush in the session")

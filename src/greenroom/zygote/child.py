@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any, NamedTuple, NoReturn
 
 from ..app import App
@@ -148,9 +149,13 @@ def prepare_output() -> None:
 
     Into a pipe Python writes in blocks, and in the encoding of the locale or of ``PYTHONIOENCODING``.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
         with suppress(AttributeError, ValueError):  # replaced by something else, or closed
-            stream.reconfigure(line_buffering=True, encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+            try:
+                getattr(sys, name).reconfigure(line_buffering=True, encoding="utf-8", errors="backslashreplace")
+            except OSError:  # it was a file when the interpreter began, is a pipe by now, and asks where it is
+                raw = open(getattr(sys, name).fileno(), "wb", closefd=False)  # noqa: SIM115  # for the process's life
+                setattr(sys, name, TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True))
 
 
 def flush_stdio() -> None:

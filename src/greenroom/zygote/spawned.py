@@ -73,4 +73,5 @@ def _fail(control: int, error: ErrorInfo) -> NoReturn:
     os._exit(1)
 
 
-main()
+if __name__ == "__main__":  # not in the pools of processes that a session spawns: they import this module anew
+    main()
