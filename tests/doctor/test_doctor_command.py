@@ -236,3 +236,30 @@ async def test_what_cannot_be_imported_before_a_fork_is_told_as_the_zygote_would
     assert "native runtime while the app was imported" in told.out + told.err
     told = await tell("doctor", app, "--json", "--processes", "1", "--start-method", "spawn")
     assert "native runtime while the app was imported" not in told.out + told.err
+
+
+GOES_THROUGH_A_TABLE = """
+table = {}
+
+@app.preload
+def preload():
+    table.update((str(number), f"the text of {number}") for number in range(400_000))
+
+@app.entrypoint
+async def entrypoint(ctx):
+    if ctx.job.metadata == "read":
+        kept = list(table.values())
+    await asyncio.sleep(0.2)  # to be looked at
+"""
+
+
+@pytest.mark.parametrize(("metadata", "level"), [("read", "warning"), ("rest", "ok")])
+async def test_a_session_that_copies_what_it_reads_is_told(make_app: MakeApp, metadata: str, level: str) -> None:
+    app = make_app(GOES_THROUGH_A_TABLE)
+    told = await tell("doctor", app, "--json", "--processes", "1", "--session", f'"{metadata}"')
+    assert told.code == 0, told.err
+    (finding,) = told.findings("session")
+    assert finding["level"] == level, finding
+    assert ("numpy" in finding["todo"]) == (level == "warning")
+    session = told.json["session"]
+    assert session["after"]["private_mb"] >= session["before"]["private_mb"] > 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import AppLoadError
+from ..errors import AppLoadError, OptionError
 from ..exit_codes import ExitCode
 from ..settings import LogOptions
 from .apps import find_modules_from_here
@@ -47,6 +48,10 @@ def doctor(
         float,
         typer.Option(help="Memory that a running session takes beyond an idle process.", metavar="MIB", min=0.0),
     ] = 0.0,
+    session: Annotated[
+        str | None,
+        typer.Option(help="Run one real session with this metadata, and measure what it takes.", metavar="JSON"),
+    ] = None,
     deployment: Annotated[
         Path | None,
         typer.Option(help="A systemd unit, Kubernetes manifest or Compose file: its grace period is checked."),
@@ -55,7 +60,7 @@ def doctor(
 ) -> int:
     """Examine an app as it would run here: load, processes, memory, capacity, limits, kernel, grace periods.
 
-    The app is loaded and prewarmed for real, but no session is started.
+    The app is loaded and prewarmed for real. A session is started only with --session.
 
     Exits with 0 if it can be served, with 1 if there are problems, with 3 if it does not load.
     """
@@ -70,6 +75,8 @@ def doctor(
         processes=processes,
         session_mb=session_mb,
         deployment=deployment,
+        with_session=session is not None,
+        metadata=None if session is None else _parsed(session),
     )
     try:
         with logging_to_stderr(LogOptions(log_level="error")), working(f"examining {app}"):
@@ -81,6 +88,13 @@ def doctor(
     _print(found, as_json=as_json)
     has_problem = any(finding.level == "problem" for finding in found.findings)
     return ExitCode.NEGATIVE if has_problem else ExitCode.OK
+
+
+def _parsed(metadata: str) -> Any:
+    try:
+        return json.loads(metadata)
+    except ValueError as error:
+        raise OptionError(f"--session is not JSON: {error}") from None
 
 
 def _print(found: Examination, *, as_json: bool) -> None:

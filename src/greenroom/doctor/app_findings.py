@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from statistics import median
 
 from ..options import PoolOptions
-from .facts import LoadFacts, WarmFacts
+from .facts import LoadFacts, SessionFacts, WarmFacts
 from .findings import Finding, note, ok, problem, warning
 
-__all__ = ["of_left_open", "of_load", "of_memory", "of_prewarm", "of_threads"]
+__all__ = ["of_left_open", "of_load", "of_memory", "of_prewarm", "of_session", "of_threads"]
 
 _SLOW_LOAD = 10.0
 """Seconds: a reload, or the loss of a zygote, takes that long to be made good."""
@@ -17,6 +17,8 @@ _MUCH_OF_A_TIMEOUT = 0.5
 _SLOW_IDLE = 0.25
 _MUCH_PRIVATE = 30.0
 """MiB. A process of an app without prewarm has some 4 of its own."""
+_MUCH_COPIED, _FEW_MB = 0.2, 5.0
+"""The share of the loaded app that a session may copy, and MiB that are never much."""
 _SHARE_SHOWN = 0.1
 _MOST_SHOWN = 3
 
@@ -127,6 +129,33 @@ def of_memory(warm: WarmFacts, options: PoolOptions) -> Iterator[Finding]:
     if limit is not None and pss > _MUCH_OF_A_TIMEOUT * limit:
         todo = f"raise memory_limit_mb ({limit:g} MiB): a session starts with more than half of it gone"
         yield warning("memory", f"an idle process counts {pss:.0f} MiB already", todo)
+
+
+def of_session(session: SessionFacts, image_mb: float, options: PoolOptions) -> Iterator[Finding]:
+    """``image_mb``: what the loaded app takes, and every process shares."""
+    before, after = session.before, session.after
+    if session.failure:
+        todo = "give --session the metadata of a session that succeeds: the figures are those of one that does not"
+        yield warning("session", f"the session did not succeed: {session.failure}", todo)
+    if before is None or after is None:
+        todo = "have the entrypoint wait for a moment before it returns"
+        yield note("session", "the session ended before its memory could be looked at", todo)
+        return
+    grown = max(after.private_mb - before.private_mb, 0.0)
+    found = (
+        f"a session takes {grown:.1f} MiB: its process had {before.private_mb:.1f} MiB to itself when it was idle, "
+        f"and {after.private_mb:.1f} MiB at the most with the session"
+    )
+    copied = min(grown, max(before.shared_mb - after.shared_mb, 0.0))
+    if copied > max(_MUCH_COPIED * image_mb, _FEW_MB) and options.start_method == "zygote":
+        found += f"; {copied:.1f} MiB of that are copies of the loaded app, which has {image_mb:.1f} MiB"
+        todo = (
+            "to go through Python objects writes to their counters, and copies them: keep large tables in one buffer "
+            "(numpy, array, bytes, mmap, SQLite) rather than in dicts and lists of objects"
+        )
+        yield warning("session", found, todo)
+    else:
+        yield ok("session", f"{found} (--session-mb {grown:.0f})")
 
 
 def _dominating(load: LoadFacts) -> str:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..app_setting import unpacked
 from ..options import PoolOptions
 from ..settings.layers import Resolved
 from . import app_findings, machine_findings
 from .capacity import Bound, bounds
-from .facts import GraceFacts, KernelFacts, LimitFacts, LoadFacts, WarmFacts
+from .facts import GraceFacts, KernelFacts, LimitFacts, LoadFacts, SessionFacts, WarmFacts
 from .findings import Finding
 from .grace import read_grace
 from .load import load_once
 from .machine import read_kernel, read_limits
 from .script import handed_by
+from .session import measure_session
 from .warm import measure_warm
 
 __all__ = ["Examination", "Questions", "examine"]
@@ -31,6 +33,9 @@ class Questions:
     processes: int
     session_mb: float
     deployment: Path | None
+    with_session: bool = False
+    metadata: Any = None
+    """Of the session that is run, if one is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,8 @@ class Examination:
     load: LoadFacts
     warm: WarmFacts | None
     """``None``: the app cannot be forked as it is."""
+    session: SessionFacts | None
+    """``None``: none was asked for, or no process became idle."""
     bounds: tuple[Bound, ...]
     limits: LimitFacts
     kernel: KernelFacts
@@ -61,10 +68,14 @@ async def examine(questions: Questions) -> Examination:
     warm = None
     if not any(finding.level == "problem" for finding in findings):
         warm = await measure_warm(questions.app, options, questions.processes)
+    session = None
     held: list[Bound] = []
     if warm is not None:
         findings += app_findings.of_prewarm(warm, load, options)
         findings += app_findings.of_memory(warm, options)
+        if warm.processes and questions.with_session:
+            session = await measure_session(questions.app, options, questions.metadata)
+            findings += app_findings.of_session(session, warm.image_mb, options)
         if warm.processes:
             held = bounds(warm, limits, options, questions.session_mb)
             findings += machine_findings.of_capacity(held, options, questions.session_mb)
@@ -76,6 +87,7 @@ async def examine(questions: Questions) -> Examination:
         findings=tuple(findings),
         load=load,
         warm=warm,
+        session=session,
         bounds=tuple(held),
         limits=limits,
         kernel=kernel,

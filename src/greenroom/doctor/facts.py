@@ -7,7 +7,16 @@ from typing import Any
 
 from ..system.machine_limits import TaskRoom
 
-__all__ = ["GraceFacts", "KernelFacts", "LimitFacts", "LoadFacts", "PackageCost", "WarmFacts", "WarmProcess"]
+__all__ = [
+    "GraceFacts",
+    "KernelFacts",
+    "LimitFacts",
+    "LoadFacts",
+    "PackageCost",
+    "SessionFacts",
+    "WarmFacts",
+    "WarmProcess",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,18 @@ class WarmProcess:
     shared_mb: float
     pss_mb: float
     threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """One real session."""
+
+    before: WarmProcess | None
+    """Its process, idle; ``None``: there was none to start it in."""
+    after: WarmProcess | None
+    """The same, with its entrypoint at an end; ``None``: it ended before it could be looked at."""
+    failure: str
+    """How it ended, if not as completed."""
 
 
 @dataclass(frozen=True, slots=True)

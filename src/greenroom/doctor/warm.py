@@ -14,7 +14,7 @@ from ..system import proc
 from .facts import WarmFacts, WarmProcess
 from .pacing import Pace
 
-__all__ = ["measure_warm", "pool_of"]
+__all__ = ["measure_warm", "pool_of", "process_of"]
 
 _NOT_WARM = ("prewarm_failed", "prewarm_timeout", "start_timeout", "signaled", "exited", "oom_killed", "memory_limit")
 _MOST_FAILURES = 3
@@ -58,9 +58,14 @@ def _processes(pool: ProcessPool) -> tuple[WarmProcess, ...]:
     found = []
     for pid in idle:
         with suppress(OSError):  # it has died since, which its report tells
-            parts = proc.memory_parts(pid)
-            found.append(WarmProcess(pid, parts.private, parts.shared, parts.pss, proc.thread_count(pid)))
+            found.append(process_of(pid))
     return tuple(found)
+
+
+def process_of(pid: int) -> WarmProcess:
+    """Look at a process. Raises ``OSError`` if it has ended."""
+    parts = proc.memory_parts(pid)
+    return WarmProcess(pid, parts.private, parts.shared, parts.pss, proc.thread_count(pid))
 
 
 def _failures(reports: Iterable[ExitReport]) -> tuple[str, ...]:

@@ -1,0 +1,57 @@
+"""Runs one real session, and looks at the memory of its process before and while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from ..errors import LaunchError
+from ..options import PoolOptions
+from ..pool import JobHandle
+from .facts import SessionFacts, WarmProcess
+from .pacing import Pace
+from .warm import pool_of, process_of
+
+__all__ = ["LONGEST", "measure_session"]
+
+LONGEST = 60.0
+"""Seconds after which a session that goes on is cancelled: what it has taken by then is told."""
+_LOOK_EVERY = 0.01
+
+
+async def measure_session(app: str, options: PoolOptions, metadata: Any) -> SessionFacts:
+    """Have one process become idle, and one session run in it. Raises :class:`AppLoadError`."""
+    pool = pool_of(app, options)
+    with Pace(pool) as pace:
+        async with pool:
+            if not await pace.until_idle(1, options.prewarm_timeout):
+                return SessionFacts(None, None, "no process became idle")
+            idle = {info.pid: process_of(info.pid) for info in pool.processes if info.state == "idle" and info.pid}
+            try:
+                handle = await pool.launch(metadata)
+            except LaunchError as error:
+                return SessionFacts(None, None, str(error))
+            after = await _largest(handle)
+            report = await handle.wait()
+    before = None if report.pid is None else idle.get(report.pid)
+    failure = "" if report.outcome == "succeeded" else report.detail
+    return SessionFacts(before, after, failure)
+
+
+async def _largest(handle: JobHandle) -> WarmProcess | None:
+    """Look at the session until it ends, and return what it had when it had most to itself."""
+    end = asyncio.ensure_future(handle.wait())
+    give_up = asyncio.get_running_loop().time() + LONGEST
+    most: WarmProcess | None = None
+    while not end.done():
+        seen = None
+        with suppress(OSError):  # it has ended
+            seen = await asyncio.to_thread(process_of, handle.pid) if handle.pid else None
+        if seen is not None and (most is None or seen.private_mb > most.private_mb):
+            most = seen
+        if asyncio.get_running_loop().time() > give_up:
+            handle.cancel(f"doctor looks at a session for {LONGEST:g} s")
+            give_up = float("inf")
+        await asyncio.wait([end], timeout=_LOOK_EVERY)
+    return most
