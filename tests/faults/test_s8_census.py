@@ -89,9 +89,11 @@ async def test_S8_a_thousand_sessions(make_app: MakeApp) -> None:
         results += await sessions(pool, SESSIONS)
         after = await census()
         assert zygote_pid(pool) == zygote
+        # For a moment it may have a directory of /proc open, to look for what the last session has left behind.
+        await eventually(lambda: Census(pool).zygote_fds == before.zygote_fds, "no fd more than before")
 
     assert (after.fds, after.threads) == (before.fds, before.threads)
-    assert (after.zygote_fds, after.zygote_threads) == (before.zygote_fds, before.zygote_threads)
+    assert after.zygote_threads == before.zygote_threads
     assert after.children == before.children == (after.children[0], AT_A_TIME)
     assert after.memory_mb - before.memory_mb < 12, "a thousand reports are kept"
     assert after.zygote_memory_mb - before.zygote_memory_mb < 4

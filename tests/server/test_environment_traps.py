@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_worker import GREENROOM, RunningWorker
+from commands import GREENROOM
+from running_worker import RunningWorker
 
 MakeApp = Callable[[str], str]
 

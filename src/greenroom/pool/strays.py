@@ -19,7 +19,7 @@ from ..system import mark, proc
 __all__ = ["StrayKiller"]
 
 _PATIENCE = 5.0
-_TRACKER_PATIENCE = 2.0  # seconds that a resource tracker has to clean up, and to end by itself
+_TRACKER_PATIENCE = 4.0  # seconds that a resource tracker has to clean up, and to end by itself
 _INTERVAL = 0.005
 
 

@@ -18,7 +18,7 @@ from . import undertaker
 
 __all__ = ["TRACKER_PATIENCE", "Orphans"]
 
-TRACKER_PATIENCE = 2.0
+TRACKER_PATIENCE = 4.0
 """Seconds that a resource tracker has to clean up after a session."""
 
 

@@ -3,8 +3,7 @@
 The signals by which a terminal or a service manager ends a program may reach every process of a worker
 (``KillMode=control-group``), but it is the supervisor that acts upon them. A session that sends itself one, or a
 library in it that ends its process by SIGTERM, is to end. Python tells a handler no sender. So a child looks whether
-the zygote has had the signal at about the same time: then it is the group's. Where no zygote lives, the supervisor
-takes its place, if it is a worker.
+the zygote, or the supervisor of a worker, has had the signal at about the same time: then it is the group's.
 """
 
 from __future__ import annotations
@@ -102,8 +101,8 @@ class OwnSignals:
             os.kill(os.getpid(), signum)
 
     def _last_of_group(self) -> float:
-        last = self._witness.last() if self._witness is not None else None
-        return self._page.group_signal_at() if last is None else last
+        witnessed = self._witness.last() if self._witness is not None else None
+        return max(witnessed or 0.0, self._page.group_signal_at())
 
 
 _react: Callable[[int], object] = lambda signum: None  # noqa: E731

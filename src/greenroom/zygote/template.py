@@ -231,6 +231,7 @@ class Zygote:
         listener = self._listeners.pop(name)
         self._exit_hooks.leave_to_zygote()
         self._files.renew()
+        self._executors.renew()
         self._app_logging.install(self._app.log_level)  # into the zygote's channel
         become(service, listener, self._services.pause(name), zygote=zygote, close=self._own_fds())
 
