@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip --disable-pip-version-check --no-input install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-livekit lint format types news-check docs-check docs settings-doc bench soak nightly lock lock-check advisories clean
+.PHONY: help demo test test-more lint format types news-check docs-check docs settings-doc bench soak nightly lock lock-check advisories clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -19,8 +19,10 @@ demo: $(VENV)/.examples  ## Run 20 concurrent calls through the call monitor, wi
 test: $(VENV)/.dev  ## Run the tests
 	$(RUN) scripts/run_tests.py $(ARGS)
 
-test-livekit: $(VENV)/.dev  ## Run more variants of LiveKit apps than "make test" does
-	$(RUN) -m pytest -q -n 2 tests/entrypoints/livekit_matrix.py $(ARGS)
+MORE := tests/entrypoints/livekit_matrix.py tests/examples/livekit_examples.py tests/hostile_runs.py tests/rooms/livekit_styles.py
+
+test-more: $(VENV)/.dev  ## Run long tests that "make test" leaves out: spoken calls, attacks, variants of LiveKit apps
+	$(RUN) scripts/run_tests.py $(MORE) $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style and format
 	$(RUN) -m ruff check .

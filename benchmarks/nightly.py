@@ -63,12 +63,6 @@ STEPS = (
         lambda settings: ["benchmarks.soak"],
     ),
     Step(
-        "livekit-matrix",
-        "variants of LiveKit apps that differ little from those of the tests",
-        lambda settings: 2,
-        lambda settings: ["pytest", "-q", "-n", "2", "tests/entrypoints/livekit_matrix.py"],
-    ),
-    Step(
         "livekit-releases",
         "livekit-agents between the oldest and the newest release, and its pre-release",
         lambda settings: 2,

@@ -1,7 +1,7 @@
 """Variants that take nearly the same way through the code as what ``make test`` runs.
 
 Each loads livekit-agents anew, which takes seconds of CPU. The file's name keeps it out of ``make test``;
-``make test-livekit`` runs it, and so does CI.
+``make test-more`` runs it, and so does CI.
 """
 
 from __future__ import annotations
