@@ -320,6 +320,12 @@ def test_a_kill_that_nobody_here_has_sent_is_never_put_down_to_a_decision() -> N
         assert judge(oom)[:2] == ("killed", "oom_killed")
 
 
+@pytest.mark.parametrize("status", [ExitStatus(3, None), ExitStatus(None, signal.SIGSEGV)])
+def test_a_process_that_dies_of_something_else_before_its_fork_is_answered(status: ExitStatus) -> None:
+    evidence = Evidence(status, "requested", Decision("drained", "asked"), signal_sent=True)
+    assert judge(evidence).reason in ("exited", "signaled")
+
+
 def test_who_was_asked_and_went_has_done_as_it_was_told_even_as_the_kill_was_on_its_way() -> None:
     for signal_sent in (False, True):
         verdict = judge(Evidence(ExitStatus(0, None), "idle", Decision("drained", "asked"), signal_sent))

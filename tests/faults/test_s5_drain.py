@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 from stage import PLAIN, Stage
-from support import eventually, kill, zygote_pid
+from support import DEADLINE, eventually, kill, zygote_pid
 
 from greenroom import LaunchError, NoCapacity, ProcessPool
+from greenroom.pool.events import ProcessEnded
 
 MakeApp = Callable[[str], str]
 
@@ -47,6 +48,19 @@ async def test_S5_a_drain_waits_for_jobs_that_wait_for_a_process(make_app: MakeA
         await draining
         assert pool.processes == ()
         assert stage.starts() == {job.id: 1 for job in [running, *waiting]}
+
+
+async def test_S5_a_drain_does_not_wait_for_a_process_that_nobody_wants(make_app: MakeApp) -> None:
+    options = {"num_idle_processes": 0, "prewarm_timeout": DEADLINE * 4}
+    async with Stage(make_app) as stage, ProcessPool(stage.app(SLOW_TO_WARM), **options) as pool:
+        ends: list[ProcessEnded] = []
+        pool.subscribe(lambda event: ends.append(event) if isinstance(event, ProcessEnded) else None)
+        pool.resize(2)
+        for _ in range(2):
+            await stage.next("prewarm")  # and never becomes warm
+        await pool.drain(DEADLINE * 4)
+        assert {end.report.detail for end in ends} == {"the pool is draining"}
+        assert pool.processes == ()
 
 
 async def test_S5_a_drain_that_takes_too_long_ends_jobs_in_every_phase(make_app: MakeApp) -> None:

@@ -37,6 +37,22 @@ def rewrite(app: str, old: str, new: str) -> None:
     path.write_text(source.replace(old, new) + "\n" * 7)
 
 
+async def test_S6_without_idle_processes_new_code_is_proven_by_one(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD)
+        async with ProcessPool(app, num_idle_processes=0) as pool:
+            broken = "@app.prewarm\nasync def prewarm(proc):\n    raise ValueError('no database')\n\n@app.entrypoint"
+            rewrite(app, "@app.entrypoint", broken)
+            with pytest.raises(PrewarmError, match="no database"):
+                await pool.reload()
+            assert await version_served(pool) == "old"
+            rewrite(app, broken, '@app.prewarm\nasync def prewarm(proc):\n    note("warmed")\n\n@app.entrypoint')
+            rewrite(app, '"old"', '"new"')
+            await pool.reload()
+            assert len(stage.noted("warmed")) == 1
+            assert await version_served(pool) == "new"
+
+
 async def version_served(pool: ProcessPool) -> object:
     return (await (await pool.launch()).wait()).result
 

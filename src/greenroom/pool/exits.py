@@ -77,7 +77,8 @@ def _took_effect(evidence: Evidence) -> bool:
     decision, status = evidence.decision, evidence.status
     assert decision is not None
     if evidence.state_at_death == "requested":
-        return True  # it was never forked, or killed as soon as it was
+        # Never forked, or killed as soon as it was; unless it was quicker, and died of something else.
+        return status.signal in (None, signal.SIGKILL) and not status.exit_code
     if decision.reason in ("prewarm_failed", "shutdown_timeout"):
         return True
     if status.signal is not None:

@@ -177,10 +177,10 @@ class Fleet:
         in its prewarm must not take the places of what is served."""
         return [process.generation for process in self.warming if process.generation <= self.generation]
 
-    def shed_idle(self, decision: Decision) -> None:
-        """Have the idle processes exit that nobody waits for."""
+    def shed_unwanted(self, decision: Decision) -> None:
+        """End the processes that are idle or become warm, if no job waits for one."""
         if not self.jobs.waiting:
-            for process in list(self.idle):
+            for process in [*self.idle, *self.warming]:
                 process.stop(decision)  # and leaves the queue of the idle, as it changes its state
 
     def processes_of(self, launcher: Launcher) -> list[Process]:
@@ -363,7 +363,7 @@ class Fleet:
     def _offer_idle(self) -> None:
         self.jobs.serve_waiting()
         if self.is_draining:
-            self.shed_idle(Decision("drained", "the pool is draining"))
+            self.shed_unwanted(Decision("drained", "the pool is draining"))
         self.balance()
 
     def answered(self, process: Process, answer: Answer, body: bytes) -> None:

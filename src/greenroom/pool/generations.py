@@ -192,11 +192,11 @@ class Generations:
         self._events.publish(ZygoteStarted(launcher.generation, pid, *seconds))
 
     async def _prove(self, launcher: Launcher) -> None:
-        """Wait until as many processes of new code have become idle as are to wait. All the while the old
-        code serves, and is forked from, as if nothing were."""
-        wanted = self._fleet.idle_target()
-        if wanted == 0:
-            return
+        """Wait until as many processes of new code are idle as the idle target says, and at least one.
+
+        All the while the old code serves, and is forked from, as if nothing were.
+        """
+        wanted = max(self._fleet.idle_target(), 1)  # without a process nothing is proven
         self._trial = _Trial(launcher, wanted, self._fleet)
         try:
             self._trial.begin()

@@ -47,8 +47,9 @@ __all__ = ["PoolStats", "ProcessInfo", "ProcessPool"]
 _logger = logging.getLogger("greenroom")
 
 _LONGEST_DETAIL = 1000
-_REAP_INTERVAL = 1.0  # seconds
 """Characters of a detail in the log, where it may quote an exception; the report has all of it."""
+_REAP_INTERVAL = 1.0
+"""Seconds between two looks for dead orphans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ class ProcessPool:
         fleet.is_draining = True
         self._events.publish(Draining(timeout))
         self._generations.give_up_reload()
-        fleet.shed_idle(Decision("drained", "the pool is draining"))
+        fleet.shed_unwanted(Decision("drained", "the pool is draining"))
         overdue = fleet.clock.call_later(timeout, self._drain_overdue, timeout)
         try:
             await fleet.empty.wait()
