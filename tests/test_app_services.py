@@ -79,6 +79,9 @@ def texts(kept: Kept) -> str:
 
 async def test_all_sessions_call_one_process(serving: Serving, kept: Kept) -> None:
     source = """
+    class Changed(dict):
+        def items(self): raise RuntimeError("dictionary changed size during iteration")
+
     @app.service
     def model():
         note("loaded", os.getpid())
@@ -87,10 +90,11 @@ async def test_all_sessions_call_one_process(serving: Serving, kept: Kept) -> No
             if arguments[:1] == ("leave",): sys.exit(3)
             if arguments[:1] == ("stop",): return next(iter([]))
             if arguments[:1] == ("object",): return object()
+            if arguments[:1] == ("changed",): return Changed(key=1)
             return [os.getpid(), list(arguments), named]
         return answer
 
-    @app.service("other.one")
+    @app.service("other.one", timeout=1e300)
     def whatever():
         async def answer(text): return text.upper()
         return answer
@@ -112,8 +116,8 @@ async def test_all_sessions_call_one_process(serving: Serving, kept: Kept) -> No
         errors = []
         for call in (
             lambda: model("raise"), lambda: model("leave"), lambda: model("stop"), lambda: model("object"),
-            lambda: ctx.service("other.one")(), lambda: ctx.service("none")(1), lambda: model(object()),
-            lambda: asyncio.sleep(0, model.call(1)),
+            lambda: model("changed"), lambda: ctx.service("other.one")(), lambda: ctx.service("none")(1),
+            lambda: model(object()), lambda: asyncio.sleep(0, model.call(1)),
         ):
             try:
                 await call()
@@ -129,7 +133,7 @@ async def test_all_sessions_call_one_process(serving: Serving, kept: Kept) -> No
         assert (warm, str(pid)) == ("warm", loaded)
         assert second == first
         assert [error[:2] for error in errors] == [
-            *[["ServiceError", "raised"]] * 5,
+            *[["ServiceError", "raised"]] * 6,
             ["ServiceError", "unknown"],
             ["PayloadError", ""],
             ["RuntimeError", ""],
@@ -139,9 +143,10 @@ async def test_all_sessions_call_one_process(serving: Serving, kept: Kept) -> No
         assert "SystemExit: 3" in texts_of_errors[1]
         assert "StopIteration" in texts_of_errors[2]
         assert "not plain data" in texts_of_errors[3]
-        assert "missing 1 required positional argument" in texts_of_errors[4]
-        assert "(there are: 'model', 'other.one')" in texts_of_errors[5]
-        assert "await ctx.service('model')(...)" in texts_of_errors[7]
+        assert "changed size during iteration" in texts_of_errors[4]
+        assert "missing 1 required positional argument" in texts_of_errors[5]
+        assert "(there are: 'model', 'other.one')" in texts_of_errors[6]
+        assert "await ctx.service('model')(...)" in texts_of_errors[8]
     assert is_gone(pid)
     assert "the service model failed on a call of job " in texts(kept)
     assert "in answer" in texts(kept)
@@ -149,7 +154,11 @@ async def test_all_sessions_call_one_process(serving: Serving, kept: Kept) -> No
 
 
 async def test_a_sync_entrypoint_calls_from_its_thread(serving: Serving) -> None:
+    """Whatever the app has done to the environment."""
     source = """
+    @app.preload
+    def preload(): os.environ.clear()
+
     @app.service
     def double(): return lambda n: 2 * n
 
@@ -284,6 +293,33 @@ async def test_a_call_is_withdrawn_with_its_task_or_its_session(serving: Serving
         began = Counter(" ".join(words) for words in stage.noted("began"))
         assert began == {"hold 1": 1, "hold 2": 1, "hold 3": 1, "next": 2 if end == "task" else 1}
         assert Counter(number for (_, number) in stage.noted("cancelled")) == {"2": 1, "3": 1}
+
+
+async def test_a_call_is_withdrawn_also_where_a_fork_holds_its_connection(serving: Serving) -> None:
+    source = (
+        HOLDS
+        + """
+    async def entrypoint(ctx):
+        call = asyncio.create_task(told(ctx, "model", "hold"))
+        await on_stage("session")
+        if (pid := os.fork()) == 0:
+            while True: signal.pause()
+        call.cancel()
+        await asyncio.wait([call])
+        await on_stage("withdrawn")
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    app.entrypoint_fn = entrypoint
+    """
+    )
+    async with serving(source) as (pool, stage):
+        running = asyncio.create_task(results(pool, None))
+        session, held = await stage.next("session"), await stage.next("held")
+        session.order("fork, and cancel it")
+        await held.left()
+        (await stage.next("withdrawn")).order("go")
+        await running
+        assert stage.noted("cancelled") == [["hold"]]
 
 
 # --- deaths, hangs and loading --------------------------------------------------------------------
@@ -523,7 +559,7 @@ async def test_a_service_of_another_user_is_not_called(monkeypatch: pytest.Monke
     from greenroom.errors import ServiceError
     from greenroom.zygote.service_client import client_of
 
-    monkeypatch.setenv("GREENROOM_POOL", f"test-{os.getpid()}")
+    monkeypatch.setattr("greenroom.zygote.services._POOL", f"test-{os.getpid()}")
     service = AppService("model", lambda: print, 1, 0.3, 1)
     ours, theirs = socket.socketpair()
     with ours, theirs, socket.socket(socket.AF_UNIX) as listener:

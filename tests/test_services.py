@@ -71,3 +71,12 @@ def test_one_that_has_told_its_callers_why_is_started_again_at_once() -> None:
         assert services.died(pid, now, has_paused=True) == "model"
         assert services.seconds_to_next(now) == 0.0
     assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8]
+
+
+def test_one_that_dies_at_once_with_the_exit_code_of_a_pause_has_its_pause_all_the_same() -> None:
+    services = Services()
+    services.want({"model": serve}, 0.0)
+    services.started("model", 1, 0.0)
+    assert services.died(1, 0.001, has_paused=True) == "model"
+    assert services.due(0.001) == []
+    assert services.due(0.1) == [("model", serve)]

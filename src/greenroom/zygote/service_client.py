@@ -99,6 +99,7 @@ class ServiceClient:
         for pause in _pauses():
             sock = self._reach()
             if sock is not None:
+                call.sock = sock
                 try:
                     await asyncio.get_running_loop().create_unix_connection(lambda: call, sock=sock)
                 except BaseException:
@@ -165,6 +166,13 @@ class _Call(Line):
         self.is_listed = False
         self.taken: float | None = None
         """When the service began with it."""
+        self.sock: socket.socket
+        """Its connection."""
+
+    def drop(self) -> None:
+        with contextlib.suppress(OSError):  # it is closed
+            self.sock.shutdown(socket.SHUT_RDWR)  # to close it is not enough where a fork of this process holds it
+        super().drop()
 
     def on_frame(self, kind: int, header: dict[str, Any], body: memoryview) -> None:
         if kind == LISTED:

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..app_service import AppService
-from ..errors import ErrorInfo, PayloadError
+from ..errors import ErrorInfo
 from ..wire.call_data import pack, unpack
 from ..wire.frames import FrameError
 from .app_thread import Outcome, is_sync, outcome_of
@@ -287,7 +287,7 @@ class _Desk:
             arguments, named = unpack(run.call.sizes, run.call.body)
             outcome = await self._call(run, arguments, named)
             return outcome, [] if outcome.error is not None else pack(outcome.result)
-        except (PayloadError, TypeError, ValueError) as error:
+        except Exception as error:  # also what a class of the app's, or another thread, does to its data
             return Outcome(error=error), []
 
     async def _call(self, run: _Run, arguments: list[Any], named: dict[str, Any]) -> Outcome:
@@ -327,7 +327,8 @@ class _Desk:
             faulthandler.cancel_dump_traceback_later()
             return
         until = min(run.until for run in self._running) + 2 * HANG_GRACE
-        faulthandler.dump_traceback_later(max(until - time.monotonic(), 0.001), exit=True, file=_STDERR)
+        seconds = min(max(until - time.monotonic(), 0.001), threading.TIMEOUT_MAX)  # more is an error
+        faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
 
     def _end_process(self, run: _Run) -> None:
         _logger.error(

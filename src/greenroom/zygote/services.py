@@ -41,6 +41,9 @@ It is told the pause, in seconds, that would follow its death.
 COULD_NOT_LOAD = 75  # EX_TEMPFAIL
 """The exit code of a service that could not be loaded, and has let the pause go by while it told its callers why."""
 
+_POOL = os.environ.get(mark.VARIABLE, "")
+"""As it is at the start of the zygote: an app may clear its environment."""
+
 _BACKLOG = 512
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 30.0
 _IS_STEADY = 60.0
@@ -84,6 +87,7 @@ class Services:
         if pid not in self._running:
             return None
         name, since = self._running.pop(pid)
+        has_paused = has_paused and now - since >= self.pause(name)  # else its exit code only looks like that
         delay = self._next_delay(name, 0.0 if has_paused else now - since)
         self._due[name] = now if has_paused else now + delay
         return name
@@ -155,7 +159,7 @@ def become(service: Service, listener: socket.socket, pause: float, *, zygote: i
         signals.reset_in_forks()
         os.setpgid(0, 0)
         prctl.set_name("gr:service")
-        if not mark.put(os.environ[mark.VARIABLE], os.getpid()):  # what it leaves behind is ended with it
+        if not mark.put(_POOL, os.getpid()):  # what it leaves behind is ended with it
             prctl.set_child_subreaper()
         random_numbers.reseed()
         gc.enable()
@@ -168,4 +172,4 @@ def become(service: Service, listener: socket.socket, pause: float, *, zygote: i
 
 
 def _prefix() -> str:
-    return f"greenroom/{os.environ.get(mark.VARIABLE, '')}/"
+    return f"greenroom/{_POOL}/"
