@@ -74,6 +74,15 @@ async def test_the_refusal_names_the_call_that_started_a_native_thread(make: Mak
     assert "gr:zygote" not in refusal
 
 
+async def test_the_line_is_named_where_what_started_a_thread_is_no_function_to_python(make: MakeApp) -> None:
+    """As a class of an extension module is none: Python tells a profiler nothing of its call."""
+    line = "    libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, pause, None)"
+    start = f"libc = ctypes.CDLL(None)\n    pause = ctypes.cast(libc.pause, ctypes.c_void_p)\n{line}\n    later = 3"
+    app = make(APP.replace("native.start()\n    native.start()", f"{start}\n    print(later)"))
+    refusal = await refusal_of(app)
+    assert f"(started by {line_in(app, line)}, in preload: {line.strip()})" in refusal
+
+
 async def test_threads_of_one_call_are_told_together(make: MakeApp) -> None:
     app = make(APP.replace("    native.start()\n    native.start()", "    for _ in range(3): native.start()"))
     refusal = await refusal_of(app)

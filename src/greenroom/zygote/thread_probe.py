@@ -1,19 +1,22 @@
 """``python -m greenroom.zygote.thread_probe PARENT``: a second, traced load of an app, to find who starts threads.
 
 A native thread has no Python frame and often no name. This program looks at the number of its threads after each call
-that took a while, and so finds the one that has started a thread. It reads the zygote's configuration from stdin, and
+that took a while, and so finds the one that has started a thread. Of some calls Python tells a profiler nothing, those
+of extension classes above all: so it looks after each of the app's lines, too. It reads the zygote's configuration from stdin, and
 writes a line of JSON to stdout whenever threads have come: a list of pairs, the name of each thread that lives and its
 origin. The last line holds. Everything that it has started ends with it.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import linecache
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -31,6 +34,7 @@ __all__ = ["Tracer"]
 _TASKS = "/proc/self/task"
 _SHORTEST_START = 15e-6
 """Seconds: what took less has started no thread. To ask takes as long as most calls, of which there are millions."""
+_LONGEST_LINE = 80
 _PASSED_OVER = frozenset({"importlib", "_frozen_importlib", "_frozen_importlib_external", "greenroom", "runpy"})
 
 
@@ -84,7 +88,7 @@ class Tracer:
 
     def __enter__(self) -> None:
         # The app may replace the functions of these modules.
-        look, stat, clock = self._look, os.stat, time.perf_counter
+        look, look_after, stat, clock = self._look, self._look_after, os.stat, time.perf_counter
         alone, last = stat(_TASKS).st_nlink, clock()
 
         def on_event(frame: FrameType, event: str, argument: Any) -> None:
@@ -94,9 +98,25 @@ class Tracer:
                 look(frame, event, argument)
             last = clock()
 
+        def on_call(frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
+            if not _is_of_app(module_name_of(frame)):
+                return None
+            line = frame.f_lineno
+
+            def on_line(frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
+                nonlocal line, last
+                if clock() - last > _SHORTEST_START and stat(_TASKS).st_nlink != alone:
+                    look_after(frame, line)
+                line, last = frame.f_lineno, clock()
+                return on_line
+
+            return on_line
+
         sys.setprofile(on_event)
+        sys.settrace(on_call)
 
     def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
         sys.setprofile(None)
 
     def tell(self) -> None:
@@ -106,14 +126,28 @@ class Tracer:
         os.write(self._answer, (json.dumps(found) + "\n").encode())
 
     def _look(self, frame: FrameType, event: str, argument: Any) -> None:
+        # Of a frame that has just begun nothing has run yet: its caller has.
+        begun = frame.f_back if event == "call" else frame
+        self._note(lambda: _origin(begun, argument if event == "c_return" else None))
+
+    def _look_after(self, frame: FrameType, line: int) -> None:
+        self._note(lambda: _origin_in_line(frame, line))
+
+    def _note(self, origin: Callable[[], str]) -> None:
         come = set(map(int, os.listdir(_TASKS))) - self._origins.keys() - {os.getpid()}
         come -= {thread.native_id for thread in threading.enumerate()}  # of which the first load knows
         if come:
-            # Of a frame that has just begun nothing has run yet: its caller has.
-            begun = frame.f_back if event == "call" else frame
-            origin = _origin(begun, argument if event == "c_return" else None)
-            self._origins.update(dict.fromkeys(come, origin))
+            self._origins.update(dict.fromkeys(come, origin()))
             self.tell()
+
+
+_is_of_app = functools.cache(is_of_app)  # asked for each call of a Python function
+
+
+def _origin_in_line(frame: FrameType, line: int) -> str:
+    file = frame.f_code.co_filename
+    text = linecache.getline(file, line, frame.f_globals).strip()
+    return f"{file}, line {line}, in {frame.f_code.co_name}: {text[:_LONGEST_LINE]}"
 
 
 def _origin(frame: FrameType | None, c_function: Any) -> str:

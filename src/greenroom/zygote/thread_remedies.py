@@ -33,7 +33,7 @@ REMEDIES = (
         "leave intra_op_num_threads and inter_op_num_threads of its SessionOptions at 0 or 1",
         ("OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY"),
     ),
-    Remedy("ctranslate2 (faster-whisper)", ("ctranslate2",), ("libctranslate2",), _SERVICE),
+    Remedy("ctranslate2 (faster-whisper)", ("ctranslate2", "faster_whisper"), ("libctranslate2",), _SERVICE),
     Remedy("OpenVINO", ("openvino",), ("libopenvino",), _SERVICE),
     Remedy("TensorFlow", ("tensorflow",), ("libtensorflow",), _SERVICE),
     Remedy("JAX", ("jaxlib",), (), _SERVICE),
