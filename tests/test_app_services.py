@@ -492,19 +492,28 @@ async def test_a_stopped_service_is_replaced(serving: Serving) -> None:
 
 
 async def test_what_a_service_has_started_ends_with_it(serving: Serving) -> None:
+    """Or before, where the service ends it."""
     source = """
-    import subprocess
+    import multiprocessing, subprocess
+
+    def ended():
+        process = multiprocessing.get_context("fork").Process(target=threading.Event().wait)
+        process.start()
+        process.terminate()
+        process.join(20)
+        return process.exitcode
 
     @app.service
     def model():
         helper = subprocess.Popen(["sleep", "1000"])
-        return lambda: [os.getpid(), helper.pid]
+        return lambda: [os.getpid(), helper.pid, ended()]
     """
     async with serving(source) as (pool, _):
-        (((pid, helper),),) = await results(pool, [[["model", 60]]])
+        (((pid, helper, code),),) = await results(pool, [[["model", 60]]])
+        assert code == -signal.SIGTERM
         kill(pid)
         await eventually(lambda: is_gone(helper))
-        (((_, other),),) = await results(pool, [[["model", 60]]])  # whose report counts none of them
+        (((_, other, _),),) = await results(pool, [[["model", 60]]])  # whose report counts none of them
     await eventually(lambda: is_gone(other))
 
 

@@ -156,7 +156,6 @@ def become(service: Service, listener: socket.socket, pause: float, *, zygote: i
         for fd in close:
             os.close(fd)
         signals.reset_in_child()
-        signals.reset_in_forks()
         os.setpgid(0, 0)
         prctl.set_name("gr:service")
         if not mark.put(_POOL, os.getpid()):  # what it leaves behind is ended with it

@@ -2,9 +2,9 @@
 
 A native thread has no Python frame and often no name. This program looks at the number of its threads after each call
 that took a while, and so finds the one that has started a thread. Of some calls Python tells a profiler nothing, those
-of extension classes above all: so it looks after each of the app's lines, too. It reads the zygote's configuration from stdin, and
-writes a line of JSON to stdout whenever threads have come: a list of pairs, the name of each thread that lives and its
-origin. The last line holds. Everything that it has started ends with it.
+of extension classes above all: so it looks after each of the app's lines, too. It reads the zygote's configuration from
+stdin, and writes a line of JSON to stdout whenever threads have come: a list of pairs, the name of each thread that
+lives and its origin. The last line holds. Everything that it has started ends with it.
 """
 
 from __future__ import annotations
