@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -283,6 +284,40 @@ async def test_a_signal_to_all_processes_ends_no_session(make_app: MakeApp) -> N
             visit.order("leave")
         assert [(await handle.wait()).reason for handle in handles] == ["completed"] * 2
         assert set(idle) <= {process.pid for process in pool.processes}
+
+
+IN_NATIVE_CODE = """
+import ctypes
+
+@app.entrypoint
+async def entrypoint(ctx):
+    # A signal goes to another thread, and does not interrupt the call; its handler has to wait for the main thread.
+    signals = signal.SIGTERM, signal.SIGHUP
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(STAGE)
+        sock.sendall(f"native {os.getpid()} {ctx.job.id}\\n".encode())
+        ctypes.CDLL(None).recv(sock.fileno(), ctypes.create_string_buffer(1), 1, 0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    if ctx.job.metadata == "its own":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return "its result"
+"""
+
+
+async def test_a_signal_to_all_ends_no_session_that_hears_it_late(make_app: MakeApp) -> None:
+    """The handler runs after a long native call, such as a model's on a busy machine."""
+    async with Stage(make_app) as stage, ProcessPool(stage.app(IN_NATIVE_CODE), num_idle_processes=2) as pool:
+        handles = [await pool.launch(name, timeout=DEADLINE) for name in ("the group's", "its own")]
+        visits = [await stage.next("native") for _ in handles]
+        for pid in [*(visit.pid for visit in visits), zygote_pid(pool)]:
+            kill(pid, signal.SIGTERM)
+            kill(pid, signal.SIGHUP)  # as systemd's SendSIGHUP= does
+        await asyncio.sleep(1.5)  # more than it takes a signal to reach the whole group
+        for visit in visits:
+            visit.order("leave")
+        reports = [await handle.wait() for handle in handles]
+        assert [report.reason for report in reports] == ["completed", "signaled"]
 
 
 # --- what preload has started ---------------------------------------------------------------------

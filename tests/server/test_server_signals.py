@@ -98,6 +98,21 @@ async def test_S5_a_signal_to_all_processes_lets_a_job_end_in_its_own_time(
         assert await worker.ends() == 0
 
 
+async def test_a_hang_up_of_all_processes_ends_no_job(make_app: MakeApp) -> None:
+    """As ``systemctl kill -s HUP`` sends it, and a terminal that is closed. There is no zygote to witness it."""
+    options = ("--num-idle-processes", "1", "--start-method", "spawn")
+    async with Stage(make_app) as stage, RunningWorker(stage.app(), *options) as worker:
+        job = await worker.start("stay")
+        visit = await stage.next("job")
+        waiting = await worker.report_to_come(job["id"])
+        for pid in (visit.pid, worker.pid):
+            os.kill(pid, signal.SIGHUP)
+        visit.order("leave")
+        assert (await waiting)["reason"] == "completed"
+        worker.signal(signal.SIGTERM)
+        assert await worker.ends() == 0
+
+
 async def test_S5_a_drain_counts_jobs_from_acceptance(make_app: MakeApp) -> None:
     """A job that waits for a process when the signal comes is started, answered and waited for."""
     async with Stage(make_app) as stage, RunningWorker(stage.app(HELD_WARMING), "--num-idle-processes", "0") as worker:

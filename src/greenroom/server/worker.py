@@ -239,6 +239,7 @@ class Worker:
         self._stopping.set()
 
     def _hang_up(self) -> None:
+        self._pool.had_signal()
         if self._stopping.is_set():
             _logger.warning("SIGHUP: not reloading, because the worker is stopping")
         else:

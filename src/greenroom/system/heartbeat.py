@@ -16,6 +16,7 @@ import fcntl
 import mmap
 import os
 import struct
+import time
 from typing import NamedTuple
 
 __all__ = ["Beats", "HeartbeatPage", "HeartbeatReader"]
@@ -41,8 +42,11 @@ class HeartbeatPage:
     def __init__(self, fd: int) -> None:
         self._memory = mmap.mmap(fd, _SIZE)
         self._counts = [0, 0, 0]
+        self.loop_beat_at = time.monotonic()
+        """When the loop last beat, on the monotonic clock."""
 
     def beat_loop(self) -> None:
+        self.loop_beat_at = time.monotonic()
         self._count(0)
 
     def beat_thread(self) -> None:

@@ -86,12 +86,17 @@ class OwnSignals:
         self._page = page
         self._witness = witness
         self._on_interrupt = on_interrupt
+        self._passed_at: dict[int, float] = {}
 
     def heard(self, signum: int) -> None:
         # The app's code stands still here: what it would go on to do after the signal may be wrong.
         heard_at = time.monotonic()
+        # Python calls this when the main thread is back from native code. The signal came after the last turn of the
+        # loop, and after the last one of its number.
+        since = min(heard_at, max(self._page.loop_beat_at, self._passed_at.get(signum, 0.0)))
         for _ in range(round(_SAME_TIME / _LOOK_AGAIN)):
-            if abs(self._last_of_group() - heard_at) < _SAME_TIME:
+            if since - _SAME_TIME < self._last_of_group() < heard_at + _SAME_TIME:
+                self._passed_at[signum] = heard_at
                 return
             time.sleep(_LOOK_AGAIN)
         if signum == signal.SIGINT:
