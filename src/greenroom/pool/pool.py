@@ -51,6 +51,9 @@ _LONGEST_DETAIL = 1000
 _REAP_INTERVAL = 1.0
 """Seconds between two looks for dead orphans."""
 
+_REAP_INTERVAL = 1.0  # seconds
+_REAP_PAUSE = 0.005  # seconds, in which the event loop does other work
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
@@ -172,9 +175,10 @@ class ProcessPool:
 
     def _reap_dead(self) -> None:
         """Reap what sessions without a zygote have left behind that is dead, now and in each second."""
+        is_done = True
         with suppress(OSError):  # no fd to look with: the next time, perhaps
-            self._strays.reap_dead()
-        self._fleet.clock.call_later(_REAP_INTERVAL, self._reap_dead)
+            is_done = self._strays.reap_dead()
+        self._fleet.clock.call_later(_REAP_INTERVAL if is_done else _REAP_PAUSE, self._reap_dead)
 
     async def _settle(self) -> None:
         if self._fleet.idle_target() > 0:

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from ..system import mark, proc
 
@@ -21,6 +22,19 @@ __all__ = ["StrayKiller"]
 _PATIENCE = 5.0
 _TRACKER_PATIENCE = 4.0  # seconds that a resource tracker has to clean up, and to end by itself
 _INTERVAL = 0.005
+_TURN = 0.005
+"""Seconds for which strays may keep the event loop from other work: a session may leave thousands."""
+
+
+@dataclass(slots=True)
+class _Sweep:
+    then: Callable[[int], None]
+    until: float
+    count: int = 0
+    unlooked: list[int] = field(default_factory=list)
+    """What this look has not come to."""
+    has_found: bool = False
+    """Whether this look has found any, or could not look."""
 
 
 class StrayKiller:
@@ -34,27 +48,30 @@ class StrayKiller:
         self._known = known
         self._alive = alive
         self._killed: set[int] = set()
+        self._unlooked: list[int] = []
 
-    def sweep(self, then: Callable[[int], None], *, _until: float = 0.0, _count: int = 0) -> None:
+    def sweep(self, then: Callable[[int], None]) -> None:
         """Kill what there is; when it is gone, call ``then`` with how many there were."""
-        until = _until or time.monotonic() + _PATIENCE
+        self._look(_Sweep(then, time.monotonic() + _PATIENCE))
+
+    def _look(self, sweep: _Sweep) -> None:
+        """Look for a turn. Dying strays pass on strays of their own, so look until a look finds none."""
         try:
-            found = self._find()
+            if not sweep.unlooked:
+                sweep.unlooked, sweep.has_found = proc.children(os.getpid()), False
+            found = self._find(sweep.unlooked)
         except OSError:  # no fd to look with: in a moment, perhaps
-            found, is_seen = [], False
-        else:
-            is_seen = True
-        spared = self._trackers_of(found) if until - time.monotonic() > _PATIENCE - _TRACKER_PATIENCE else set()
-        _count += sum(1 for pid in set(found) - self._killed - spared if _is_living(pid))
+            found, sweep.has_found = [], True
+        spared = self._trackers_of(found) if sweep.until - time.monotonic() > _PATIENCE - _TRACKER_PATIENCE else set()
+        sweep.count += sum(1 for pid in set(found) - self._killed - spared if _is_living(pid))
         for pid in found:
             if pid not in spared:
                 self._end(pid)
-        if (found or not is_seen) and time.monotonic() < until:
-            # Dying strays pass on strays of their own, so look until a look finds none.
-            again = lambda: self.sweep(then, _until=until, _count=_count)  # noqa: E731
-            asyncio.get_running_loop().call_later(_INTERVAL, again)
+        sweep.has_found |= bool(found)
+        if (sweep.has_found or sweep.unlooked) and time.monotonic() < sweep.until:
+            asyncio.get_running_loop().call_later(_INTERVAL, self._look, sweep)
         else:
-            then(_count)
+            sweep.then(sweep.count)
 
     async def end(self) -> None:
         """Sweep, and wait until nothing is left, or as long as that may take."""
@@ -62,10 +79,18 @@ class StrayKiller:
         self.sweep(is_done.set_result)
         await is_done
 
-    def _find(self) -> list[int]:
-        known, alive = self._known(), self._alive()
-        found = [pid for pid in proc.children(os.getpid()) if pid not in known and self.may_own(pid)]
-        return [pid for pid in found if pid in self._killed or not self._belongs_to(pid, alive)]
+    def _find(self, pids: list[int]) -> list[int]:
+        """Take from these for a turn, and return the strays among what was taken."""
+        known, alive, until = self._known(), self._alive(), time.monotonic() + _TURN
+        found = []
+        while pids and time.monotonic() < until:
+            pid = pids.pop()
+            if pid not in known and self._is_left(pid, alive):
+                found.append(pid)
+        return found
+
+    def _is_left(self, pid: int, alive: set[int]) -> bool:
+        return pid in self._killed or (self.may_own(pid) and not self._belongs_to(pid, alive))
 
     def _belongs_to(self, pid: int, alive: set[int]) -> bool:
         """Tell whether it is somebody's who lives. Sessions may go on to use the resource tracker of a lost zygote."""
@@ -75,16 +100,22 @@ class StrayKiller:
     def _trackers_of(self, pids: list[int]) -> set[int]:
         return {pid for pid in pids if pid not in self._killed and proc.is_resource_tracker(pid)}
 
-    def reap_dead(self) -> None:
-        """Reap those of sessions that live: nobody else will. Raises ``OSError`` when out of fds."""
-        if not _is_any_dead():
-            return
+    def reap_dead(self) -> bool:
+        """Reap those of sessions that live: nobody else will. Raises ``OSError`` when out of fds.
+
+        A session may start thousands in a second, so this stops after a moment. Returns whether it has looked at all.
+        """
+        until = time.monotonic() + _TURN
+        if not self._unlooked:
+            self._unlooked = proc.children(os.getpid()) if _is_any_dead() else []
         known = self._known()
-        for pid in proc.children(os.getpid()):
+        while self._unlooked and time.monotonic() < until:
+            pid = self._unlooked.pop()
             # Of an owner that is another process: a session's own death is read by its pidfd.
-            if pid not in known and not _is_living(pid) and self._owner_of(pid) not in (None, pid):
+            if pid not in known and self._owner_of(pid) not in (None, pid):
                 with suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
+        return not self._unlooked
 
     def _owner_of(self, pid: int) -> int | None:
         try:
