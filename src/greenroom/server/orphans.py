@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,10 @@ __all__ = ["OrphanReaper"]
 
 GRACE = 1.0
 """Seconds that a dead child is left to whoever may be about to wait for it."""
+
+_TURN = 0.005
+"""Seconds for which a look may keep the event loop from other work."""
+_PAUSE = 0.01
 
 
 class _Dead(NamedTuple):
@@ -38,6 +43,12 @@ class OrphanReaper:
     def __init__(self, is_owned: Callable[[int], bool]) -> None:
         self._is_owned = is_owned
         self._seen: set[_Dead] = set()
+        """Dead ones that nobody owned at the last look."""
+        self._found: set[_Dead] = set()
+        """Those of this look, so far."""
+        self._unlooked: list[int] = []
+        self._looks_again = False
+        """Whether a child may have died behind the back of this look, which took more than a turn."""
         self._looking: asyncio.TimerHandle | None = None
 
     @contextmanager
@@ -60,24 +71,36 @@ class OrphanReaper:
     def _look(self) -> None:
         self._looking = None
         try:
-            found = self._unowned() if _is_any_dead() else set()
+            if not self._unlooked and _is_any_dead():
+                self._unlooked = proc.children(os.getpid())
+            self._look_at_some()
         except OSError:  # no fd to look with: in a while, perhaps
-            found = self._seen
-        else:
-            for dead in found & self._seen:
-                with suppress(ChildProcessError):  # waited for just now
-                    os.waitpid(dead.pid, os.WNOHANG)
-            found = found - self._seen
-        self._seen = found
-        if found:
+            self._unlooked = []
+            self._look_later()
+            return
+        if self._unlooked:
+            self._looks_again = True
+            self._looking = asyncio.get_running_loop().call_later(_PAUSE, self._look)
+            return
+        self._seen, self._found = self._found, set()
+        if self._seen or self._looks_again:
+            self._looks_again = False
             self._look_later()
 
-    def _unowned(self) -> set[_Dead]:
-        dead = set(_dead_children())
-        if not dead:
-            return dead
-        held = set(_pids_held())
-        return {each for each in dead if each.pid not in held and not self._is_owned(each.pid)}
+    def _look_at_some(self) -> None:
+        """Look for a turn: a session may leave thousands, for the pool to reap."""
+        until = time.monotonic() + _TURN
+        held: set[int] | None = None
+        while self._unlooked and time.monotonic() < until:
+            dead = _as_dead(self._unlooked.pop())
+            if dead is None or self._is_owned(dead.pid):
+                continue
+            held = set(_pids_held()) if held is None else held
+            if dead in self._seen and dead.pid not in held:
+                with suppress(ChildProcessError):  # waited for just now
+                    os.waitpid(dead.pid, os.WNOHANG)
+            elif dead.pid not in held:
+                self._found.add(dead)
 
 
 def _is_any_dead() -> bool:
@@ -88,16 +111,14 @@ def _is_any_dead() -> bool:
         return False
 
 
-def _dead_children() -> Iterator[_Dead]:
-    for pid in proc.children(os.getpid()):
-        try:
-            stat = proc.stat(pid)
-        except OSError as error:
-            if proc.is_out_of_fds(error):
-                raise
-            continue  # gone
-        if stat.state == "Z":
-            yield _Dead(pid, stat.started)
+def _as_dead(pid: int) -> _Dead | None:
+    try:
+        stat = proc.stat(pid)
+    except OSError as error:
+        if proc.is_out_of_fds(error):
+            raise
+        return None  # gone
+    return _Dead(pid, stat.started) if stat.state == "Z" else None
 
 
 def _pids_held() -> Iterator[int]:
