@@ -197,6 +197,35 @@ async def test_where_marks_do_not_hold_orphans_stay_below_their_session(
         assert is_gone(below[visits[1].pid][0])
 
 
+LEAVES_LATER = """
+import subprocess
+
+@app.preload
+def preload():
+    global helper
+    leave = "while read line; do sh -c '/bin/sleep 100000 &'; echo; done"
+    helper = subprocess.Popen(["sh", "-c", leave], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+@app.entrypoint
+async def entrypoint(ctx):
+    helper.stdin.write(b"leave\\n")
+    helper.stdin.flush()
+    assert helper.stdout.readline()
+"""
+
+
+@pytest.mark.parametrize("case", ["marks hold", "marks do not hold"])
+async def test_what_a_helper_of_preload_leaves_outlives_sessions(
+    make_app: MakeApp, case: str, request: pytest.FixtureRequest
+) -> None:
+    if case == "marks do not hold":
+        request.getfixturevalue("limited_realtime")
+    async with ProcessPool(make_app(LEAVES_LATER), num_idle_processes=0) as pool:
+        report = await (await pool.launch(timeout=DEADLINE)).wait()
+        assert (report.outcome, report.descendants_killed) == ("succeeded", 0)
+        assert len(sleepers(zygote_pid(pool))) == 1
+
+
 # --- signals that a session sends itself ----------------------------------------------------------
 
 SIGTERMS = """

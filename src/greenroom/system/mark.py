@@ -37,7 +37,9 @@ def put(token: str, owner: int = ZYGOTES) -> bool:
     Returns whether an owner is told by more than the environment.
     """
     if owner != ZYGOTES:
-        os.environ[OWNER_VARIABLE] = f"{token}:{owner}"
+        # A session may be the supervisor of a pool in turn. What is below that one belongs to both.
+        outer = [each for each in os.environ.get(OWNER_VARIABLE, "").split() if not each.startswith(f"{token}:")]
+        os.environ[OWNER_VARIABLE] = " ".join([f"{token}:{owner}", *outer])
     soft, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
     if soft != resource.RLIM_INFINITY and soft < _LEAST:
         return False  # somebody means it as a limit
@@ -50,7 +52,7 @@ def put(token: str, owner: int = ZYGOTES) -> bool:
 
 def is_on(pid: int, token: str) -> bool:
     """Whether a process was started by the pool with this token. Raises ``OSError`` when it is gone."""
-    return _owner_by_limit(pid, token) is not None or proc.environ_has(pid, f"{VARIABLE}={token}".encode())
+    return owner_of(pid, token) is not None or proc.environ_has(pid, f"{VARIABLE}={token}".encode())
 
 
 def owner_of(pid: int, token: str) -> int | None:
@@ -59,9 +61,10 @@ def owner_of(pid: int, token: str) -> int | None:
     if owner is not None:
         return owner
     with suppress(PermissionError):  # it has changed its user
-        pool, _, number = (proc.environ_value(pid, OWNER_VARIABLE.encode()) or b"").partition(b":")
-        if pool == token.encode() and number.isdigit():
-            return int(number)
+        for each in (proc.environ_value(pid, OWNER_VARIABLE.encode()) or b"").split():
+            pool, _, number = each.partition(b":")
+            if pool == token.encode() and number.isdigit():
+                return int(number)
     return None
 
 

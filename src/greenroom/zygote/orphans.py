@@ -79,7 +79,8 @@ class Orphans:
     def _belongs_to(self, pid: int, dead: Collection[int], alive: Collection[int]) -> bool:
         """Tell whether it is somebody's who lives: the zygote's, a session's, or a service's."""
         if not self._marks_hold:
-            return False  # sessions are subreapers themselves: what is here has outlived its own
+            # Sessions are subreapers themselves: what is here has outlived its own, or is a helper's of preload.
+            return _group_of(pid) == os.getpgrp()
         owner = self._owner_of(pid)
         if owner is not None:
             return owner == mark.ZYGOTES or owner in alive
