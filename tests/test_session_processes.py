@@ -197,6 +197,42 @@ async def test_where_marks_do_not_hold_orphans_stay_below_their_session(
         assert is_gone(below[visits[1].pid][0])
 
 
+FORKED_AND_SHEDDING = """
+import resource
+
+@app.entrypoint
+async def entrypoint(ctx):
+    if ctx.job.metadata == "leave" and os.fork() == 0:
+        resource.setrlimit(resource.RLIMIT_RTTIME, (5_000_000, resource.RLIM_INFINITY))
+        os.setsid()
+        pid = os.fork()
+        if pid == 0:
+            while True: signal.pause()
+        note("descendant", pid)
+        os._exit(0)
+    if ctx.job.metadata == "leave":
+        os.wait()
+    await on_stage("job")
+"""
+
+
+async def test_where_there_is_no_zygote_an_orphan_without_owner_is_left_alone(make_app: MakeApp) -> None:
+    """It is between fork and exec, for instance: its environment is the pool's, and names no session."""
+    async with Stage(make_app) as stage:
+        options = {"num_idle_processes": 0, "start_method": "spawn"}
+        async with ProcessPool(stage.app(FORKED_AND_SHEDDING), **options) as pool:  # type: ignore[arg-type]
+            owner = await pool.launch("leave", timeout=DEADLINE)
+            owner_visit = await stage.next("job")
+            other = await pool.launch("none", timeout=DEADLINE)
+            (await stage.next("job")).order("leave")
+            assert (await other.wait()).descendants_killed == 0
+            [[orphan]] = stage.noted("descendant")
+            assert not is_gone(int(orphan))
+            owner_visit.order("leave")
+            assert (await owner.wait()).descendants_killed == 1
+        assert is_gone(int(orphan))
+
+
 LEAVES_LATER = """
 import subprocess
 

@@ -18,7 +18,7 @@ def started_by(*marks: tuple[str, int]) -> Iterator[int]:
         for token, owner in marks:
             mark.put(token, owner)
 
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=put) as process:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=put) as process:  # noqa: PLW1509
         yield process.pid
 
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..system import mark, proc
+from ..system.descent import may_belong
 
 __all__ = ["StrayKiller"]
 
@@ -95,6 +96,8 @@ class StrayKiller:
     def _belongs_to(self, pid: int, alive: set[int]) -> bool:
         """Tell whether it is somebody's who lives. Sessions may go on to use the resource tracker of a lost zygote."""
         owner = self._owner_of(pid)
+        if owner is None:  # a fork that has changed its limit, and has the environment of what it was forked from
+            return may_belong(pid, alive)
         return owner in alive or (owner == mark.ZYGOTES and bool(alive) and proc.is_resource_tracker(pid))
 
     def _trackers_of(self, pids: list[int]) -> set[int]:

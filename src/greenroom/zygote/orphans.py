@@ -6,14 +6,13 @@ dies. Of those that live, the mark tells the owner (:mod:`greenroom.system.mark`
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Collection
-from contextlib import suppress
 from typing import NamedTuple
 
 from ..system import mark, proc
+from ..system.descent import group_of, may_belong
 from . import undertaker
 
 __all__ = ["TRACKER_PATIENCE", "Orphans"]
@@ -80,13 +79,11 @@ class Orphans:
         """Tell whether it is somebody's who lives: the zygote's, a session's, or a service's."""
         if not self._marks_hold:
             # Sessions are subreapers themselves: what is here has outlived its own, or is a helper's of preload.
-            return _group_of(pid) == os.getpgrp()
+            return group_of(pid) == os.getpgrp()
         owner = self._owner_of(pid)
         if owner is not None:
             return owner == mark.ZYGOTES or owner in alive
-        # It has shed its marks. Each owner leads a process group; and an orphan is younger than its owner.
-        group = _group_of(pid)
-        return group in alive or (group not in dead and any(_started(each) <= _started(pid) for each in alive))
+        return may_belong(pid, alive, dead)
 
     def _owner_of(self, pid: int) -> int | None:
         if pid not in self._owners:
@@ -97,18 +94,3 @@ class Orphans:
                     raise
                 return None  # gone
         return self._owners[pid]
-
-
-def _group_of(pid: int) -> int | None:
-    with suppress(ProcessLookupError):  # gone
-        return os.getpgid(pid)
-    return None
-
-
-def _started(pid: int) -> float:
-    try:
-        return proc.stat(pid).started
-    except OSError as error:
-        if proc.is_out_of_fds(error):
-            raise
-        return math.inf  # gone
