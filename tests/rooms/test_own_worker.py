@@ -120,6 +120,7 @@ async def test_W3_an_agent_whose_room_is_gone_is_not_cancelled(livekit: LiveKitS
             await ann.connected()
             await api.dispatch("greeter", room, metadata=str(tmp_path / room))
             agent: str = (await ann.agent())["identity"]
+            await ann.attributes(agent, "connected")  # or it is not there yet to hear what becomes of its room
             while not await is_taken(api, room):
                 pass
             return agent
