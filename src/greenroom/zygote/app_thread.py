@@ -33,6 +33,7 @@ class AppThread:
 
     def __init__(self) -> None:
         self._executor: ThreadPoolExecutor | None = None
+        self._context: contextvars.Context
 
     async def call(self, fn: Callable[..., Any], *arguments: Any) -> Outcome:
         """Call it there. An error is returned, since no future can carry a StopIteration: it would wait for ever."""
@@ -40,7 +41,8 @@ class AppThread:
             from concurrent.futures import ThreadPoolExecutor  # which most apps do not need
 
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="app")
-        run = contextvars.copy_context().run
+            self._context = contextvars.copy_context()  # one for all: what prewarm sets is set in the entrypoint
+        run = self._context.run
         return await asyncio.get_running_loop().run_in_executor(self._executor, run, outcome_of, fn, arguments, {})
 
 

@@ -18,7 +18,7 @@ from ..job import JobProcess
 from ..system import lifeline, mark, prctl
 from ..system.heartbeat import HeartbeatPage
 from ..wire.messages import AppFacts, ChildSettings
-from . import random_numbers, signals
+from . import open_objects, random_numbers, signals
 from .app_logging import AppLogging
 from .runner import Runner
 
@@ -51,13 +51,13 @@ class Inheritance(NamedTuple):
 
 def run(life: Callable[[], int]) -> NoReturn:
     """Run the life of this process, which returns its exit code, and exit."""
-    code = 70  # EX_SOFTWARE, if not even the error can be told
+    code, pid = 70, os.getpid()  # EX_SOFTWARE, if not even the error can be told
     try:
         code = life()
     except BaseException:
         traceback.print_exc()
     finally:
-        _exit(code)
+        _exit(code, is_copy=os.getpid() != pid)
 
 
 class Channels(NamedTuple):
@@ -164,7 +164,7 @@ def flush_stdio() -> None:
             stream.flush()
 
 
-def _exit(code: int) -> NoReturn:
+def _exit(code: int, *, is_copy: bool) -> NoReturn:
     """End as the interpreter would, but not through C's ``exit``.
 
     In a forked process C exit handlers destroy what threads of the parent were waiting on, and hang
@@ -174,6 +174,8 @@ def _exit(code: int) -> NoReturn:
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # joins the non-daemon threads
         atexit._run_exitfuncs()
+        if not is_copy:  # which the app has forked, and which came back here: else all were written twice
+            open_objects.finish()
         flush_stdio()
     except BaseException:
         traceback.print_exc()

@@ -93,11 +93,15 @@ class Performance:
             return self._exited(error), b""
         if isinstance(error, asyncio.CancelledError) and self._context.shutdown_requested.done():
             return End("cancelled" if self._is_told else "completed", 0), payload.encode(None)
-        if self._logs_errors:
+        return self._raised(error), b""
+
+    def _raised(self, error: BaseException) -> End:
+        is_cut_off = isinstance(error, asyncio.CancelledError) and self._exit.done()  # what did it is told
+        if self._logs_errors and not is_cut_off:
             # Here, where an error tracker hears of it: those listen to the log of the process that failed.
             with suppress(Exception):  # a handler or filter of the app's may raise
                 _logger.error("the entrypoint failed", exc_info=error)
-        return End("raised", 1, ErrorInfo.of(error)), b""
+        return End("raised", 1, ErrorInfo.of(error), self._is_told)
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -115,7 +119,7 @@ class Performance:
         return self._told_to_end and not self._context.ends_by_itself
 
     def exit_requested(self, stop: BaseException) -> None:
-        """A SystemExit came out of the loop; the first one counts."""
+        """Note what came out of the loop: a SystemExit, or that it was stopped. The first one counts."""
         if not self._exit.done():
             self._exit.set_result(stop)
 
@@ -140,6 +144,8 @@ class Performance:
             self._task.cancel()
 
     def _exited(self, stop: BaseException) -> End:
+        if isinstance(stop, Exception):
+            return self._raised(stop)
         return End("exited", exit_code_of(stop), ErrorInfo.of(stop), self._is_told)
 
     # --- shutdown callbacks ----------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ..system import prctl, stackdump
 from ..system.heartbeat import HeartbeatPage
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
+from . import open_objects
 from .app_thread import AppThread, is_sync
 from .performance import Performance, exit_code_of
 from .rehearsal import rehearse
@@ -93,6 +94,10 @@ class Runner:
                 # past a second one: what raised the first may do so in every turn of the loop.
                 if self._performance is None:
                     return exit_code_of(stop)
+                self._performance.exit_requested(stop)
+            except RuntimeError as stop:  # loop.stop(): it ends the job in the same way
+                if self._performance is None or life.done() or self._loop.is_closed():
+                    raise
                 self._performance.exit_requested(stop)
         try:
             return life.result()
@@ -259,3 +264,4 @@ class Runner:
         if tasks:
             await asyncio.wait(tasks, timeout=self._settings.cleanup_timeout / 2)
         await self._loop.shutdown_asyncgens()
+        open_objects.tell_of_errors()

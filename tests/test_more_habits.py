@@ -1,0 +1,151 @@
+"""Habits of programs: what a process has open at its end, what ends an event loop, what an import does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import DEADLINE, Kept, listening
+
+from greenroom import ExitReport, ProcessPool
+
+MakeApp = Callable[[str], str]
+
+
+async def report_of(app: str, metadata: object = None, **options: object) -> ExitReport:
+    async with ProcessPool(app, num_idle_processes=1, **options) as pool:
+        return await (await pool.launch(metadata, timeout=DEADLINE)).wait()
+
+
+# --- the end of a process -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+async def test_what_is_written_and_not_closed_is_in_the_file(
+    make_app: MakeApp, tmp_path: Path, start_method: str
+) -> None:
+    source = """
+    import gzip, tempfile, wave
+    kept = []
+
+    @app.prewarm
+    def prewarm(proc):
+        proc.userdata["text"] = open(os.path.join(FOLDER, "text"), "w")
+
+    @app.entrypoint
+    async def entrypoint(ctx):
+        ctx.proc.userdata["text"].write("a transcript")
+        kept.append(open(os.path.join(FOLDER, "bytes"), "wb")); kept[-1].write(b"raw")
+        kept.append(gzip.open(os.path.join(FOLDER, "packed"), "wt")); kept[-1].write("packed")
+        kept.append(wave.open(os.path.join(FOLDER, "sound"), "wb"))
+        kept[-1].setparams((1, 2, 8000, 0, "NONE", "")); kept[-1].writeframesraw(bytes(100))
+        kept.append(tempfile.NamedTemporaryFile(dir=FOLDER, prefix="temporary"))
+        kept.append(open("/dev/full", "w")); kept[-1].write("no room")
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+            return os.path.exists(kept[4].name)
+    """
+    source = source.replace("FOLDER", repr(str(tmp_path)))
+    report = await report_of(make_app(source), start_method=start_method)
+    assert (report.outcome, report.result) == ("succeeded", True)  # the copy has left the temporary file
+
+    import gzip
+    import wave
+
+    assert (tmp_path / "text").read_text() == "a transcript"
+    assert (tmp_path / "bytes").read_bytes() == b"raw"
+    with gzip.open(tmp_path / "packed", "rt") as packed:
+        assert packed.read() == "packed"
+    with wave.open(str(tmp_path / "sound")) as sound:
+        assert sound.getnframes() == 50
+    assert not list(tmp_path.glob("temporary*"))
+
+
+async def test_an_error_of_a_task_that_nobody_awaits_is_told(make_app: MakeApp) -> None:
+    source = """
+    kept = []
+
+    async def fail(): raise ValueError("nobody asked")
+
+    async def fail_when_cancelled():
+        try: await asyncio.sleep(60)
+        finally: raise LookupError("when cancelled")
+
+    @app.entrypoint
+    async def entrypoint(ctx):
+        kept.extend([asyncio.create_task(fail()), asyncio.create_task(fail_when_cancelled())])
+        await asyncio.sleep(0)
+    """
+    with listening(Kept(), "greenroom") as kept:
+        await report_of(make_app(source))
+    told = [str(vars(record).get("traceback") or record.exc_text) for record in kept.of("was never retrieved")]
+    assert len(told) == 2
+
+
+# --- what ends an event loop ----------------------------------------------------------------------
+
+
+async def test_a_loop_that_is_stopped_ends_the_job_with_its_callbacks(make_app: MakeApp) -> None:
+    source = """
+    @app.entrypoint
+    async def entrypoint(ctx):
+        ctx.add_shutdown_callback(lambda: print("called back"))
+        asyncio.get_running_loop().stop()
+        await asyncio.Event().wait()
+    """
+    with listening(Kept(), "greenroom") as kept:
+        report = await report_of(make_app(source))
+    assert (report.outcome, report.reason, report.exit_code) == ("failed", "raised", 1)
+    assert report.error is not None
+    assert report.error.message == "Event loop stopped before Future completed."
+    assert kept.lines() == ["called back"]
+
+
+async def test_a_loop_that_is_stopped_as_the_entrypoint_returns_has_its_result(make_app: MakeApp) -> None:
+    source = """
+    @app.entrypoint
+    async def entrypoint(ctx):
+        asyncio.get_running_loop().stop()
+        return 7
+    """
+    report = await report_of(make_app(source))
+    assert (report.outcome, report.reason, report.result) == ("succeeded", "completed", 7)
+
+
+async def test_an_exit_in_a_task_logs_no_error_of_the_entrypoints(make_app: MakeApp) -> None:
+    source = """
+    async def leave(): sys.exit(4)
+
+    @app.entrypoint
+    async def entrypoint(ctx):
+        task = asyncio.create_task(leave())
+        await asyncio.Event().wait()
+    """
+    with listening(Kept(), "greenroom") as kept:
+        report = await report_of(make_app(source))
+    assert (report.reason, report.exit_code) == ("exited", 4)
+    assert not kept.of("the entrypoint failed")
+
+
+# --- context --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prewarm", "entrypoint"), [("def", "def"), ("async def", "async def"), ("def", "async def"), ("async def", "def")]
+)
+async def test_what_prewarm_sets_in_a_context_is_set_in_the_entrypoint(
+    make_app: MakeApp, prewarm: str, entrypoint: str
+) -> None:
+    source = f"""
+    import contextvars
+    tenant = contextvars.ContextVar("tenant", default="nobody")
+
+    @app.prewarm
+    {prewarm} prewarm(proc): tenant.set("acme")
+
+    @app.entrypoint
+    {entrypoint} entrypoint(ctx): return tenant.get()
+    """
+    assert (await report_of(make_app(source))).result == "acme"
