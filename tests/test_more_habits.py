@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import DEADLINE, Kept, listening
 
-from greenroom import ExitReport, ProcessPool
+from greenroom import AppLoadError, ExitReport, ProcessPool
 
 MakeApp = Callable[[str], str]
 
@@ -149,3 +149,62 @@ async def test_what_prewarm_sets_in_a_context_is_set_in_the_entrypoint(
     {entrypoint} entrypoint(ctx): return tenant.get()
     """
     assert (await report_of(make_app(source))).result == "acme"
+
+
+# --- what an import leaves, or does --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "loop = asyncio.new_event_loop()",
+        "asyncio.set_event_loop(asyncio.new_event_loop())",
+    ],
+)
+async def test_an_event_loop_made_at_import_is_named(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, source: str
+) -> None:
+    source = f"""
+    {source}
+
+    @app.entrypoint
+    async def entrypoint(ctx): return 1
+    """
+    async with ProcessPool(make_app(source), num_idle_processes=0):
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "an event loop was made while the app was loaded" in warnings[0]
+
+
+async def test_a_handler_that_rotates_is_named(
+    make_app: MakeApp, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = f"""
+    from logging.handlers import RotatingFileHandler, TimedRotatingFileHandler
+
+    class OfManyProcesses(RotatingFileHandler):
+        def doRollover(self): super().doRollover()
+
+    os.chdir({str(tmp_path)!r})
+    kept = [RotatingFileHandler("by_size", maxBytes=100, delay=True), TimedRotatingFileHandler("by_time")]
+    kept += [RotatingFileHandler("never"), OfManyProcesses("knows", maxBytes=100)]
+
+    @app.entrypoint
+    async def entrypoint(ctx): return 1
+    """
+    async with ProcessPool(make_app(source), num_idle_processes=0):
+        named = [name for name in ("by_size", "by_time", "never", "knows") if f"/{name} renames" in caplog.text]
+    assert named == ["by_size", "by_time"]
+
+
+async def test_an_exit_at_import_is_told_with_its_place_and_a_remedy(make_app: MakeApp) -> None:
+    source = """
+    import argparse
+    argparse.ArgumentParser().parse_args(["start"])
+    """
+    with pytest.raises(AppLoadError) as told:
+        async with ProcessPool(make_app(source), num_idle_processes=0):
+            pass
+    assert "app_0.py, line 7" in str(told.value)
+    assert "SystemExit: 2" in str(told.value)
+    assert '__name__ == "__main__"' in str(told.value)

@@ -8,14 +8,15 @@ that is connected, and of a file that is only read, a new one like it. The rest 
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import socket
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
+
+from . import shared_objects
 
 __all__ = ["InheritedFiles", "open_fds"]
 
@@ -51,9 +52,13 @@ class InheritedFiles:
     def __init__(self, before: set[int]) -> None:
         self.warnings: list[str] = []
         self._renewals: list[_Renewal] = []
-        for fd in sorted(open_fds() - before):
+        of_loops = shared_objects.fds_of_loops()
+        if of_loops:
+            self.warnings.append(shared_objects.LOOP_WARNING)
+        for fd in sorted(open_fds() - before - of_loops):
             with suppress(OSError):  # closed since
                 self._judge(fd, os.fstat(fd), os.readlink(f"/proc/self/fd/{fd}"))
+        self.warnings += shared_objects.warnings()
 
     def renew(self) -> None:
         """In a process: put something of its own in the place of each that is still there."""
@@ -134,15 +139,9 @@ def _opened_anew(fd: int) -> int:
 def _connect_log_handlers() -> None:
     """Have log handlers that send by TCP open a connection of their own: theirs is closed, and they would not."""
     handlers: Any = sys.modules.get("logging.handlers")
-    for handler in _handlers() if handlers is not None else ():
+    for handler in shared_objects.handlers() if handlers is not None else ():
         with suppress(OSError, AttributeError):
             if isinstance(handler, handlers.SocketHandler):
                 handler.sock = None  # it connects with its next record
             elif isinstance(handler, handlers.SysLogHandler) and handler.socktype == socket.SOCK_STREAM:
                 handler.createSocket()
-
-
-def _handlers() -> Iterator[logging.Handler]:
-    for reference in list(logging._handlerList):  # type: ignore[attr-defined]
-        if (handler := reference()) is not None:
-            yield handler

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from types import ModuleType
@@ -15,6 +16,7 @@ from ..app_setting import packed
 from ..errors import AppLoadError, PayloadError
 from ..wire import payload
 from ..wire.messages import AppFacts, ChildSettings, Configure
+from .app_modules import modules_of_app
 from .integrations import INTEGRATIONS
 from .program.desk import apply
 from .scripts import SPARE_NAME, Script, import_script, is_path, module_of
@@ -116,7 +118,23 @@ def child_settings(app: App, configuration: Configure) -> ChildSettings:
 
 
 def _import(place: str) -> ModuleType:
-    return import_script(place) if is_path(place) else importlib.import_module(place)
+    try:
+        return import_script(place) if is_path(place) else importlib.import_module(place)
+    except SystemExit as stop:
+        raise AppLoadError(
+            f"{place} ended the program while it was imported: {_told(stop)}. What reads the command line or runs the "
+            f'program belongs under `if __name__ == "__main__":`, which is not run here; what the app needs to know at '
+            f"import, it finds in os.environ"
+        ) from stop
+
+
+def _told(stop: SystemExit) -> str:
+    """Return what an exit says, and the line of the app that asked for it."""
+    frames = traceback.extract_tb(stop.__traceback__)
+    own = {getattr(module, "__file__", None) for module in modules_of_app()}
+    lines = [frame for frame in frames if frame.filename in own]
+    place = f" ({lines[-1].filename}, line {lines[-1].lineno})" if lines else ""
+    return f"SystemExit: {stop}{place}"
 
 
 def _put_together(place: str, handed: Mapping[str, Any]) -> App:

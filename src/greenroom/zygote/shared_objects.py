@@ -1,0 +1,66 @@
+"""Objects of an app's that a fork makes useless, or dangerous, and that no file descriptor tells of.
+
+An event loop, made while the app was loaded, is run by no process. Handlers that rotate a log do it in each process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from .app_modules import modules_of_app
+
+__all__ = ["LOOP_WARNING", "fds_of_loops", "handlers", "warnings"]
+
+LOOP_WARNING = (
+    "an event loop was made while the app was loaded, and no process runs it: what is scheduled on it never runs. Take "
+    "asyncio.get_running_loop() in prewarm or the entrypoint instead"
+)
+
+
+def fds_of_loops() -> set[int]:
+    """Return what the event loops of asyncio have open that the app has made and not closed."""
+    found: set[int] = set()
+    for loop in _loops():
+        for name in ("_selector", "_csock", "_ssock"):
+            with suppress(AttributeError, ValueError, OSError):  # a loop of another kind, or closed
+                found.add(getattr(loop, name).fileno())
+    return found
+
+
+def _loops() -> Iterator[Any]:
+    policy = getattr(asyncio.events, "_event_loop_policy", None)
+    yield getattr(getattr(policy, "_local", None), "_loop", None)
+    for module in modules_of_app():
+        # By type(): an object's __class__ may be code.
+        yield from (each for each in list(vars(module).values()) if issubclass(type(each), asyncio.BaseEventLoop))
+
+
+def warnings() -> list[str]:
+    return [
+        f"the log handler of {handler.baseFilename} renames its file in each process, while others write to it: lines "
+        f"are lost. Let logrotate do that, with a logging.handlers.WatchedFileHandler here; or log to stderr"
+        for handler in handlers()
+        if _rotates(handler)
+    ]
+
+
+def _rotates(handler: Any) -> bool:
+    module: Any = sys.modules.get("logging.handlers")
+    roll_over = getattr(type(handler), "doRollover", None)  # one of a subclass may know of other processes
+    if module is None or roll_over is None:
+        return False
+    if roll_over is module.RotatingFileHandler.doRollover:
+        return bool(handler.maxBytes)
+    return roll_over is module.TimedRotatingFileHandler.doRollover
+
+
+def handlers() -> Iterator[Any]:
+    """Give the handlers of ``logging`` that there are."""
+    for reference in list(logging._handlerList):  # type: ignore[attr-defined]
+        if (handler := reference()) is not None:
+            yield handler
