@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from types import ModuleType
 
-__all__ = ["is_of_app", "modules_of_app"]
+__all__ = ["is_of_app", "modules_of_app", "modules_of_libraries"]
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
@@ -19,6 +19,14 @@ def modules_of_app() -> Iterator[ModuleType]:
     found = {id(module): module for name, module in list(sys.modules.items()) if is_of_app(name)}
     for module in found.values():
         if type(module) is ModuleType:  # a lazy one would be loaded
+            yield module
+
+
+def modules_of_libraries() -> Iterator[ModuleType]:
+    """All that are neither the app's own nor the standard library's, each once."""
+    found = {id(module): module for name, module in list(sys.modules.items()) if not is_of_app(name)}
+    for module in found.values():
+        if type(module) is ModuleType and module.__name__.partition(".")[0] not in sys.stdlib_module_names:
             yield module
 
 

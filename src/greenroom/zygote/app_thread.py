@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["AppThread", "Outcome", "is_sync", "outcome_of"]
+__all__ = ["AppThread", "Outcome", "is_sync", "note_missing_loop", "outcome_of"]
 
 
 class Outcome(NamedTuple):
@@ -52,3 +52,9 @@ def outcome_of(fn: Callable[..., Any], arguments: Iterable[Any], named: Mapping[
         return Outcome(fn(*arguments, **named))
     except BaseException as error:
         return Outcome(error=error)
+
+
+def note_missing_loop(error: BaseException, function: str) -> None:
+    """Add the remedy to the error of a sync function that called what needs an event loop."""
+    if type(error) is RuntimeError and str(error) == "no running event loop":
+        error.add_note(f"No event loop runs around {function}, since it is not async. Write it as `async def`.")

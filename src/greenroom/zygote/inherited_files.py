@@ -23,6 +23,7 @@ __all__ = ["InheritedFiles", "open_fds"]
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 _MEMORY = ("/dev/shm/", "/memfd:")
 """Files that are there to be shared, and are mapped rather than read."""
+_WRITTEN = "open it in prewarm instead, by a name of each process's own; or to append, as a log"
 _SHARED = "which every process shares with every other"
 
 
@@ -83,7 +84,7 @@ class InheritedFiles:
             if flags & os.O_ACCMODE == os.O_RDONLY:
                 self._renewals.append(_Renewal(fd, _identity(found), _opened_anew))
             elif not flags & os.O_APPEND:  # lines that are appended do not mix
-                self._warn(fd, target, "which all processes write by one offset, and lock as one")
+                self._warn(fd, target, "which all processes write by one offset, and lock as one", _WRITTEN)
         elif stat.S_ISFIFO(found.st_mode) or target.startswith("anon_inode:[event"):
             self._warn(fd, target, _SHARED)
 
@@ -100,8 +101,8 @@ class InheritedFiles:
             else:
                 self._warn(fd, target, _SHARED)
 
-    def _warn(self, fd: int, what: str, why: str) -> None:
-        self.warnings.append(f"preload left fd {fd} open ({what}), {why}: open it in prewarm instead")
+    def _warn(self, fd: int, what: str, why: str, remedy: str = "open it in prewarm instead") -> None:
+        self.warnings.append(f"preload left fd {fd} open ({what}), {why}: {remedy}")
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

@@ -7,18 +7,22 @@ same numbers from it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from types import GetSetDescriptorType, ModuleType
 from typing import Any
 
-from .app_modules import modules_of_app
+from .app_modules import modules_of_app, modules_of_libraries
 
 __all__ = ["reseed", "warnings"]
 
 _GENERATORS = {"random": ("Random",), "numpy.random": ("Generator", "RandomState"), "torch": ("Generator",)}
 _MOST_PARTS = 1000
-"""Items of a global that are looked at."""
+"""Items of one object that are looked at."""
+_MOST_OBJECTS = 10_000
+"""Objects of one module that are looked at."""
+_DEEPEST = 4
+"""Steps from a global to a generator: of a ``Faker()``, those to the list, the item, the attribute."""
 
 
 def reseed() -> None:
@@ -35,37 +39,60 @@ def reseed() -> None:
 
 
 def warnings() -> list[str]:
-    """Return a warning for each generator that a global of one of the app's modules is, or holds."""
-    kinds, seeded = tuple(_kinds()), _seeded_anew()
+    """Return a warning for each generator that an app's module holds, near or far, or that is a global of a library."""
+    kinds, known = tuple(_kinds()), _seeded_anew()
     safe = getattr(sys.modules.get("random"), "SystemRandom", ())
-    found: dict[int, str] = {}  # a name for each
-    for module in modules_of_app():
-        for name, value in _with_parts(module.__dict__, module.__name__):
-            # Of its type, not its __class__: a lazy proxy would load what it stands for.
-            if issubclass(type(value), kinds) and not issubclass(type(value), safe) and id(value) not in seeded:
-                found.setdefault(id(value), name)
-    told = [
-        f"{name} is a generator of random numbers that was made before the fork: each process draws the same numbers "
-        f"from it. Make it in prewarm"
-        for name in found.values()
-    ]
+    told = []
+
+    def tell(name: str, value: object, remedy: str) -> None:
+        # Of its type, not its __class__: a lazy proxy would load what it stands for.
+        if issubclass(type(value), kinds) and not issubclass(type(value), safe) and id(value) not in known:
+            known.add(id(value))
+            told.append(
+                f"{name} is a generator of random numbers that was made before the fork: each process draws the same "
+                f"numbers from it. {remedy}"
+            )
+
+    for module in modules_of_libraries() if kinds else ():
+        for name, value in _items(module.__dict__):
+            path = f"{module.__name__}.{name}"
+            tell(path, value, f"It is a library's: call {path}.seed() in prewarm")
+    for module in modules_of_app() if kinds else ():
+        for path, value in _reachable(module):
+            tell(path, value, "Make it in prewarm")
     onnxruntime: Any = _onnxruntime()
     return told if onnxruntime is None else told + onnxruntime.warnings()
 
 
-def _with_parts(names: Mapping[str, Any], owner: str) -> Iterator[tuple[str, object]]:
-    """Give the values with their full names; and the attributes, items and elements of each."""
-    for name, value in list(names.items()):
-        path = f"{owner}.{name}"
-        yield path, value
-        kind = type(value)
-        if kind is dict:
-            items = list(islice(value.items(), _MOST_PARTS))
-            yield from ((f"{path}[{key!r}]", part) for key, part in items if type(key) in (str, int))
-        elif kind in (list, tuple):
-            yield from ((f"{path}[{index}]", part) for index, part in enumerate(value[:_MOST_PARTS]))
-        elif not issubclass(kind, (type, ModuleType)):
-            yield from ((f"{path}.{attribute}", part) for attribute, part in _attributes(value).items())
+def _reachable(module: ModuleType) -> Iterator[tuple[str, object]]:
+    """Give the values of a module with their full names; then what those hold, and so on: the nearest first."""
+    level: list[tuple[str, object]] = [(f"{module.__name__}.{name}", value) for name, value in _items(module.__dict__)]
+    seen = {id(value) for _, value in level}
+    for _ in range(_DEEPEST):
+        yield from level
+        deeper: list[tuple[str, object]] = []
+        for path, value in level:
+            for name, part in _parts(value):
+                if id(part) not in seen and len(seen) < _MOST_OBJECTS:
+                    seen.add(id(part))
+                    deeper.append((path + name, part))
+        level = deeper
+    yield from level
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    """Give the attributes, items or elements of an object, each with what its name adds to a path."""
+    kind = type(value)
+    if kind is dict:
+        yield from ((f"[{key!r}]", part) for key, part in _items(value) if type(key) in (str, int))
+    elif kind in (list, tuple):
+        yield from ((f"[{index}]", part) for index, part in enumerate(value[:_MOST_PARTS]))  # type: ignore[index]
+    elif not issubclass(kind, (type, ModuleType)):
+        yield from ((f".{name}", part) for name, part in _items(_attributes(value)))
+
+
+def _items(names: Any) -> list[tuple[Any, object]]:
+    return list(islice(names.items(), _MOST_PARTS))
 
 
 def _attributes(value: object) -> dict[str, object]:
