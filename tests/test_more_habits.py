@@ -252,3 +252,33 @@ async def test_a_sync_function_that_needs_an_event_loop_is_told(make_app: MakeAp
             else:
                 await eventually(lambda: kept.of("prewarm failed"))
                 assert kept.of("Write it as `async def`")
+
+
+@pytest.mark.parametrize("streams", [[0], [0, 1, 2]])
+async def test_an_app_may_close_its_standard_streams(make_app: MakeApp, streams: list[int]) -> None:
+    source = f"""
+    @app.preload
+    def preload():
+        for fd in {streams}: os.close(fd)
+
+    @app.entrypoint
+    async def entrypoint(ctx): print("heard")
+    """
+    with listening(Kept(), "greenroom") as kept:
+        assert (await report_of(make_app(source))).outcome == "succeeded"
+    assert kept.lines() == ["heard"]
+
+
+async def test_a_session_that_needs_a_terminal_is_told(make_app: MakeApp) -> None:
+    source = """
+    @app.entrypoint
+    async def entrypoint(ctx):
+        if ctx.job.metadata == "ask": input("name? ")
+        breakpoint()
+        ctx.job
+    """
+    async with ProcessPool(make_app(source), num_idle_processes=1) as pool:
+        for word in ("ask", "break"):
+            report = await (await pool.launch(word, timeout=DEADLINE)).wait()
+            assert report.error is not None
+            assert "has a terminal" in report.error.traceback

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["AppThread", "Outcome", "is_sync", "note_missing_loop", "outcome_of"]
+__all__ = ["AppThread", "Outcome", "is_sync", "note_remedy", "outcome_of"]
 
 
 class Outcome(NamedTuple):
@@ -54,7 +54,13 @@ def outcome_of(fn: Callable[..., Any], arguments: Iterable[Any], named: Mapping[
         return Outcome(error=error)
 
 
-def note_missing_loop(error: BaseException, function: str) -> None:
-    """Add the remedy to the error of a sync function that called what needs an event loop."""
-    if type(error) is RuntimeError and str(error) == "no running event loop":
+def note_remedy(error: BaseException, function: str, *, is_sync: bool) -> None:
+    """Add the remedy to an error that comes of running here: of what needs a terminal, or an event loop around it."""
+    if is_sync and type(error) is RuntimeError and str(error) == "no running event loop":
         error.add_note(f"No event loop runs around {function}, since it is not async. Write it as `async def`.")
+    has_no_input = type(error) is EOFError and str(error) == "EOF when reading a line"
+    if has_no_input or type(error).__module__ == "bdb":
+        error.add_note(
+            "No process of Greenroom has a terminal: input() and breakpoint() read nothing. Attach a debugger by a "
+            "socket: PYTHONBREAKPOINT=remote_pdb.set_trace in the environment of the worker, or debugpy."
+        )

@@ -51,6 +51,7 @@ class InheritedFiles:
     """The fds that were opened since a census of them; judged once, in the zygote."""
 
     def __init__(self, before: set[int]) -> None:
+        _fill_standard_streams()
         self.warnings: list[str] = []
         self._renewals: list[_Renewal] = []
         of_loops = shared_objects.fds_of_loops()
@@ -103,6 +104,13 @@ class InheritedFiles:
 
     def _warn(self, fd: int, what: str, why: str, remedy: str = "open it in prewarm instead") -> None:
         self.warnings.append(f"preload left fd {fd} open ({what}), {why}: {remedy}")
+
+
+def _fill_standard_streams() -> None:
+    """Put something in the place of those that the app has closed: what a child is given would take their numbers."""
+    while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from ..errors import ErrorInfo
 from ..job import JobContext, ShutdownCallback
 from ..wire import payload
 from ..wire.messages import ChildSettings, CleaningUp, Shutdown
-from .app_thread import AppThread, note_missing_loop
+from .app_thread import AppThread, note_remedy
 
 __all__ = ["End", "Performance", "exit_code_of", "stack_of"]
 
@@ -96,8 +96,7 @@ class Performance:
         return self._raised(error), b""
 
     def _raised(self, error: BaseException) -> End:
-        if not self._is_async:
-            note_missing_loop(error, "the entrypoint")
+        note_remedy(error, "the entrypoint", is_sync=not self._is_async)
         is_cut_off = isinstance(error, asyncio.CancelledError) and self._exit.done()  # what did it is told
         if self._logs_errors and not is_cut_off:
             # Here, where an error tracker hears of it: those listen to the log of the process that failed.

@@ -22,7 +22,7 @@ from ..system.heartbeat import HeartbeatPage
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
 from . import open_objects
-from .app_thread import AppThread, is_sync, note_missing_loop
+from .app_thread import AppThread, is_sync, note_remedy
 from .performance import Performance, exit_code_of
 from .rehearsal import rehearse
 from .request import decide
@@ -159,8 +159,7 @@ class Runner:
         return True
 
     def _fail_prewarm(self, error: Exception) -> None:
-        if not inspect.iscoroutinefunction(self._app.prewarm_fn):
-            note_missing_loop(error, "prewarm")
+        note_remedy(error, "prewarm", is_sync=not inspect.iscoroutinefunction(self._app.prewarm_fn))
         self._send(m.PrewarmFailed(ErrorInfo.of(error)))
         with suppress(Exception):  # a handler or filter of the app's may raise
             _logger.error("prewarm failed", exc_info=error)
