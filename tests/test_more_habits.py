@@ -282,3 +282,39 @@ async def test_a_session_that_needs_a_terminal_is_told(make_app: MakeApp) -> Non
             report = await (await pool.launch(word, timeout=DEADLINE)).wait()
             assert report.error is not None
             assert "has a terminal" in report.error.traceback
+
+
+async def test_progress_bars_in_preload_leave_no_thread_and_no_shared_lock(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("tqdm")
+    source = """
+    from tqdm import tqdm
+
+    @app.preload
+    def preload(): list(tqdm(range(3)))
+
+    @app.entrypoint
+    async def entrypoint(ctx):
+        if ctx.job.metadata == "die":
+            tqdm.get_lock().acquire()
+            os._exit(3)
+        return [len(list(tqdm(range(3)))), tqdm.monitor_interval > 0]
+    """
+    async with ProcessPool(make_app(source), num_idle_processes=1) as pool:
+        await (await pool.launch("die", timeout=DEADLINE)).wait()
+        report = await (await pool.launch(timeout=DEADLINE)).wait()
+    assert report.result == [3, True]
+    assert "lock of multiprocessing" not in caplog.text
+
+
+async def test_locks_that_all_sessions_share_are_named(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    source = """
+    import multiprocessing
+    counter = multiprocessing.Value("i", 0)
+
+    @app.entrypoint
+    async def entrypoint(ctx): ...
+    """
+    async with ProcessPool(make_app(source), num_idle_processes=0):
+        assert caplog.text.count("a lock of multiprocessing") == 1

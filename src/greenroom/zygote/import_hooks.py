@@ -23,7 +23,7 @@ LOADING = _all(each.loading for each in INTEGRATIONS)
 BEFORE_FORK = LOADING | _all(each.before_fork for each in INTEGRATIONS)
 HANDING_OVER = _all(each.handing_over for each in INTEGRATIONS)
 
-_OTHER_DEFAULTS: Watchers = {"onnxruntime": ".onnxruntime_threads"}
+_OTHER_DEFAULTS: Watchers = {"onnxruntime": ".onnxruntime_threads", "tqdm.std": ".tqdm_locks"}
 
 
 def change_defaults() -> None:

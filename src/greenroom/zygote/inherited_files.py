@@ -64,6 +64,7 @@ class InheritedFiles:
 
     def renew(self) -> None:
         """In a process: put something of its own in the place of each that is still there."""
+        shared_objects.renew()
         has_connections = False
         for fd, identity, renewed in self._renewals:
             with suppress(OSError):  # closed by now, or it cannot be opened again: then it stays as it is

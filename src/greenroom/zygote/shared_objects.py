@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 from .app_modules import modules_of_app
@@ -40,13 +41,41 @@ def _loops() -> Iterator[Any]:
         yield from (each for each in list(vars(module).values()) if issubclass(type(each), asyncio.BaseEventLoop))
 
 
+def renew() -> None:
+    """In a process: put something of its own in the place of what it must not share."""
+    tqdm_locks: Any = _tqdm_locks()
+    if tqdm_locks is not None:
+        tqdm_locks.renew()
+
+
 def warnings() -> list[str]:
-    return [
+    return _of_locks() + [
         f"the log handler of {handler.baseFilename} renames its file in each process, while others write to it: lines "
         f"are lost. Let logrotate do that, with a logging.handlers.WatchedFileHandler here; or log to stderr"
         for handler in handlers()
         if _rotates(handler)
     ]
+
+
+def _of_locks() -> list[str]:
+    synchronize: Any = sys.modules.get("multiprocessing.synchronize")
+    if synchronize is None:
+        return []
+    # It keeps them itself, to renew them in the processes that it forks.
+    registry = list(synchronize.util._afterfork_registry.values())
+    tqdm_locks: Any = _tqdm_locks()
+    renewed = tqdm_locks.lock_of_all() if tqdm_locks is not None else None
+    if not any(issubclass(type(each), synchronize.SemLock) and each is not renewed for each in registry):
+        return []
+    return [
+        "a lock of multiprocessing (Lock, Value, Queue) was made while the app was loaded, and all processes share it: "
+        "a session that is killed while it holds the lock keeps it from all others. Where that may be, use fcntl.flock"
+    ]
+
+
+def _tqdm_locks() -> ModuleType | None:
+    """Return the module that knows the lock of tqdm, if the app has imported that."""
+    return sys.modules.get(f"{__package__}.tqdm_locks")
 
 
 def _rotates(handler: Any) -> bool:

@@ -15,7 +15,7 @@ from ..job import JobProcess
 from ..system import lifeline, open_files, stackdump, wakeup
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
-from . import child, signals
+from . import child, shared_objects, signals
 from .app_logging import AppLogging
 from .import_hooks import LOADING, change_defaults, watched_imports
 from .loader import child_settings, facts_of, load_app, refuse_replaced_library, refuse_services
@@ -49,6 +49,7 @@ def main() -> NoReturn:
     except BaseException as error:  # SystemExit too: whatever user code raises is the answer
         _fail(inheritance.control, ErrorInfo.of(error))
     signals.reset_all()
+    shared_objects.renew()
     proc = JobProcess(configuration.generation)
     settings, facts = child_settings(app, configuration), facts_of(app)
     channels = child.Channels(inheritance.control, page, app_logging, None)
