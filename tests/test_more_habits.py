@@ -318,3 +318,21 @@ async def test_locks_that_all_sessions_share_are_named(make_app: MakeApp, caplog
     """
     async with ProcessPool(make_app(source), num_idle_processes=0):
         assert caplog.text.count("a lock of multiprocessing") == 1
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+async def test_timers_of_preload_end_nobody(make_app: MakeApp, start_method: str) -> None:
+    source = """
+    @app.preload
+    def preload():
+        for timer, signum in ((signal.ITIMER_PROF, signal.SIGPROF), (signal.ITIMER_REAL, signal.SIGALRM)):
+            signal.signal(signum, lambda *_: None)
+            signal.setitimer(timer, 0.001, 0.001)
+
+    @app.entrypoint
+    async def entrypoint(ctx):
+        while time.process_time() < 0.2: pass
+        return [signal.getitimer(timer)[0] for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL)]
+    """
+    report = await report_of(make_app(source), start_method=start_method)
+    assert (report.outcome, report.result) == ("succeeded", [0.0, 0.0])

@@ -135,7 +135,12 @@ def _on_group_signal(signum: int, frame: FrameType | None) -> None:
 
 
 def reset_all() -> None:
-    """Undo every handler that the app's imports have put up, and unblock every signal."""
+    """Undo every handler that the app's imports have put up, and unblock every signal.
+
+    Their timers are stopped first: a sampling profiler's would end this process by default.
+    """
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        signal.setitimer(timer, 0)
     for signum in signal.valid_signals():
         if callable(signal.getsignal(signum)):
             signal.signal(signum, signal.SIG_DFL)
