@@ -63,6 +63,28 @@ async def test_what_is_written_and_not_closed_is_in_the_file(
     assert not list(tmp_path.glob("temporary*"))
 
 
+async def test_what_preload_writes_and_does_not_close_is_in_the_file_at_the_end(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    source = f"""
+    import tempfile
+    kept = []
+
+    @app.preload
+    def preload():
+        kept.append(open({str(tmp_path / "text")!r}, "w")); kept[-1].write("loaded")
+        kept.append(tempfile.NamedTemporaryFile(dir={str(tmp_path)!r}, prefix="temporary"))
+
+    @app.entrypoint
+    async def entrypoint(ctx): return os.path.exists(kept[1].name)
+    """
+    async with ProcessPool(make_app(source), num_idle_processes=1) as pool:
+        for _ in range(2):
+            assert (await (await pool.launch(timeout=DEADLINE)).wait()).result is True
+    assert (tmp_path / "text").read_text() == "loaded"
+    assert not list(tmp_path.glob("temporary*"))
+
+
 async def test_an_error_of_a_task_that_nobody_awaits_is_told(make_app: MakeApp) -> None:
     source = """
     kept = []
@@ -234,16 +256,23 @@ async def test_generators_that_objects_or_libraries_hold_are_named(
     assert any("app_0.fake.factories[0].source is" in each for each in told)
 
 
-@pytest.mark.parametrize("function", ["prewarm", "entrypoint"])
-async def test_a_sync_function_that_needs_an_event_loop_is_told(make_app: MakeApp, function: str) -> None:
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        ("prewarm", "asyncio.get_running_loop()"),
+        ("entrypoint", "asyncio.get_running_loop()"),
+        ("entrypoint", "signal.signal(signal.SIGUSR1, print)"),
+    ],
+)
+async def test_a_sync_function_that_is_to_be_async_is_told(make_app: MakeApp, function: str, call: str) -> None:
     source = """
     def prewarm(proc): pass
     def entrypoint(ctx): pass
-    def FUNCTION(_): asyncio.get_running_loop()
+    def FUNCTION(_): CALL
 
     app.prewarm(prewarm)
     app.entrypoint(entrypoint)
-    """.replace("FUNCTION", function)
+    """.replace("FUNCTION", function).replace("CALL", call)
     with listening(Kept(), "greenroom") as kept:
         async with ProcessPool(make_app(source), num_idle_processes=1) as pool:
             if function == "entrypoint":

@@ -58,6 +58,8 @@ def note_remedy(error: BaseException, function: str, *, is_sync: bool) -> None:
     """Add the remedy to an error that comes of running here: of what needs a terminal, or an event loop around it."""
     if is_sync and type(error) is RuntimeError and str(error) == "no running event loop":
         error.add_note(f"No event loop runs around {function}, since it is not async. Write it as `async def`.")
+    if is_sync and type(error) is ValueError and "only works in main thread" in str(error):
+        error.add_note(f"{function.capitalize()} runs in a thread, since it is not async. Write it as `async def`.")
     has_no_input = type(error) is EOFError and str(error) == "EOF when reading a line"
     if has_no_input or type(error).__module__ == "bdb":
         error.add_note(

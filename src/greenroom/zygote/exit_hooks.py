@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from . import open_objects
 from .app_modules import is_of_app
 
 __all__ = ["LONGEST", "ExitHooks", "note_death", "run_in_zygote"]
@@ -73,7 +75,7 @@ def note_death(pid: int, exit_code: int) -> None:
 
 
 def run_in_zygote(*, children_are_gone: bool = False) -> None:
-    """Run them all, under an alarm that ends this process where one of them hangs."""
+    """Run them all, and finish what is open, under an alarm that ends this process where one of them hangs."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, LONGEST)
     for process in _processes():
@@ -82,6 +84,8 @@ def run_in_zygote(*, children_are_gone: bool = False) -> None:
         elif not process.daemon:
             process.terminate()  # there is a hook that waits for it to end by itself
     atexit._run_exitfuncs()
+    gc.unfreeze()  # what preload has made is to be seen
+    open_objects.finish()
     tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
     if tracker is not None and tracker._resource_tracker._fd is not None:
         os.close(tracker._resource_tracker._fd)  # there is nothing more to track
