@@ -137,17 +137,20 @@ async def test_a_loop_that_is_stopped_as_the_entrypoint_returns_has_its_result(m
 
 async def test_an_exit_in_a_task_logs_no_error_of_the_entrypoints(make_app: MakeApp) -> None:
     source = """
+    tasks = []
+
     async def leave(): sys.exit(4)
 
     @app.entrypoint
     async def entrypoint(ctx):
-        task = asyncio.create_task(leave())
+        tasks.append(asyncio.create_task(leave()))
         await asyncio.Event().wait()
     """
     with listening(Kept(), "greenroom") as kept:
         report = await report_of(make_app(source))
     assert (report.reason, report.exit_code) == ("exited", 4)
     assert not kept.of("the entrypoint failed")
+    assert not kept.of("was never retrieved")
 
 
 # --- context --------------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ _CONTAINERS = {
 def tell_of_errors() -> None:
     """Have each task and future say what it raised if nobody has asked for it, as it does when it is collected."""
     for future in _made_here(asyncio.Future):
-        if getattr(future, "_log_traceback", False):
+        is_unheard = getattr(future, "_log_traceback", False)
+        if is_unheard and not isinstance(future._exception, SystemExit | KeyboardInterrupt):  # these end the session
             future.__del__()
 
 
