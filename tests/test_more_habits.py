@@ -31,7 +31,7 @@ async def test_what_is_written_and_not_closed_is_in_the_file(
 
     @app.prewarm
     def prewarm(proc):
-        proc.userdata["text"] = open(os.path.join(FOLDER, "text"), "w")
+        proc.userdata["text"] = open(os.path.join(FOLDER, "text"), "a")  # of the next process, too
 
     @app.entrypoint
     async def entrypoint(ctx):
