@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -199,25 +200,55 @@ async def test_what_preload_has_made_outlives_sessions_and_ends_with_the_zygote(
     assert [word for word, pid in notes if pid != zygote] == 3 * ["session's hook"]
 
 
+@pytest.mark.parametrize("family", ["AF_INET", "AF_UNIX"])
 async def test_a_connection_of_preloads_is_closed_in_each_process(
-    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, tmp_path: Path, family: str
 ) -> None:
-    source = """
+    """A pair of sockets has no name, and both of its ends are the app's: it is shared, as an event loop's is."""
+    address = ("127.0.0.1", 0) if family == "AF_INET" else str(tmp_path / "database")
+    source = f"""
     import socket
 
     @app.preload
     def preload():
-        global mine, listener
-        listener = socket.create_server(("127.0.0.1", 0))
-        mine = socket.create_connection(listener.getsockname())
+        global mine, listener, pair
+        listener = socket.create_server({address!r}, family=socket.{family})
+        mine = socket.socket(socket.{family})
+        mine.connect(listener.getsockname())
+        pair = socket.socketpair()
 
     @app.entrypoint
     async def entrypoint(ctx):
-        return mine.recv(1).decode()  # the end, at once
+        pair[0].send(b"x")
+        return [mine.recv(1).decode(), pair[1].recv(1).decode()]  # the end, at once
     """
     report = await report_of(make_app(source))
-    assert report.result == ""
-    assert "which each process finds closed: open it in prewarm instead" in caplog.text
+    assert report.result == ["", "x"]
+    assert caplog.text.count("which each process finds closed: open it in prewarm instead") == 1
+    assert f"to {tmp_path / 'database' if family == 'AF_UNIX' else '127.0.0.1:'}" in caplog.text
+
+
+async def test_each_process_sends_to_a_unix_socket_by_its_own(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Messages, as a system's log takes them."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(tmp_path / "log"))
+        log.settimeout(DEADLINE)
+        source = f"""
+        import socket
+        mine = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        mine.connect({str(tmp_path / "log")!r})
+        socket_of_zygote = os.fstat(mine.fileno()).st_ino
+
+        @app.entrypoint
+        async def entrypoint(ctx):
+            mine.send(b"a line")
+            return os.fstat(mine.fileno()).st_ino != socket_of_zygote
+        """
+        assert (await report_of(make_app(source))).result is True
+        assert log.recv(100) == b"a line"
+    assert "preload left fd" not in caplog.text
 
 
 async def test_a_file_that_preload_reads_has_an_offset_in_each_process(make_app: MakeApp, tmp_path: Path) -> None:

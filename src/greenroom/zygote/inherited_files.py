@@ -1,8 +1,8 @@
 """What the app opened while it was loaded, and what a process gets in its place.
 
 A fork shares it: a connection gives one session the answer that another one asked for, and a file has one offset for
-all. So each process gets its own: of a connection a closed one, upon which each client opens another; of a UDP socket
-that is connected, and of a file that is only read, a new one like it. The rest is named in a warning.
+all. So each process gets its own: of a connection a closed one, upon which each client opens another; of a socket for
+messages that is connected, and of a file that is only read, a new one like it. The rest is named in a warning.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from . import shared_objects
 
 __all__ = ["InheritedFiles", "open_fds"]
 
-_INTERNET = (socket.AF_INET, socket.AF_INET6)
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+_STREAMS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
 _MEMORY = ("/dev/shm/", "/memfd:")
 """Files that are there to be shared, and are mapped rather than read."""
 _WRITTEN = "open it in prewarm instead, by a name of each process's own; or to append, as a log"
@@ -93,12 +94,15 @@ class InheritedFiles:
     def _judge_socket(self, fd: int, found: os.stat_result, target: str) -> None:
         with socket.socket(fileno=os.dup(fd)) as copy:
             peer = _peer(copy)
-            if copy.family not in _INTERNET or copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            listens = copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            # A pair has no name: an event loop wakes itself by one. A TCP connection that was lost has none, either.
+            is_own = not peer and (copy.family == socket.AF_UNIX or copy.type not in _STREAMS)
+            if copy.family not in _FAMILIES or listens or is_own:
                 self._warn(fd, target, _SHARED)
-            elif copy.type == socket.SOCK_STREAM:
+            elif copy.type in _STREAMS:
                 self._renewals.append(_Renewal(fd, _identity(found), _closed_connection))
-                self._warn(fd, target + (f" to {peer[0]}:{peer[1]}" if peer else ""), "which each process finds closed")
-            elif copy.type == socket.SOCK_DGRAM and peer:
+                self._warn(fd, target + (f" to {_told(peer)}" if peer else ""), "which each process finds closed")
+            elif copy.type == socket.SOCK_DGRAM:
                 self._renewals.append(_Renewal(fd, _identity(found), _other_socket))
             else:
                 self._warn(fd, target, _SHARED)
@@ -124,6 +128,12 @@ def _peer(sock: socket.socket) -> Any:
         return sock.getpeername()
     except OSError:
         return None
+
+
+def _told(address: Any) -> str:
+    if isinstance(address, bytes):  # of a Unix socket, with no file
+        return "@" + os.fsdecode(address[1:])
+    return address if isinstance(address, str) else f"{address[0]}:{address[1]}"
 
 
 def _closed_connection(fd: int) -> int:

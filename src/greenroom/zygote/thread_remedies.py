@@ -33,6 +33,8 @@ REMEDIES = (
         "leave intra_op_num_threads and inter_op_num_threads of its SessionOptions at 0 or 1",
         ("OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY"),
     ),
+    Remedy("sherpa-onnx", ("sherpa_onnx",), (), "leave num_threads in its configurations at 1"),
+    Remedy("scipy.fft", ("scipy.fft",), (), "leave its argument workers alone"),
     Remedy("ctranslate2 (faster-whisper)", ("ctranslate2", "faster_whisper"), ("libctranslate2",), _SERVICE),
     Remedy("OpenVINO", ("openvino",), ("libopenvino",), _SERVICE),
     Remedy("TensorFlow", ("tensorflow",), ("libtensorflow",), _SERVICE),
