@@ -146,6 +146,24 @@ def test_the_library_that_was_named_is_alone_advised_on(monkeypatch: pytest.Monk
     assert advice("", has_native_threads=False) == ""
 
 
+@pytest.mark.parametrize(
+    ("origin", "is_named"),
+    [
+        ("the import of polars (agent.py, line 3)", True),
+        ("the import of polars", True),
+        ("module polars.frame (lib/polars/frame.py, line 3)", True),
+        ("builtins.collect, by way of polars.frame.collect (agent.py, line 3)", True),
+        ("agent.py, line 3, in load", False),
+        ("module other.polars (/srv/polars/agent.py, line 3)", False),
+        ("my-polars (agent.py, line 3)", False),
+    ],
+)
+def test_a_library_is_named_by_an_origin(origin: str, is_named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "polars", pytest)
+    told = advice(f"polars-0 (started by {origin})", has_native_threads=False)
+    assert told.startswith("Polars: ") is is_named
+
+
 def test_each_variable_in_the_table_has_a_default() -> None:
     from greenroom.pool.zygote import DEFAULT_ENVIRONMENT
 

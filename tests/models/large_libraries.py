@@ -21,6 +21,39 @@ COMPUTE = {
     "xgboost": "import xgboost; xgboost.train({}, xgboost.DMatrix(table, truth), 2)",
     "faiss": "import faiss; index = faiss.IndexFlatL2(16); index.add(table); index.search(table, 5)",
 }
+OTHER_DEFAULTS = {
+    "pandas": (
+        "import pandas; assert (pandas.DataFrame({'a': ['x', 'y']})['a'] == 'x').sum() == 1",
+        ("JE_ARROW_MALLOC_CONF", "background_thread:true", "background_thread:false"),
+    ),
+    "cv2": (
+        "import cv2, numpy; assert cv2.GaussianBlur(numpy.full((600, 800, 3), 7, numpy.uint8), (9, 9), 2).max() == 7",
+        ("OPENCV_FOR_THREADS_NUM", "3", "1"),
+    ),
+    "numexpr": (
+        "import numexpr, numpy; assert numexpr.evaluate('a + 1', {'a': numpy.zeros(100_000)}).max() == 1",
+        ("OMP_NUM_THREADS", "3", "1"),
+    ),
+}
+"""What has one thread with Greenroom's environment; and a variable, an operator's value for it, and the default."""
+
+WITH_THREADS = {
+    "polars": ("import polars; polars.DataFrame({'a': [1]}).filter(polars.col('a') == 1)", "Polars: it starts a"),
+    "duckdb": ("import duckdb; app.kept = duckdb.connect(); app.kept.execute('select 3')", "DuckDB: connect to a"),
+    "zarr": (
+        "import zarr; zarr.create_array('memory://', shape=(10,), dtype='i4', overwrite=True)[3]",
+        "Zarr: open its arrays in prewarm",
+    ),
+    "lancedb": ("import lancedb", "LanceDB: it starts a"),
+    "chromadb": ("import chromadb; chromadb.EphemeralClient()", "Chroma: make its client in prewarm"),
+    "jax": ("import jax; assert jax.jit(lambda n: n + 1)(1) == 2", "JAX: it starts threads"),
+    "pyarrow": (
+        "import io, pyarrow.csv; assert pyarrow.csv.read_csv(io.BytesIO(b'a\\n1')).num_rows == 1",
+        "pyarrow.ipc.open_stream(pyarrow.memory_map(file)).read_all() needs no thread",
+    ),
+}
+"""What starts threads in any case, and what is said of it."""
+
 ENTRYPOINT = """
 @app.entrypoint
 async def entrypoint(ctx): return await asyncio.to_thread(compute)
@@ -42,6 +75,14 @@ async def refusal_of(app: str) -> str:
     return str(refused.value)
 
 
+def in_place(app: str, where: str) -> str:
+    """Return an app of the same folder, with the name of a decorator in the place of WHERE."""
+    path = Path(app.removesuffix(":app"))
+    other = path.with_name(f"{path.stem}_{where}.py")
+    other.write_text(path.read_text().replace("WHERE", where))
+    return f"{other}:app"
+
+
 @pytest.mark.parametrize("library", COMPUTE)
 async def test_a_library_on_openmp(make_app: MakeApp, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     need(library, nightly=True)
@@ -52,6 +93,48 @@ async def test_a_library_on_openmp(make_app: MakeApp, library: str, monkeypatch:
     refusal = await refusal_of(app)
     assert "thread(s) besides its own" in refusal
     assert "scikit-learn, LightGBM, XGBoost, faiss): set OMP_NUM_THREADS=1 (Greenroom's default)" in refusal
+
+
+@pytest.mark.parametrize("library", OTHER_DEFAULTS)
+async def test_a_library_that_has_threads_by_default(
+    make_app: MakeApp, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need(library, nightly=True)
+    source, (variable, value, default) = OTHER_DEFAULTS[library]
+    app = make_app(f"def compute():\n    {source}\n\napp.preload(compute)\n{ENTRYPOINT}")
+    assert await results_of(app) == [None]
+    monkeypatch.setenv(variable, value)
+    refusal = await refusal_of(app)
+    assert f": set {variable}={default} (Greenroom's default) for the worker" in refusal
+
+
+@pytest.mark.parametrize("library", WITH_THREADS)
+async def test_a_library_that_belongs_in_prewarm(make_app: MakeApp, library: str) -> None:
+    need(library, nightly=True)
+    source, words = WITH_THREADS[library]
+    app = make_app(f"def compute(proc=None):\n    {source}\n\napp.WHERE(compute)\n{ENTRYPOINT}")
+    assert words in await refusal_of(in_place(app, "preload"))
+    assert await results_of(in_place(app, "prewarm")) == [None]
+
+
+async def test_a_table_of_arrow_is_shared(make_app: MakeApp, tmp_path: Path) -> None:
+    need("pyarrow", nightly=True)
+    source = f"""
+import pyarrow
+
+def write():
+    table = pyarrow.table({{"a": [1, 2, 3]}})
+    with pyarrow.ipc.new_stream("{tmp_path}/table.arrow", table.schema) as file: file.write(table)
+
+@app.preload
+def preload():
+    global table
+    write()
+    table = pyarrow.ipc.open_stream(pyarrow.memory_map("{tmp_path}/table.arrow")).read_all()
+
+def compute(): return table["a"].to_pylist()
+"""
+    assert await results_of(make_app(source + ENTRYPOINT)) == [[1, 2, 3]]
 
 
 async def test_each_process_has_random_numbers_of_torch_of_its_own(
@@ -97,9 +180,7 @@ square(2)
 app.WHERE(compute)
 {ENTRYPOINT}
 """)
-    path = Path(app.removesuffix(":app"))
-    source = path.read_text()
-    path.write_text(source.replace("WHERE", "preload"))
-    assert "a function that numba compiles with parallel=True was compiled or called" in await refusal_of(app)
-    path.write_text(source.replace("WHERE", "prewarm"))
-    assert await results_of(app) == [[1000.0, 9]]
+    assert "a function that numba compiles with parallel=True was compiled or called" in await refusal_of(
+        in_place(app, "preload")
+    )
+    assert await results_of(in_place(app, "prewarm")) == [[1000.0, 9]]

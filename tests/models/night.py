@@ -13,7 +13,11 @@ import pytest
 from entrypoints.releases import installed
 
 TESTS = Path(__file__).resolve().parent.parent
-LIBRARIES = ("torch>=2.9", "lightgbm>=4.6", "xgboost>=3,<4", "faiss-cpu>=1.12", "numba>=0.62")
+LIBRARIES = (
+    *("torch>=2.9", "lightgbm>=4.6", "xgboost>=3,<4", "faiss-cpu>=1.12", "numba>=0.62", "jax>=0.6"),
+    *("pandas>=3", "pyarrow>=21", "opencv-python-headless>=4.12", "numexpr>=2.11"),
+    *("polars>=1.30", "duckdb>=1.4", "zarr>=3", "lancedb>=0.25", "chromadb>=1"),
+)
 
 
 @pytest.mark.timeout(2400)

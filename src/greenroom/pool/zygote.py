@@ -57,6 +57,9 @@ DEFAULT_ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "OPENCV_FOR_THREADS_NUM": "1",
+    # The allocator of pyarrow, which pandas imports, has a thread from the import on that gives memory back.
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
     # onnxruntime 1.32 starts a telemetry thread at import; forked children then hang in normal exit.
     "ORT_DISABLE_TELEMETRY": "1",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -40,9 +41,28 @@ REMEDIES = (
     Remedy("TensorFlow", ("tensorflow",), ("libtensorflow",), _SERVICE),
     Remedy("JAX", ("jaxlib",), (), _SERVICE),
     Remedy(
+        "pyarrow (and so pandas)",
+        ("pyarrow",),
+        (),
+        "read Parquet, CSV and Feather files in prewarm; pyarrow.ipc.open_stream(pyarrow.memory_map(file)).read_all() "
+        "needs no thread",
+        ("OMP_NUM_THREADS", "JE_ARROW_MALLOC_CONF"),
+    ),
+    Remedy("Polars", ("polars",), (), "it starts a thread when it is imported: import it in prewarm"),
+    Remedy("DuckDB", ("duckdb",), (), "connect to a database in prewarm, or close it in preload"),
+    Remedy("LanceDB", ("lancedb",), (), "it starts a thread when it is imported: import it in prewarm"),
+    Remedy("Chroma", ("chromadb",), (), "make its client in prewarm"),
+    Remedy("Zarr", ("zarr",), (), "open its arrays in prewarm"),
+    Remedy("OpenCV", ("cv2",), (), "leave cv2.setNumThreads alone", ("OPENCV_FOR_THREADS_NUM",)),
+    Remedy(
+        "numexpr", ("numexpr",), (), "leave NUMEXPR_NUM_THREADS and numexpr.set_num_threads alone", ("OMP_NUM_THREADS",)
+    ),
+    Remedy("PyAV", ("av",), (), "leave thread_type of its streams alone, or decode in prewarm"),
+    Remedy(
         "CUDA", (), ("libcuda.so",), "a GPU cannot be used after a fork: load the model in a service (@app.service)"
     ),
     Remedy("gRPC", ("grpc",), (), "open its channels in prewarm"),
+    Remedy("PyMongo", ("pymongo",), (), "make its client with connect=False, and use it only after the fork"),
     Remedy(
         "tokenizers", ("tokenizers",), (), "train no tokenizer there, and leave it alone", ("TOKENIZERS_PARALLELISM",)
     ),
@@ -69,14 +89,14 @@ REMEDIES = (
         ("OPENBLAS_NUM_THREADS",),
     ),
 )
-_DEFAULTS = {"TOKENIZERS_PARALLELISM": "false"}
+_DEFAULTS = {"TOKENIZERS_PARALLELISM": "false", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 _DEFAULT = "1"
 
 
 def advice(told: str, *, has_native_threads: bool) -> str:
     """Return sentences on the libraries that are named in the text; if none is, on those that may have started some."""
     here = remedies_for(sys.modules, mapped_files())
-    named = [remedy for remedy in here if any(f" {module}." in told for module in remedy.modules)]
+    named = [remedy for remedy in here if any(_is_named(module, told) for module in remedy.modules)]
     return "".join(f"{sentence(remedy, os.environ)}. " for remedy in named or (here if has_native_threads else []))
 
 
@@ -89,6 +109,11 @@ def remedies_for(modules: Iterable[str], files: Iterable[str]) -> list[Remedy]:
         if not imported.isdisjoint(remedy.modules)
         or (remedy.files and any(name.startswith(remedy.files) for name in mapped))
     ]
+
+
+def _is_named(module: str, told: str) -> bool:
+    """Whether the text names a module, or what is in it. The name may be part of a path as well."""
+    return re.search(rf"(?<![\w./-]){re.escape(module)}(?=\.\w|[ ,)]|$)", told) is not None
 
 
 def sentence(remedy: Remedy, environment: Mapping[str, str]) -> str:
