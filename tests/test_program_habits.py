@@ -207,7 +207,7 @@ async def test_a_connection_of_preloads_is_closed_in_each_process(
     """A pair of sockets has no name, and both of its ends are the app's: it is shared, as an event loop's is."""
     address = ("127.0.0.1", 0) if family == "AF_INET" else str(tmp_path / "database")
     source = f"""
-    import socket
+    import select, socket
 
     @app.preload
     def preload():
@@ -220,10 +220,14 @@ async def test_a_connection_of_preloads_is_closed_in_each_process(
     @app.entrypoint
     async def entrypoint(ctx):
         pair[0].send(b"x")
-        return [mine.recv(1).decode(), pair[1].recv(1).decode()]  # the end, at once
+        try: mine.send(b"x")
+        except BrokenPipeError: is_closed = True
+        is_like_it = type(mine.getsockname()) is type(listener.getsockname())  # as libraries take for granted
+        readable = [each is mine for each in select.select([mine], [], [], 0)[0]]
+        return [mine.recv(1).decode(), pair[1].recv(1).decode(), is_closed, is_like_it, readable]  # the end, at once
     """
     report = await report_of(make_app(source))
-    assert report.result == ["", "x"]
+    assert report.result == ["", "x", True, True, [True]]
     assert caplog.text.count("which each process finds closed: open it in prewarm instead") == 1
     assert f"to {tmp_path / 'database' if family == 'AF_UNIX' else '127.0.0.1:'}" in caplog.text
 

@@ -137,10 +137,23 @@ def _told(address: Any) -> str:
 
 
 def _closed_connection(fd: int) -> int:
+    with socket.socket(fileno=os.dup(fd)) as present:
+        new = _closed_like(present.family, present.type, present.proto)
+    os.set_blocking(new.fileno(), os.get_blocking(fd))
+    return new.detach()
+
+
+def _closed_like(family: int, kind: int, protocol: int) -> socket.socket:
+    """Return one at its end. Of the same family if it can be: a library takes the form of its addresses for granted."""
+    if family != socket.AF_UNIX:
+        with suppress(OSError):  # this family is not to be had any more
+            new = socket.socket(family, kind, protocol)
+            with suppress(OSError):  # it is not connected; but from now on it is read to its end, and not written
+                new.shutdown(socket.SHUT_RDWR)
+            return new
     ours, theirs = socket.socketpair()
     theirs.close()
-    os.set_blocking(ours.fileno(), os.get_blocking(fd))
-    return ours.detach()
+    return ours
 
 
 def _other_socket(fd: int) -> int:
