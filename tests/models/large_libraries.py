@@ -90,6 +90,7 @@ async def test_a_library_on_openmp(make_app: MakeApp, library: str, monkeypatch:
     assert await results_of(app) == [None]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setenv("MKL_NUM_THREADS", "3")  # which torch heeds, too
+    monkeypatch.setenv("NUMEXPR_NUM_THREADS", "1")  # pandas imports it, and it heeds OMP_NUM_THREADS
     refusal = await refusal_of(app)
     assert "thread(s) besides its own" in refusal
     assert "scikit-learn, LightGBM, XGBoost, faiss): set OMP_NUM_THREADS=1 (Greenroom's default)" in refusal
