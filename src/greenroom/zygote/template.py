@@ -229,11 +229,15 @@ class Zygote:
 
     def _become_service(self, name: str, service: Service, zygote: int) -> NoReturn:
         listener = self._listeners.pop(name)
+        self._part_with_zygote()
+        self._app_logging.install(self._app.log_level)  # into the zygote's channel
+        become(service, listener, self._services.pause(name), zygote=zygote, close=self._own_fds())
+
+    def _part_with_zygote(self) -> None:
+        """In a fork: leave to the zygote what preload has made, or put something of this process's own in its place."""
         self._exit_hooks.leave_to_zygote()
         self._files.renew()
         self._executors.renew()
-        self._app_logging.install(self._app.log_level)  # into the zygote's channel
-        become(service, listener, self._services.pause(name), zygote=zygote, close=self._own_fds())
 
     def _own_fds(self) -> list[int]:
         """Detach and return what a forked process has to close."""
@@ -305,9 +309,7 @@ class Zygote:
         def life() -> int:
             inheritance = child.Inheritance._make(fds)
             page = child.settle(inheritance, request.launch_id, self._config.pool_token, self._own_fds())
-            self._exit_hooks.leave_to_zygote()
-            self._files.renew()
-            self._executors.renew()
+            self._part_with_zygote()
             self._app_logging.move(inheritance.log, page)
             proc = JobProcess(self._config.generation, self._app.app_services)
             channels = child.Channels(inheritance.control, page, self._app_logging, self._witness)
