@@ -22,8 +22,9 @@ class Settings:
     """What the command line says."""
 
     minutes: float
-    """For both hostile steps together."""
+    """For both hostile steps together, and for the soak of everything."""
     only: str | None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ def hostile(*options: str, share: float) -> Callable[[Settings], list[str]]:
         return ["benchmarks.hostile", "--minutes", f"{settings.minutes * share:g}", *options, *only]
 
     return command
+
+
+def everything(settings: Settings) -> list[str]:
+    seed = [] if settings.seed is None else ["--seed", str(settings.seed)]
+    return ["benchmarks.everything", "--minutes", f"{settings.minutes:g}", *seed]
 
 
 STEPS = (
@@ -61,6 +67,24 @@ STEPS = (
         "10,000 jobs while processes are killed and stopped at random",
         lambda settings: 4,
         lambda settings: ["benchmarks.soak"],
+    ),
+    Step(
+        "everything",
+        "calls by HTTP and by a LiveKit server while everything is killed, stopped, held, reloaded and made short",
+        lambda settings: settings.minutes + 1,
+        everything,
+    ),
+    Step(
+        "simulator-rows",
+        "each row of the pool's tables is reached by a simulated history, and its deletion is noticed",
+        lambda settings: 5,
+        lambda settings: ["tests.simulation.hunt", "rows"],
+    ),
+    Step(
+        "simulator-mutations",
+        "each mutation of the pool's core is found by simulated histories",
+        lambda settings: 5,
+        lambda settings: ["tests.simulation.hunt", "mutations"],
     ),
     Step(
         "livekit-releases",
@@ -95,18 +119,20 @@ def run(step: Step, settings: Settings) -> str | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make nightly", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=HOSTILE_MINUTES, help="for both hostile steps together (60)")
+    text = "for both hostile steps together, and for everything (60)"
+    parser.add_argument("--minutes", type=float, default=HOSTILE_MINUTES, help=text)
     parser.add_argument("--only", metavar="NAME,...", help="only these attacks")
+    parser.add_argument("--seed", type=int, help="of the step everything, which prints it")
     parser.add_argument("--steps", metavar="NAME,...", help="only these steps")
     parser.add_argument("--list", action="store_true", help="name the steps, and say how long each takes")
     told = parser.parse_args()
-    settings = Settings(told.minutes, told.only)
+    settings = Settings(told.minutes, told.only, told.seed)
     wanted = told.steps.split(",") if told.steps else [step.name for step in STEPS]
     if unknown := set(wanted) - {step.name for step in STEPS}:
         parser.error(f"no step is called {', '.join(unknown)}. There are: {', '.join(step.name for step in STEPS)}")
     steps = [step for step in STEPS if step.name in wanted]
     if told.list:
-        print("\n".join(f"{step.name:<18} {step.minutes(settings):>4.0f} min  {step.about}" for step in steps))
+        print("\n".join(f"{step.name:<20} {step.minutes(settings):>4.0f} min  {step.about}" for step in steps))
         return 0
     RESULTS.mkdir(parents=True, exist_ok=True)
     failed = [name for step in steps if (name := run(step, settings))]

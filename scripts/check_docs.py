@@ -11,13 +11,14 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```", re.M | re.S)
-ANY_BLOCK = re.compile(r"^```.*?^```|`[^`\n]+`", re.M | re.S)
+BLOCK = re.compile(r"^ *```(console|sh)\n(.*?)^ *```", re.M | re.S)
+ANY_BLOCK = re.compile(r"^ *```.*?^ *```|`[^`\n]+`", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")
 ASSIGNMENT = re.compile(r"\w+=.*")
 FOLDERS = ("benchmarks", "docs", "examples", "scripts", "src", "tests")
@@ -41,7 +42,7 @@ def greenroom_help(*subcommand: str) -> str | None:
 
 def commands(block: str, *, console: bool) -> Iterator[list[str]]:
     """The simple commands of a block. In a console session only lines with a prompt are commands."""
-    for line in block.replace("\\\n", " ").splitlines():
+    for line in textwrap.dedent(block).replace("\\\n", " ").splitlines():
         if console and not line.startswith("$ "):
             continue
         lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)

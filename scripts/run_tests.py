@@ -82,28 +82,39 @@ def told(counts: Counter[str]) -> str:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--counts", metavar="FILE", help="write to FILE how many tests passed, failed and so on")
     parser.addoption("--phase", choices=list(WORKERS), help="run the tests of this phase only")
+    parser.addoption("--more", action="store_true", help="run the tests marked `more`, in the place of all others")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out files that name no marker of this phase: to import them all takes some ten seconds."""
-    phase = config.getoption("phase")
-    if phase in (None, "others") or not collection_path.match("test_*.py"):
+    """Leave out files that do not name the wanted markers: to import them all takes some ten seconds."""
+    phase, needed = config.getoption("phase"), []
+    if phase not in (None, "others"):
+        needed.append(f"mark.{phase}")
+    if config.getoption("more"):
+        needed.append("mark.more")
+    if not needed or not collection_path.match("test_*.py"):
         return None
-    return f"mark.{phase}" not in collection_path.read_text() or None
+    text = collection_path.read_text()
+    return any(marker not in text for marker in needed) or None
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = config.getoption("phase")
-    if wanted is None:
+    phase, more = config.getoption("phase"), config.getoption("more")
+    if phase is None:
         return
-    others = [item for item in items if phase_of(item) != wanted]
+    others = [item for item in items if phase_of(item) != phase or is_among_more(item) != more]
     items[:] = [item for item in items if item not in set(others)]
     config.hook.pytest_deselected(items=others)
 
 
 def phase_of(item: pytest.Item) -> str:
     return next((phase for phase in reversed(WORKERS) if item.get_closest_marker(phase)), "others")
+
+
+def is_among_more(item: pytest.Item) -> bool:
+    """Tell whether ``make test-more`` runs it, and ``make test`` does not."""
+    return item.get_closest_marker("more") is not None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

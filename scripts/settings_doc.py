@@ -13,12 +13,13 @@ INTRODUCTION = """\
 <!-- Written by scripts/settings_doc.py: change the script, or the types in src/greenroom. -->
 # Settings
 
-Every setting has one name, and can be set in four places. The later one holds:
+Each setting has one name. Its value comes from one of five places, and the last place in this list that has a value
+wins:
 
 1. the **default**, which for some settings differs between `greenroom start` and `greenroom dev`;
 2. the **app**: a LiveKit agent sets some by [the options of its server](livekit.md#options-of-the-server);
-3. a **file**: the one that `--config` or `GREENROOM_CONFIG` names, else `greenroom.toml` in the current folder, if
-   there is one (`pyproject.toml` is not read);
+3. a **file**: `--config` or `GREENROOM_CONFIG` names it. Otherwise it is `greenroom.toml` in the current folder, if
+   there is one. `pyproject.toml` is not read;
 4. an **environment variable**: `GREENROOM_` and the name in capitals;
 5. a **flag**: the name with hyphens.
 
@@ -33,21 +34,21 @@ job_timeout = "off"
 drain_timeout = 300
 ```
 
-`greenroom config` shows the settings that hold, and where each comes from: the file and line, the variable, the flag
-or the default. `greenroom config agent.py` loads the app and shows what it sets, too, and which of its options have no
-effect. `--for dev` shows what holds for `dev`, `--json` prints it for programs, and `--toml` as a file that `--config`
-takes.
+`greenroom config` shows the settings that hold, and the origin of each: the file and line, the variable, the flag or
+the default. `greenroom config agent.py` loads the app. It also shows the settings of the app, and the options of the
+app that have no effect. `--for dev` shows the settings of `dev`. `--json` prints them for programs, and `--toml` as a
+file for `--config`.
 
-A name or value that cannot be is told with its origin and the nearest right name; nothing starts, and the exit code
-is 2. That goes for a wrong value that a later place would have replaced, too.
+A wrong name or value is an error, also if a later place has another value. The error names the origin and the nearest
+right name. Nothing starts, and the exit code is 2.
 
 Times are seconds, memory is MiB. `off` (also `none`) switches a limit off; in a file it is a text like any other. A
 list is an array in a file, and has commas between its items elsewhere. Blanks and line ends around a value do not
 count; a control character within a text is an error.
 
-An empty environment variable counts as not set, but for `GREENROOM_TOKEN` and `GREENROOM_TOKEN_FILE`: those are then
-an error, since without a token everybody gets in. Secrets are never shown; give them by environment or file, since
-everybody on a machine can read its command lines.
+An empty environment variable counts as not set. Only an empty `GREENROOM_TOKEN` or `GREENROOM_TOKEN_FILE` is an error,
+because a worker without a token serves everybody. Secrets are never shown. Give them by environment or file: everybody
+on a machine can read its command lines.
 
 ## Environment variables that are not settings
 

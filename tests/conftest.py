@@ -8,6 +8,7 @@ import inspect
 import itertools
 import os
 import signal
+import tempfile
 import textwrap
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from support import CERTIFICATE
 
 from greenroom.system import prctl, proc
 
@@ -34,15 +36,24 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("greenroom")
 
 # Inherited by all that the tests start. Each process that imports aiohttp reads the machine's certificates, which takes
-# 0.1 s of CPU, and tests speak to loopback alone. And tests rewrite apps at the same length within a second, where the
-# compiled old one would pass for the new.
-os.environ.setdefault("SSL_CERT_FILE", os.devnull)
+# 0.1 s of CPU, and tests speak to loopback alone: one certificate is enough, where an empty file is refused. And tests
+# rewrite apps at the same length within a second, where the compiled old one would pass for the new.
+os.environ.setdefault("SSL_CERT_FILE", str(CERTIFICATE))
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+# Workers that tests kill leave their flight recordings behind.
+_RECORDINGS = tempfile.TemporaryDirectory(prefix="greenroom-recordings-", dir="/dev/shm")
+os.environ["GREENROOM_FLIGHT_RECORDER_DIR"] = _RECORDINGS.name
 
 # A shell ignores them for what it runs in the background, and whatever the tests start would inherit that.
 for _signum, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
     if signal.getsignal(_signum) is signal.SIG_IGN:
         signal.signal(_signum, _handler)
+
+
+def pytest_unconfigure() -> None:
+    """Remove what killed workers have left: a process of pytest-xdist runs no exit hooks."""
+    _RECORDINGS.cleanup()
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:

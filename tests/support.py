@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from greenroom import ProcessPool
+from greenroom.pool import PoolStats
 
 __all__ = [
+    "CERTIFICATE",
     "DEADLINE",
+    "STATS",
     "Kept",
     "eventually",
     "idle_pids",
@@ -27,6 +30,9 @@ __all__ = [
     "wait_for_file",
     "zygote_pid",
 ]
+
+CERTIFICATE = Path(__file__).with_name("certificate.pem")
+"""The one authority that the tests' processes know. It has signed nothing."""
 
 DEADLINE = 60.0
 """Seconds: generous, because it bounds a failure and measures nothing."""
@@ -111,3 +117,23 @@ def listening(handler: H, name: str) -> Iterator[H]:
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
+
+
+STATS = PoolStats(
+    ready=True,
+    not_ready_reason=None,
+    idle=3,
+    warming=0,
+    jobs=0,
+    waiting=0,
+    expected_wait=0.0,
+    idle_target=3,
+    generation=1,
+    zygote_pid=1,
+    zygote_restarts=0,
+    breaker_open=False,
+    breaker_cause=None,
+    session_mb=None,
+    expected_growth_mb=0.0,
+)
+"""Of a pool at rest, of which no process was measured yet."""

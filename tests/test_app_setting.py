@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from greenroom import AppLoadError
-from greenroom.app_setting import AppSetting, packed, unpacked
+from greenroom.app_facts import AppSetting, packed, unpacked
 
 
 def test_settings_come_back_as_they_were() -> None:

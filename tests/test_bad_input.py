@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
-from greenroom import Job, OptionError, ProcessPool
+from greenroom import Job, OptionError, PoolOptions, ProcessPool
+from greenroom.options import PoolKeywords
 
 PLAIN = """
 @app.entrypoint
@@ -42,6 +44,9 @@ def test_a_job_id_is_a_text(job_id: str) -> None:
         ({"prewarm_timeout": math.nan}, "prewarm_timeout"),
         ({"stall_timeout": 0}, "stall_timeout"),
         ({"memory_limit_mb": -5}, "memory_limit_mb"),
+        ({"process_limit": 0}, "process_limit"),
+        ({"process_limit": 1.5}, "process_limit"),
+        ({"process_limit": True}, "process_limit"),
         ({"memory_limit_mb": math.nan}, "memory_limit_mb"),
         ({"memory_limit_mb": math.inf}, "memory_limit_mb"),
         ({"memory_warn_mb": 10**400}, "memory_warn_mb"),
@@ -74,3 +79,7 @@ async def test_a_reload_within_a_second_of_an_edit_that_keeps_the_size_serves_th
             path.write_text(path.read_text().replace(f"VERSION = {version - 1}", f"VERSION = {version}"))
             await pool.reload()
             assert (await (await pool.launch()).wait()).result == version
+
+
+def test_the_keywords_of_a_pool_are_its_options() -> None:
+    assert get_type_hints(PoolKeywords) == get_type_hints(PoolOptions)

@@ -1,17 +1,20 @@
 """The files that a delegated cgroup v2 subtree is steered by.
 
-The kernel's side of them is not here: a machine whose memory controller is on the older hierarchy has
+The kernel's side of limits is not here: a machine whose memory controller is on the older hierarchy has
 none to delegate. A folder stands in for the mount, with the files as cgroups(7) describes them.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
+from support import DEADLINE
 
-from greenroom.system import cgroup
+from greenroom.system import cgroup, prctl
 from greenroom.system.cgroup import MemoryCgroups
 
 
@@ -76,3 +79,57 @@ def test_what_is_merely_writable_is_left_alone(tmp_path: Path) -> None:
         os.removexattr(place, "user.delegate")
     assert MemoryCgroups.where_delegated("t", tmp_path) is None
     assert (place / "cgroup.subtree_control").read_text() == ""
+
+
+def _hierarchy() -> Path:
+    """A cgroup v2 hierarchy in which cgroups can be made. It needs no controllers for what the kernel itself does."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        mount = Path(before.split()[4])
+        if after.startswith("cgroup2 ") and os.access(mount, os.W_OK):
+            return mount
+    pytest.skip("no cgroup v2 hierarchy can be written to here")
+
+
+def test_all_of_a_cgroup_is_killed_also_what_has_left_its_session() -> None:
+    mount = _hierarchy()
+    cgroups = MemoryCgroups(mount, "test")
+    folder = mount / f"greenroom-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made: {error}")
+    try:
+        if not (folder / "cgroup.kill").exists():
+            pytest.skip("cgroup.kill needs Linux 5.14")
+        prctl.set_child_subreaper()
+        reading, writing = os.pipe()
+        script = f"echo $$ > {folder}/cgroup.procs; setsid sleep 1000 & wait"
+        with subprocess.Popen(["sh", "-c", script], pass_fds=(writing,)) as shell:
+            os.close(writing)
+            deadline = time.monotonic() + DEADLINE
+            while "sleep" not in [_comm(pid) for pid in _pids_in(folder)] and time.monotonic() < deadline:
+                time.sleep(0.005)
+            members = _pids_in(folder)
+            assert shell.pid in members
+            cgroups.kill(str(os.getpid()))
+            assert os.read(reading, 1) == b""  # nobody holds the other end any more
+            shell.wait()
+        os.close(reading)
+        for pid in set(members) - {shell.pid}:
+            os.waitpid(pid, 0)
+        assert _pids_in(folder) == []
+    finally:
+        cgroups.remove(str(os.getpid()))
+    assert not folder.exists()
+
+
+def _pids_in(folder: Path) -> list[int]:
+    return [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:  # gone
+        return ""

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.pool.crowd import Crowd
+from greenroom.pool.core.sizing import Crowd
 
 BOUND = 8
 bounds = st.integers(1, 12)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support import eventually, idle_pids, zygote_pid
 
-from greenroom import AppLoadError, GreenroomError, ProcessPool
+from greenroom import Accept, AppLoadError, GreenroomError, ProcessPool
 
 MakeApp = Callable[[str], str]
 
@@ -89,6 +89,28 @@ async def test_a_job_that_has_ended_leaves_no_cycle(make_app: MakeApp, kind: str
                 await let_go(pool, kind)
             await eventually(lambda: pool.stats().idle == 2)
             await asyncio.sleep(0)
+        assert ours_in_garbage() == Counter()
+
+
+@pytest.mark.parametrize("verdict", ["True", "False"])
+async def test_a_job_that_the_app_was_asked_about_leaves_no_cycle(make_app: MakeApp, verdict: str) -> None:
+    hook = f"""
+@app.request
+def request(request):
+    return {verdict}
+"""
+    async with ProcessPool(make_app(APP + hook), num_idle_processes=1, idle_ttl=0.2) as pool:
+
+        async def ask(pool: ProcessPool) -> None:
+            reservation = await pool.reserve("result", timeout=10)
+            if isinstance(await reservation.ask(), Accept):
+                await reservation.launch().wait()
+
+        await ask(pool)
+        await eventually(lambda: pool.stats().idle == 1)
+        with cycles_kept():
+            await ask(pool)
+            await eventually(lambda: pool.stats().idle == 1)
         assert ours_in_garbage() == Counter()
 
 
@@ -192,7 +214,7 @@ async def test_a_reload_that_fails_leaves_no_cycle(make_app: MakeApp, tmp_path: 
         async def fail(pool: ProcessPool) -> None:
             with suppress(AppLoadError):
                 await pool.reload()
-            await eventually(lambda: len(pool._generations.launchers) == 1)
+            await eventually(lambda: len(pool._shell.core.pool.launchers) == 1)
 
         await fail(pool)
         with cycles_kept():

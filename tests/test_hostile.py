@@ -1,4 +1,4 @@
-"""What the hostile hour is made of: its attacks, and its account. ``hostile_runs.py`` runs it, for a few seconds."""
+"""The attacks of the hostile hour, and its account. ``test_hostile_runs.py`` runs it for a few seconds."""
 
 from __future__ import annotations
 

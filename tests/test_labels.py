@@ -9,8 +9,8 @@ import pytest
 from support import eventually
 
 from greenroom import NoCapacity, ProcessPool
+from greenroom.job_labels import LONGEST_TEXT, MOST_LABELS, label_text, tidy_labels
 from greenroom.pool.events import Event, JobAccepted, JobEnded, JobStarted, TurnedDown
-from greenroom.pool.labels import LONGEST_TEXT, MOST_LABELS, label_text, tidy_labels
 
 MakeApp = Callable[[str], str]
 

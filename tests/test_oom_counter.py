@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from greenroom.pool.oom import OomCounter
+from greenroom.pool.shell.oom import OomCounter
 
 
 class Kernel:

@@ -12,13 +12,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from greenroom.errors import ErrorInfo
-from greenroom.pool.breaker import Breaker
-from greenroom.pool.clock import LONGEST_SLEEP, TOLERANCE, AwakeClock
-from greenroom.pool.exits import Decision, Evidence, ExitStatus, judge
-from greenroom.pool.memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
-from greenroom.pool.sizing import Demand, expected_wait, forks_needed
-from greenroom.pool.stalls import FULL_DUMP, SHORT_DUMP, DumpPatience, DumpTime, Patience, Sample, Stall, classify
-from greenroom.pool.states import State
+from greenroom.pool.core.breaker import Breaker
+from greenroom.pool.core.memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
+from greenroom.pool.core.sizing import Demand, expected_wait, forks_needed
+from greenroom.pool.core.stalls import FULL_DUMP, SHORT_DUMP, DumpPatience, DumpTime, Patience, Sample, Stall, classify
+from greenroom.pool.core.states import ProcessState as State
+from greenroom.pool.core.verdict import Decision, Evidence, ExitStatus, judge
+from greenroom.pool.shell.clock import LONGEST_SLEEP, TOLERANCE, AwakeClock
 from greenroom.report import Outcome, Reason
 
 counts = st.integers(0, 1000)
@@ -235,7 +235,7 @@ def test_memory_is_judged_by_its_proportional_size_and_warned_of_once(
         assert verdict in (MemoryVerdict.FINE, MemoryVerdict.CONFIRM)
         if verdict is MemoryVerdict.CONFIRM:
             assert (warn, limit) != (None, None)
-            verdict = policy.judge_pss(rss, pss, now)
+            verdict = policy.judge_pss(rss, pss, 0.0, now)
             if limit is not None and pss > limit:
                 assert verdict is MemoryVerdict.KILL
             else:
@@ -250,7 +250,30 @@ def test_private_memory_over_the_limit_is_always_found(limit: float, factor: flo
     policy = MemoryPolicy(None, limit)
     rss = limit * factor + 1
     assert policy.judge_rss(rss, 0.0) is MemoryVerdict.CONFIRM
-    assert policy.judge_pss(rss, rss, 0.0) is MemoryVerdict.KILL
+    assert policy.judge_pss(rss, rss, 0.0, 0.0) is MemoryVerdict.KILL
+
+
+@given(image=st.floats(0, 1e4), own=st.floats(0, 1e4), written=st.floats(0, 1), others=st.integers(0, 20))
+def test_memory_that_is_inherited_and_untouched_is_never_a_processs_own(
+    image: float, own: float, written: float, others: int
+) -> None:
+    """Whoever else still has it. What the process has taken or written to is found, to the last page."""
+    limit = 1000.0
+    policy = MemoryPolicy(None, limit, inherited_mb=image)
+    rss, taken = image + own, own + written * image
+    pss = taken + (1 - written) * image / (1 + others)
+    verdict = policy.judge_pss(rss, pss, taken, 0.0)
+    if taken > limit:
+        assert verdict is MemoryVerdict.KILL
+    assert policy.used_mb <= pss + 1e-6  # never stricter than the proportional size
+    if own == written == 0:
+        assert verdict is MemoryVerdict.FINE
+
+
+def test_a_child_of_the_job_that_ends_leaves_the_job_its_memory() -> None:
+    policy = MemoryPolicy(None, 300.0, inherited_mb=10.0)
+    assert policy.judge_pss(410.0, 205.0, 400.0, 0.0) is MemoryVerdict.FINE  # half of it is its child's
+    assert policy.judge_pss(410.0, 410.0, 400.0, 1.0) is MemoryVerdict.KILL
 
 
 # --- exits ---------------------------------------------------------------------------------------
@@ -273,6 +296,19 @@ def all_evidence() -> list[Evidence]:
         Evidence(status, state.public, decision, sent, ended, told, ERROR if ended == "raised" else None, oom)
         for status, state, decision, sent, ended, told, oom in found
     ]
+
+
+@pytest.mark.parametrize("was_asked", [False, True])
+def test_a_crash_while_the_stacks_are_written_does_not_hide_why_they_were(was_asked: bool) -> None:
+    decision = Decision("stalled", "its event loop stood still")
+    status = ExitStatus(None, signal.SIGSEGV)
+    evidence = Evidence(status, "running", decision, signal_sent=was_asked, dump_was_asked=was_asked)
+    outcome, reason, detail = judge(evidence)
+    if was_asked:
+        expected = "its event loop stood still; it ended by SIGSEGV while its stacks were written"
+        assert (outcome, reason, detail) == ("killed", "stalled", expected)
+    else:
+        assert (outcome, reason) == ("killed", "signaled")  # it crashed before
 
 
 def test_every_combination_of_evidence_yields_a_verdict_that_fits_it() -> None:
@@ -328,7 +364,8 @@ def test_a_process_that_dies_of_something_else_before_its_fork_is_answered(statu
 
 def test_who_was_asked_and_went_has_done_as_it_was_told_even_as_the_kill_was_on_its_way() -> None:
     for signal_sent in (False, True):
-        verdict = judge(Evidence(ExitStatus(0, None), "idle", Decision("drained", "asked"), signal_sent))
+        decision = Decision("drained", "asked")
+        verdict = judge(Evidence(ExitStatus(0, None), "idle", decision, signal_sent, was_asked=True))
         assert verdict[:2] == ("cancelled", "drained")
 
 

@@ -35,13 +35,22 @@ def test_in_pairs():
 @pytest.mark.alone
 def test_alone_that_fails():
     assert not "this"
+
+@pytest.mark.more
+def test_long():
+    note("long")
+
+@pytest.mark.more
+@pytest.mark.alone
+def test_long_and_alone():
+    note("long and alone")
 """
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str, list[str]]:
     """Run the tests above; returns the exit code, the last line, and what the tests have noted."""
     (folder / "test_both.py").write_text(TESTS)
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  alone\n  in_pairs\n")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  alone\n  in_pairs\n  more\n")
     command = [sys.executable, SCRIPT, "-p", "xdist.plugin", "-p", "no:cacheprovider", folder, *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -55,6 +64,12 @@ def test_those_that_need_the_machine_run_last_and_by_themselves(tmp_path: Path) 
     assert code == 1
     assert total.startswith("total: 1 failed, 3 passed in ")
     assert notes == ["shared gw0", "in pairs gw0", "alone by itself"]
+
+
+def test_long_tests_run_when_they_are_asked_for_and_no_others(tmp_path: Path) -> None:
+    code, total, notes = run(tmp_path, "-n", "1", "--more")
+    assert (code, notes) == (0, ["long gw0", "long and alone by itself"])
+    assert total.startswith("total: 2 passed in ")
 
 
 def test_a_phase_may_have_no_test(tmp_path: Path) -> None:

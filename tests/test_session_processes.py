@@ -378,6 +378,11 @@ async def test_a_signal_to_all_ends_no_session_that_hears_it_late(make_app: Make
         for pid in [*(visit.pid for visit in visits), zygote_pid(pool)]:
             kill(pid, signal.SIGTERM)
             kill(pid, signal.SIGHUP)  # as systemd's SendSIGHUP= does
+        await eventually(lambda: len(idle_pids(pool)) == 2, "two idle processes")
+        before = idle_pids(pool)
+        kill(before[0])
+        # The zygote has forked its replacement, and so has heard the signals.
+        await eventually(lambda: set(idle_pids(pool)) - set(before), "a replacement")
         await asyncio.sleep(1.5)  # more than it takes a signal to reach the whole group
         for visit in visits:
             visit.order("leave")
@@ -449,6 +454,7 @@ async with ProcessPool(APP, num_idle_processes=1) as pool:
     async with Stage(make_app) as stage, Supervisor(stage.app(HELPERS), script) as supervisor:
         said = await supervisor.says()
         *pids, block = stage.noted("preloaded")[0]
+        supervisor.note_below()
         kill(said["zygote"] if which == "zygote" else supervisor.pid)
         await eventually(lambda: all(is_gone(int(pid)) for pid in pids), "the end of what preload has started")
         if which == "zygote":  # sessions that it has forked may go on to use the memory

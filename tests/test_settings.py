@@ -14,7 +14,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from greenroom import OptionError, PoolOptions
-from greenroom.settings import DEFAULTS, Settings
+from greenroom.integrations.livekit.source.sessions import ANSWER_TIMEOUT
+from greenroom.settings import DEFAULTS, LiveKitOptions, Settings
 from greenroom.settings.environment import from_environment
 from greenroom.settings.fields import Setting, all_settings, groups
 from greenroom.settings.file import from_file, lines_of_keys
@@ -30,7 +31,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "host": st.sampled_from(["127.0.0.1", "127.0.0.9", "::1", "localhost"]),
     "num_idle_processes": st.integers(0, 50),
     "max_idle_processes": st.none() | st.integers(50, 1000),
-    "livekit_offer_timeout": st.floats(0, 2.8),
+    "livekit_offer_timeout": st.floats(0, 2.3),
     "livekit_start_delay": st.floats(0, 5),
     "livekit_max_restarts": st.integers(0, 999),
     "livekit_loss_timeout": st.floats(1, 10**5),
@@ -210,6 +211,12 @@ def test_settings_that_contradict_each_other_are_told_with_both_origins(tmp_path
     with pytest.raises(OptionError) as told:
         resolve("start", flags={}, environ={"GREENROOM_NUM_IDLE_PROCESSES": "7"}, file=file)
     assert str(told.value).startswith(f"{file}, line 2; GREENROOM_NUM_IDLE_PROCESSES: max_idle_processes is 2")
+
+
+def test_an_offer_timeout_leaves_time_for_the_answer() -> None:
+    with pytest.raises(OptionError, match=r"^--livekit-offer-timeout: .* is 2\.5; .* from 0 to 2\.3"):
+        resolve("start", flags={"livekit_offer_timeout": "2.5"}, environ={})
+    assert LiveKitOptions(livekit_offer_timeout=2.3).livekit_offer_timeout < ANSWER_TIMEOUT
 
 
 def test_a_wrong_value_is_refused_though_a_later_layer_replaces_it() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.pool.stream_lines import LONGEST_LINE, Line, StreamLines
+from greenroom.pool.shell.stream_lines import LONGEST_LINE, Line, StreamLines
 
 
 def read(*chunks: bytes) -> tuple[list[str], list[str]]:

@@ -165,6 +165,6 @@ def test_a_library_is_named_by_an_origin(origin: str, is_named: bool, monkeypatc
 
 
 def test_each_variable_in_the_table_has_a_default() -> None:
-    from greenroom.pool.zygote import DEFAULT_ENVIRONMENT
+    from greenroom.pool.shell.interpreters import DEFAULT_ENVIRONMENT
 
     assert {variable for remedy in REMEDIES for variable in remedy.variables} == set(DEFAULT_ENVIRONMENT)

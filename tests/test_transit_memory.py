@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.pool.clock import AwakeClock
-from greenroom.pool.control import Control
-from greenroom.pool.transit import FREE, MODEST, PATIENCE, RESERVED, TOTAL, Share, TransitMemory
+from greenroom.pool.shell.clock import AwakeClock
+from greenroom.pool.shell.control import Control
+from greenroom.pool.shell.transit import FREE, MODEST, PATIENCE, RESERVED, TOTAL, Share, TransitMemory
 from greenroom.wire import messages as m
 
 LARGEST = 65 * 1024 * 1024  # a header and a body, each as large as it may be

@@ -70,6 +70,8 @@ plain_json = st.recursive(
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
     max_leaves=15,
 )
+# Before the others, which look their fields' types up at once.
+st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 # What a manifest holds: the types alone would say that anything can be in it.
 st.register_type_strategy(
     m.AppFacts, st.builds(m.AppFacts, st.booleans(), st.dictionaries(st.text(), plain_json, max_size=4))
@@ -78,10 +80,9 @@ handed = st.dictionaries(st.text(), plain_json, max_size=4)
 st.register_type_strategy(m.HandedOver, st.builds(m.HandedOver, handed))
 st.register_type_strategy(m.Configure, st.builds(m.Configure, handed=st.none() | handed))
 MESSAGES: tuple[type[Any], ...] = get_args(m.Message)
-st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 messages = st.one_of(*(st.from_type(kind) for kind in MESSAGES))
 
-WITH_BODY = (m.Ask, m.Start, m.Answer, m.Ended)
+WITH_BODY = (m.Ask, m.News, m.Start, m.Answer, m.Ended)
 
 
 @given(messages, st.binary(max_size=100))

@@ -1,7 +1,6 @@
 """Greenroom: the process server for realtime agents.
 
-This module is imported in every zygote, so it stays light: the supervisor's side is loaded when it
-is first asked for.
+Every zygote imports this module, so it stays light. The supervisor's side is imported at its first use.
 """
 
 from __future__ import annotations

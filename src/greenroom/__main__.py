@@ -1,4 +1,4 @@
-"""``python -m greenroom``: the command line."""
+"""Command line, as ``python -m greenroom``."""
 
 from __future__ import annotations
 

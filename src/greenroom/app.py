@@ -1,4 +1,4 @@
-"""The app: what a user registers, and where it can be found again by another process."""
+"""App: functions that a user registers, and the name by which another process finds them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .app_service import AppService, checked
 from .errors import AppLoadError, GreenroomError
 
 if TYPE_CHECKING:
-    from .app_setting import AppSetting
+    from .app_facts import AppSetting
     from .job import Accept, JobContext, JobProcess, JobRequest, Reject
 
 __all__ = ["App"]
@@ -30,14 +30,13 @@ L = TypeVar("L", bound=Callable[[], Callable[..., Any]])
 
 
 class App:
-    """The functions of an application, to be served by a :class:`~greenroom.ProcessPool`.
+    """Application: the functions that a :class:`~greenroom.ProcessPool` runs.
 
-    ``allow_threads`` names threads that may be alive in the zygote when it forks (by their Python
-    or native name). A fork copies only the calling thread: whatever lock another one holds at that
-    moment stays locked in every child for ever. So a thread is refused unless it is named here.
+    Assign the app at the top level of a module, so that other processes can import it.
 
-    ``manifest`` is plain data for the supervisor, which never imports the app: what an integration
-    there has to know of it. It is read when the app has loaded, after ``preload``.
+    ``allow_threads`` names threads that may be alive in the zygote when it forks, by their Python or native names.
+    A fork copies only the calling thread. A lock that another thread holds at that moment stays locked in each
+    child. So the zygote refuses all threads that are not named here.
     """
 
     def __init__(self, *, allow_threads: Iterable[str] = ()) -> None:
@@ -45,29 +44,43 @@ class App:
             raise GreenroomError("allow_threads takes a list of names, not one string")
         self.allow_threads = frozenset(allow_threads)
         self.manifest: dict[str, Any] = {}
+        """For integrations: plain data for the supervisor, which never imports the app. The zygote reads the data after
+        ``preload``."""
         self.preload_fn: Preload | None = None
         self.prewarm_fn: Prewarm | None = None
         self.entrypoint_fn: Entrypoint | None = None
         self.request_fn: RequestFn | None = None
+        self.answers: dict[str, Callable[[Any], object]] = {}
+        """For integrations: functions, sync or async, that answer questions in the resident process, by topic.
+
+        The argument is the question's data. The return value is the answer and must be plain data. If the function
+        raises an exception, the caller gets an error."""
+        self.hears: dict[str, Callable[[str, Any], object]] = {}
+        """For integrations: functions that hear news in the resident process, by topic.
+
+        The first argument is the key of the news. The second one is the data, or ``None`` when the news no longer
+        holds. The functions are sync. The event loop calls them in the order of the news."""
         self.app_services: dict[str, AppService] = {}
-        """What :meth:`service` has registered, by name."""
+        """For integrations: services that :meth:`service` has registered, by name."""
         self.services: dict[str, Callable[[socket.socket], object]] = {}
-        """For integrations: processes that all jobs share, by name; see :mod:`greenroom.zygote.services`."""
+        """For integrations: functions that run in processes which all jobs share, by name."""
         self.end_timeout = 0.0
-        """For integrations: seconds that a job may take, once it has begun to end by itself, until its shutdown
-        callbacks; see :meth:`JobContext.begin_own_end`."""
+        """For integrations: seconds from :meth:`JobContext.begin_own_end` to the shutdown callbacks of the job."""
         self.log_level: int | None = None
-        """For integrations: the level of the root logger. ``None``: INFO, unless the app sets up logging itself."""
+        """For integrations: level of the root logger. ``None`` stands for INFO, unless the app sets up logging."""
         self.settings: dict[str, AppSetting] = {}
-        """For integrations: what the app sets of Greenroom's settings, by name."""
+        """For integrations: values that the app sets for Greenroom's settings, by name."""
         self.logs_its_errors = False
-        """For integrations: their framework logs what the entrypoint raises."""
+        """For integrations: true if the framework logs the exception of an entrypoint."""
         self.prewarm_name = "prewarm"
-        """For integrations: what their framework calls it."""
+        """For integrations: the framework's name for ``prewarm``."""
         self._module = sys._getframe(1).f_globals.get("__name__", "")
 
     def preload(self, fn: P) -> P:
-        """Run once, in the zygote, before any fork: heavy imports, read-only models. Sync."""
+        """Register the sync function that runs once in the zygote, before all forks.
+
+        Use it for large imports and for models that are only read. All processes share this memory.
+        """
         if inspect.iscoroutinefunction(fn):
             raise GreenroomError(f"preload function {fn.__qualname__} is async; an event loop must not be forked")
         self._once("preload", self.preload_fn, fn)
@@ -75,23 +88,29 @@ class App:
         return fn
 
     def prewarm(self, fn: W) -> W:
-        """Run once in each process, before it is offered a job. Sync or async."""
+        """Register the function, sync or async, that runs once in each process, before the process is idle.
+
+        Use it for connections, threads and event loops. :attr:`JobProcess.userdata` keeps results for the entrypoint.
+        """
         self._once("prewarm", self.prewarm_fn, fn)
         self.prewarm_fn = fn
         return fn
 
     def entrypoint(self, fn: E) -> E:
-        """The job; its return value is the job's result. Async; a sync function runs in a thread."""
+        """Register the function that is the job. The return value is the job's result: plain data or bytes.
+
+        The function should be async. A sync function runs in a thread.
+        """
         self._once("entrypoint", self.entrypoint_fn, fn)
         self.entrypoint_fn = fn
         return fn
 
     def request(self, fn: R) -> R:
-        """Accept or turn down a session that is offered: return ``True``, ``False``, :class:`~greenroom.Accept`
-        or :class:`~greenroom.Reject`. Sync or async.
+        """Register the function, sync or async, that accepts or rejects an offered job.
 
-        It runs in the warm process that the session would get, and has ``request_timeout`` seconds. If it
-        raises or returns anything else, the session is turned down; if it is late, that process is ended.
+        The function returns ``True``, ``False``, :class:`~greenroom.Accept` or :class:`~greenroom.Reject`. The function
+        runs in the resident process and has ``request_timeout`` seconds. The job is rejected if the function raises or
+        returns any other value. Without an answer in time, the option ``request_failure`` decides.
         """
         self._once("request", self.request_fn, fn)
         self.request_fn = fn
@@ -106,12 +125,14 @@ class App:
     ) -> Callable[[L], L]: ...
 
     def service(self, name: Any = None, /, *, concurrency: int = 1, timeout: float = 30.0, queue: int = 64) -> Any:
-        """Run one process that all sessions call by ``ctx.service(name)``: for a model that cannot be forked.
+        """Register a service: one process that all jobs call by ``ctx.service(name)``.
 
-        The function runs once in that process: it loads the model, and returns the function that answers calls, which
-        may be async. A sync one runs in ``concurrency`` threads. ``timeout`` is the seconds that a call may take, the
-        wait included, unless the caller says otherwise. The data of ``queue`` calls waits in the service; further
-        callers wait with theirs. The name is that of the function, unless it is given.
+        Use a service for a model that cannot be forked. The registered function runs once in that process, loads the
+        model, and returns the function that answers calls. The answering function may be async; a sync function runs
+        in ``concurrency`` threads. The default ``name`` is the name of the registered function.
+
+        ``timeout`` is the number of seconds for a call, the wait included, unless the caller sets another one. The
+        service holds the data of ``queue`` waiting calls. Further callers keep their data until there is room.
         """
 
         def register(load: L) -> L:
@@ -128,9 +149,9 @@ class App:
         return register(load)
 
     def import_string(self) -> str:
-        """Where another process finds this app: ``module:attr`` or ``path.py:attr``.
+        """Return the name by which another process imports this app: ``module:attr`` or ``path.py:attr``.
 
-        Raises :class:`AppLoadError` for an app that is not a global of the module that made it.
+        Raises :class:`AppLoadError` for an app that is not a global variable of the module that made the app.
         """
         module = sys.modules.get(self._module)
         names = [name for name, value in vars(module).items() if value is self] if module else []

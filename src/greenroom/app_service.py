@@ -1,4 +1,4 @@
-"""A service of an app: one process that all sessions of a generation call."""
+"""Service of an app: one process that all jobs of a generation call."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ __all__ = ["AppService", "checked"]
 Load = Callable[[], Callable[..., Any]]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,47}")
-"""It becomes a part of a socket's address, which has 107 bytes."""
+"""Form of a service's name. The name becomes a part of a socket's address, which has at most 107 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class AppService:
-    """A registered service: how its process loads, and on which terms it answers."""
+    """Registered service: its name, its load function and its limits. :meth:`App.service` explains them."""
 
     name: str
     load: Load
-    """Runs once in the process of the service, and returns the function that answers calls."""
+    """Function that runs once in the process of the service, and returns the function that answers calls."""
     concurrency: int
     timeout: float
     queue: int
 
 
 def checked(service: AppService) -> AppService:
-    """Return the service. Raises :class:`GreenroomError` for what cannot become one."""
+    """Return the service if it is valid, else raise :class:`GreenroomError`."""
     name, load = service.name, service.load
     if not callable(load):
         raise GreenroomError(f"@app.service takes a function, not {load!r}")
@@ -69,7 +69,7 @@ def _takes_nothing(fn: Callable[..., Any]) -> bool:
         inspect.signature(fn).bind()
     except TypeError:
         return False
-    except ValueError:  # a builtin that does not tell
+    except ValueError:  # a builtin whose signature is not known
         return True
     return True
 

@@ -1,9 +1,10 @@
-"""What can go wrong, as types. A message says what happened, to which process or job, and what to do."""
+"""Errors that Greenroom raises. A message says what failed, the cause and the remedy."""
 
 from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
+from typing import Literal
 
 from .texts import clean, cut_end, cut_start
 
@@ -17,23 +18,36 @@ __all__ = [
     "PayloadError",
     "PoolClosed",
     "PrewarmError",
+    "RejectionReason",
     "ServiceError",
 ]
 
+RejectionReason = Literal[
+    "full",
+    "warming",
+    "memory",
+    "breaker_open",
+    "draining",
+    "load",
+    "offer_timeout",
+    "rejected_by_app",
+]
+"""Reason why a job is rejected. The table in docs/exit-reasons.md explains each reason."""
+
 
 class GreenroomError(Exception):
-    """The base of every error that Greenroom raises on purpose."""
+    """Base class of all errors that Greenroom raises."""
 
 
 class OptionError(GreenroomError, ValueError):
-    """An option is unknown, or its value makes no sense. Nothing was started or changed."""
+    """Unknown option, or a value that is not allowed. Nothing was started or changed."""
 
 
 def fresh(error: GreenroomError) -> GreenroomError:
     """Return a copy of an error, to be raised.
 
-    A raised exception refers to the frames that it passes through, and those to whatever kept the error for later: a
-    cycle. The copy is referred to by nobody.
+    A raised exception refers to the frames that it passes through. The frames refer to the object that keeps the
+    error for later. If that error itself were raised, this would be a reference cycle. No object keeps the copy.
     """
     copy = type(error).__new__(type(error), *error.args)
     copy.__dict__.update(error.__dict__)
@@ -41,83 +55,97 @@ def fresh(error: GreenroomError) -> GreenroomError:
 
 
 class PayloadError(GreenroomError, ValueError):
-    """Metadata or a result is not plain data (what JSON can hold, or bytes), or is too large."""
+    """Metadata or a result that is not plain data (JSON or bytes), or that is too large."""
 
 
 class AppLoadError(GreenroomError):
-    """The app could not be imported, its preload failed, or it left the zygote unfit to fork."""
+    """App that could not be loaded: its import or ``preload`` failed, or the zygote must not fork with it."""
 
 
 class PrewarmError(GreenroomError):
-    """Processes could be forked, but none of them became warm."""
+    """New code whose processes did not become warm."""
 
 
 class LaunchError(GreenroomError):
-    """A job was accepted but did not start; no process runs it, and none will."""
+    """Accepted job that did not start. The job does not run, and will not run."""
 
 
 class PoolClosed(GreenroomError):
-    """The pool is closed, or has not been started."""
+    """Call on a pool that was not started, drains, or is closed."""
 
 
 class ServiceError(GreenroomError):
-    """A service of the app has not answered a call, or there is no such service.
+    """Call of a service that has no answer.
 
-    ``reason`` is one of ``unknown`` (there is no service of this name), ``not_ready`` (it loads, or is started again),
-    ``not_loaded`` (its loading raised), ``busy`` (it works on other calls), ``timeout`` (it works on this call),
-    ``raised`` and ``died``. With ``raised`` and ``not_loaded``, ``error`` is what was raised. With ``timeout``,
-    ``raised`` and ``died`` the call was begun, and may have had effects; with the others it was not.
+    ``reason`` is one of:
+
+    - ``unknown``: the app has no service of this name;
+    - ``not_ready``: the service loads, or is started again;
+    - ``not_loaded``: the loading of the service raised an exception, which is in ``error``;
+    - ``busy``: the service works on other calls;
+    - ``timeout``: the service works on this call;
+    - ``raised``: the service raised an exception, which is in ``error``;
+    - ``died``: the process of the service died.
+
+    With ``timeout``, ``raised`` and ``died`` the service had begun the call. With the other reasons it had not.
     """
 
     def __init__(self, message: str, *, reason: str, error: ErrorInfo | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        """Name of the reason."""
         self.error = error
+        """Exception that the service raised, if any."""
 
 
 class NoCapacity(GreenroomError):
-    """A session was turned down: at once, or when the deadline had passed that it could wait for a process.
+    """Rejection of a job: at once, or when the deadline of the launch or reservation has passed.
 
-    ``reason`` is one of ``full``, ``warming``, ``draining`` and ``breaker_open``; ``retry_after``
-    is an estimate in seconds of when trying again makes sense.
+    ``reason`` is one of :data:`RejectionReason`. A pool gives ``full``, ``warming``, ``draining`` or ``breaker_open``.
+    A worker also gives ``memory`` or ``rejected_by_app``, and ``load`` for a LiveKit app.
     """
 
-    def __init__(self, message: str, *, reason: str, retry_after: float) -> None:
+    def __init__(self, message: str, *, reason: RejectionReason, retry_after: float) -> None:
         super().__init__(message)
         self.reason = reason
+        """Name of the reason."""
         self.retry_after = retry_after
+        """Estimate of the seconds until the next try makes sense."""
 
 
 ERROR_CHARACTERS = 32_000
-"""The most characters of an exception's message, and of its traceback, beside the mark of a cut."""
+"""Most characters of an exception's message, and of its traceback, without the mark of a cut."""
 _LONGEST_NAME, _MARK = 200, 64
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
-    """An exception as text: what crosses a process boundary is never the object itself."""
+    """Exception as text, so that it can go from one process to another."""
 
     type: str
+    """Name of the class, with its module."""
     message: str
+    """Text of the exception, cut to 32,000 characters."""
     traceback: str = ""
+    """Formatted traceback, cut to its last 32,000 characters."""
 
     @classmethod
     def of(cls, error: BaseException, *, limit: int = ERROR_CHARACTERS) -> ErrorInfo:
-        """Describe an exception; one whose own ``__str__`` fails is described all the same.
+        """Describe an exception, also an exception whose ``__str__`` raises.
 
-        Message and traceback are cut to ``limit`` characters, and say so.
+        Message and traceback are cut to ``limit`` characters. A mark shows the cut.
         """
         kind = type(error)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         try:
             message = str(error)
-        except BaseException as failure:  # even a SystemExit: this is only a description of the other one
+        except BaseException as failure:  # also SystemExit: the first exception is the one to describe
             message = f"<no message: its __str__ raised {type(failure).__name__}>"
         lines = cut_start(traceback_of(error), limit)
         return cls(clean(cut_end(name, _LONGEST_NAME)), clean(cut_end(message, limit)), clean(lines))
 
     def bounded(self) -> ErrorInfo:
-        """Return it as :meth:`of` makes it at most: another process may have sent any text, of any length."""
+        """Return a copy within the limits of :meth:`of`, because another process can send texts of any length."""
         name, message, traceback = clean(self.type), clean(self.message), clean(self.traceback)
         if len(name) > _LONGEST_NAME + _MARK:
             name = cut_end(name, _LONGEST_NAME)
@@ -132,7 +160,7 @@ class ErrorInfo:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Format an exception's traceback, or say why that fails."""
+    """Format an exception's traceback, or return the reason why the formatting fails."""
     try:
         return "".join(traceback.format_exception(error))
     except BaseException as failure:

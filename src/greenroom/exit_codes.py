@@ -1,4 +1,4 @@
-"""With which code a command ends, and what that says."""
+"""Exit codes of commands, and their meaning."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ __all__ = ["ExitCode"]
 
 
 class ExitCode(IntEnum):
-    """The codes. A worker that a second signal ended without a drain exits with 128 + the signal's number."""
+    """Exit codes. If a second signal ends a worker without a drain, the code is 128 + the number of the signal."""
 
     OK = 0
-    """Done; or, of a worker: ended by a signal, after a drain."""
+    """Success. For a worker: end after a signal and a drain."""
     NEGATIVE = 1
-    """The command did its work, and the answer is no: a job that failed, an app with a finding, a refused request.
-    Of a worker: a source of sessions did not open in time."""
+    """Negative result of a command: a failed job, an app with a problem, a refused request.
+    For a worker: a source of jobs did not open in time."""
     USAGE = 2
-    """An argument, a flag, an environment variable or the settings file was not understood. Nothing was started."""
+    """Invalid argument, flag, environment variable or settings file. Nothing was started."""
     APP = 3
-    """The app did not load."""
+    """App that did not load."""
     LISTEN = 4
-    """The address could not be listened on."""
+    """Address on which the worker could not listen."""
     UNREACHABLE = 5
-    """No worker answered at that address."""
+    """Address at which no worker answered."""
     UNAUTHORIZED = 6
-    """The worker did not accept the token, or there was none."""
+    """Missing token, or token that the worker did not accept."""
     SIGNALLED = 128
-    """Plus the number of the signal that ended the work."""
+    """Base of further codes: 128 + the number of the signal that ended the work."""
     INTERRUPTED = 130
-    """Ctrl-C ended a command that is no worker."""
+    """End of a command by Ctrl-C. A worker has other codes."""

@@ -1,4 +1,4 @@
-"""What a job sees: its data, its process, and the ways in which it can end."""
+"""Objects that a job works with: its data, its process and its context."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOT_YET = object()
 
 
 class Job:
-    """One session's order: its id, and metadata that is plain data (what JSON can hold, or bytes)."""
+    """Job: an id, and metadata that is plain data (JSON or bytes)."""
 
     __slots__ = ("_decoded", "id", "payload")
 
@@ -29,19 +29,20 @@ class Job:
         if not isinstance(job_id, str) or not job_id:
             raise TypeError(f"a job's id is a text that is not empty, not {job_id!r}")
         self.id = job_id
+        """Id of the job."""
         self.payload = payload.encode(metadata)
         self._decoded: Any = _NOT_YET
 
     @classmethod
     def from_payload(cls, job_id: str, data: bytes) -> Job:
-        """A job whose metadata is encoded already."""
+        """For integrations: return a job whose metadata is already encoded."""
         job = cls.__new__(cls)
         job.id, job.payload, job._decoded = job_id, data, _NOT_YET
         return job
 
     @property
     def metadata(self) -> Any:
-        """What the job was launched with. Decoded at the first access, then kept."""
+        """Metadata of the launch. The first access decodes it."""
         if self._decoded is _NOT_YET:
             self._decoded = payload.decode(self.payload)
         return self._decoded
@@ -51,72 +52,83 @@ class Job:
 
 
 class JobProcess:
-    """The process a job runs in. ``userdata`` is for what ``prewarm`` prepares and the job uses."""
+    """Process in which a job runs."""
 
     __slots__ = ("_services", "generation", "userdata")
 
     def __init__(self, generation: int, services: Mapping[str, AppService] | None = None) -> None:
         self.generation = generation
+        """Number of the generation of code."""
         self.userdata: dict[Any, Any] = {}
+        """Objects that ``prewarm`` keeps for the entrypoint."""
         self._services = services or {}
 
     @property
     def pid(self) -> int:
+        """Process id of the operating system."""
         return os.getpid()
 
     def service(self, name: str, *, timeout: float | None = None) -> ServiceClient:
-        """Find a service of the app: ``await proc.service("stt")(audio)``; see :meth:`JobContext.service`."""
+        """Return a client of a service: ``await proc.service("stt")(audio)``. See :meth:`JobContext.service`."""
         return self._service(name, timeout, f"process {self.pid}")
 
     def _service(self, name: str, timeout: float | None, caller: str) -> ServiceClient:
-        from .zygote.service_client import client_of  # which most apps do not need
+        from .zygote.service_client import client_of  # imported late: most apps do not need it
 
         return client_of(self._services, name, self.generation, timeout, caller)
 
 
 class JobRequest:
-    """A session that is offered to the app's ``request`` function. ``source`` names where it comes from."""
+    """Offer of a job, for the app's ``request`` function."""
 
     __slots__ = ("job", "proc", "source")
 
     def __init__(self, job: Job, proc: JobProcess, source: str) -> None:
         self.job = job
+        """Job that is offered."""
         self.proc = proc
+        """Resident process, in which ``request`` runs."""
         self.source = source
+        """Name of the source, such as ``http`` or ``livekit``."""
 
 
 class Accept:
-    """Take the session. ``answer`` is plain data for its source (1 MiB at most), where that can be told something."""
+    """Acceptance of an offered job."""
 
     __slots__ = ("answer",)
 
     def __init__(self, answer: Mapping[str, Any] | None = None) -> None:
         self.answer = dict(answer or {})
+        """Plain data (1 MiB at most) that the source passes on, if it can."""
 
 
 class Reject:
-    """Turn the session down. ``final``: no other worker need be asked either, where the source can tell them."""
+    """Rejection of an offered job."""
 
     __slots__ = ("final", "reason")
 
     def __init__(self, reason: str = "", *, final: bool = False) -> None:
         self.reason = reason
+        """Text for the log and for the caller."""
         self.final = final
+        """True if the source should offer the job to no other worker."""
 
 
 class Cut(NamedTuple):
-    """A step of a job's end that was cut off."""
+    """Step of a job's end that was cut off."""
 
     what: str
     stack: str
 
 
 class JobContext:
-    """A running job's view of itself."""
+    """Context of a running job."""
 
     def __init__(self, job: Job, proc: JobProcess) -> None:
         self.job = job
+        """Job with its metadata."""
         self.proc = proc
+        """Process of the job, with the objects of ``prewarm``."""
         self.shutdown_callbacks: list[ShutdownCallback] = []
         self._loop = asyncio.get_running_loop()
         self.shutdown_requested: asyncio.Future[str] = self._loop.create_future()
@@ -124,28 +136,28 @@ class JobContext:
         self.requested_in_thread = False
         self.is_awaited = False
         self.shutdown_timeout = 0.0
-        """Seconds that all shutdown callbacks have together."""
+        """For integrations: seconds that all shutdown callbacks have together."""
         self.ends_by_itself = False
-        """Its end had begun, of a cause of its own, when an order to end came: that is not what ended it."""
+        """For integrations: true if the job began to end by itself before a request to end came."""
         self.on_own_end: Callable[[], object] = lambda: None
-        """For whoever supervises the job: called when its own end begins."""
+        """For integrations: function that is called when the job's own end begins."""
         self.cuts: list[Cut] = []
-        """Steps of its end that were cut off; they stand in the report."""
+        """For integrations: steps of the end that were cut off, for the report."""
 
     def service(self, name: str, *, timeout: float | None = None) -> ServiceClient:
-        """Find a service of the app, to call it: ``await ctx.service("stt")(audio)``.
+        """Return a client of a service: ``await ctx.service("stt")(audio)``.
 
-        Arguments and answer are plain data and bytes. In a thread without an event loop:
-        ``ctx.service("stt").call(audio)``. ``timeout`` is the seconds for each call, the wait included. Raises
-        :class:`~greenroom.ServiceError`, here if there is no such service, and from the call if it has no answer.
+        Arguments and answers are plain data and bytes. In a thread without an event loop, write
+        ``ctx.service("stt").call(audio)``. ``timeout`` is the number of seconds for each call, the wait included.
+        Raises :class:`~greenroom.ServiceError` if the app has no service of this name.
         """
         return self.proc._service(name, timeout, f"job {self.job.id}")
 
     def shutdown(self, reason: str = "") -> None:
-        """End this job, from its event loop or from any thread. The first reason wins; called again, it does nothing.
+        """End this job. May be called on any thread. Only the first call has an effect.
 
-        An entrypoint that waits in :meth:`wait_for_shutdown`, or that calls this itself, goes on to
-        return in its own time; any other is cancelled.
+        An entrypoint that waits in :meth:`wait_for_shutdown`, or that made this call, goes on and can return. Any other
+        entrypoint is cancelled.
         """
         if asyncio._get_running_loop() is not self._loop:
             self._loop.call_soon_threadsafe(self._request_shutdown, reason, None, True)
@@ -158,21 +170,25 @@ class JobContext:
             self.shutdown_requested.set_result(reason)
 
     def begin_own_end(self) -> None:
-        """For integrations: the job has begun to end by itself. It has ``App.end_timeout`` seconds until its callbacks,
-        whatever order to end comes later; but one by an operator, or of a drain, bounds that as any other end."""
+        """For integrations: note that the job has begun to end by itself.
+
+        The job then has ``App.end_timeout`` seconds until its callbacks. A later request to end changes nothing,
+        unless the request comes from an operator or a drain.
+        """
         if not self.ends_by_itself:
             self.ends_by_itself = True
             self.on_own_end()
 
     async def wait_for_shutdown(self) -> str:
-        """Wait until this job is to end, and return the reason."""
+        """Wait until the job must end, and return the reason."""
         self.is_awaited = True
         return await asyncio.shield(self.shutdown_requested)
 
     def add_shutdown_callback(self, fn: ShutdownCallback) -> None:
-        """Call ``fn`` when the job has ended, however it did; sync or async, with or without the reason.
+        """Register a function, sync or async, that is called after the entrypoint, also after an error.
 
-        All callbacks run at the same time and have ``shutdown_timeout`` seconds together.
+        The function takes no argument, or the reason of the end. All callbacks run at the same time and have
+        ``shutdown_timeout`` seconds together.
         """
         if not callable(fn):
             raise TypeError(f"a shutdown callback must be callable, not {fn!r}")

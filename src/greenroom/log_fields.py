@@ -1,4 +1,4 @@
-"""What a log line carries besides its text, so that a machine can read what a person reads."""
+"""Fields of a log line besides its text, for programs that read the log."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 __all__ = ["log_fields"]
 
 _IDS = ("process_id", "job_pid", "job_id", "generation", "labels")
-"""What is also an attribute of the record of its own, for formatters that name it."""
+"""Details that are also attributes of the log record, for formatters that name them."""
 
 
 def log_fields(event: str, **details: Any) -> dict[str, Any]:
-    """The ``extra=`` of a line that tells of an event: its name, ids, and what there is to know."""
+    """Return the ``extra=`` for a log line about an event: the event's name, the ids, and all known details."""
     known = {name: value for name, value in details.items() if value is not None}
     return {"event": event, "details": known, **{name: details.get(name) for name in _IDS}}

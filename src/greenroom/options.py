@@ -1,74 +1,115 @@
-"""The options of a pool: declared once, here, checked once, and passed on whole."""
+"""Options of a pool, with their defaults and checks."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, TypedDict
 
 from .errors import OptionError
 
-__all__ = ["PoolOptions", "checked_seconds"]
+__all__ = ["PoolKeywords", "PoolOptions", "checked_seconds"]
+
+
+class PoolKeywords(TypedDict, total=False):
+    """Keywords of :class:`~greenroom.ProcessPool`: the fields of :class:`PoolOptions`."""
+
+    num_idle_processes: int
+    max_idle_processes: int | None
+    max_jobs: int
+    max_concurrent_prewarms: int
+    preload_timeout: float
+    prewarm_timeout: float
+    request_timeout: float
+    request_failure: Literal["reject", "accept"]
+    reservation_timeout: float
+    start_timeout: float
+    launch_timeout: float
+    job_timeout: float | None
+    shutdown_timeout: float
+    cleanup_timeout: float
+    stall_timeout: float | None
+    memory_warn_mb: float | None
+    memory_limit_mb: float | None
+    process_limit: int | None
+    idle_ttl: float
+    start_method: Literal["zygote", "spawn"]
+    allow_threads: tuple[str, ...]
+    flight_recorder_mb: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
-    """How a pool behaves. Times are seconds, memory is MiB; ``None`` switches a limit off."""
+    """Options of a pool. Times are seconds, memory is MiB. ``None`` turns a limit off."""
 
     num_idle_processes: int = 3
-    """How many warm processes wait for a session when nothing else calls for more."""
+    """Number of idle processes that wait for jobs. The pool holds more while jobs arrive quickly."""
     max_idle_processes: int | None = field(default=None, metadata={"none": "auto"})
-    """Upper bound of the idle target when sessions arrive quickly; ``auto`` is twice ``num_idle_processes``."""
+    """Most idle processes while jobs arrive quickly; ``auto`` is twice ``num_idle_processes``."""
     max_jobs: int = 100
-    """Sessions accepted at any one time, from acceptance until the process is gone. A hard cap."""
+    """Most jobs at the same time, from the acceptance until the process is gone."""
     max_concurrent_prewarms: int = 4
-    """How many processes may be between fork and idle at the same time; in a reload, as many again of new code. When
-    one misses ``prewarm_timeout`` beside others, half as many may from then on; more again as others keep it."""
+    """Most processes between fork and idle at the same time. In a reload, the new code may have as many again. When a
+    process misses ``prewarm_timeout`` beside others, the number is halved. The number rises again when processes
+    become idle in time."""
     preload_timeout: float = 120.0
-    """For importing the app and running ``preload`` in the zygote."""
+    """Time for the import of the app and for ``preload`` in the zygote."""
     prewarm_timeout: float = 10.0
-    """From the fork until the process is idle."""
+    """Time from the fork until the process is idle."""
     request_timeout: float = 1.0
-    """For the app's ``request`` function to accept or turn down a session that is offered."""
+    """Time for the app's ``request`` function to accept or reject an offered job."""
+    request_failure: Literal["reject", "accept"] = "reject"
+    """Answer to an offered job if ``request`` gives none, because it is late or its process has ended."""
     reservation_timeout: float = 10.0
-    """How long a process is kept for a session that was accepted, until the order to start it comes."""
+    """Time that a process is reserved for a job until its launch."""
     start_timeout: float = 5.0
-    """From handing a job to a process until the process acknowledges it; then another one is tried."""
+    """Time for a process to acknowledge its job. After that, another process gets the job."""
     launch_timeout: float = 10.0
-    """The deadline of a launch that names none: from ``launch()`` until the job has started."""
+    """Default deadline of a launch, from ``launch()`` until the job has started."""
     job_timeout: float | None = None
-    """How long a job may run."""
+    """Longest run of a job."""
     shutdown_timeout: float = 10.0
-    """For the job to stop when it is told to, and then for its shutdown callbacks."""
+    """Time for a job to end after a cancel or drain, and then the same time for its shutdown callbacks."""
     cleanup_timeout: float = 5.0
-    """For the process to exit after the user's callbacks: tasks, threads, ``atexit``, flushing."""
+    """Time for a process to exit after the shutdown callbacks: tasks, threads, ``atexit``, flushing."""
     stall_timeout: float | None = 15.0
-    """How long the event loop of a running job may stand still, unless it is merely short of CPU."""
+    """Longest stall of the event loop of a running job. Time in which the process only lacks CPU does not count."""
     memory_warn_mb: float | None = 1000.0
-    """Proportional memory (PSS) of a process above which a warning is logged, once."""
+    """Memory of a process (PSS) above which one warning is logged."""
     memory_limit_mb: float | None = None
-    """Proportional memory (PSS) of a process above which it is killed."""
+    """Memory of a process (PSS) above which the process is killed. Pages of the app's image that the process has not
+    written to never count in full. This holds also for the last process with these pages."""
+    process_limit: int | None = 1000
+    """Most processes of one job, including all that it has started. Above this number, all of them are killed."""
     idle_ttl: float = 60.0
-    """How long an idle process above the idle target is kept."""
+    """Time after which an idle process above the idle target is ended."""
     start_method: Literal["zygote", "spawn"] = "zygote"
-    """``zygote``: fork from a preloaded image. ``spawn``: a new interpreter for each process, which loads the
-    app within ``prewarm_timeout``; whether it loads shows in the first of them."""
+    """``zygote``: processes are forked from a preloaded image. ``spawn``: each process is a new interpreter, which
+    loads the app within ``prewarm_timeout``. A loading error then shows in the first process."""
     allow_threads: tuple[str, ...] = ()
-    """Names of threads that may be alive in the zygote when it forks, beside those that the app names. A fork copies
-    one thread alone, and a lock that another one holds at that moment stays locked in each session."""
+    """Names of threads that may be alive in the zygote when it forks, in addition to those that the app names. A fork
+    copies only one thread. A lock that another thread holds at that moment stays locked in each process."""
+    flight_recorder_mb: float | None = 8.0
+    """Memory (MiB, at most 64) for the flight recorder, which keeps the pool's latest events and decisions. Metadata,
+    results and error messages are not recorded. ``off`` or 0: nothing is recorded. See `greenroom debug`."""
 
     def __post_init__(self) -> None:
         self._check_threads()
         self._check_counts()
         self._check_times()
         self._check_memory()
+        self._check_recorder()
+        if self.request_failure not in ("reject", "accept"):
+            raise OptionError(f"request_failure is {self.request_failure!r}; it can be 'reject' or 'accept'")
         if self.start_method not in ("zygote", "spawn"):
             raise OptionError(f"start_method is {self.start_method!r}; it can be 'zygote' or 'spawn'")
 
     @classmethod
-    def from_keywords(cls, keywords: dict[str, Any]) -> PoolOptions:
-        """Build options from keywords; an unknown one is named together with the nearest right one."""
+    def from_keywords(cls, keywords: Mapping[str, Any]) -> PoolOptions:
+        """Return options made from keywords. The error for an unknown keyword names the nearest known one."""
         known = [field.name for field in dataclasses.fields(cls)]
         for name in keywords:
             if name not in known:
@@ -79,7 +120,7 @@ class PoolOptions:
 
     @property
     def idle_ceiling(self) -> int:
-        """The largest idle target, with the default filled in."""
+        """Largest idle target, with the default filled in."""
         return 2 * self.num_idle_processes if self.max_idle_processes is None else self.max_idle_processes
 
     def _check_threads(self) -> None:
@@ -92,6 +133,9 @@ class PoolOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise OptionError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+        limit = self.process_limit
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            raise OptionError(f"process_limit is {limit!r}; it must be a whole number of at least 1, or None")
         ceiling = self.max_idle_processes
         if ceiling is None:
             return
@@ -103,9 +147,7 @@ class PoolOptions:
 
     def _check_times(self) -> None:
         optional = {"job_timeout", "stall_timeout"}
-        for name in (one.name for one in dataclasses.fields(self)):
-            if not name.endswith(("_timeout", "_ttl")):
-                continue
+        for name in _times():
             value = getattr(self, name)
             if value is None and name in optional:
                 continue
@@ -117,9 +159,25 @@ class PoolOptions:
             if value is not None and not (_is_number(value) and 0 < value < 10**9):
                 raise OptionError(f"{name} is {value!r}; it must be a number of MiB above 0, or None")
 
+    def _check_recorder(self) -> None:
+        size = self.flight_recorder_mb
+        if size is not None and size != 0 and not (_is_number(size) and _LEAST_MB <= size <= _MOST_MB):
+            raise OptionError(
+                f"flight_recorder_mb is {size!r}; it must be a number of MiB from {_LEAST_MB:g} to {_MOST_MB:g}, or 0"
+            )
+
+
+_LEAST_MB, _MOST_MB = 0.25, 64.0
+
+
+@cache
+def _times() -> tuple[str, ...]:
+    names = (one.name for one in dataclasses.fields(PoolOptions))
+    return tuple(name for name in names if name.endswith(("_timeout", "_ttl")))
+
 
 def checked_seconds(name: str, value: object) -> float:
-    """A number of seconds that a deadline can be made of (NaN, which nothing exceeds, cannot)."""
+    """Return a checked number of seconds for a deadline. Raises :class:`OptionError` for NaN and for 0 or less."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 10**9:
         raise OptionError(f"{name} is {value!r}; it must be a number of seconds above 0")
     return float(value)

@@ -1,4 +1,4 @@
-"""The end of a process, told truthfully: what happened, why, and who decided."""
+"""Reports of the ends of processes and jobs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ Reason = Literal[
     "signaled",
     "cancelled",
     "memory_limit",
+    "process_limit",
     "oom_killed",
     "stalled",
     "job_timeout",
@@ -33,64 +34,79 @@ Reason = Literal[
 ]
 
 EXPECTED_ENDS: frozenset[Reason] = frozenset({"completed", "idle_expired", "drained", "cancelled"})
-"""Why a process ends that nobody needs to look into."""
+"""Reasons of ordinary ends, which need no attention."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """When things happened, in seconds since the epoch; ``None`` for what never happened.
+    """Times in the life of a process or job; ``None`` for a step that never happened.
 
-    The differences are measured on the monotonic clock, so a jump of the wall clock does not show.
+    The pool measures the differences on the monotonic clock. A jump of the wall clock does not change them.
     """
 
     requested: float
+    """Time of the launch, or of the request for the process if it had no job."""
     claimed: float | None = None
+    """Time at which a process was given the job."""
     started: float | None = None
+    """Time at which the process acknowledged the job."""
     ended: float | None = None
+    """Time of the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExitReport:
-    """The one report in which a process, and the job it had, ends.
+    """Report of the end of one process, and of the job that the process had.
 
-    ``outcome`` says how the job fared; ``reason`` says what ended the process; ``detail`` tells it
-    in a sentence, with who decided. A process that ended before it had a job has no ``job_id``.
+    ``outcome`` and ``reason`` can differ on purpose. A job can succeed, and its process can crash afterwards in an
+    exit hook of a library.
     """
 
     outcome: Outcome
+    """Result of the job: ``succeeded``, ``failed``, ``cancelled`` or ``killed``."""
     reason: Reason
+    """Cause of the end of the process: one of the exit reasons."""
     detail: str
+    """Sentence that names the cause and the party that decided."""
     timings: Timings
+    """Times of the launch, the claim, the start and the end."""
     job_id: str | None = None
+    """Id of the job; ``None`` if the process had none."""
     process_id: str | None = None
+    """Id of the process, unique in the pool; ``None`` if the job never had a process."""
     pid: int | None = None
+    """Process id of the operating system."""
     generation: int | None = None
+    """Number of the generation of code."""
     launch_type: Literal["warm", "cold"] | None = None
+    """``warm`` if an idle process was there at once, else ``cold``; ``None`` without a job."""
     exit_code: int | None = None
-    """The exit code, if the process exited; ``None`` if a signal ended it."""
+    """Exit code of the process; ``None`` if a signal ended it."""
     signal: int | None = None
-    """The number of the signal that ended the process, if one did."""
+    """Number of the signal that ended the process; ``None`` if the process exited."""
     error: ErrorInfo | None = None
+    """Exception that the entrypoint or ``prewarm`` raised, if any."""
     stack_dump: str | None = None
-    """The Python stacks of the process, taken just before it was killed."""
+    """Python stacks of the process, taken just before the kill."""
     peak_memory_mb: float | None = None
-    """The largest resident size (MiB) by the kernel's account; pages shared with the zygote count."""
+    """Largest resident size (RSS) by the kernel's account. Pages that are shared with the zygote count."""
     cpu_seconds: float | None = None
+    """CPU time of the process, user and system."""
     log_records_dropped: int = 0
-    """Output lines and log records that were dropped, since the job wrote more than the log takes, or were cut."""
+    """Number of log records and output lines that were dropped or cut."""
     descendants_killed: int = 0
-    """Processes that the job left behind, and that were killed after its end."""
+    """Number of processes that the job left behind, and that were killed after its end."""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """What the job's source calls it: of a LiveKit job ``room``, ``room_id``, ``dispatch`` and ``agent``."""
+    """Names that the source has for the job. A LiveKit job has ``room``, ``room_id``, ``dispatch`` and ``agent``."""
     result_payload: bytes | None = field(default=None, repr=False)
-    """The job's result as it came over the wire; :attr:`result` is the same, decoded."""
+    """Result of the job as encoded bytes. :attr:`result` decodes them."""
 
     @property
     def result(self) -> Any:
-        """What the entrypoint returned; ``None`` if it did not return. Decoded at each access."""
+        """Return value of the entrypoint; ``None`` if it did not return. Each access decodes the result."""
         return None if self.result_payload is None else payload.decode(self.result_payload)
 
     @property
     def result_json(self) -> bytes | None:
-        """The result as JSON text, without decoding it; ``None`` if there is none or it is bytes."""
+        """Result of the job as JSON text; ``None`` if there is no result, or if the result is bytes."""
         return None if self.result_payload is None else payload.as_json(self.result_payload)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from client_commands import TELLING, ask, greenroom
 from faults.stage import Stage
+from hypothesis import given
+from hypothesis import strategies as st
 from server.running_worker import RunningWorker
+
+from greenroom import PoolOptions
+from greenroom.cli.draining import longest_wait
+from greenroom.settings.server import longest_stop
 
 MakeApp = Callable[[str], str]
 
@@ -81,6 +88,12 @@ async def test_S5_a_drain_that_cuts_a_job_short_exits_with_one(make_app: MakeApp
         assert done.code == 1
         assert done.json == {"jobs": 1, "timeout": 0.1, "cut_short": ["call"]}
         assert await worker.ends() == 0
+
+
+@given(drain=st.floats(0, 10**6), shutdown=st.floats(0.1, 10**6), cleanup=st.floats(0.1, 10**6))
+def test_S5_a_drain_is_waited_for_until_the_longest_stop(drain: float, shutdown: float, cleanup: float) -> None:
+    options = PoolOptions(shutdown_timeout=shutdown, cleanup_timeout=cleanup)
+    assert longest_wait(drain, asdict(options)) > longest_stop(options, drain)
 
 
 async def test_S5_a_drain_without_waiting(make_app: MakeApp) -> None:

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 import commands
 from support import DEADLINE
 
-__all__ = ["Told", "tell"]
+__all__ = ["TAKES_ARGUMENTS", "Told", "tell"]
+
+TAKES_ARGUMENTS = """
+assert sys.argv[1:] == ["start", "--lang", "fr"], sys.argv
+
+@app.entrypoint
+async def entrypoint(ctx): ...
+"""
 
 
 class Told(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from commands import GREENROOM
-from doctor_commands import tell
+from doctor_commands import TAKES_ARGUMENTS, tell
 from support import DEADLINE, wait_for_file
 
 MakeApp = Callable[[str], str]
@@ -44,6 +44,12 @@ async def test_every_figure_is_measured(make_app: MakeApp) -> None:
     assert [point["idle"] for point in figures["memory"]][:2] == [1, 2]
     assert figures["memory"][-1]["idle"] >= 4
     assert figures["memory"][-1]["total_mb"] > figures["memory"][0]["total_mb"]
+
+
+async def test_arguments_reach_the_app_as_under_start(make_app: MakeApp) -> None:
+    told = await tell("bench", make_app(TAKES_ARGUMENTS), *QUICK, "--json", "--", "--lang", "fr")
+    assert (told.code, told.err) == (0, "")
+    assert told.json["launch"]["count"] + told.json["cold"] == 3
 
 
 async def test_for_people_it_is_drawn_with_characters(make_app: MakeApp) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import GREENROOM
-from doctor_commands import tell
+from doctor_commands import TAKES_ARGUMENTS, tell
 from support import wait_for_exit, wait_for_file
 
 from greenroom.system import proc
@@ -72,6 +72,17 @@ async def test_an_app_that_is_fine(make_app: MakeApp) -> None:
     assert warm["fds_per_process"] >= 5
     assert {bound["limit"] for bound in told.json["bounds"]} >= {"memory", "tasks"}
     assert all(bound["sessions"] > 0 for bound in told.json["bounds"])
+
+
+async def test_arguments_reach_the_app_as_under_start(make_app: MakeApp) -> None:
+    app = make_app(TAKES_ARGUMENTS)
+    told = await tell("doctor", app, "--json", "--processes", "1", "--session", "null", "--", "--lang", "fr")
+    assert (told.code, told.err) == (0, "")
+    assert len(told.json["warm"]["processes"]) == 1
+    assert told.json["session"]["failure"] == ""
+    without = await tell("doctor", app)
+    assert without.code == 3
+    assert "AssertionError" in without.err
 
 
 async def test_for_people_it_is_a_line_for_each_finding_and_one_for_what_to_do(make_app: MakeApp) -> None:

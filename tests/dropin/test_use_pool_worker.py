@@ -159,6 +159,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.more
 async def test_livekits_command_line_serves_a_script(agent: tuple[ModuleType, Notes], tmp_path: Path) -> None:
     module, notes = agent
     script = tmp_path / "script.py"

@@ -37,6 +37,28 @@ async def load() -> str:
 server.setup_fnc = setup
 
 
+def load_of(worker: AgentServer) -> float:
+    """Ask LiveKit's own code whether this worker would take a job, with the jobs that it is shown."""
+    assert worker is server
+    worker._worker_load = len(worker.active_jobs) / 10
+    judge = getattr(worker, "_is_available", None)  # livekit-agents 2 has it elsewhere
+    print("load", worker.id, [info.job.id for info in worker.active_jobs], *([judge()] if judge else []))
+    return worker._worker_load
+
+
+server.load_fnc = load_of
+
+
+@server.on("worker_started")
+def started() -> None:
+    print("load started", server.id)
+
+
+@server.on("worker_registered")
+def registered(worker_id: str, info: object) -> None:
+    print("load registered", worker_id, type(info).__name__)
+
+
 async def on_request(request: JobRequest) -> None:
     if request.job.metadata == "refuse":
         await request.reject()

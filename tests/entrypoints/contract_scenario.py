@@ -8,10 +8,11 @@ import logging
 import sys
 from pathlib import Path
 
+from livekit.protocol import agent, models
 from livekit_orders import order
 
 from greenroom import Accept, ProcessPool, Reject
-from greenroom.integrations.livekit.orders import Acceptance
+from greenroom.integrations.livekit.job_order import JOB, LOAD, STARTED, WORKER, Acceptance
 
 AGENT = Path(__file__).with_name("contract_agent.py")
 
@@ -37,6 +38,12 @@ async def main() -> dict[str, object]:
     found: dict[str, object] = {}
     async with ProcessPool(str(AGENT), num_idle_processes=1, shutdown_timeout=4.0) as pool:
         found["manifest"] = pool.manifest["livekit"]
+        pool.resident.tell(WORKER, STARTED, b"")
+        registered = agent.RegisterWorkerResponse(worker_id="AW_1", server_info=models.ServerInfo())
+        pool.resident.tell(WORKER, "a server", registered.SerializeToString())
+        loads = [await pool.resident.ask(LOAD, {"reserved": 1}, timeout=30.0)]
+        pool.resident.tell(JOB, "AJ_1", order(accept=Acceptance(identity="ada")))
+        found["loads"] = [*loads, await pool.resident.ask(LOAD, {"reserved": 6}, timeout=30.0)]
         for how in ("refuse", "take"):
             reservation = await pool.reserve(order(how), timeout=30.0)
             verdict = await reservation.ask()
@@ -54,7 +61,7 @@ async def main() -> dict[str, object]:
         handle.cancel("enough")
         report = await handle.wait()
         found["wait"] = [report.outcome, report.reason, report.error and report.error.type, report.result]
-    known = ("raise ", "exit ", "infer ", "restarted ", "stop ", "wait ")
+    known = ("load ", "raise ", "exit ", "infer ", "restarted ", "stop ", "wait ")
     found["lines"] = [line for line in lines.all if line.startswith(known)]
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from livekit.protocol import agent, models
 
-from greenroom.integrations.livekit.orders import Order
+from greenroom.integrations.livekit.job_order import Order
 
 __all__ = ["notes_of", "order"]
 

@@ -6,6 +6,7 @@ which takes some seconds and 70 MB at most. They are kept in pytest's cache for 
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import sysconfig
 import time
 import venv
 from pathlib import Path
+
+from support import CERTIFICATE
 
 __all__ = ["BETWEEN", "NEWEST", "OLDEST", "PRERELEASE", "environment", "installed", "newer_releases"]
 
@@ -62,6 +65,9 @@ def _number(release: str) -> tuple[int, ...]:
 
 def _pip(*arguments: str) -> str:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
+    environment = dict(os.environ)
+    if environment.get("SSL_CERT_FILE") == str(CERTIFICATE):  # which vouches for no package index
+        del environment["SSL_CERT_FILE"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, f"{' '.join(command)}:\n{done.stderr}"
     return done.stdout

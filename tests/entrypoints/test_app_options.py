@@ -68,7 +68,9 @@ def picked(options: PoolOptions) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
 
-@pytest.mark.parametrize(("start_method", "source"), [("spawn", AGENT), ("zygote", OLDER)])
+@pytest.mark.parametrize(
+    ("start_method", "source"), [pytest.param("spawn", AGENT, marks=pytest.mark.more), ("zygote", OLDER)]
+)
 async def test_a_pool_goes_by_what_the_app_sets(make_agent: MakeAgent, start_method: str, source: str) -> None:
     await check_that_a_pool_goes_by_it(make_agent, start_method, source)
 
@@ -150,6 +152,7 @@ async def test_a_value_that_cannot_be_is_told_in_the_apps_words(make_agent: Make
         await ProcessPool(app).start()
 
 
+@pytest.mark.more
 async def test_livekits_defaults_change_nothing_and_a_reload_brings_what_the_new_code_sets(
     make_agent: MakeAgent,
 ) -> None:
@@ -171,15 +174,14 @@ async def test_livekits_defaults_change_nothing_and_a_reload_brings_what_the_new
 
 async def test_a_worker_says_what_it_has_from_the_app_and_what_not(make_agent: MakeAgent) -> None:
     options = {**ALL, "load_threshold": 0.9, "max_retry": 3, "multiprocessing_context": "spawn", "host": "127.0.0.1"}
-    source = agent(**options).replace("AgentServer(", "AgentServer(load_fnc=lambda: 0.1, ")
+    source = agent(**options)
     async with RunningWorker(str(make_agent(source)), "--shutdown-timeout", "20") as worker:
         await worker.logs(r"from the app: AgentServer\(initialize_process_timeout=77\)")
         await worker.logs(r"from the app: AgentServer\(drain_timeout=1800\)")
         await worker.logs(
             r"not from the app: AgentServer\(shutdown_process_timeout=33.5\); it is 20 by --shutdown-timeout"
         )
-        for option in ("load_threshold", "load_fnc"):
-            await worker.logs(rf"WARNING .*AgentServer\({option}=\.\.\.\) has no effect.*max_jobs")
+        await worker.logs(r"WARNING .*AgentServer\(load_threshold=\.\.\.\) has no effect.*set max_jobs")
         await worker.logs(r"AgentServer\(max_retry=\.\.\.\) has no effect")
         await worker.logs(r"AgentServer\(multiprocessing_context=\.\.\.\) has no effect: set start_method to spawn")
         await worker.logs(r"AgentServer\(host=\.\.\.\) has no effect without a port")
@@ -189,6 +191,7 @@ async def test_a_worker_says_what_it_has_from_the_app_and_what_not(make_agent: M
         assert await worker.ends() == 0
 
 
+@pytest.mark.more
 async def test_a_drain_in_dev_takes_as_long_as_greenrooms(make_agent: MakeAgent) -> None:
     async with RunningWorker(str(make_agent(agent(num_idle_processes=1))), command="dev") as worker:
         await worker.logs("serving")
@@ -243,6 +246,7 @@ async def test_a_port_that_the_api_has_on_another_address_is_told_with_a_remedy(
         assert await worker.exit_code() == 4
 
 
+@pytest.mark.more
 async def test_a_port_is_opened_when_an_app_is_heard_late(make_agent: MakeAgent) -> None:
     path = make_agent(agent(num_idle_processes=0, port=0, host="127.0.0.1"))
     async with RunningWorker(
@@ -294,6 +298,7 @@ def test_config_shows_the_app_among_the_origins(make_agent: MakeAgent, tmp_path:
     assert "AgentServer(load_threshold=...) has no effect" in done.stderr
 
 
+@pytest.mark.more
 def test_doctor_judges_the_grace_period_by_what_the_app_sets(make_agent: MakeAgent, tmp_path: Path) -> None:
     unit = tmp_path / "agent.service"
     unit.write_text("[Service]\nTimeoutStopSec=90\n")
@@ -310,6 +315,7 @@ def test_config_of_an_app_that_does_not_load_says_so(make_agent: MakeAgent, star
     assert "no_such_module" in done.stderr
 
 
+@pytest.mark.more
 def test_config_for_dev_runs_the_script_for_dev_and_takes_what_it_has_for_that(
     make_agent: MakeAgent, tmp_path: Path
 ) -> None:

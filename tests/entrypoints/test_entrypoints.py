@@ -12,7 +12,7 @@ from livekit_orders import notes_of, order
 from support import eventually
 
 from greenroom import ExitReport, NoCapacity, ProcessPool
-from greenroom.integrations.livekit.orders import Acceptance
+from greenroom.integrations.livekit.job_order import Acceptance
 from greenroom.pool.events import ProcessEnded
 
 MakeAgent = Callable[[str], Path]

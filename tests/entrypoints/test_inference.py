@@ -102,6 +102,7 @@ async def test_jobs_share_one_inference_process_which_is_replaced_when_it_stops_
     assert all(map(is_gone, services))
 
 
+@pytest.mark.more
 async def test_an_inference_process_killed_in_mid_use_is_replaced(make_agent: MakeAgent) -> None:
     """The job notices nothing: its request is made again, to the next one. Also when it goes with its zygote."""
     app = make_agent(RUNNER)
@@ -127,7 +128,7 @@ async def test_an_inference_process_killed_in_mid_use_is_replaced(make_agent: Ma
 
 
 HANGS = """
-from greenroom.integrations.livekit import inference
+from greenroom.integrations.livekit.agent import inference
 inference.RUN_TIMEOUT = 0.5
 
 def hang(self, data):
@@ -140,6 +141,7 @@ Echo.run = hang
 """
 
 
+@pytest.mark.more
 async def test_an_inference_process_that_hangs_is_replaced(
     make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -158,7 +160,7 @@ async def test_an_inference_process_that_hangs_is_replaced(
 async def test_while_it_loads_its_models_sessions_start_and_requests_do_not_wait_for_ever(
     make_agent: MakeAgent,
 ) -> None:
-    source = "\nfrom greenroom.integrations.livekit import inference\ninference.REQUEST_TIMEOUT = 0.5\n"
+    source = "\nfrom greenroom.integrations.livekit.agent import inference\ninference.REQUEST_TIMEOUT = 0.5\n"
     app = make_agent(RUNNER + source + "Echo.initialize = lambda self: signal.pause()")
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
         for requests in ("[]", '["echo a"]'):

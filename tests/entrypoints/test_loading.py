@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from greenroom import AppLoadError
-from greenroom.zygote.loader import load_app
+from greenroom.zygote.loader import facts_of, load_app
 
 MakeAgent = Callable[[str], Path]
 
@@ -80,12 +80,8 @@ async def entrypoint(ctx: JobContext): ...
             "load_threshold": None,
             "session_end_timeout": 90.0,
         },
-        "has_request_hook": True,
-        "has_load_fnc": True,
-        "without_effect": [
-            "AgentServer(load_fnc=...) has no effect: it is not asked, since the worker tells its load from free "
-            "slots; as a cap, set max_jobs"
-        ],
+        "load_threshold": None,
+        "without_effect": [],
         "session_end_seconds": 90.0,
         "log_level": None,
         "http_proxy": "http://user:password@proxy.example:3128",
@@ -121,9 +117,9 @@ def test_livekit_is_not_imported_for_an_app_that_does_not(tmp_path: Path) -> Non
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
 
 
-def test_handlers_of_events_that_do_not_come_are_named(make_agent: MakeAgent, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_an_app_has_for_its_resident_process_is_told(make_agent: MakeAgent) -> None:
     source = """
-server = AgentServer(ws_url="ws://rooms.example")
+server = AgentServer(ws_url="ws://rooms.example"OPTIONS)
 
 @server.on("worker_registered")
 def tell_registry(worker_id, info): ...
@@ -131,7 +127,11 @@ def tell_registry(worker_id, info): ...
 @server.rtc_session()
 async def entrypoint(ctx: JobContext): ...
 """
-    app = load_app(f"{make_agent(source)}:server")
-    assert app.entrypoint_fn is not None
-    assert "tell_registry is not called: under Greenroom the app has no worker_registered event" in caplog.text
-    assert "worker_started" not in caplog.text
+    handler = '@server.on("worker_registered")'
+    for text, topics in (
+        (source.replace("OPTIONS", ""), ["worker"]),
+        (source.replace("OPTIONS", ", load_fnc=lambda: 0.1"), ["job", "load", "worker"]),
+        (source.replace("OPTIONS", ", load_fnc=lambda: 0.1").replace(handler, ""), ["job", "load", "worker"]),
+        (source.replace("OPTIONS", "").replace(handler, ""), []),
+    ):
+        assert facts_of(load_app(f"{make_agent(text)}:server")).topics == topics

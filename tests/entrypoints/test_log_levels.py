@@ -93,9 +93,9 @@ ORDER = [
     (PER_COMMAND, {"GREENROOM_COMMAND": "dev"}, "debug"),
 ]
 ASKED = """
-from greenroom.integrations.livekit.blueprint import Blueprint
-from greenroom.integrations.livekit.log_levels import Level
-from greenroom.integrations.livekit.manifest import describe
+from greenroom.integrations.livekit.agent.blueprint import Blueprint
+from greenroom.integrations.livekit.agent.log_levels import Level
+from greenroom.integrations.livekit.agent.manifest import describe
 from livekit.agents.worker import ServerEnvOption
 
 def level_of(set_by_app, environment):

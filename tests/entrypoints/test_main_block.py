@@ -78,7 +78,7 @@ class Agents:
 
 
 async def test_it_is_run_once_and_what_it_serves_is_served(make_agent: MakeAgent) -> None:
-    """In one spelling; ``livekit_matrix.py`` has more, and the tests below use others."""
+    """In one spelling; ``test_variants.py`` has more, and the tests below use others."""
     await check_that_it_is_run_once(make_agent(ENTRYPOINT + PARTIAL))
 
 
@@ -96,6 +96,7 @@ async def check_that_it_is_run_once(app: Path) -> None:
     assert [line.split()[:2] for line in notes_of(app) if line.startswith("job")] == 2 * [["job", "start"]]
 
 
+@pytest.mark.more
 async def test_what_it_has_set_holds_in_jobs(
     make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -156,6 +157,7 @@ async def test_what_it_started_lives_on(make_agent: MakeAgent) -> None:
 SEND = "import socket, sys; socket.socket(type=socket.SOCK_DGRAM).sendto(b'hello', ('127.0.0.1', int(sys.argv[1])))"
 
 
+@pytest.mark.more
 async def test_a_complaint_that_is_repeated_is_logged_once(
     make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -188,6 +190,7 @@ if __name__ == "__main__":
 # --- reloads --------------------------------------------------------------------------------------
 
 
+@pytest.mark.more
 async def test_a_reload_says_that_a_changed_block_is_kept_and_sessions_go_on_when_it_dies(
     make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -210,10 +213,11 @@ async def test_a_reload_says_that_a_changed_block_is_kept_and_sessions_go_on_whe
     assert blocks(app) == [pid]
 
 
+@pytest.mark.more
 async def test_what_is_made_at_the_top_level_is_as_it_was_reloaded(
     make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And an event handler that the block adds is named, and a block that does not end is killed."""
+    """And an event handler that the block adds is handed over, and a block that does not end is killed."""
     source = """
 server = AgentServer()
 server.rtc_session(entrypoint, agent_name='greeter')
@@ -223,6 +227,8 @@ def tell_registry(*arguments): ...
     import time
     server._max_retry = 3
     server.on("worker_registered", tell_registry)
+    server.on("worker_registered", lambda: None)
+    server.load_fnc = lambda: 0.5
     try:
         cli.run_app(server)
     finally:
@@ -231,8 +237,14 @@ def tell_registry(*arguments): ...
 """
     app = make_agent(ENTRYPOINT + source + BLOCK + block)
     async with ProcessPool(str(app), num_idle_processes=0) as pool:
-        (warning,) = [record.getMessage() for record in caplog.records if "tell_registry" in record.getMessage()]
-        assert "the app has no worker_registered event" in warning
+        assert pool.resident.takes("worker")
+        (warning,) = [
+            one.getMessage() for one in caplog.records if "is not called at worker_registered" in one.getMessage()
+        ]
+        assert "<lambda>" in warning
+        assert "exists in the process of the script alone" in warning
+        complaint = pool.manifest["livekit"]["without_effect"][-1]
+        assert complaint.startswith("AgentServer(load_fnc=...) has no effect: '<lambda>'")
         app.write_text(app.read_text().replace("'greeter'", "'another'"))
         await pool.reload()
         told = pool.manifest["livekit"]
@@ -241,6 +253,7 @@ def tell_registry(*arguments): ...
     assert is_gone(pid)
 
 
+@pytest.mark.more
 async def test_a_reload_in_development_runs_it_anew_unless_the_pool_is_closed_meanwhile(
     make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -368,8 +381,8 @@ def make():
 
 if __name__ == "__main__":
     import functools, threading
-    from greenroom.integrations.livekit.command_line import with_arguments
-    from greenroom.integrations.livekit.handed import describe
+    from greenroom.integrations.livekit.agent.command_line import with_arguments
+    from greenroom.integrations.livekit.agent.handed import describe
     options = WorkerOptions(entrypoint_fnc=entrypoint)
     locked = functools.partial(entrypoint, threading.Lock())
     wrong = {
@@ -470,7 +483,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("place", ["voice", "voice/agent.py"])
+@pytest.mark.parametrize("place", ["voice", pytest.param("voice/agent.py", marks=pytest.mark.more)])
 async def test_a_module_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     await check_module_of_package(tmp_path, monkeypatch, place)
 
@@ -521,6 +534,7 @@ def test_the_command_is_a_module_too() -> None:
     assert "Usage: greenroom" in shown.stdout
 
 
+@pytest.mark.more
 async def test_a_block_that_closes_its_server_ends_the_worker(make_agent: MakeAgent) -> None:
     source = """
 server = AgentServer(ws_url="ws://127.0.0.1:1", api_key="key", api_secret="a secret of thirty-two characters")

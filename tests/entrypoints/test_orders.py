@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.integrations.livekit.orders import Acceptance, Order
+from greenroom.integrations.livekit.job_order import Acceptance, Order
 
 texts = st.text(max_size=50)
 accepts = st.builds(Acceptance, texts, texts, texts, st.dictionaries(texts, texts, max_size=3))

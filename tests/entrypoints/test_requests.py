@@ -8,7 +8,7 @@ from pathlib import Path
 from livekit_orders import notes_of, order
 
 from greenroom import Accept, ProcessPool, Reject
-from greenroom.integrations.livekit.orders import Acceptance
+from greenroom.integrations.livekit.job_order import Acceptance
 
 MakeAgent = Callable[[str], Path]
 
@@ -38,7 +38,6 @@ async def test_the_hooks_answer_is_passed_on(make_agent: MakeAgent) -> None:
     app = make_agent(HOOK)
     verdicts = {}
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        assert pool.manifest["livekit"]["has_request_hook"]
         for how in ("named", "busy", "never", "raise", "silent", "default"):
             reservation = await pool.reserve(order(how), timeout=20.0, source="livekit")
             verdicts[how] = await reservation.ask()
@@ -66,7 +65,6 @@ async def test_the_hooks_answer_is_passed_on(make_agent: MakeAgent) -> None:
 async def test_without_a_hook_there_is_nothing_to_ask(make_agent: MakeAgent) -> None:
     app = make_agent("async def entrypoint(ctx: JobContext): ...\noptions = WorkerOptions(entrypoint_fnc=entrypoint)")
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        assert not pool.manifest["livekit"]["has_request_hook"]
         reservation = await pool.reserve(order(), timeout=20.0)
         verdict = await reservation.ask()
         assert isinstance(verdict, Accept)

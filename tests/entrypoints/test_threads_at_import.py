@@ -109,6 +109,7 @@ async def test_an_operator_can_allow_a_thread(make_agent: MakeAgent, tmp_path: P
         await worker.logs("serving .* with 1 idle processes")
 
 
+@pytest.mark.more
 async def test_spawned_processes_do_not_mind(make_agent: MakeAgent, tmp_path: Path) -> None:
     (tmp_path / "uploads.py").write_text(LIBRARY)
     path = make_agent("import uploads\nuploads.start()\n" + AGENT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from livekit_examples import Phone, telephone, texts
+from test_livekit_examples import Phone, telephone, texts
 
 __all__ = ["telephone"]
 

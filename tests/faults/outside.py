@@ -17,7 +17,7 @@ from support import DEADLINE, eventually
 
 from greenroom.system import prctl, proc
 
-__all__ = ["Supervisor", "reap", "still_alive", "token_of"]
+__all__ = ["Supervisor", "reap", "reapers", "still_alive", "token_of"]
 
 _HERE = Path(__file__).parent
 
@@ -53,6 +53,7 @@ class Supervisor:
         source = _PRELUDE + textwrap.indent(textwrap.dedent(script), "    ") + "\nasyncio.run(main())\n"
         self._command = [*wrapper, sys.executable, "-c", source, app]
         self._process: asyncio.subprocess.Process
+        self._below: set[int] = set()
 
     async def __aenter__(self) -> Supervisor:
         # What is orphaned by its death comes to this process, so that all of it can be accounted for.
@@ -69,6 +70,7 @@ class Supervisor:
         with suppress(ProcessLookupError):
             self.signal(signal.SIGKILL)
         await self._process.wait()
+        below |= self._below  # a reaper, for instance, which comes to this process and carries no mark
         if below:
             await eventually(lambda: not reap(below), "end of what a test had left running")
         assert self._process.stdin is not None
@@ -80,7 +82,13 @@ class Supervisor:
     def pid(self) -> int:
         return self._process.pid
 
+    def note_below(self) -> None:
+        """Before it is killed otherwise than by :meth:`signal`: note what this process has to reap then."""
+        self._below |= _descendants(self.pid)
+
     def signal(self, signum: int) -> None:
+        if self._process.returncode is None:
+            self._below.update(reapers(self.pid))
         os.kill(self.pid, signum)
 
     async def says(self) -> dict[str, Any]:
@@ -124,6 +132,15 @@ def reap(pids: set[int]) -> set[int]:
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
     return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
+
+
+def reapers(pid: int) -> list[int]:
+    """Return the reapers of the pools of a supervisor."""
+    found = []
+    for child in proc.children(pid):
+        with suppress(OSError):  # gone
+            found += [child] if b"greenroom.zygote.reaper" in Path(f"/proc/{child}/cmdline").read_bytes() else []
+    return found
 
 
 def _descendants(pid: int) -> set[int]:

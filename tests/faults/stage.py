@@ -32,15 +32,15 @@ async def entrypoint(ctx):
 HELD_WHEN_CLAIMED = (
     PLAIN
     + """
-from greenroom.zygote.runner import Runner
+from greenroom.zygote.child_main import ChildMain
 
-acknowledge_and_perform = Runner._perform
+acknowledge_and_perform = ChildMain._perform
 
 async def hold(self, start, metadata):
     block_on_stage("claimed", start.job_id)
     return await acknowledge_and_perform(self, start, metadata)
 
-Runner._perform = hold
+ChildMain._perform = hold
 """
 )
 """The same, with a main that is held when it has its job, and has not acknowledged it."""
@@ -162,7 +162,8 @@ async def assert_recovered(pool: ProcessPool, idle: int) -> None:
     def is_back() -> bool:
         stats = pool.stats()
         at_rest = stats.warming == stats.jobs == stats.waiting == 0
-        return at_rest and stats.idle == len(pool.processes) == stats.idle_target == idle
+        others = [process for process in pool.processes if process.state != "resident"]
+        return at_rest and stats.idle == len(others) == stats.idle_target == idle
 
     await eventually(is_back, f"{idle} idle processes and nothing else")
     assert pool.stats().ready == (idle > 0)

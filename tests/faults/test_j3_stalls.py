@@ -14,7 +14,7 @@ from stage import Stage, Visit, assert_recovered
 from support import eventually, kill
 
 from greenroom import JobHandle, ProcessPool
-from greenroom.system import proc
+from greenroom.system import proc, stackdump
 
 MakeApp = Callable[[str], str]
 alone = pytest.mark.alone  # it takes a whole CPU from everybody else
@@ -102,6 +102,24 @@ async def test_J3_stopped_from_outside(make_app: MakeApp) -> None:
         assert "(stopped)" in report.detail
         assert " in run_forever\n" in (report.stack_dump or "")  # where a loop is that is not blocked
         await assert_recovered(pool, 1)
+
+
+async def test_J3_a_job_without_handlers_is_stalled_too(make_app: MakeApp) -> None:
+    """The signal that asks for its stack ends it. That is our doing, and no crash."""
+    blocks = """
+@app.entrypoint
+async def entrypoint(ctx):
+    for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    time.sleep(1000)
+"""
+    async with (
+        Stage(make_app) as stage,
+        ProcessPool(stage.app(blocks), num_idle_processes=1, stall_timeout=0.5) as pool,
+    ):
+        report = await (await pool.launch()).wait()
+        assert (report.outcome, report.reason, report.stack_dump) == ("killed", "stalled", None)
+        assert report.signal == stackdump.SIGNAL
 
 
 async def test_J3_a_job_that_is_stopped_and_continued_in_time_goes_on(make_app: MakeApp) -> None:

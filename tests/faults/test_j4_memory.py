@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from stage import Stage, assert_recovered
-from support import eventually, kill
+from support import DEADLINE, eventually, is_gone, kill, zygote_pid
 
 from greenroom import ExitReport, ProcessPool
+from greenroom.pool.events import MemorySampled
+from greenroom.system import proc
 
 MakeApp = Callable[[str], str]
 
@@ -56,6 +59,20 @@ async def entrypoint(ctx):
 alone = pytest.mark.alone  # how far a process gets beyond its limit depends on how soon the supervisor has a CPU
 
 GIGABYTE_PER_SECOND = {"megabytes": 1500, "per_second": 1024}
+
+
+IMAGE = """
+@app.preload
+def preload():
+    app.image = b"x" * (300 << 20)
+
+@app.entrypoint
+async def entrypoint(ctx):
+    assert await on_stage("job", ctx.job.id) == "grow"
+    grown = b"x" * (300 << 20)
+    await on_stage("grown", ctx.job.id)
+"""
+"""An image of 300 MiB, of which jobs touch nothing."""
 
 
 def memory_app(stage: Stage, prewarm: dict[str, int] | None = None) -> str:
@@ -227,3 +244,24 @@ async def test_J4_the_limit_holds_while_a_job_that_was_cancelled_ends(make_app: 
             assert (report.outcome, report.reason, report.signal) == ("killed", "cancelled", signal.SIGKILL)
             assert report.peak_memory_mb is not None
             assert report.peak_memory_mb < 300
+
+
+async def test_J4_a_job_is_not_charged_with_its_image_when_it_is_the_last_to_have_it(make_app: MakeApp) -> None:
+    """Its zygote and all its neighbours are gone: every page that they shared is its alone."""
+    options = {"num_idle_processes": 0, "memory_limit_mb": 250, "launch_timeout": DEADLINE}
+    async with Stage(make_app) as stage, ProcessPool(stage.app(IMAGE), **options) as pool:
+        looks = Counter[str]()
+        pool.subscribe(lambda event: looks.update([event.process_id] if isinstance(event, MemorySampled) else []))
+        handle = await pool.launch()
+        visit = await stage.next("job")
+        lost = zygote_pid(pool)
+        kill(lost)
+        await eventually(lambda: is_gone(lost), "end of the zygote")
+        (process,) = [each for each in pool.processes if each.job_id == handle.id]
+        await eventually(lambda: proc.pss_mb(visit.pid) > 290, "all of the image, for the job alone")
+        seen = looks[process.id]
+        await eventually(lambda: looks[process.id] >= seen + 4, "four looks at its memory, which take 2 s")
+        assert handle.report is None
+        visit.order("grow")  # that is its own
+        report = await handle.wait()
+        assert (report.outcome, report.reason) == ("killed", "memory_limit")

@@ -15,8 +15,8 @@ from stage import Stage, assert_recovered
 from support import DEADLINE, Kept, eventually, listening
 
 from greenroom import ProcessPool
-from greenroom.pool.budgets import PROCESS_BYTES_AT_ONCE, Allowance
-from greenroom.pool.output import LogCapture, Outlet, StreamCapture
+from greenroom.pool.shell.budgets import PROCESS_BYTES_AT_ONCE, Allowance
+from greenroom.pool.shell.output import LogCapture, Outlet, StreamCapture
 
 MakeApp = Callable[[str], str]
 
@@ -130,9 +130,13 @@ async def test_J6_a_flood_of_bytes_is_bounded_and_told(make_app: MakeApp, kept: 
     passed = kept.lines(stream)
     assert len(passed) + report.log_records_dropped == 1000
     # As JSON, where a control character takes six bytes; what the allowance regains meanwhile is little.
-    assert sum(len(ascii(text)) for text in passed) < PROCESS_BYTES_AT_ONCE * 2
+    size = sum(len(ascii(text)) for text in passed)
+    assert size < PROCESS_BYTES_AT_ONCE * 2
     told = [event["details"] for event in kept.of_event("output_dropped")]
-    assert 0 < sum(loss["lines"] for loss in told) <= report.log_records_dropped
+    lost = sum(loss["lines"] for loss in told)
+    assert lost <= report.log_records_dropped
+    # A child drops records itself, if the supervisor is too busy to read them: then its allowance may suffice.
+    assert lost > 0 or (stream == "log" and size < PROCESS_BYTES_AT_ONCE)
     assert sum(loss["bytes"] for loss in told) >= sum(loss["lines"] for loss in told) * 16_000
     assert {loss["process_id"] for loss in told} == {report.process_id}
 

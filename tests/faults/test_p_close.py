@@ -118,7 +118,9 @@ async def test_P3_while_processes_are_idle_one_of_them_stopped_one_dying(make_ap
         kill(dying)
         kill(stopped, signal.SIGSTOP)
         reports = {report.pid: report for report in await bounded(end, pool)}
-        assert reports.keys() == {dying, stopped, healthy}
+        replacements = reports.keys() - {dying, stopped, healthy}  # if a death was known before the end began
+        assert len(replacements) <= 2
+        assert {reports[pid].reason for pid in replacements} <= {"drained"}
         assert (reports[healthy].outcome, reports[healthy].reason) == ("cancelled", "drained")
         assert reports[healthy].exit_code == 0
         assert reports[dying].signal == signal.SIGKILL

@@ -112,7 +112,7 @@ async def test_P5_relaunched_jobs_keep_their_order(make_app: MakeApp) -> None:
 # The child's own main is broken here, in the first process only or in all of them: it exits in the
 # step named, with a code that nothing else exits with.
 BROKEN_MAIN = """
-from greenroom.zygote.runner import Runner
+from greenroom.zygote.child_main import ChildMain
 
 def exit_with_7(self, *arguments):
     note("exit", os.getpid())
@@ -122,7 +122,7 @@ def exit_with_7(self, *arguments):
 def prewarm(proc):
     if not (FIRST_ONLY and os.path.exists(STAGE + ".broken")):
         open(STAGE + ".broken", "w").close()
-        setattr(Runner, STEP, exit_with_7)
+        setattr(ChildMain, STEP, exit_with_7)
 """
 BEFORE, AFTER = "_perform", "_beat_in_loop"  # the acknowledgement is sent between the two
 

@@ -304,8 +304,7 @@ async def test_P2_fewer_become_warm_at_once_when_a_crowd_has_missed_its_time(mak
             crowd = [await stage.next("prewarm") for _ in range(4)]
             for visit in crowd:
                 visit.order("hang")
-            for visit in crowd:
-                await visit.left()
+            await eventually(lambda: len(list(pool.recent_reports)) == 4)
             (await stage.next("prewarm")).order("go on")  # alone: the breaker tries with one
             first, second = await stage.next("prewarm"), await stage.next("prewarm")
             # A success has closed the breaker, and still two do not become three.

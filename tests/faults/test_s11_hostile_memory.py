@@ -15,8 +15,8 @@ from stage import Stage, assert_recovered
 from support import eventually
 
 from greenroom import JobHandle, ProcessPool
-from greenroom.pool.process import MOST_DROPS_PER_SECOND
-from greenroom.pool.transit import RESERVED, TOTAL
+from greenroom.pool.shell.child import MOST_DROPS_PER_SECOND
+from greenroom.pool.shell.transit import RESERVED, TOTAL
 
 MakeApp = Callable[[str], str]
 
@@ -117,7 +117,7 @@ async def test_S11_unfinished_results_have_a_sum(make_app: MakeApp) -> None:
         Stage(make_app) as stage,
         ProcessPool(stage.app(SEND_PARTS), num_idle_processes=2, shutdown_timeout=30) as pool,
     ):
-        transit = pool._fleet.services.transit
+        transit = pool._shell.tools.transit
         handles = [await pool.launch("part", timeout=20) for _ in range(count)]
         visits = [await stage.next("sent") for _ in range(2)]
         await eventually(lambda: transit.waiting == count - 2)
@@ -154,7 +154,7 @@ async def entrypoint(ctx):
         Stage(make_app) as stage,
         ProcessPool(stage.app(source), num_idle_processes=2, shutdown_timeout=40) as pool,
     ):
-        transit = pool._fleet.services.transit
+        transit = pool._shell.tools.transit
         handles = [await pool.launch(timeout=20) for _ in range(3)]
         for number in range(3):
             visit = await stage.next("callback")  # it begins when the result has been read
@@ -180,7 +180,7 @@ async def a_result_without_room(make_app: MakeApp) -> AsyncIterator[tuple[Proces
     """A job that has ended, and whose result waits for room. The function gives it the room."""
     options = {"job_timeout": 100, "shutdown_timeout": 100, "stall_timeout": None}
     async with ProcessPool(make_app(RETURNS_MUCH), num_idle_processes=1, **options) as pool:
-        transit = pool._fleet.services.transit
+        transit = pool._shell.tools.transit
         share = transit.ask(TOTAL - RESERVED, print, print)
         share.is_complete = True
         handle = await pool.launch(timeout=20)
@@ -190,7 +190,7 @@ async def a_result_without_room(make_app: MakeApp) -> AsyncIterator[tuple[Proces
 
 def pass_all_deadlines(pool: ProcessPool) -> None:
     """Let each deadline pass, and each that one of those sets: ``job_timeout``, and then ``shutdown_timeout``."""
-    clock = pool._fleet.clock
+    clock = pool._shell.tools.clock
     for _ in range(2):
         clock._now += 500
         clock.advance()
@@ -249,7 +249,7 @@ async def test_S11_results_that_make_no_sense_use_up_no_memory(make_app: MakeApp
         for _ in range(3):
             report = await (await pool.launch("nonsense", timeout=20)).wait()
             assert report.reason == "protocol_error"
-            assert pool._fleet.services.transit.held_bytes == 0
+            assert pool._shell.tools.transit.held_bytes == 0
         report = await (await pool.launch(timeout=20)).wait()
         assert len(report.result) == 60 << 20
 

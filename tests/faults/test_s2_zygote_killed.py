@@ -18,6 +18,7 @@ from stage import Stage, assert_recovered
 from support import DEADLINE, eventually, is_gone, kill, wait_for_exit, wait_for_file, zygote_pid
 
 from greenroom import AppLoadError, ExitReport, PoolClosed, ProcessPool
+from greenroom.pool.events import Event, Reloaded, ReloadFailed
 from greenroom.system import proc
 
 MakeApp = Callable[[str], str]
@@ -273,7 +274,7 @@ async def test_S2_a_fork_that_hangs_in_the_child(make_app: MakeApp, tmp_path: Pa
 
 
 async def test_S2_stopped(make_app: MakeApp) -> None:
-    """It neither forks nor buries any more, and does not die of itself."""
+    """It neither forks nor reaps any more, and does not die of itself."""
     async with Stage(make_app) as stage, pool_of(stage.app(APP), num_idle_processes=1) as pool:
         first, second = await pool.launch(), await pool.launch()
         visits = {visit.name: visit for visit in [await stage.next("job"), await stage.next("job")]}
@@ -289,6 +290,30 @@ async def test_S2_stopped(make_app: MakeApp) -> None:
         assert ended(await second.wait()) == ("failed", "exited", 8, None)
         await assert_recovered(pool, 1)
         assert set(stage.starts().values()) == {1}
+
+
+async def test_S2_killed_while_a_job_is_stopped(make_app: MakeApp) -> None:
+    """The kernel sends SIGHUP, and then SIGCONT, to the group of a job that is stopped when its zygote dies."""
+    async with Stage(make_app) as stage, pool_of(stage.app(APP)) as pool:
+        handle = await pool.launch()
+        visit = await stage.next("job")
+        kill(visit.pid, signal.SIGSTOP)
+        await eventually(lambda: proc.stat(visit.pid).state == "T", "the stop")
+        kill(lost := zygote_pid(pool))
+        await replaced(pool, lost)
+        visit.order("done")
+        assert (await handle.wait()).result == "done"
+
+
+async def test_S2_a_hangup_ends_a_job_whose_zygote_is_lost(make_app: MakeApp) -> None:
+    """If it is somebody's, and not the kernel's."""
+    async with Stage(make_app) as stage, pool_of(stage.app(APP)) as pool:
+        handle = await pool.launch()
+        visit = await stage.next("job")
+        kill(lost := zygote_pid(pool))
+        await replaced(pool, lost)
+        kill(visit.pid, signal.SIGHUP)
+        assert ended(await handle.wait()) == ("killed", "signaled", None, signal.SIGHUP)
 
 
 LOADING = """
@@ -396,3 +421,56 @@ async def test_S2_a_zygote_that_is_starved_of_cpu_is_left_alone(
         for job in jobs:
             assert ended(await job.wait()) == ("succeeded", "completed", 0, None)
         assert pool.stats().zygote_restarts == 0
+
+
+CHANGING = """
+VERSION = {version}
+
+@app.prewarm
+async def prewarm(proc):
+    {prewarm}
+
+@app.entrypoint
+async def entrypoint(ctx):
+    if ctx.job.metadata == "stay":
+        await on_stage("job", ctx.job.id)
+    return VERSION
+"""
+
+
+async def test_S2_other_code_on_disk_is_proven_before_a_replaced_zygote_serves_it(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(CHANGING.format(version=1, prewarm="pass"))
+        async with pool_of(app) as pool:
+            events: list[Event] = []
+            pool.subscribe(events.append)
+            live = await pool.launch("stay")
+            visit = await stage.next("job")
+            Path(app.partition(":")[0]).write_text(
+                Path(stage.app(CHANGING.format(version=22, prewarm="pass")).partition(":")[0]).read_text()
+            )
+            kill(lost := zygote_pid(pool))
+            await replaced(pool, lost)
+            assert (await (await pool.launch(timeout=DEADLINE)).wait()).result == 22
+            assert [event.generation for event in events if isinstance(event, Reloaded)] == [2]
+            visit.order("done")
+            assert (await live.wait()).result == 1
+
+
+async def test_S2_other_code_on_disk_that_does_not_become_warm_never_serves(make_app: MakeApp) -> None:
+    async with Stage(make_app) as stage:
+        app = stage.app(CHANGING.format(version=1, prewarm="pass"))
+        async with pool_of(app, num_idle_processes=3) as pool:
+            events: list[Event] = []
+            pool.subscribe(events.append)
+            source = Path(app.partition(":")[0])
+            good = source.read_text()
+            bad = Path(stage.app(CHANGING.format(version=22, prewarm="1 / 0")).partition(":")[0])
+            source.write_text(bad.read_text())
+            kill(zygote_pid(pool))
+            await eventually(lambda: any(isinstance(event, ReloadFailed) for event in events), "a failed proof")
+            assert (await (await pool.launch()).wait()).result == 1, "the old code's processes serve on"
+            assert "division by zero" in (pool.stats().breaker_cause or "")
+            source.write_text(good + "\n")  # it is tried again, and again, until it becomes warm
+            await eventually(lambda: any(isinstance(event, Reloaded) for event in events), "new code that serves")
+            assert (await (await pool.launch(timeout=DEADLINE)).wait()).result == 1

@@ -12,7 +12,7 @@ from outside import Supervisor
 from stage import Stage
 from support import eventually
 
-from greenroom.pool.clock import AwakeClock
+from greenroom.pool.shell.clock import AwakeClock
 
 MakeApp = Callable[[str], str]
 

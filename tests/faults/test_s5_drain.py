@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from stage import PLAIN, Stage
+from stage import PLAIN, Stage, starting
 from support import DEADLINE, eventually, kill, zygote_pid
 
 from greenroom import LaunchError, NoCapacity, ProcessPool
@@ -61,6 +61,18 @@ async def test_S5_a_drain_does_not_wait_for_a_process_that_nobody_wants(make_app
         await pool.drain(DEADLINE * 4)
         assert {end.report.detail for end in ends} == {"the pool is draining"}
         assert pool.processes == ()
+
+
+async def test_S5_a_pool_that_drains_does_not_go_on_to_start(make_app: MakeApp) -> None:
+    """What it waited for does not come any more."""
+    held = PLAIN + '\n@app.prewarm\ndef prewarm(proc):\n    block_on_stage("prewarm")\n'
+    async with Stage(make_app) as stage:
+        pool = ProcessPool(stage.app(held), num_idle_processes=1, prewarm_timeout=50)
+        async with starting(pool) as start:
+            await stage.next("prewarm")
+            await pool.drain(3600)
+            async with asyncio.timeout(DEADLINE):
+                await start
 
 
 async def test_S5_a_drain_that_takes_too_long_ends_jobs_in_every_phase(make_app: MakeApp) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import commands
 import pytest
-from stage import Stage, Visit, assert_recovered
+from outside import reapers
+from stage import Stage, Visit, assert_recovered, starting
 from support import eventually, idle_pids, is_gone, kill, zygote_pid
 
 from greenroom import AppLoadError, NoCapacity, PoolClosed, PrewarmError, ProcessPool
+from greenroom.pool.events import ReloadFailed
 
 MakeApp = Callable[[str], str]
 
@@ -124,7 +126,7 @@ async def test_S6_live_jobs_end_on_the_old_code(make_app: MakeApp) -> None:
             await pool.reload()
             assert await asyncio.gather(*(version_served(pool) for _ in range(4))) == ["renewed"] * 4
             await eventually(lambda: all(map(is_gone, old_idle)), "end of the old idle processes")
-            assert not is_gone(zygote)  # it is needed still, to bury the jobs that run
+            assert not is_gone(zygote)  # it is needed still, to reap the jobs that run
             for visit in visits[:-1]:
                 visit.order("leave")
             for job in jobs[:-1]:
@@ -357,9 +359,9 @@ async def test_S6_code_that_has_loaded_only_when_the_pool_drains_does_not_serve(
 
 
 SAYS_WHEN_WARM = """
-from greenroom.zygote.runner import Runner
+from greenroom.zygote.child_main import ChildMain
 
-say = Runner._send
+say = ChildMain._send
 
 def say_and_signal(self, message):
     say(self, message)
@@ -368,11 +370,11 @@ def say_and_signal(self, message):
         os.write(fd, b"!")
         os.close(fd)
 
-Runner._send = say_and_signal
+ChildMain._send = say_and_signal
 """
 
 
-async def test_S6_new_code_whose_zygote_is_lost_as_it_proves_itself_does_not_serve(
+async def test_S6_new_code_whose_zygote_is_lost_in_the_turn_of_its_proof_serves_from_another_one(
     make_app: MakeApp, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "warm")
@@ -386,7 +388,7 @@ async def test_S6_new_code_whose_zygote_is_lost_as_it_proves_itself_does_not_ser
             rewrite(app, "@app.entrypoint", held)
             reloading = asyncio.create_task(pool.reload())
             visit = await stage.next("warming")
-            (new,) = {pid for pid in commands.children() if pid != old}
+            (new,) = set(commands.children()) - {old, *reapers(os.getpid())}
             pidfd = os.pidfd_open(new)
             await visit.told("go on")
             # Both in one turn of this event loop: that the process is warm, and that its zygote is dead.
@@ -394,9 +396,41 @@ async def test_S6_new_code_whose_zygote_is_lost_as_it_proves_itself_does_not_ser
             kill(new)
             select.select([pidfd], [], [])
             os.close(pidfd)
-            with pytest.raises(PrewarmError, match="its zygote was lost"):
-                await reloading
-            assert [await version_served(pool) for _ in range(3)] == ["old"] * 3
-            assert zygote_pid(pool) == old
+            # It is proven, and then its zygote is lost like any other: it is replaced inside its generation.
+            await reloading
+            await eventually(lambda: pool.stats().zygote_pid not in (None, old, new), "another zygote")
+            report = await (await pool.launch()).wait()
+            assert (report.outcome, report.generation) == ("succeeded", 2)
+            (await stage.next("warming")).order("go on")  # of the process that takes the served one's place
+            assert pool.stats().generation == 2
             await assert_recovered(pool, 1)
     os.close(warm)
+
+
+async def test_S6_code_that_changed_while_it_was_loaded_is_proven_when_the_zygote_is_lost(make_app: MakeApp) -> None:
+    """A deployment in a long preload: the file is new, and what was imported of it is old."""
+    preload = """
+@app.preload
+def preload():
+    block_on_stage("preload")
+"""
+    broken = """
+@app.prewarm
+def prewarm(proc):
+    raise ValueError("new code is broken")
+"""
+    async with Stage(make_app) as stage:
+        app = stage.app(OLD + preload)
+        pool = ProcessPool(app, num_idle_processes=1)
+        failures: list[ReloadFailed] = []
+        pool.subscribe(lambda event: failures.append(event) if isinstance(event, ReloadFailed) else None)
+        async with starting(pool) as start:
+            visit = await stage.next("preload")
+            rewrite(app, "@app.preload", broken + "@app.preload")
+            visit.order("go on")
+            await start
+            kill(zygote_pid(pool))
+            (await stage.next("preload")).order("go on")
+            await eventually(lambda: failures, "the failure of the proof")
+            assert "new code is broken" in failures[0].cause
+            assert await version_served(pool) == "old"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from outside import Supervisor
+from scarce_pids import pids_cgroup
 from stage import Stage, Visit, assert_recovered
 from support import eventually, zygote_pid
 
@@ -84,7 +85,7 @@ async with ProcessPool(APP, num_idle_processes=2, max_idle_processes=2, idle_ttl
         await eventually(lambda: pool.stats().ready and pool.stats().idle == 2, f"recovery of {{leave}}")
         await eventually(lambda: pool.stats().zygote_pid is not None, f"a zygote after {{leave}}")
         await eventually(lambda: pool.stats().warming == 0 and len(pool.processes) == 3)
-        # What buries the last of the old processes has an fd open for a moment.
+        # What reaps the last of the old processes has an fd open for a moment.
         await eventually(lambda: len(fds()) == len(before), f"as many fds as before {{leave}}")
     say(finished=True)
     end = await job.wait()
@@ -194,26 +195,6 @@ async def test_S7_no_fds_in_the_zygote(make_app: MakeApp) -> None:
 # --- processes -------------------------------------------------------------------------------------
 
 
-@contextmanager
-def pids_cgroup() -> Iterator[Path]:
-    """A cgroup of its own that bounds the number of processes: RLIMIT_NPROC does not bind root."""
-    parent = Path("/sys/fs/cgroup/pids")
-    if not parent.is_dir():
-        parent = Path("/sys/fs/cgroup")
-        control = parent / "cgroup.subtree_control"
-        if not control.exists() or "pids" not in control.read_text():
-            pytest.skip("there is no pids controller to bound the number of processes with")
-    group = parent / f"greenroom-test-{os.getpid()}"
-    try:
-        group.mkdir()
-    except OSError as error:
-        pytest.skip(f"no cgroup can be made to bound the number of processes with: {error}")
-    try:
-        yield group
-    finally:
-        group.rmdir()
-
-
 async def test_S7_no_processes_for_the_zygote(make_app: MakeApp) -> None:
     with pids_cgroup() as group:
         async with Stage(make_app) as stage, pool_of(stage.app(APP)) as pool:
@@ -227,6 +208,7 @@ async def test_S7_no_processes_for_the_zygote(make_app: MakeApp) -> None:
             assert (await (await pool.launch("quick")).wait()).result == "done"
             await eventually(lambda: pool.stats().breaker_cause, "cause")
             assert "fork: [Errno 11]" in str(pool.stats().breaker_cause)
+            assert "pids.max" in str(pool.stats().breaker_cause)
             (group / "pids.max").write_text("max")
             await eventually(lambda: pool.stats().idle == 2 and not pool.stats().warming, "recovery")
             assert zygote_pid(pool) == zygote

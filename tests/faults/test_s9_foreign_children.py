@@ -74,7 +74,7 @@ async with ProcessPool(APP, num_idle_processes=1, idle_ttl=0.1) as pool:
     await eventually(lambda: pool.stats().idle == 1 and not pool.stats().warming)
     idle, zygote, pid = idle_pids(pool)[0], zygote_pid(pool), job.pid
 
-    # The job's process dies and is buried; before the pool hears of it, its pid is another's.
+    # The job's process dies and is reaped; before the pool hears of it, its pid is another's.
     os.kill(pid, signal.SIGKILL)
     block_until(lambda: is_gone(pid))
     foreign = take_over(pid)
@@ -87,6 +87,7 @@ async with ProcessPool(APP, num_idle_processes=1, idle_ttl=0.1) as pool:
 
     # The same with an idle process, which the next launch must not take for alive.
     if LOSE_ZYGOTE:
+        os.kill(idle, signal.SIGKILL)  # its parent is this process now, which would have to reap it in between
         await eventually(lambda: idle not in idle_pids(pool), "end of the one that had lost its parent")
     await assert_recovered(pool, 1)
     idle = idle_pids(pool)[0]

@@ -17,7 +17,7 @@ MakeApp = Callable[[str], str]
 
 ACTOR = """
 from livekit.protocol import agent
-from greenroom.integrations.livekit.orders import Order
+from greenroom.integrations.livekit.job_order import Order
 
 app.manifest["livekit"] = {"agent_name": "actor", "worker_type": "room", "permissions": {"hidden": True}}
 

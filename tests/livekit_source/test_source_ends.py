@@ -10,7 +10,7 @@ from source_scene import ACTOR, MakeApp, Scene, scene
 from support import eventually
 from test_source_restarts import AGENT, CALLER, ON_CRASH, FakeRooms
 
-from greenroom.server.sources.livekit.config import time_for_session_end
+from greenroom.integrations.livekit.source.config import time_for_session_end
 
 ENDED = "the LiveKit server ended the job"
 
@@ -200,10 +200,10 @@ async def test_an_own_end_that_hangs_is_cut_off_by_session_end_timeout_and_told(
 
 async def test_an_agent_that_never_connects_ends_when_its_entrypoint_has(make_app: MakeApp) -> None:
     source = """
-from greenroom.integrations.livekit import performer
+from greenroom.integrations.livekit.agent import job_run
 from livekit.agents import AgentServer
 
-performer._TIME_TO_CONNECT = 0.5
+job_run._TIME_TO_CONNECT = 0.5
 app = AgentServer()
 
 @app.rtc_session()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -404,12 +405,12 @@ async def test_W2_a_job_whose_process_never_starts_it_is_reported_at_once(make_a
     source = (
         ACTOR
         + """
-from greenroom.zygote.runner import Runner
+from greenroom.zygote.child_main import ChildMain
 
 async def die(self, start, metadata):
     os._exit(9)
 
-Runner._perform = die
+ChildMain._perform = die
 """
     )
     async with scene(make_app, source=source) as at:
@@ -438,15 +439,15 @@ async def test_W3_a_job_that_waits_for_its_assignment_is_let_go(make_app: MakeAp
 HELD_START = (
     ACTOR
     + """
-from greenroom.zygote.runner import Runner
+from greenroom.zygote.child_main import ChildMain
 
-acknowledge_and_perform = Runner._perform
+acknowledge_and_perform = ChildMain._perform
 
 async def hold(self, start, metadata):
     block_on_stage("claimed", start.job_id)
     return await acknowledge_and_perform(self, start, metadata)
 
-Runner._perform = hold
+ChildMain._perform = hold
 """
 )
 
@@ -639,3 +640,28 @@ async def test_jobs_that_a_drain_ends_are_reported_as_that(make_app: MakeApp) ->
         at.worker.signal(signal.SIGTERM)
         assert (await line.update("AJ_1", agent.JS_FAILED)).error.startswith("drained: ")
         await at.worker.ends()
+
+
+# --- the log ---------------------------------------------------------------------------------------
+
+
+async def test_W1_a_line_of_the_source_carries_its_event_and_ids(make_app: MakeApp) -> None:
+    async with scene(make_app, "--log-format", "json", "--log-level", "debug") as at:
+        line = await (await at.dispatcher.line()).ready()
+        await line.runs(a_job("AJ_1"))
+        await line.assign(a_job("AJ_1"))
+        await line.terminate("AJ_1")
+        await at.worker.logs("AJ_1 is to be ended")
+        await line.terminate("AJ_wild")
+        await at.worker.logs("AJ_wild is to be ended")
+        told = [json.loads(text) for text in at.worker.lines]
+    own = [one for one in told if one["logger"] == "greenroom.livekit"]
+    assert [one for one in own if "event" not in one] == []
+    registered, refused, terminated, unknown = own
+    assert registered["event"] == "livekit_registered"
+    assert (registered["server"], registered["agent"]) == (at.dispatcher.url, "actor")
+    assert (refused["event"], refused["kind"]) == ("livekit_message_refused", "assignment")
+    assert (refused["job_id"], refused["phase"]) == ("AJ_1", "live")
+    assert (terminated["event"], terminated["job_id"]) == ("job_terminated", "AJ_1")
+    assert terminated["labels"]["room"] == a_job("AJ_1").room.name
+    assert (unknown["event"], unknown["phase"], unknown["job_id"]) == ("livekit_message_refused", "unknown", "AJ_wild")

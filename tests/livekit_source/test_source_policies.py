@@ -9,55 +9,38 @@ import hashlib
 import hmac
 import itertools
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from livekit.protocol import agent
-from support import DEADLINE
+from support import DEADLINE, STATS
 
 import greenroom
 from greenroom import ExitReport
-from greenroom.integrations.livekit.orders import Acceptance
-from greenroom.pool import PoolStats
-from greenroom.report import Timings
-from greenroom.server.sources.livekit.backoff import backoff
-from greenroom.server.sources.livekit.config import ConfigError, registrations
-from greenroom.server.sources.livekit.jobs import Do, Event, JobTable, Phase, react
-from greenroom.server.sources.livekit.leases import Holding, Lease, LeaseBook
-from greenroom.server.sources.livekit.load import HIGHEST_LOAD, Load, load_of
-from greenroom.server.sources.livekit.outcomes import may_restart, status_of
-from greenroom.server.sources.livekit.protocol import ProtocolError, accepted, parse, register
-from greenroom.server.sources.livekit.starts import (
+from greenroom.backoff import backoff
+from greenroom.integrations.livekit.job_order import Acceptance
+from greenroom.integrations.livekit.settings import LiveKitOptions
+from greenroom.integrations.livekit.source.config import ConfigError, registrations
+from greenroom.integrations.livekit.source.job_table import Do, Event, JobTable, Phase, react
+from greenroom.integrations.livekit.source.leases import Holding, Lease, LeaseBook
+from greenroom.integrations.livekit.source.load import HIGHEST_LOAD, AppLoad, Load, load_of
+from greenroom.integrations.livekit.source.protocol import ProtocolError, accepted, parse, register
+from greenroom.integrations.livekit.source.restart import may_restart, status_of
+from greenroom.integrations.livekit.source.starts import (
     BATCH_PER_CPU,
     RUNNABLE_PER_CPU,
     StartQueue,
     may_start,
     someone_waits,
 )
-from greenroom.server.sources.livekit.tokens import Signer, claims_of
-from greenroom.settings.livekit import LiveKitOptions
+from greenroom.integrations.livekit.source.tokens import Signer, claims_of
+from greenroom.report import Timings
 
 SERVER_LIMIT = 0.7
 """``agents.target_load``: at or above it a LiveKit server dispatches nothing."""
 ENVIRONMENT = {"LIVEKIT_URL": "wss://a.example", "LIVEKIT_API_KEY": "key", "LIVEKIT_API_SECRET": "secret"}
-STATS = PoolStats(
-    ready=True,
-    not_ready_reason=None,
-    idle=3,
-    warming=0,
-    jobs=0,
-    waiting=0,
-    expected_wait=0.0,
-    idle_target=3,
-    generation=1,
-    zygote_pid=1,
-    zygote_restarts=0,
-    breaker_open=False,
-    breaker_cause=None,
-    session_mb=None,
-    expected_growth_mb=0.0,
-)
 
 
 # --- the phases of a job --------------------------------------------------------------------------
@@ -142,6 +125,26 @@ def test_without_a_warm_process_it_is_available_if_one_will_be_there_in_time_but
     assert load == Load(True, HIGHEST_LOAD, 0) if is_available else Load(False, 1.0, 0, "warming")
 
 
+def test_an_apps_own_load_is_told_as_it_is_and_full_is_what_reaches_its_threshold() -> None:
+    stats = dataclasses.replace(STATS, jobs=2)
+    load = partial(AppLoad, active=2, reserved=0, idle=1)
+    assert load_of(None, stats, 100, 2.0, load(0.69, 0.7)) == Load(True, 0.69, 2)
+    assert load_of(None, stats, 100, 2.0, load(0.7, 0.7)) == Load(False, 0.7, 2, "load")
+    assert load_of(None, stats, 100, 2.0, load(1.5, None)) == Load(True, 1.5, 2)
+    assert load_of(None, stats, 100, 2.0, AppLoad(0.4, 0.7, 2, 2, 1)) == Load(False, 0.4, 2, "load")
+    assert load_of(None, stats, 100, 2.0, AppLoad(0.0, 0.7, 0, 1, 1)) == Load(False, 0.0, 2, "load")
+    assert load_of(None, stats, 100, 2.0, AppLoad(0.0, 0.7, 0, 1, 2)) == Load(True, 0.0, 2)
+
+
+@pytest.mark.parametrize("reason", ["full", "draining", "breaker_open", "memory"])
+def test_where_no_session_could_start_an_apps_load_opens_nothing(reason: str) -> None:
+    app = AppLoad(0.0, None, 0, 0, 1)
+    assert load_of(reason, STATS, 100, 2.0, app) == Load(False, 1.0, 0, reason)
+    waiting = dataclasses.replace(STATS, not_ready_reason="warming", idle=0, expected_wait=0.3)
+    assert load_of(None, waiting, 100, 2.0, app) == Load(True, HIGHEST_LOAD, 0)
+    assert load_of(None, waiting, 100, 2.0, AppLoad(0.9, 0.8, 1, 0, 1)) == Load(False, 0.9, 0, "load")
+
+
 @given(st.integers(0, 100), st.integers(0, 100))
 def test_a_start_is_put_off_only_for_those_who_wait_and_whose_process_is_on_its_way(waiting: int, warming: int) -> None:
     stats = dataclasses.replace(STATS, waiting=waiting, warming=warming)
@@ -163,24 +166,24 @@ async def test_starts_that_are_put_off_are_made_in_order_and_one_that_is_given_u
     queue, order = StartQueue(lambda: stats[-1], longest=DEADLINE), list[int]()
 
     async def start(number: int) -> None:
-        await queue.stand_in(DEADLINE)
+        await queue.wait_turn(DEADLINE)
         order.append(number)
 
     async with asyncio.TaskGroup() as group:
         starts = [group.create_task(start(number)) for number in range(12)]
         await asyncio.sleep(0)  # one turn of the loop: all stand in the queue
         starts[3].cancel()
-        queue.poke()
+        queue.notify()
         assert (order, queue.is_needed) == ([], True)  # somebody waits still
         stats.append(STATS)
-        queue.poke()
+        queue.notify()
     assert (order, queue.is_needed) == ([0, 1, 2, *range(4, 12)], False)
 
 
 async def test_a_start_is_put_off_no_longer_than_its_patience_whoever_waits() -> None:
     queue = StartQueue(lambda: dataclasses.replace(STATS, waiting=1, warming=1), longest=DEADLINE)
     async with asyncio.timeout(DEADLINE / 2):
-        await asyncio.gather(*(queue.stand_in(0.01) for _ in range(3)))
+        await asyncio.gather(*(queue.wait_turn(0.01) for _ in range(3)))
 
 
 # --- waits ----------------------------------------------------------------------------------------
@@ -188,12 +191,14 @@ async def test_a_start_is_put_off_no_longer_than_its_patience_whoever_waits() ->
 
 @given(st.integers(1, 10_000), st.floats(0, 1))
 def test_W5_waits_are_bounded_and_jittered(attempt: int, chance: float) -> None:
-    assert 0.25 <= backoff(attempt, chance) <= 10.0
-    assert backoff(attempt, 0.0) < backoff(attempt, 1.0)
+    wait = partial(backoff, attempt, first=0.5, longest=10.0)
+    assert 0.25 <= wait(chance=chance) <= 10.0
+    assert wait(chance=0.0) == wait() / 2
 
 
 def test_W5_waits_grow() -> None:
-    assert [backoff(attempt, 1.0) for attempt in (1, 2, 3, 4, 5, 6, 7)] == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+    waits = [backoff(attempt, first=0.5, longest=10.0) for attempt in (1, 2, 3, 4, 5, 6, 7)]
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
 
 
 # --- messages and tokens --------------------------------------------------------------------------

@@ -22,6 +22,7 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
+@pytest.mark.more
 async def test_a_slow_setup_has_its_time_and_probes_are_answered_on_the_apps_port(livekit: LiveKitServer) -> None:
     ports = free_port(), free_port()
     environment = {**os.environ, **livekit.environment, "PORT": ports[1]}

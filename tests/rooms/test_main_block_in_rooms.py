@@ -42,6 +42,7 @@ async def called(livekit: LiveKitServer, api: ServerApi, room: str) -> dict[str,
         return {name: found[name] for name in ("arguments",)}
 
 
+@pytest.mark.more
 async def test_it_serves_alike_under_both_workers(livekit: LiveKitServer) -> None:
     async with StockWorker(livekit, AGENT, *NAME) as stock, livekit.api() as api:
         await stock.logs("registered worker")

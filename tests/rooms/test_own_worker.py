@@ -142,7 +142,7 @@ async def test_W3_an_agent_whose_room_is_gone_is_not_cancelled(livekit: LiveKitS
 
 @pytest.mark.alone
 async def test_ten_rooms_at_once_on_three_idle_processes(livekit: LiveKitServer) -> None:
-    options = ("--num-idle-processes", "3", "--livekit-offer-timeout", "2.5")
+    options = ("--num-idle-processes", "3", "--livekit-offer-timeout", "2.3")
     async with a_worker(livekit, *options, name="greeter") as worker, livekit.api() as api, AsyncExitStack() as stack:
         await registered(worker)
         callers = [await stack.enter_async_context(a_caller(livekit, f"room-{n}")) for n in range(10)]
@@ -171,7 +171,7 @@ async def test_W5_a_server_that_is_restarted_finds_the_worker_again(livekit: Liv
             await ann.hears((await ann.agent())["identity"])
 
 
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("sign", [pytest.param(signal.SIGTERM, marks=pytest.mark.more), signal.SIGKILL])
 async def test_new_rooms_go_to_the_other_worker_when_one_is_drained_or_killed(
     livekit: LiveKitServer, sign: signal.Signals
 ) -> None:
@@ -261,6 +261,7 @@ async def test_a_restarted_agent_ends_with_its_dispatch(livekit: LiveKitServer) 
             assert report["reason"] == "cancelled"
 
 
+@pytest.mark.more
 async def test_the_rooms_of_a_worker_that_is_killed_are_dispatched_anew_once(livekit: LiveKitServer) -> None:
     options = ("--livekit-restart", "on_worker_loss", "--livekit-loss-timeout", "5")
     async with (

@@ -1,16 +1,21 @@
-"""What a session costs and whether there is room for it: policies by property. And the board by its events."""
+"""What a session costs and whether there is room for it: policies by property. And the snapshot by its events."""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support import STATS
 
+import greenroom
 from greenroom import ExitReport, ProcessPool, Timings
-from greenroom.pool.cost import SessionCost
+from greenroom.pool.core.memory import SessionCost
+from greenroom.pool.event_bus import EventBus
 from greenroom.pool.events import (
-    EventBus,
     JobAccepted,
     JobEnded,
     JobStarted,
@@ -19,8 +24,9 @@ from greenroom.pool.events import (
     ProcessEnded,
     TurnedDown,
 )
-from greenroom.server.board import KEPT_SESSIONS, KEPT_TURNED_DOWN, Board
-from greenroom.server.memory import shortage
+from greenroom.report import EXPECTED_ENDS
+from greenroom.server.machine.limits import MemoryRoom, shortage
+from greenroom.server.telemetry.snapshot import KEPT_SESSIONS, KEPT_TURNED_DOWN, Snapshot
 
 megabytes = st.floats(0.0, 10_000.0)
 samples = st.lists(st.tuples(st.sampled_from("abcdefgh"), megabytes, st.booleans()), max_size=60)
@@ -68,38 +74,47 @@ def test_more_memory_never_makes_a_session_fit_worse(
     assert (before <= 0) == (session + growth + least <= available)
 
 
-# --- the board -----------------------------------------------------------------------------------
+# --- the snapshot --------------------------------------------------------------------------------
 
 REPORT = ExitReport("succeeded", "completed", "the entrypoint returned", Timings(0.0, ended=9.0), "job", "1-1", 77, 1)
 
 
-def a_board() -> tuple[Board, EventBus]:
+def a_snapshot() -> tuple[Snapshot, EventBus]:
     pool = ProcessPool("an_app_that_is_never_loaded")
-    return Board(pool), pool._events
+    return Snapshot(pool), pool._events
 
 
 async def test_the_board_adds_events_up() -> None:
-    board, bus = a_board()
+    snapshot, bus = a_snapshot()
     bus.publish(ProcessChanged("1-1", None, 1, "", "requested", None, at=1.0))
     bus.publish(ProcessChanged("1-1", 77, 1, "warming", "idle", None, at=2.0))
     bus.publish(MemorySampled("1-1", 77, "idle", 3.5))
     bus.publish(JobAccepted("job", "http", "warm", at=3.0))
-    bus.publish(JobStarted("job", "http", "1-1", 77, 1, "warm", 0.0015, 0.0))
+    bus.publish(JobStarted("job", "http", "1-1", 77, 1, "cold", 0.0015, 0.0))  # the warm process was lost
     bus.flush()
     assert (
-        board.processes["1-1"] | {"private_mb": 3.5, "state": "idle", "pid": 77, "since": 2.0} == board.processes["1-1"]
+        snapshot.processes["1-1"] | {"private_mb": 3.5, "state": "idle", "pid": 77, "since": 2.0}
+        == snapshot.processes["1-1"]
     )
-    assert (board.sessions["job"]["start_ms"], board.sessions["job"]["pid"]) == (1.5, 77)
+    job = snapshot.sessions["job"]
+    assert (job["start_ms"], job["pid"], job["launch_type"]) == (1.5, 77, "cold")
     bus.publish(JobEnded(REPORT, "http"))
     bus.publish(ProcessEnded(replace(REPORT, outcome="killed", reason="stalled")))
     bus.flush()
-    assert board.processes == {}
-    assert board.sessions["job"]["outcome"] == "succeeded"
-    assert [report["reason"] for report in board.reports] == ["stalled"]
+    assert snapshot.processes == {}
+    assert snapshot.sessions["job"]["outcome"] == "succeeded"
+    assert [report["reason"] for report in snapshot.reports] == ["stalled"]
+
+
+def test_the_page_takes_the_same_ends_for_normal() -> None:
+    source = (Path(greenroom.__file__).parent / "server/web/page/board.js").read_text()
+    listed = re.search(r"NORMAL_ENDS = new Set\((\[.*?\])\)", source)
+    assert listed is not None
+    assert set(json.loads(listed[1])) == EXPECTED_ENDS
 
 
 async def test_the_board_is_bounded_and_keeps_what_lives() -> None:
-    board, bus = a_board()
+    snapshot, bus = a_snapshot()
     for number in range(3 * KEPT_SESSIONS):
         job_id = f"job-{number}"
         bus.publish(JobAccepted(job_id, "http", "warm"))
@@ -107,11 +122,11 @@ async def test_the_board_is_bounded_and_keeps_what_lives() -> None:
             bus.publish(JobEnded(replace(REPORT, job_id=job_id), "http"))
         bus.publish(TurnedDown(f"other-{number}", "http", "full", "all taken", at=float(number)))
     bus.flush()
-    assert len(board.sessions) <= KEPT_SESSIONS + 1
-    assert [f"job-{number}" for number in range(10)] == list(board.sessions)[:10]
-    assert len(board.turned_down) == KEPT_TURNED_DOWN
-    assert board.turned_down_total["full"] == 3 * KEPT_SESSIONS
-    assert board.recently_turned_down(now=3.0 * KEPT_SESSIONS)["full"] <= 60
+    assert len(snapshot.sessions) <= KEPT_SESSIONS + 1
+    assert [f"job-{number}" for number in range(10)] == list(snapshot.sessions)[:10]
+    assert len(snapshot.turned_down) == KEPT_TURNED_DOWN
+    assert snapshot.turned_down_total["full"] == 3 * KEPT_SESSIONS
+    assert snapshot.recently_turned_down(now=3.0 * KEPT_SESSIONS)["full"] <= 60
 
 
 async def test_one_listener_that_fails_keeps_no_other_from_hearing() -> None:
@@ -129,3 +144,9 @@ async def test_one_listener_that_fails_keeps_no_other_from_hearing() -> None:
     bus.publish(TurnedDown("b", "http", "full", ""))
     bus.flush()
     assert [event.job_id for event in heard] == ["a"]
+
+
+def test_memory_is_kept_free_before_a_session_was_measured() -> None:
+    """The first sessions come within half a second of the start, before any process was looked at."""
+    assert MemoryRoom(100.0, lambda: 101.0).problem(STATS) is None
+    assert "100 MiB (min_free_memory_mb) are to stay free" in str(MemoryRoom(100.0, lambda: 99.0).problem(STATS))

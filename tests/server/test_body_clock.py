@@ -12,9 +12,9 @@ from support import DEADLINE
 
 from greenroom.server.web import protocol
 from greenroom.server.web.answers import LargeAnswers
+from greenroom.server.web.app import _serve_by_connection
 from greenroom.server.web.connections import Crowd, HeldBytes
 from greenroom.server.web.protocol import Connection
-from greenroom.server.web.server import _serve_by_connection
 from greenroom.server.web.turns import Turns
 
 BODY_SECONDS = 2.0

@@ -49,7 +49,7 @@ async def test_version_and_help() -> None:
     for kind in (PoolOptions, ServerOptions, LogOptions):
         for field in dataclasses.fields(kind):
             assert f"--{field.name.replace('_', '-')}" in out
-    assert "How many warm processes wait for a session" in out
+    assert "Number of idle processes that wait for jobs" in out
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from prometheus_client.mmap_dict import MmapedDict
 from server.running_worker import RunningWorker
 
 from greenroom.exit_codes import ExitCode
-from greenroom.server import job_metrics
-from greenroom.server.metric_files import Figures, SpoiltFile, packed, unpacked
+from greenroom.server.telemetry import job_metrics
+from greenroom.server.telemetry.metric_files import Figures, SpoiltFile, packed, unpacked
 
 MakeApp = Callable[[str], str]
 
@@ -122,7 +122,7 @@ def test_the_series_of_ended_jobs_are_bounded(
     for job in range(4):
         key = json.dumps(["calls", "calls_total", {"job": str(job)}, ""], sort_keys=True)
         (tmp_path / f"counter_{job}.db").write_bytes(packed({key: (1.0, 0.0)}))
-        files.bury(str(job))
+        files.reap(str(job))
     text = files.render().decode()
     files.close()
     assert [line for line in text.splitlines() if "calls_total{" in line] == [

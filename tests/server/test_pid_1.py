@@ -18,7 +18,7 @@ from faults.stage import PLAIN, Stage
 from running_worker import RunningWorker
 from support import eventually, kill, wait_for_exit
 
-from greenroom.server.orphans import OrphanReaper
+from greenroom.server.machine.zombie_reaper import OrphanReaper
 from greenroom.system import prctl, proc
 
 MakeApp = Callable[[str], str]

@@ -33,6 +33,7 @@ LOCKED = [
     "/v1/pool",
     "/v1/board",
     "/v1/events",
+    "/v1/debug/recording",
     "/pressure",
     "/metrics",
     "/metrics/jobs",

@@ -17,10 +17,10 @@ from raw_http import connect, request
 from support import DEADLINE, eventually, listening
 
 from greenroom.server.web.answers import LargeAnswers
+from greenroom.server.web.app import listen
 from greenroom.server.web.connections import Crowd, HeldBytes
 from greenroom.server.web.listener import Listener
 from greenroom.server.web.protocol import Connection
-from greenroom.server.web.server import listen
 from greenroom.server.web.throttled_warning import ThrottledWarning
 from greenroom.server.web.turns import Turns
 

@@ -14,9 +14,10 @@ from support import DEADLINE
 
 from greenroom import GreenroomError, ProcessPool
 from greenroom.server.admission import Admission
-from greenroom.server.jobs import JobBook
-from greenroom.server.memory import MemoryRoom
-from greenroom.server.sources.group import SourceGroup
+from greenroom.server.job_registry import JobRegistry
+from greenroom.server.machine.limits import MemoryRoom
+from greenroom.server.source_group import SourceGroup
+from greenroom.sources import Host, Source
 
 MakeApp = Callable[[str], str]
 
@@ -32,7 +33,10 @@ class Scripted:
     def status(self) -> dict[str, Any]:
         return {"state": "open"}
 
-    async def open(self, admission: Admission) -> None:
+    def attach(self, host: Host) -> None:
+        self.host = host
+
+    async def open(self) -> None:
         await self._act("open")
 
     def pause(self) -> None:
@@ -53,22 +57,22 @@ class Scripted:
             raise GreenroomError(f"{self.name} cannot {what}")
 
 
-@pytest.fixture
-def admission() -> Admission:
-    return Admission(ProcessPool("nowhere.py:app"), JobBook(), MemoryRoom(None), 1.0)
+def group_of(*sources: Source, **timeouts: float) -> SourceGroup:
+    pool = ProcessPool("nowhere.py:app")
+    return SourceGroup(sources, pool, Admission(pool, JobRegistry(), MemoryRoom(None), 1.0), **timeouts)
 
 
-async def test_a_source_that_does_not_open_is_named(admission: Admission) -> None:
-    group = SourceGroup([Scripted("first"), Scripted("second", open="hang")], open_timeout=0.05)
+async def test_a_source_that_does_not_open_is_named() -> None:
+    group = group_of(Scripted("first"), Scripted("second", open="hang"), open_timeout=0.05)
     with pytest.raises(TimeoutError, match=r"sessions from second cannot be taken: no answer within 0\.05 s"):
-        await group.open(admission)
+        await group.open()
 
 
-async def test_what_a_source_raises_at_its_opening_is_passed_on(admission: Admission) -> None:
+async def test_what_a_source_raises_at_its_opening_is_passed_on() -> None:
     with pytest.raises(GreenroomError, match="sessions from first cannot be taken: first cannot open"):
-        await SourceGroup([Scripted("first", open="raise")]).open(admission)
+        await group_of(Scripted("first", open="raise")).open()
     with pytest.raises(TimeoutError, match="its server is silent"):
-        await SourceGroup([Scripted("first", open="late")]).open(admission)
+        await group_of(Scripted("first", open="late")).open()
 
 
 async def test_a_source_that_fails_keeps_no_other_from_being_paused_and_closed(
@@ -80,7 +84,7 @@ async def test_a_source_that_fails_keeps_no_other_from_being_paused_and_closed(
         Scripted("late", close="late"),
         Scripted("fine"),
     ]
-    group = SourceGroup(sources, close_timeout=0.05)
+    group = group_of(*sources, close_timeout=0.05)
     group.pause()
     await group.close()
     assert [source.asked for source in sources] == [["pause", "close"]] * 4
@@ -101,7 +105,10 @@ class Source:
     def status(self):
         return {"state": "open"}
 
-    async def open(self, admission):
+    def attach(self, host):
+        pass
+
+    async def open(self):
         print("opening", flush=True)
         if "hang" in sys.argv:
             await asyncio.Event().wait()

@@ -20,7 +20,7 @@ from running_worker import RunningWorker
 from support import DEADLINE
 
 from greenroom import OptionError
-from greenroom.server.otel import exporter_for
+from greenroom.server.telemetry.otel import exporter_for
 
 MakeApp = Callable[[str], str]
 

@@ -1,4 +1,4 @@
-"""`greenroom bench`: an app's own launch latency, refill and memory, measured on this machine."""
+"""`greenroom bench`: launch latency, refill, burst and memory of an app, measured on this machine."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ import typer
 from ..errors import AppLoadError, OptionError, PrewarmError
 from ..exit_codes import ExitCode
 from ..settings import LogOptions
-from .apps import find_modules_from_here
-from .failure import Failure
 from .logs import logging_to_stderr
-from .options import Layers, with_settings
-from .printing import print_json, tell, working
-from .serve import AppArgument
+from .options import Layers, find_modules_from_here, with_settings
+from .printing import Failure, print_json, tell, working
+from .serve import AppArgument, ArgumentsArgument
 
 if TYPE_CHECKING:
     from ..doctor.bench import Plan
@@ -34,6 +32,7 @@ def register(cli: typer.Typer) -> None:
 def bench(
     app: AppArgument,
     layers: Layers,
+    arguments: ArgumentsArgument = None,
     metadata: Annotated[str, typer.Option(help="Metadata of each session.", metavar="JSON")] = "null",
     seconds: Annotated[
         float, typer.Option("--seconds", help="Time for all measurements.", metavar="SECONDS", min=1.0)
@@ -50,11 +49,11 @@ def bench(
     plot: Annotated[Path | None, typer.Option(help="Draw a picture into this file (needs matplotlib).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
 ) -> int:
-    """Measure an app's own launch latency, refill, burst and memory on this machine.
+    """Measure launch latency, refill, burst and memory of an app on this machine.
 
-    Sessions are real: the app's entrypoint is run with the metadata given, and is cancelled once it is measured.
+    The sessions are real: the app's entrypoint runs with the given metadata, and is cancelled after its measurement.
 
-    Exits with 0, with 1 if processes or sessions failed, with 3 if the app does not load.
+    Exits with 0; with 1 if processes or sessions failed; with 3 if the app does not load.
     """
     from ..doctor.bench import Plan
     from ..doctor.plots import check_can_draw, draw
@@ -74,6 +73,7 @@ def bench(
         burst=min(burst, pool.max_jobs),
         hold=hold,
         idle_max=idle_max,
+        arguments=tuple(arguments or ()),
     )
     figures = _measured(plan, as_json=as_json)
     if as_json:
@@ -138,7 +138,7 @@ def _of_burst(burst: Burst | None) -> list[str]:
 
 
 def _of_session(figures: BenchFigures) -> list[str]:
-    """Told so that it can be passed on to `doctor`."""
+    """Return lines about the memory of a session, with the option that passes it to `greenroom doctor`."""
     running = figures.burst.running_private_mb if figures.burst else None
     if running is None or not figures.memory:
         return []

@@ -1,4 +1,4 @@
-"""The worker's HTTP API as the commands use it: the one place that knows the HTTP library."""
+"""Client of the worker's HTTP API, for the commands. No other module of this folder uses the HTTP library."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from yarl import URL
 
 from .. import __version__
 from ..exit_codes import ExitCode
-from .failure import Failure
+from .printing import Failure
 from .text import harmless
 
 __all__ = ["ANSWER_SECONDS", "Answer", "Client", "Event", "Refused", "Unreachable"]
 
 ANSWER_SECONDS = 15.0
-"""For what is answered at once."""
+"""Longest wait for an answer to a request that the worker answers at once."""
 _CONNECT_SECONDS = 5.0
 _SILENCE_SECONDS = 10.0
-"""A stream of events brings something every second."""
+"""Longest silence of a stream. A stream of events has an event every second."""
 
 
 class Answer(NamedTuple):
@@ -37,14 +37,14 @@ class Event(NamedTuple):
 
 
 class Unreachable(Failure):
-    """No worker answered."""
+    """Failure: no worker answered."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ExitCode.UNREACHABLE)
 
 
 class Refused(Failure):
-    """The worker answered, and did not do it. ``type`` and ``reason`` are those of the API's error."""
+    """Failure: the worker refused the request. ``type`` and ``reason`` come from the API's error."""
 
     def __init__(self, message: str, status: int, type: str = "", reason: str | None = None) -> None:
         super().__init__(message, _CODES.get(status, ExitCode.NEGATIVE))
@@ -58,9 +58,9 @@ _CODES = {400: ExitCode.USAGE, 401: ExitCode.UNAUTHORIZED}
 
 
 class Client:
-    """Asks one worker; an async context manager.
+    """Client of one worker, as an async context manager.
 
-    Everything raises :class:`Unreachable` or :class:`Refused`, so that a command need catch only what it can mend.
+    Failures are :class:`Unreachable` or :class:`Refused`. A command catches only those that the command can handle.
     """
 
     def __init__(self, url: str, token: str | None) -> None:
@@ -90,18 +90,28 @@ class Client:
         return await self._ask("POST", path, None, within=within, body=msgspec.json.encode(body))
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """The stream of ``/v1/events``, until the worker ends it."""
+        """Yield the events of ``/v1/events`` until the worker ends the stream."""
         timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
         with self._translated(_SILENCE_SECONDS):
             async with self._session.get(self._address("/v1/events"), timeout=timeout) as response:
                 if response.status != 200:
                     self._judged(response.status, await response.read(), ())
-                # Not line by line: the picture that a stream begins with is longer than a line may be.
+                # Not line by line: the first event can be longer than aiohttp's limit for a line.
                 rest = b""
                 async for chunk in response.content.iter_any():
                     *frames, rest = (rest + chunk).split(b"\n\n")
                     for frame in frames:
                         yield _event(frame)
+
+    async def pieces(self, path: str) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of a long answer as they arrive."""
+        timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
+        with self._translated(_SILENCE_SECONDS):
+            async with self._session.get(self._address(path), timeout=timeout, allow_redirects=False) as response:
+                if response.status != 200:
+                    self._judged(response.status, await response.read(), ())
+                async for chunk in response.content.iter_any():
+                    yield chunk
 
     async def _ask(
         self,
@@ -113,7 +123,10 @@ class Client:
         body: bytes | None = None,
         accepted: tuple[int, ...] = (),
     ) -> Answer:
-        """``within``: seconds; ``accepted``: statuses that are an answer, although they are an error's."""
+        """Send a request and return the answer.
+
+        ``within`` is the longest wait in seconds. An error status that is in ``accepted`` is an answer, too.
+        """
         headers = {} if body is None else {"Content-Type": "application/json"}
         timeout = aiohttp.ClientTimeout(total=within, sock_connect=_CONNECT_SECONDS)
         with self._translated(within):
@@ -173,7 +186,7 @@ class Client:
 
 
 def _cause(error: aiohttp.ClientConnectorError) -> str:
-    """In words: the library's own repeat the address."""
+    """Return the cause in words. The library's own message repeats the address."""
     failure = error.os_error
     if isinstance(error, aiohttp.ClientConnectorDNSError) or not failure.errno:
         return str(failure.strerror or failure)

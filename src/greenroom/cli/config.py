@@ -1,4 +1,4 @@
-"""`greenroom config`: the settings that hold, and where each comes from."""
+"""`greenroom config`: the settings that hold, and the origin of each."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from ..app_setting import AppSettings
+from ..app_facts import AppSettings
 from ..errors import AppLoadError
 from ..exit_codes import ExitCode
 from ..settings import LogOptions
 from ..settings.fields import Setting, all_settings, groups
 from ..settings.layers import Resolved
 from ..settings.values import HIDDEN, as_text, as_toml
-from .apps import find_modules_from_here
-from .failure import Failure
 from .logs import logging_to_stderr
-from .options import Layers, with_settings
-from .printing import tell, working
+from .options import Layers, find_modules_from_here, with_settings
+from .printing import Failure, tell, working
 from .serve import prepare_environment
 
 __all__ = ["register"]
@@ -52,9 +50,9 @@ def config(
     as_json: JsonOption = False,
     as_file: TomlOption = False,
 ) -> int:
-    """Show the settings that hold here, from the app, file, environment and flags, and where each comes from.
+    """Show the settings that hold here, and the origin of each: default, app, file, environment or flag.
 
-    The app is loaded for that, as a worker loads it; without one, what it would set is not shown.
+    The app is loaded as a worker loads it. Without APP, the settings of an app are not shown.
     """
     if as_json and as_file:
         raise typer.BadParameter("--json and --toml exclude each other")
@@ -62,7 +60,7 @@ def config(
     if app is not None:
         resolved, complaints = _with_app(app, resolved)
     if as_json or as_file:
-        typer.echo(_json(resolved) if as_json else _toml(resolved))  # which escape on their own
+        typer.echo(_json(resolved) if as_json else _toml(resolved))  # both escape control characters
     else:
         tell(_table(resolved))
     for complaint in complaints:
@@ -71,7 +69,7 @@ def config(
 
 
 def _with_app(app: str, resolved: Resolved) -> tuple[Resolved, list[str]]:
-    """The settings with what the app sets, and a sentence for each of its options that has no effect."""
+    """Return the settings including those of the app, and a sentence for each option of the app without effect."""
     find_modules_from_here(app)
     prepare_environment(resolved)
     try:
@@ -86,7 +84,7 @@ async def _ask(app: str, resolved: Resolved) -> tuple[AppSettings, list[str]]:
     from ..pool import Invocation, ProcessPool
 
     options = resolved.settings.pool
-    # A zygote tells of the app when it has loaded it; a spawned process has to be there for that.
+    # A zygote reports the app's settings when the app has loaded. With spawn, only a process reports them.
     idle = 1 if options.start_method == "spawn" else 0
     chosen = dataclasses.replace(options, num_idle_processes=idle, max_idle_processes=idle)
     pool = ProcessPool(app, invocation=Invocation((resolved.command,)), **dataclasses.asdict(chosen))

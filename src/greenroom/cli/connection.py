@@ -1,4 +1,4 @@
-"""How a command reaches its worker: the options ``--url``, ``--token`` and ``--token-file``, declared once."""
+"""Connection of a command to its worker: the options ``--url``, ``--token`` and ``--token-file``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The address of a worker, and its token. ``OptionError`` if there can be no worker, or no such token."""
+    """Address of a worker, and its token. Raises ``OptionError`` if the address or the token is invalid."""
 
     url: str
     token: str | None = field(default=None, repr=False)
@@ -66,7 +66,7 @@ class Connection:
 
     @classmethod
     def of(cls, url: str, token: str | None, token_file: str | None) -> Connection:
-        """Return the connection of these options. Blanks around them do not count; ``off`` is no token."""
+        """Return the connection for these options. Blanks around a value do not count. ``off`` stands for no token."""
         stripped = [(text or "").strip(BLANKS) for text in (token, token_file)]
         given, file = (None if text in _NO_TOKEN else text for text in stripped)
         if given and file:
@@ -77,14 +77,14 @@ class Connection:
         return cls(url.strip(BLANKS), read_token(file)[0] if file else given)
 
     def open(self) -> Client:
-        """A client, to be entered."""
-        from .client import Client  # with its HTTP library, which the help should not wait for
+        """Return a client, to be used as an async context manager."""
+        from .client import Client  # imported late: the HTTP library would slow down the help
 
         return Client(self.url.rstrip("/"), self.token)
 
 
 def _problem(url: str) -> str | None:
-    if not url.isprintable() or " " in url:  # which the library would drop
+    if not url.isprintable() or " " in url:  # the URL library would drop such characters without an error
         return "it must be without blanks and control characters"
     try:
         parts = urlsplit(url)
@@ -99,7 +99,7 @@ def _problem(url: str) -> str | None:
 
 
 def with_connection(command: Callable[..., Awaitable[int]]) -> Callable[..., int]:
-    """Give a command the options that lead to a worker. It gets them as its first parameter, ``connection``."""
+    """Give a command the options of a connection. The command gets its first parameter, ``connection``, from them."""
     signature = inspect.signature(command, eval_str=True)
     kept = [parameter for name, parameter in signature.parameters.items() if name != "connection"]
     url = inspect.Parameter("url", _KEYWORD, default=DEFAULT_URL, annotation=_UrlOption)
@@ -110,7 +110,7 @@ def with_connection(command: Callable[..., Awaitable[int]]) -> Callable[..., int
     def run(*, url: str, token: str | None, token_file: str | None, **values: Any) -> int:
         return asyncio.run(_awaited(command(Connection.of(url, token, token_file), **values)))
 
-    # For typer, which reads a function's signature.
+    # typer reads the signature of the function.
     seen: Any = run
     seen.__signature__ = inspect.Signature([*kept, url, token, file])
     seen.__annotations__ = {}

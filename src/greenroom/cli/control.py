@@ -1,4 +1,4 @@
-"""`greenroom drain`, `reload` and `resize`: what an operator does to a worker that runs."""
+"""`greenroom drain`, `reload` and `resize`: control of a running worker by an operator."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def register(cli: typer.Typer) -> None:
 async def drain(
     connection: Connection, timeout: _TimeoutOption = None, wait: _WaitFlag = False, as_json_: JsonOption = False
 ) -> int:
-    """Have a worker take no more sessions, and end after its last job: what SIGTERM does."""
+    """Drain a worker, as SIGTERM does: the worker takes no more jobs, and ends after its last job."""
     from .draining import drain_and_wait, start_to_drain
 
     async with connection.open() as client:
@@ -66,7 +66,7 @@ async def drain(
 
 @with_connection
 async def reload(connection: Connection, timeout: _WithinOption = _RELOAD_SECONDS, as_json_: JsonOption = False) -> int:
-    """Serve from newly loaded code. Exits with 1 and the cause if it does not load: then the old goes on serving."""
+    """Load the code again and serve from it. Exits with 1 and the cause if that fails; the old code then goes on."""
     async with connection.open() as client:
         reloaded = (await client.post("/v1/pool/reload", {}, within=timeout)).body
     tell(as_json(reloaded) if as_json_ else f"generation {reloaded['generation']} serves from now on")
@@ -77,7 +77,7 @@ async def reload(connection: Connection, timeout: _WithinOption = _RELOAD_SECOND
 async def resize(
     connection: Connection, n: _IdleArgument, max_idle: _MaxOption = None, as_json_: JsonOption = False
 ) -> int:
-    """Hold N idle processes from now on. The next start of the worker goes by its settings again."""
+    """Hold N idle processes from now on. After its next start, the worker uses its settings again."""
     order = {"num_idle_processes": n} | ({} if max_idle is None else {"max_idle_processes": max_idle})
     async with connection.open() as client:
         resized = (await client.post("/v1/pool/resize", order)).body

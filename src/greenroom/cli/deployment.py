@@ -1,4 +1,4 @@
-"""What `greenroom init` writes: templates, filled in from the settings. Pure, but for reading the templates."""
+"""Files that `greenroom init` writes: templates, filled in from the settings. Pure, except that templates are read."""
 
 from __future__ import annotations
 
@@ -16,77 +16,77 @@ from typing import Any
 from ..errors import OptionError
 from ..settings import DEFAULTS, PoolOptions, ServerOptions, Settings
 from ..settings.fields import Setting, all_settings
-from ..settings.grace import longest_stop
+from ..settings.server import longest_stop
 from ..settings.values import as_text
 
 __all__ = ["Docker", "Kubernetes", "Plan", "Systemd", "docker", "kubernetes", "systemd"]
 
 PRESTOP = 5.0
-"""Seconds that Kubernetes takes to send a pod nothing more, generously."""
+"""Seconds until Kubernetes sends no more connections to a pod that ends, with a margin."""
 STARTUP = 15.0
-"""Seconds beside preload and prewarm: the interpreter, the image, a busy machine."""
+"""Seconds beyond preload and prewarm: for the interpreter, the image, and a busy machine."""
 TASKS_PER_PROCESS = 64
 NOTIFY_RELOAD_SINCE, SUBGROUP_SINCE = 253, 254
 """Versions of systemd."""
 _ALWAYS = ("port", "drain_timeout")
 ANYWHERE = "0.0.0.0"
-"""A container is reached from outside, or not at all."""
+"""Address to listen on in a container, since all clients are outside the container."""
 MOUNTED_TOKEN = "/run/secrets/greenroom/token"
 CREDENTIALS_FOLDER_SINCE = 250
-"""The version of systemd that knows the folder of a unit's credentials as %d."""
+"""First version of systemd in which %d stands for the folder of a unit's credentials."""
 LEAST_FILES = 524288
-"""systemd's own hard limit of open files: no lower than that."""
+"""Least limit on open files in a unit: the hard limit that systemd sets by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Systemd:
-    """The unit."""
+    """Options of the systemd unit."""
 
     user: str = "greenroom"
     """User that the worker runs as."""
     directory: str = "/srv/greenroom"
-    """Working directory: where APP is found."""
+    """Working directory, in which APP is found."""
     venv: str = sys.prefix
-    """Virtual environment that Greenroom and the app are installed in."""
+    """Virtual environment with Greenroom and the app."""
     memory_mb: int | None = None
-    """Memory of the worker and all sessions together."""
+    """Memory of the worker and all jobs together, in MiB."""
     systemd_version: int = SUBGROUP_SINCE
-    """Version of systemd on the machine (systemctl --version), for what older ones do not know."""
+    """Version of systemd on the machine (systemctl --version). Older versions lack some features."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Docker:
-    """The image."""
+    """Options of the image."""
 
     user: str = "greenroom"
     """User that the worker runs as, with the id 10001."""
     python: str = f"{sys.version_info.major}.{sys.version_info.minor}"
     """Version of Python."""
     memory_mb: int | None = None
-    """Memory of the container, for the command that runs it."""
+    """Memory of the container in MiB, for the command that runs it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kubernetes:
-    """The manifests."""
+    """Options of the Kubernetes manifests."""
 
     image: str = "greenroom:latest"
-    """Image, as `greenroom init docker` makes it."""
+    """Image, built from the files of `greenroom init docker`."""
     replicas: int = 2
-    """Number of pods, and the least of them when they are scaled."""
+    """Number of pods. With the autoscaler, the least number of pods."""
     max_replicas: int = 20
-    """The most pods when they are scaled."""
+    """Most pods, with the autoscaler."""
     memory_mb: int | None = None
-    """Memory of a pod: requested, and its limit."""
+    """Memory of a pod in MiB: the request, and the limit."""
     claims_per_second: float = 1.0
-    """Sessions that one pod is to start per second before another one is added."""
+    """Jobs that one pod starts per second before the autoscaler adds another pod."""
     prometheus: str = "http://prometheus-server.monitoring:80"
-    """Where the autoscaler asks for metrics."""
+    """Address of the Prometheus server that the autoscaler queries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be run, however it is run."""
+    """Worker to be deployed: its app, name and settings."""
 
     app: str
     name: str
@@ -121,9 +121,10 @@ class Plan:
         return self.pool.max_jobs + self.pool.idle_ceiling + self.pool.max_concurrent_prewarms
 
     def arguments(self, *, leave_out: str = "") -> list[str]:
-        """Return the command's, after its name: drain timeout and port always, since others rely on them.
+        """Return the arguments of the `greenroom` command.
 
-        ``leave_out`` is a setting that the worker is told in another way.
+        Drain timeout and port are always included, since other parts of the files rely on them. ``leave_out`` names a
+        setting that the worker gets in another way.
         """
         said = [setting for setting in all_settings().values() if self._says(setting) and setting.name != leave_out]
         return ["start", self.app, *itertools.chain.from_iterable(map(self._flag, said))]
@@ -135,7 +136,7 @@ class Plan:
         return [setting.flag, as_text(setting, value)]
 
     def _says(self, setting: Setting) -> bool:
-        if setting.is_secret:  # which everybody could read in a command line
+        if setting.is_secret:  # all users of a machine can read its command lines
             return False
         return setting.name in _ALWAYS or setting.of(self.settings) != setting.default("start")
 
@@ -147,7 +148,7 @@ class Plan:
         return given if host == ANYWHERE else [*given, "--host", ANYWHERE]
 
     def token_file(self, default: str = "") -> PurePosixPath | None:
-        """Return the file with the token, in a folder of its own that can be mounted."""
+        """Return the path of the token's file, or ``None``. The file is in a folder, which can be mounted."""
         text = self.server.token_file or default
         if text and not re.fullmatch(r"(/[\w@%+=,.-]+){2,}", text, re.ASCII):
             raise OptionError(f"token_file is {text!r}; a deployment needs a path such as /etc/greenroom/token")
@@ -164,7 +165,7 @@ class Plan:
 
 
 def systemd(plan: Plan, unit: Systemd, fds_needed: int) -> dict[str, str]:
-    """The files, by name. ``fds_needed``: open files that the worker may need."""
+    """Return the files, by name. ``fds_needed`` is the number of open files that the worker may need."""
     for name in ("user", "directory", "venv"):
         if not _is_plain(getattr(unit, name)):
             raise OptionError(f"{name} is {getattr(unit, name)!r}; it cannot be empty or have control characters")
@@ -262,7 +263,7 @@ def _resources(memory_mb: int | None) -> str:
 
 
 def _unit_word(word: str) -> str:
-    """A word of a command line, quoted as systemd.service(5) wants it."""
+    """Return a word of a command line, quoted by the rules of systemd.service(5)."""
     word = word.replace("%", "%%").replace("$", "$$")
     if re.fullmatch(r"[\w@%+=:,./$-]+", word, re.ASCII):
         return word
@@ -270,12 +271,12 @@ def _unit_word(word: str) -> str:
 
 
 def _without_expansion(argument: str) -> str:
-    """Kubernetes puts variables into arguments: ``$(NAME)``."""
+    """Escape ``$(NAME)`` in an argument, since Kubernetes would replace it with a variable's value."""
     return argument.replace("$(", "$$(")
 
 
 def _json(value: object) -> str:
-    """Also what YAML and Docker take for a list or a quoted string."""
+    """Return JSON, which YAML and Docker accept as a list or a quoted string."""
     return json.dumps(value, ensure_ascii=False)
 
 

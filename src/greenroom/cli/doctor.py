@@ -13,12 +13,10 @@ import typer
 from ..errors import AppLoadError, OptionError
 from ..exit_codes import ExitCode
 from ..settings import LogOptions
-from .apps import find_modules_from_here
-from .failure import Failure
 from .logs import logging_to_stderr
-from .options import Layers, with_settings
-from .printing import print_json, tell, working
-from .serve import AppArgument, prepare_environment
+from .options import Layers, find_modules_from_here, with_settings
+from .printing import Failure, print_json, tell, working
+from .serve import AppArgument, ArgumentsArgument, prepare_environment
 from .text import harmless
 
 if TYPE_CHECKING:
@@ -43,6 +41,7 @@ def register(cli: typer.Typer) -> None:
 def doctor(
     app: AppArgument,
     layers: Layers,
+    arguments: ArgumentsArgument = None,
     processes: Annotated[int, typer.Option(help="How many idle processes are started and measured.", min=1)] = 4,
     session_mb: Annotated[
         float,
@@ -62,7 +61,7 @@ def doctor(
 
     The app is loaded and prewarmed for real. A session is started only with --session.
 
-    Exits with 0 if it can be served, with 1 if there are problems, with 3 if it does not load.
+    Exits with 0 if the app can be served; with 1 if there are problems; with 3 if the app does not load.
     """
     from ..doctor.examination import Questions, examine
 
@@ -77,6 +76,7 @@ def doctor(
         deployment=deployment,
         with_session=session is not None,
         metadata=None if session is None else _parsed(session),
+        arguments=tuple(arguments or ()),
     )
     try:
         with logging_to_stderr(LogOptions(log_level="error")), working(f"examining {app}"):
@@ -125,7 +125,7 @@ def _show(found: Examination) -> None:
 
 
 def _plain(found: Examination) -> list[str]:
-    """One line a finding, and one for what to do."""
+    """Return one line for each finding, and one for its remedy."""
     lines = []
     for finding in found.findings:
         lines.append(f"{finding.level:<8}{finding.topic:<10}{_indented(finding.found)}")
@@ -135,7 +135,7 @@ def _plain(found: Examination) -> list[str]:
 
 
 def _indented(text: str) -> str:
-    """Further lines stand below the first one, so that none can pass for a finding of its own."""
+    """Indent all lines of a text after the first one, so that none can look like a finding of its own."""
     return text.replace("\n", "\n" + " " * 20)
 
 

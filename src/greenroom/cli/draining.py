@@ -1,4 +1,4 @@
-"""Draining a worker and waiting for its end, by the events that it tells until then."""
+"""Drain of a worker, and the wait for its end. The worker's events show the progress."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..exit_codes import ExitCode
+from ..options import PoolOptions
+from ..settings.server import longest_stop
 from .client import Client, Event, Unreachable
-from .failure import Failure
+from .printing import Failure
 
-__all__ = ["End", "drain_and_wait", "start_to_drain"]
+__all__ = ["End", "drain_and_wait", "longest_wait", "start_to_drain"]
 
-_MARGIN = 30.0
-"""Seconds beyond all the worker's own deadlines."""
+_MARGIN = 15.0
+"""Seconds beyond the worker's longest stop, for a busy machine."""
 _RETRY = 0.1
 
 
 @dataclass(slots=True)
 class End:
-    """How a drain went."""
+    """Progress and result of a drain."""
 
     started: dict[str, Any] = field(default_factory=dict)
     cut_short: list[str] = field(default_factory=list)
-    """Ids of the jobs that did not end in time, and were ended."""
+    """Ids of the jobs that the worker ended because they did not end in time."""
     jobs: int | None = None
 
     def take(self, event: Event) -> bool:
-        """Follow an event; returns whether there are more or fewer jobs than before."""
+        """Process an event. Return true if the number of jobs has changed."""
         if event.name == "JobEnded" and event.data["report"]["reason"] == "drained":
             self.cut_short.append(event.data["report"]["job_id"])
         stats = event.data["stats"] if event.name in ("board", "Levels") else None
@@ -44,13 +46,17 @@ async def start_to_drain(client: Client, timeout: float | None) -> dict[str, Any
 
 
 async def drain_and_wait(client: Client, timeout: float | None, tell: Callable[[str], None]) -> End:
-    """Returns when the worker has ended; ``tell`` gets a line whenever the number of its jobs changes."""
+    """Drain a worker, and return when the worker has ended.
+
+    ``tell`` gets a line at each change of the number of jobs. Raises :class:`Failure` if the worker does not end in
+    time.
+    """
     end = End()
     async with aclosing(client.events()) as events:
-        # The stream comes first, so that nothing of what the drain does is missed.
+        # Open the stream before the drain, so that no event of the drain is missed.
         board = await anext(events)
         end.started = await start_to_drain(client, timeout)
-        longest = _longest(end.started["timeout"], board.data["options"])
+        longest = longest_wait(end.started["timeout"], board.data["options"])
         try:
             async with asyncio.timeout(longest):
                 await _follow(end, board, events, tell)
@@ -61,8 +67,10 @@ async def drain_and_wait(client: Client, timeout: float | None, tell: Callable[[
     return end
 
 
-def _longest(timeout: float, options: dict[str, Any]) -> float:
-    return float(timeout + options["shutdown_timeout"] + options["cleanup_timeout"] + _MARGIN)
+def longest_wait(timeout: float, options: dict[str, Any]) -> float:
+    """Return the seconds within which a worker with these pool options must end. ``timeout`` is the drain's."""
+    pool = PoolOptions(shutdown_timeout=options["shutdown_timeout"], cleanup_timeout=options["cleanup_timeout"])
+    return longest_stop(pool, timeout) + _MARGIN
 
 
 async def _follow(end: End, board: Event, events: AsyncIterator[Event], tell: Callable[[str], None]) -> None:
@@ -73,11 +81,11 @@ async def _follow(end: End, board: Event, events: AsyncIterator[Event], tell: Ca
             if end.take(event):
                 tell(f"draining: {end.jobs} jobs are left")
     except Unreachable:
-        return  # a worker that is killed meanwhile has ended, too; whether it has is asked for next
+        return  # the worker may have been killed; the caller checks next that the worker has ended
 
 
 async def _until_gone(client: Client) -> None:
-    """Until it does not answer any more, or another one in its place takes sessions."""
+    """Wait until the worker no longer answers, or until another worker at its address is not draining."""
     while True:
         try:
             ready = await client.get("/readyz", accepted=(503,))

@@ -1,7 +1,8 @@
-"""Signals until the worker has handlers of its own, from its event loop.
+"""Signal handlers for the time until the worker's event loop has its own.
 
-To PID 1 the kernel delivers no signal that has no handler: a container that is stopped while its worker is
-still importing would go on to start, and be killed when its grace period is over.
+The kernel delivers a signal to PID 1 only if PID 1 has a handler for the signal (pid_namespaces(7)). Without these
+handlers, a container that is stopped during its imports would go on to start. Such a container would be killed at the
+end of its grace period.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ __all__ = ["install"]
 
 
 def install() -> None:
-    """SIGTERM ends the process at once, since nothing was accepted yet. SIGHUP: what is loaded later is new anyway.
+    """Install handlers for SIGTERM and SIGHUP, and unblock all signals.
 
-    SIGINT has Python's handler. Signals that whoever started it has blocked are unblocked: the mask is inherited, and a
-    worker that hears no SIGTERM has its calls cut. By handlers and not by ``SIG_IGN``, which would be inherited.
+    SIGTERM ends the process at once, since no job is accepted yet. SIGHUP does nothing, since the code is loaded later
+    anyway. A handler is needed, since child processes would inherit ``SIG_IGN``. SIGINT keeps Python's handler.
+
+    The signal mask is inherited, so the parent process may have blocked signals. A worker that never gets SIGTERM would
+    be killed together with its jobs.
     """
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _nothing)
@@ -32,4 +36,4 @@ def _end(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def _nothing(signum: int, frame: FrameType | None) -> None:
-    """Nothing to do."""
+    """Do nothing."""

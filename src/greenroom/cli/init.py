@@ -1,4 +1,4 @@
-"""`greenroom init systemd|docker|k8s`: write what runs a worker in production."""
+"""`greenroom init systemd|docker|k8s`: write the files that run a worker in production."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import typer
 from ..exit_codes import ExitCode
 from ..settings.open_files import fds_needed
 from . import deployment
-from .failure import Failure
 from .options import Layers, with_settings
-from .printing import tell
+from .printing import Failure, tell
 from .serve import AppArgument
 
 __all__ = ["register"]
@@ -52,7 +51,7 @@ def systemd(
         int, typer.Option(help="Version of systemd there (systemctl --version), for what older ones do not know.")
     ] = _UNIT.systemd_version,
 ) -> int:
-    """Write a systemd unit: readiness, watchdog, reload, and a time to stop that matches the drain timeout."""
+    """Write a systemd unit with readiness, watchdog, reload, and a stop timeout that matches the drain timeout."""
 
     unit = deployment.Systemd(
         user=user, directory=directory, venv=venv, memory_mb=memory_mb, systemd_version=systemd_version
@@ -95,7 +94,7 @@ def k8s(
     ] = _PODS.claims_per_second,
     prometheus: Annotated[str, typer.Option(help="Where the autoscaler asks for metrics.")] = _PODS.prometheus,
 ) -> int:
-    """Write Kubernetes manifests: deployment, service, disruption budget, autoscaling on claims and warm deficit."""
+    """Write Kubernetes manifests: deployment, service, disruption budget, autoscaling by claims and warm deficit."""
     pods = deployment.Kubernetes(
         image=image,
         replicas=replicas,
@@ -112,7 +111,7 @@ def _plan(app: str, name: str, layers: Layers) -> deployment.Plan:
 
 
 def _name_of(app: str) -> str:
-    """``agents/my_agent.py:app`` and ``agents.my_agent:app`` are both ``my-agent``."""
+    """Return a name made from APP: ``my-agent`` for ``agents/my_agent.py:app`` and for ``agents.my_agent:app``."""
     module = app.partition(":")[0].removesuffix(".py")
     words = re.findall(r"[a-z0-9]+", re.split(r"[/.]", module)[-1].lower())
     return "-".join(words)[:50].strip("-") or "greenroom"

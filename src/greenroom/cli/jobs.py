@@ -1,33 +1,36 @@
-"""`greenroom jobs`: start jobs, list them, show how they ended, cancel them."""
+"""`greenroom jobs`: start, list, show and cancel jobs."""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
+import msgspec
 import typer
 
+from ..errors import OptionError
 from ..exit_codes import ExitCode
 from ..report import Outcome, Reason
 from .connection import Connection, JsonOption, with_connection
-from .failure import Failure
-from .metadata import read_metadata
-from .printing import tell
+from .printing import Failure, tell
 from .reports import first_label, job_text, started_text
 from .text import as_json, one_line, table
 
 if TYPE_CHECKING:
     from .client import Client
 
-__all__ = ["State", "register"]
+__all__ = ["State", "read_metadata", "register"]
 
 State = Literal["live", "reserved", "waiting", "starting", "running", "draining", "ending", "ended"]
-"""What the API can be asked for."""
+"""States by which the API can select jobs."""
 
 _LONGEST_POLL = 60.0
 _START_SECONDS = 120.0
-"""For the answer to a start, beyond the time that the job may wait for a process."""
+"""Longest wait for the answer to a start, beyond the time that the job may wait for a process."""
 
 _IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 _MetadataOption = Annotated[
@@ -86,7 +89,7 @@ async def run(
     wait: _WaitFlag = False,
     as_json_: JsonOption = False,
 ) -> int:
-    """Start a job. It returns when its process has acknowledged it; exits with 1 if it was turned down."""
+    """Start a job. Returns when a process has acknowledged the job. Exits with 1 if the job was rejected."""
     order: dict[str, Any] = {"metadata": read_metadata(metadata, metadata_file), "id": id, "timeout": timeout}
     order = {name: value for name, value in order.items() if value is not None}
     async with connection.open() as client:
@@ -111,7 +114,7 @@ async def list_jobs(
     limit: _LimitOption = 2000,
     as_json_: JsonOption = False,
 ) -> int:
-    """List the jobs that live, and the latest 1,000 that ended; the oldest come first."""
+    """List all live jobs, and the latest 1,000 that have ended, with the oldest first."""
     wanted = {"state": state, "outcome": outcome, "reason": reason, "label": _wanted_label(room, label)}
     wanted["limit"] = str(limit)
     query = {name: value for name, value in wanted.items() if value is not None}
@@ -135,7 +138,7 @@ def _table_of(jobs: list[dict[str, Any]]) -> str:
 
 
 def _wanted_label(room: str | None, label: str | None) -> str | None:
-    """Raises ``BadParameter`` for what is no label, or two."""
+    """Return the label that jobs must have, or ``None``. Raises ``BadParameter`` for an invalid label, or for two."""
     if room is not None and label is not None:
         raise typer.BadParameter("--room NAME is short for --label room=NAME: give one of them")
     if label is not None and label.find("=") < 1:
@@ -147,7 +150,7 @@ def _wanted_label(room: str | None, label: str | None) -> str | None:
 async def show(
     connection: Connection, job_id: _IdArgument, wait: _SecondsOption = 0.0, as_json_: JsonOption = False
 ) -> int:
-    """Show a job: its state; once it has ended, its report, with traceback and stacks."""
+    """Show the state of a job. After its end, show its report with traceback and stacks."""
     async with connection.open() as client:
         job = await _awaited(client, job_id, wait)
     tell(as_json(job) if as_json_ else job_text(job))
@@ -158,7 +161,7 @@ async def show(
 async def cancel(
     connection: Connection, job_id: _IdArgument, reason: _WhyOption = "", as_json_: JsonOption = False
 ) -> int:
-    """Cancel a job: it is asked to end, and made to if it does not. Exits with 1 if it had ended before."""
+    """Cancel a job: ask it to end, and kill it if it is not in time. Exits with 1 if the job had ended before."""
     async with connection.open() as client:
         answer = await client.delete(_path(job_id), {"reason": reason} if reason else None)
     job, had_ended = answer.body, answer.status == 200
@@ -185,7 +188,7 @@ async def _end_of(client: Client, job_id: str) -> Any:
 
 
 async def _awaited(client: Client, job_id: str, seconds: float) -> Any:
-    """The job after its end, or after so many seconds."""
+    """Return the job after its end, or after this number of seconds."""
     give_up = time.monotonic() + seconds
     while True:
         left = max(give_up - time.monotonic(), 0.0)
@@ -197,3 +200,33 @@ async def _awaited(client: Client, job_id: str, seconds: float) -> Any:
 
 def _path(job_id: str) -> str:
     return f"/v1/jobs/{quote(job_id, safe='')}"
+
+
+def read_metadata(text: str | None, file: str | None) -> Any:
+    """Return the metadata unchanged, after a check that it is JSON. Numbers stay as they are written.
+
+    Raises ``OptionError`` for metadata that is not JSON, and for a file that cannot be read.
+    """
+    if text is not None and file is not None:
+        raise OptionError("--metadata and --metadata-file exclude each other")
+    if text is None and file is None:
+        return None
+    origin = "--metadata" if file is None else "the standard input" if file == "-" else file
+    try:
+        raw = _read(file) if file is not None else str(text).encode("utf-8", "strict")
+        msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        hint = f"; a text has quotes of its own: {json.dumps(text)!r}" if text is not None else ""
+        raise OptionError(f"{origin} is not JSON: {error}{hint}") from None
+    except RecursionError:
+        raise OptionError(f"{origin} is nested too deeply") from None
+    return msgspec.Raw(raw)
+
+
+def _read(file: str) -> bytes:
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise OptionError(f"the metadata file {file} cannot be read: {error.strerror}") from None

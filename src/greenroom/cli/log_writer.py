@@ -1,4 +1,4 @@
-"""Log lines are written by a thread of their own: whoever reads them slowly must not hold up the event loop."""
+"""Writer of log lines in a thread of its own, so that a slow reader does not hold up the event loop."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ __all__ = ["LogWriter"]
 
 _LONGEST_QUEUE = 20_000
 _LARGEST_QUEUE = 16 * 1024 * 1024
-"""Characters that wait to be written: a reader that has stopped must not fill the memory."""
+"""Most characters that wait to be written. So a reader that has stopped does not fill the memory."""
 _LAST_LINES = 2.0
-"""Seconds for what is still to be written at the end."""
+"""Seconds for the lines that remain at the end: to find room in the queue, and then to be written."""
 
 
 class LogWriter(logging.Handler):
-    """Writes lines to an fd. What does not fit into its queue is dropped, and counted."""
+    """Log handler that writes lines to an fd. Lines that do not fit into its queue are dropped and counted."""
 
     def __init__(self, fd: int) -> None:
         super().__init__()
         self._fd = fd
         self._lines: queue.Queue[str | None] = queue.Queue(_LONGEST_QUEUE)
         self._dropped = 0
-        # Two sums, since each is changed by one thread at a time: the first under the handler's lock.
+        # Two sums, so that each has one writer at a time: threads that log hold the handler's lock for the first sum,
+        # and only the thread below changes the second.
         self._put_size = self._taken_size = 0
         self._is_within_line = False
-        # A daemon: if nobody reads on, that must not keep the worker from ending.
+        # A daemon thread, so that a reader that has stopped does not keep the worker from ending.
         self._thread = threading.Thread(target=self._write_all, name="greenroom-log", daemon=True)
         self._thread.start()
 
@@ -47,12 +48,12 @@ class LogWriter(logging.Handler):
         self._put_size += len(line)
 
     def close(self) -> None:
-        """Write what is there, but wait no longer than a moment for it."""
+        """Write the remaining lines, but wait only a few seconds."""
         try:
             self._lines.put(None, timeout=_LAST_LINES)
             self._thread.join(_LAST_LINES)
         except queue.Full:
-            self._dropped += 1  # nobody reads: there is no one to tell
+            self._dropped += 1  # nobody reads the log, so no line can report this
         super().close()
 
     def _write_all(self) -> None:
@@ -64,11 +65,11 @@ class LogWriter(logging.Handler):
                 if dropped:
                     self._write(self.format(_notice(dropped)))
             except OSError:
-                # A full disk, or a reader that has gone: told with the next line that can be written.
+                # A full disk, or a reader that has gone. The next line that can be written reports the loss.
                 self._dropped += dropped + 1
 
     def _write(self, line: str) -> None:
-        # After a line that was written in part only, this one must still be a line of its own.
+        # If only a part of the last line was written, this line must still be a line of its own.
         start = "\n" if self._is_within_line else ""
         data = f"{start}{line}\n".encode("utf-8", "backslashreplace")
         while data:

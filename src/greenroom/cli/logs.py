@@ -1,7 +1,7 @@
-"""The worker's log: one line for each event on stderr, for people or as JSON.
+"""Log of the worker on stderr: one line for each event, for people or as JSON.
 
-Sessions, callers and apps have a part in most texts. So each line is made harmless here, in one place: no text forges
-a line, moves a terminal's cursor, or breaks the JSON.
+Most texts have parts from jobs, callers and apps. So this module makes each line harmless: no text can forge a line,
+move a terminal's cursor, or break the JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..log_fields import log_fields
 from ..settings import LogOptions
 from ..texts import clean, cut_end, name_of
 from .log_writer import LogWriter
@@ -28,19 +29,21 @@ _FIELDS = ("process_id", "job_pid", "job_id", "generation", "labels", "event", "
 _ORIGIN = (("process_id", ""), ("generation", "g"), ("job_id", ""))
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 _LONGEST_TEXT = 64 * 1024
-"""Characters: more than the largest record of a session, with its traceback."""
+"""Most characters of a text: more than the largest record of a job has, with its traceback."""
 _LONGEST_LABEL, _LONGEST_FIELDS = 48, 2000
-"""Characters of a job's first label, and of a record's fields, in a line for people."""
+"""Most characters of a job's first label, and of a record's fields, in a line for people."""
 _PLAIN_LABEL = re.compile(r"[\w.:~@+-]+")
 _DEEPEST = 8
-"""Levels of nesting in the fields of a line; below them stands the text of a value."""
+"""Levels of nesting in the fields of a line. Deeper values are shown as text."""
 
 _logger = logging.getLogger("greenroom")
 
 
 class HumanFormatter(logging.Formatter):
-    """Time, level, ``[process generation session label]`` as far as there are these, the text, and the fields that
-    the app has given to the record."""
+    """Formatter for people: time, level, ``[process generation job label]``, text, and the record's own fields.
+
+    Ids and labels that a record lacks are left out. The fields come from the app.
+    """
 
     def __init__(self, *, coloured: bool) -> None:
         super().__init__()
@@ -51,14 +54,14 @@ class HumanFormatter(logging.Formatter):
         level = f"{one_line(record.levelname):<7}"
         if self._coloured and record.levelname in _COLOURS:
             level = f"\x1b[{_COLOURS[record.levelname]}m{level}\x1b[0m"
-        # Indented, so that no text can pass for a line of another origin.
+        # Indented, so that no part of a text can look like a line from elsewhere.
         first, *others = _text(record).split("\n")
         text = harmless("\n".join([f"{first}{_fields(record)}", *others])).replace("\n", "\n    ")
         return f"{clock}.{int(record.msecs):03d} {level} {_origin(record)}{text}"
 
 
 class JsonFormatter(logging.Formatter):
-    """One object on one line; ids are left out where there are none."""
+    """Formatter for programs: one JSON object in each line. Ids that a record lacks are left out."""
 
     def format(self, record: logging.LogRecord) -> str:
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -76,14 +79,14 @@ class JsonFormatter(logging.Formatter):
 
 @contextmanager
 def logging_to_stderr(options: LogOptions) -> Iterator[None]:
-    """Have everything that is logged in this process written to stderr."""
+    """Write all log records of this process to stderr."""
     coloured = sys.stderr.isatty()
     handler = LogWriter(sys.stderr.fileno())
     handler.setFormatter(JsonFormatter() if options.log_format == "json" else HumanFormatter(coloured=coloured))
-    logging.raiseExceptions = False  # it would write to the same stderr, which may be what fails
+    logging.raiseExceptions = False  # logging would write its own errors to the stderr that may have failed
     root = logging.getLogger()
     root.addHandler(handler)
-    root.setLevel(logging.WARNING)  # of libraries, what matters
+    root.setLevel(logging.WARNING)  # for libraries
     logging.getLogger("greenroom").setLevel(options.log_level.upper())
     try:
         with _python_logs_too():
@@ -95,7 +98,7 @@ def logging_to_stderr(options: LogOptions) -> Iterator[None]:
 
 @contextmanager
 def _python_logs_too() -> Iterator[None]:
-    """Log what Python itself would print to stderr: warnings, and errors that nothing can catch."""
+    """Log the texts that Python itself would print to stderr: warnings, and errors that no code can catch."""
     hooks = sys.unraisablehook, threading.excepthook
     logging.captureWarnings(True)
     sys.unraisablehook, threading.excepthook = _log_unraisable, _log_thread_error
@@ -108,13 +111,14 @@ def _python_logs_too() -> Iterator[None]:
 
 def _log_unraisable(error: Any) -> None:
     exc_info = (error.exc_type, error.exc_value, error.exc_traceback)
-    _logger.error("%s: %r", error.err_msg or "an error that nothing can catch, in", error.object, exc_info=exc_info)
+    text = error.err_msg or "an error that nothing can catch, in"
+    _logger.error("%s: %r", text, error.object, exc_info=exc_info, extra=log_fields("internal_error"))
 
 
 def _log_thread_error(error: Any) -> None:
     name = error.thread.name if error.thread is not None else "?"
     exc_info = (error.exc_type, error.exc_value, error.exc_traceback)
-    _logger.error("thread %s failed", name, exc_info=exc_info)
+    _logger.error("thread %s failed", name, exc_info=exc_info, extra=log_fields("internal_error", thread=name))
 
 
 def _text(record: logging.LogRecord) -> str:
@@ -133,10 +137,10 @@ def _origin(record: logging.LogRecord) -> str:
 
 
 def _first_label(record: logging.LogRecord) -> str:
-    """By which people know the job: the room, say. JSON has all labels."""
+    """Return the label by which people know the job, such as its room. Lines in JSON have all labels."""
     for name, text in (getattr(record, "labels", None) or {}).items():
         shown = text[:_LONGEST_LABEL] + ("…" if len(text) > _LONGEST_LABEL else "")
-        # A stranger's text, which must not look like the end of the brackets.
+        # The text comes from a stranger, and must not look like the end of the brackets.
         is_plain = _PLAIN_LABEL.fullmatch(shown) is not None
         return one_line(f" {name}={shown if is_plain else json.dumps(shown, ensure_ascii=False)}")
     return ""
@@ -151,7 +155,7 @@ def _fields(record: logging.LogRecord) -> str:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """Return data that strict JSON holds: no NaN, no lone surrogate, keys that are text."""
+    """Return data that strict JSON can hold: no NaN, no lone surrogates, and only texts as keys."""
     if isinstance(value, str):
         return clean(cut_end(value, _LONGEST_TEXT))
     if isinstance(value, float):

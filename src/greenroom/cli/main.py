@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and how they end. Each is a module that registers itself."""
+"""Entry point of the command line. Each command is in a module that registers the command."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import typer
 
 from ..errors import OptionError
 from ..exit_codes import ExitCode
-from .failure import Failure
-from .printing import tell
+from .printing import Failure, tell
 from .standard_streams import reopen_closed
 from .text import one_line
 
@@ -24,24 +23,28 @@ COMMANDS = {
     "control": ("drain", "reload", "resize"),
     "config": ("config",),
     "doctor": ("doctor",),
+    "debug": ("debug",),
     "bench": ("bench",),
     "init": ("init",),
     "version": ("version",),
 }
-"""What each module registers, in the order of the help."""
+"""Modules in the order of the help, with the commands that each registers."""
 
-# All usage errors; typer exports only the most common kind of it.
+# Base class of all usage errors. typer exports only its most common subclass.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def command_line(name: str = "") -> typer.Typer:
-    """Return the command of that name, or all of them if there is none: to make one takes a tenth of a second."""
+    """Return a command line with the command of that name, or with all commands if there is none.
+
+    One command is made alone, since each takes up to a tenth of a second.
+    """
     cli = typer.Typer(
         name="greenroom",
         help="The process server for realtime agents: one warm, supervised, one-shot process for each session.",
         pretty_exceptions_enable=False,
     )
-    cli.callback()(_nothing)  # with a callback, one command alone still goes by its name
+    cli.callback()(_nothing)  # without a callback, typer would not expect the name of a single command
     for module in [module for module, names in COMMANDS.items() if name in names] or COMMANDS:
         importlib.import_module(f".{module}", __package__).register(cli)
     return cli
@@ -51,7 +54,7 @@ def _nothing() -> None: ...
 
 
 def main() -> None:
-    """Run a command; exits with its exit code, and with 2 if it was not understood."""
+    """Run a command and exit with its exit code, or with 2 if the command line is invalid."""
     reopen_closed()
     arguments = sys.argv[1:] or ["--help"]
     try:
@@ -73,7 +76,7 @@ def _complain_of_usage(command: str, message: str) -> int:
 
 
 def _complain(command: str, message: str, code: ExitCode) -> int:
-    # Indented like the further lines of the log: none can pass for a line of the shell, or of another command.
+    # Indented, so that no further line can look like a line of the shell or of another command.
     indented = message.replace("\n", "\n    ")
     tell(f"{one_line(command)}: error: {indented}", err=True)
     return code

@@ -1,10 +1,11 @@
-"""A command's options for all settings, made from the types that declare them."""
+"""Options of a command for all settings, made from the types that declare the settings."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -16,26 +17,27 @@ from ..settings.fields import Setting, all_settings, groups
 from ..settings.file import FILE_NAME, find_file
 from ..settings.layers import Resolved, resolve
 from ..settings.values import as_text
+from ..system.working_folder import way_here
 
-__all__ = ["Layers", "with_settings"]
+__all__ = ["Layers", "find_modules_from_here", "with_settings"]
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """What the command line says of settings, for :func:`resolve`."""
+    """Settings from the command line, for :func:`resolve`."""
 
     flags: Mapping[str, Any]
     config: str | None
 
     def resolve(self, command: str) -> Resolved:
-        """With the file and the environment, and the defaults of ``dev`` or ``start``."""
+        """Return the settings from defaults of ``dev`` or ``start``, file, environment and command line."""
         return resolve(command, flags=self.flags, environ=os.environ, file=find_file(self.config))
 
 
 def with_settings(defaults_of: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command one option for each setting, and ``--config``. It gets them as its parameter ``layers``.
+    """Give a command one option for each setting, and ``--config``. The parameter ``layers`` gets their values.
 
     The help shows the defaults of the command ``defaults_of``.
     """
@@ -52,7 +54,7 @@ def with_settings(defaults_of: str) -> Callable[[Callable[..., int]], Callable[.
             flags = {name: value for name, value in given.items() if _is_flag(context, name)}
             return command(**values, layers=Layers(flags, config))
 
-        # All of it for typer, which reads a function's signature.
+        # typer reads the signature of the function.
         seen: Any = run
         seen.__signature__ = inspect.Signature([*kept, context, _config_option(), *options])
         seen.__annotations__ = {}
@@ -63,7 +65,10 @@ def with_settings(defaults_of: str) -> Callable[[Callable[..., int]], Callable[.
 
 
 def _is_flag(context: typer.Context, name: str) -> bool:
-    """The parser fills in variables too, so that the help names them; but they are a layer of their own."""
+    """Return true if the command line has the option.
+
+    The parser also fills in environment variables, so that the help names them. But these are another layer.
+    """
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
@@ -88,7 +93,7 @@ def _option(setting: Setting, default: Any) -> inspect.Parameter:
         rich_help_panel=(groups()[setting.group].__doc__ or "").split(".")[0].replace("``", ""),
         autocompletion=_completion(setting),
     )
-    # The default is only shown: as long as nothing is given, the layers below hold.
+    # The help shows this default. It has no other effect: without the option, the layers below decide.
     if setting.kind is bool:
         return inspect.Parameter(setting.name, _KEYWORD, default=default, annotation=Annotated[bool, option])
     shown = as_text(setting, default)
@@ -106,3 +111,9 @@ def _completion(setting: Setting) -> Callable[[str], list[str]] | None:
         return [choice for choice in setting.choices if choice.startswith(incomplete)]
 
     return completed if setting.choices else None
+
+
+def find_modules_from_here(app: str) -> None:
+    """Make modules of the current folder importable, as ``python -m`` does. An app in a file adds its own folder."""
+    if not app.partition(":")[0].endswith(".py"):
+        sys.path.insert(0, way_here())

@@ -1,4 +1,4 @@
-"""The output of commands: for people on a terminal, as plain lines elsewhere, or as JSON."""
+"""Output of commands: for people on a terminal, as plain lines elsewhere, or as JSON."""
 
 from __future__ import annotations
 
@@ -12,39 +12,44 @@ from typing import Any
 
 import typer
 
+from ..errors import GreenroomError
+from ..exit_codes import ExitCode
 from ..texts import clean
 from .text import as_json as text_as_json
 from .text import harmless
 
-__all__ = ["as_json", "print_json", "tell", "working"]
+__all__ = ["Failure", "as_json", "print_json", "tell", "working"]
 
 
 def tell(text: str, *, err: bool = False) -> None:
-    """Print text for people. Parts of it may come from an app or a caller, so it is made harmless."""
+    """Print a text for people. Parts of the text may come from an app or a caller, so the text is made harmless."""
     typer.echo(harmless(text), err=err)
 
 
 @contextmanager
 def working(on: str) -> Iterator[None]:
-    """Tell someone who waits at a terminal what is being done; elsewhere nothing is told."""
+    """Show the current work on a terminal. Without a terminal, show nothing."""
     if not sys.stderr.isatty():
         yield
         return
     from rich.console import Console
     from rich.text import Text
 
-    # A text and not a string: "[bold]" in the name of an app is no markup.
+    # A Text and not a string, since rich would read "[bold]" in the name of an app as markup.
     with Console(stderr=True).status(Text(harmless(on))):
         yield
 
 
 def print_json(value: Any) -> None:
-    """One object on stdout; dataclasses become objects."""
+    """Print a value as JSON on stdout. Dataclasses become objects."""
     typer.echo(text_as_json(as_json(value)))
 
 
 def as_json(value: Any) -> Any:
-    """Plain data that JSON can hold: an infinite number becomes a text, a path too."""
+    """Return plain data that JSON can hold.
+
+    Infinity and paths become texts. NaN and negative infinity become ``None``.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -56,3 +61,11 @@ def as_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "infinity" if value > 0 else None
     return clean(str(value)) if isinstance(value, (str, Path)) else value
+
+
+class Failure(GreenroomError):
+    """Error that ends the command: the message goes to stderr, and the process exits with the code."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.NEGATIVE) -> None:
+        super().__init__(message)
+        self.code = code

@@ -1,4 +1,4 @@
-"""A job and its exit report, as people read them. Pure."""
+"""Texts about a job and its exit report, for people. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from .text import as_json, clock, duration, facts, harmless, one_line
 __all__ = ["first_label", "job_text", "started_text"]
 
 LONGEST_RESULT = 10_000
-"""Characters of a result; ``--json`` has all of it."""
+"""Most characters of a result that are shown. ``--json`` shows all."""
 
 _Plain = Mapping[str, Any]
 
 
 def started_text(job: _Plain) -> str:
-    """The answer to a start, in a line."""
+    """Return the answer to a start, in one line."""
     if job["start_ms"] is None:
         return one_line(f"job {job['id']} is {job['state']}")
     return one_line(f"job {job['id']} runs in process {job['pid']} ({job['launch_type']}, {job['start_ms']:.1f} ms)")
 
 
 def job_text(job: _Plain) -> str:
-    """All there is to say of a job: its report, if it has ended, with traceback and stacks."""
+    """Return all facts about a job. After its end, they include its report with traceback and stacks."""
     report = job["report"]
     if report is None:
         return facts([*_head(job), ("start", _start(job))])
@@ -40,7 +40,7 @@ def job_text(job: _Plain) -> str:
 
 
 def first_label(job: _Plain) -> str | None:
-    """Return the label by which people know a job: the room, say."""
+    """Return the label by which people know a job, such as its room; ``None`` if the job has no label."""
     return next((f"{name}={text}" for name, text in (job.get("labels") or {}).items()), None)
 
 

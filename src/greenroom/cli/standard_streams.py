@@ -1,4 +1,4 @@
-"""Standard streams that whoever started this process has closed: what is opened next would pass for them."""
+"""Repair of standard streams that are closed when the process starts. The next open file would take their place."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["reopen_closed"]
 
 
 def reopen_closed() -> None:
-    """Have fds 0, 1 and 2 lead to ``/dev/null`` where they lead nowhere, and Python's streams to them.
+    """Open ``/dev/null`` for each of the fds 0, 1 and 2 that is closed, and give Python streams for them.
 
-    A socket that got number 2 would be written to by whatever complains: a library in C, a helper process.
+    Otherwise a socket could get number 2. Errors of a C library or a helper process would then go to that socket.
     """
     for fd in range(3):
         if not _is_open(fd):
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # open(2) returns the lowest free number
     sys.stdin = sys.stdin or _stream(0, "r")
     sys.stdout = sys.stdout or _stream(1, "w")
     sys.stderr = sys.stderr or _stream(2, "w")

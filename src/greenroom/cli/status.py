@@ -1,4 +1,4 @@
-"""`greenroom status`: could a session start now, and how much more could the worker take?"""
+"""`greenroom status`: readiness of a worker for another job, and its free capacity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def register(cli: typer.Typer) -> None:
 
 @with_connection
 async def status(connection: Connection, as_json_: JsonOption = False) -> int:
-    """Show whether a session could start now, and how much more there is room for. Exits with 1 if it is not ready."""
+    """Show whether a job could start now, and the load of the worker. Exits with 1 if the worker is not ready."""
     from .client import Refused
 
     async with connection.open() as client:

@@ -1,4 +1,4 @@
-"""The text that commands print: tables, lists of facts, and text of others made harmless. Pure."""
+"""Texts that commands print: tables, lists of facts, JSON, and harmless forms of foreign texts. Pure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NOTHING = "-"
 
 
 def as_json(shown: Any) -> str:
-    # json writes DEL as it is: the one control character that JSON allows in a text.
+    # json does not escape DEL, the only control character that JSON allows in a string.
     return json.dumps(shown, indent=2, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns as wide as their widest cell; ``None`` is shown as a dash."""
+    """Return a table. Each column is as wide as its widest cell. ``None`` is shown as a dash."""
     cells = [list(head), *([_cell(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells)
@@ -28,14 +28,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def facts(items: Iterable[tuple[str, object]]) -> str:
-    """Names and values, one pair a line; what is ``None`` is left out."""
+    """Return names and values, one pair in each line. Pairs with the value ``None`` are left out."""
     known = [(name, _cell(value)) for name, value in items if value is not None]
     width = max(len(name) for name, _ in known)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in known)
 
 
 def duration(seconds: float) -> str:
-    """As short as it stays exact enough: ``0.8 s``, ``42 s``, ``3m07s``, ``2h05m``."""
+    """Return a short text for a duration: ``0.8 s``, ``42 s``, ``3m07s``, ``2h05m``."""
     seconds = max(seconds, 0.0)
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -48,7 +48,7 @@ def duration(seconds: float) -> str:
 
 
 def clock(at: float) -> str:
-    """A time of day, from seconds since the epoch."""
+    """Return the local time of day for seconds since the epoch."""
     return time.strftime("%H:%M:%S", time.localtime(at))
 
 

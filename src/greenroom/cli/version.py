@@ -1,4 +1,4 @@
-"""`greenroom version`."""
+"""`greenroom version`: the version of Greenroom."""
 
 from __future__ import annotations
 

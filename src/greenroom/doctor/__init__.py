@@ -1,4 +1,4 @@
-"""What an app costs on this machine, and what is in its way: facts are read, findings are judged from them.
+"""Examination of an app on this machine: its costs and its obstacles. Findings are judged from facts.
 
-Kept free of imports: :mod:`.probe` runs in an interpreter whose imports are measured.
+This module has no imports, because :mod:`.probe` runs in an interpreter whose imports are measured.
 """

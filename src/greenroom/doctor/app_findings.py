@@ -1,4 +1,4 @@
-"""What the facts about an app mean: its load, what it leaves in the zygote, its processes. Pure."""
+"""Findings from the facts about an app: its load, its leftovers in the zygote, its processes. Pure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .findings import Finding, note, ok, problem, warning
 __all__ = ["of_left_open", "of_load", "of_memory", "of_prewarm", "of_session", "of_threads"]
 
 _SLOW_LOAD = 10.0
-"""Seconds: a reload, or the loss of a zygote, takes that long to be made good."""
+"""Seconds of a slow load. A reload takes at least as long, and so does the replacement of a lost zygote."""
 _MUCH_OF_A_TIMEOUT = 0.5
 _SLOW_IDLE = 0.25
 _MUCH_PRIVATE = 30.0
-"""MiB. A process of an app without prewarm has some 4 of its own."""
+"""MiB of private memory above which a process has much. A process of an app without prewarm has about 4 MiB."""
 _MUCH_COPIED, _FEW_MB = 0.2, 5.0
-"""The share of the loaded app that a session may copy, and MiB that are never much."""
+"""Share of the loaded app that a session may copy, and number of MiB that a session may always copy."""
 _SHARE_SHOWN = 0.1
 _MOST_SHOWN = 3
 
@@ -84,7 +84,7 @@ def of_prewarm(warm: WarmFacts, load: LoadFacts, options: PoolOptions) -> Iterat
         return
     idle, prewarm = median(warm.idle_seconds), median(warm.prewarm_seconds)
     found = (
-        f"{_ms(idle)} from fork to idle, {_ms(prewarm)} of it in prewarm and rehearsal"
+        f"{_ms(idle)} from fork to idle, {_ms(prewarm)} of it in prewarm and the warm-up run"
         f"{'' if load.has_prewarm else ' (the app has no prewarm)'}; longest {_ms(max(warm.idle_seconds))}"
     )
     if max(warm.idle_seconds) > _MUCH_OF_A_TIMEOUT * options.prewarm_timeout:
@@ -132,7 +132,7 @@ def of_memory(warm: WarmFacts, options: PoolOptions) -> Iterator[Finding]:
 
 
 def of_session(session: SessionFacts, image_mb: float, options: PoolOptions) -> Iterator[Finding]:
-    """``image_mb``: what the loaded app takes, and every process shares."""
+    """Judge one session. ``image_mb`` is the memory of the loaded app in MiB, which all processes share."""
     before, after = session.before, session.after
     if session.failure:
         todo = "give --session the metadata of a session that succeeds: the figures are those of one that does not"

@@ -1,4 +1,4 @@
-"""Measures an app's own figures: launch latency, refill, a burst, memory by the number of idle processes."""
+"""Measurement of an app's own figures: launch latency, refill, a burst, memory by the number of idle processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import LaunchError, NoCapacity, PrewarmError
 from ..options import PoolOptions
-from ..pool import JobHandle, ProcessPool
+from ..pool import Invocation, JobHandle, ProcessPool
 from ..report import ExitReport
 from ..system import proc
 from .bench_figures import BenchFigures, Burst, MemoryPoint, histogram, spread
@@ -22,36 +22,39 @@ from .warm import pool_of
 __all__ = ["Plan", "bench"]
 
 _QUIET = 0.03
-"""Seconds of rest before a launch is measured: what the one before has left to do is done by then."""
+"""Seconds of rest before a measured launch, so that all work of the launch before is done."""
 _FOR_LAUNCHES = 0.5
-"""Of the time, at the most; the burst and the memory curve have the rest."""
+"""Largest share of the time for launches. The burst and the memory curve have the rest."""
 _FOR_THE_BURST = 0.8
-"""Of the time, by when the burst must have refilled."""
+"""Share of the time after which the pool must have refilled from the burst."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be measured."""
+    """Plan of a bench: the app, the options and the measurements."""
 
     app: str
     options: PoolOptions
     left_to_app: Set[str]
-    """The options that the app may change."""
+    """Names of the options that the app may change."""
     metadata: Any
     seconds: float
-    """For all measurements together; loading the app comes before."""
+    """Time for all measurements together. The load of the app does not count."""
     launches: int
     burst: int
     hold: float
-    """Seconds that the burst's sessions run before their memory is read and they are cancelled."""
+    """Seconds from the burst until the memory of its sessions is read. Then the sessions are cancelled."""
     idle_max: int
+    arguments: tuple[str, ...] = ()
+    """Arguments of the app's script, after ``start``."""
 
 
 async def bench(plan: Plan) -> BenchFigures:
-    """Measure. Raises :class:`AppLoadError`, and :class:`PrewarmError` if no process becomes idle."""
-    # From none on, one by one; the ceiling is the app's own until more are asked for.
+    """Measure an app. Raises :class:`AppLoadError`, and :class:`PrewarmError` if processes do not become idle."""
+    # The pool begins with no idle process and grows one by one. The ceiling of the options holds until a resize needs
+    # more.
     options = replace(plan.options, num_idle_processes=0, max_idle_processes=plan.options.idle_ceiling)
-    pool = pool_of(plan.app, options)
+    pool = pool_of(plan.app, options, Invocation(("start", *plan.arguments)))
     pool.leave_to_app(plan.left_to_app - {"num_idle_processes", "max_idle_processes"})
     with Pace(pool) as pace:
         try:
@@ -67,7 +70,7 @@ def _idle(plan: Plan) -> int:
 
 @dataclass(slots=True)
 class _Bench:
-    """One run on one pool. The number of idle processes only ever grows: to shrink takes ``idle_ttl``."""
+    """One run on one pool. The number of idle processes only grows, since to shrink takes ``idle_ttl``."""
 
     plan: Plan
     pool: ProcessPool
@@ -101,7 +104,7 @@ class _Bench:
         )
 
     def _left(self, share: float = 1.0) -> float:
-        """Seconds left of that share of the time."""
+        """Return the seconds that are left of this share of the time."""
         return self.begin + self.plan.seconds * share - time.monotonic()
 
     # --- memory ----------------------------------------------------------------------------------
@@ -130,14 +133,14 @@ class _Bench:
             parts = [proc.memory_parts(pid) for pid in idle]
             image = 0.0 if zygote is None else proc.pss_mb(zygote)
         except OSError:
-            return  # one has died just now: this point is left out
+            return  # a process has just died: leave this point out
         total = image + sum(part.pss for part in parts)
         self.memory.append(MemoryPoint(len(idle), median(part.private for part in parts), total))
 
     # --- launches --------------------------------------------------------------------------------
 
     async def _launches(self, idle: int) -> None:
-        """One session after the other, each on a quiet machine with all idle processes there."""
+        """Launch one session after the other, each on a quiet machine with all idle processes there."""
         for _ in range(self.plan.launches):
             if self._left(_FOR_LAUNCHES) <= 0 or not await self.pace.until_idle(idle, self._left(_FOR_LAUNCHES)):
                 return
@@ -150,7 +153,7 @@ class _Bench:
         if handle is None:
             return
         if handle.launch_type == "warm":
-            # The session runs on meanwhile, as a real one would.
+            # The session goes on meanwhile, as a real session would.
             if await self.pace.until_idle(idle, self._left(_FOR_LAUNCHES)):
                 self.refills.append(time.monotonic() - begin)
         else:
@@ -189,7 +192,7 @@ class _Bench:
             return None
 
     async def _ended(self, handles: Sequence[JobHandle]) -> list[ExitReport]:
-        """Cancel sessions, and have the reports of those that end while there is time."""
+        """Cancel sessions, and return the reports of those that end in time."""
         for handle in handles:
             handle.cancel("it was measured")
         waits = [asyncio.ensure_future(handle.wait()) for handle in handles]
@@ -206,7 +209,7 @@ class _Bench:
 
 
 def _sizes(most: int) -> list[int]:
-    """1, 2, 4 … and the last."""
+    """Return 1, 2, 4 … and ``most``."""
     return [*(1 << power for power in range(most.bit_length()) if 1 << power < most), most]
 
 
@@ -221,7 +224,7 @@ def _private_of(handles: Iterable[JobHandle]) -> float | None:
     found = []
     for handle in handles:
         if handle.state == "running" and handle.pid is not None:
-            with suppress(OSError):  # it has ended since
+            with suppress(OSError):  # the process has ended since
                 found.append(proc.memory_parts(handle.pid).private)
     return median(found) if found else None
 

@@ -1,4 +1,4 @@
-"""What a bench has measured, and the few statistics over it. Pure. Times are seconds, memory is MiB."""
+"""Figures of a bench, and the statistics over them. Pure. Times are seconds, memory is MiB."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 __all__ = ["BARS", "Bar", "BenchFigures", "Burst", "MemoryPoint", "Spread", "histogram", "spread"]
 
 BARS = 12
-"""Of a histogram, up to the 95th percentile: one outlier in few values must not flatten all others."""
+"""Bars of a histogram, up to the 95th percentile. So one outlier among few values does not flatten all other bars."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Values in five figures; percentiles are by nearest rank, so each is one that was measured."""
+    """Summary of values. Percentiles are by nearest rank, so each percentile is a measured value."""
 
     count: int
     least: float
@@ -26,7 +26,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar of a histogram: from ``low``, below ``high``; the last one includes it."""
+    """Bar of a histogram: values from ``low`` to below ``high``. The last bar includes ``high``."""
 
     low: float
     high: float
@@ -35,51 +35,53 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Many sessions at once, on the idle processes that there are."""
+    """Result of many launches at the same time."""
 
     sessions: int
     idle: int
+    """Number of idle processes before the burst."""
     start: Spread | None
-    """From the order until the acknowledgement."""
+    """Times from the launch to the acknowledgement."""
     refill_seconds: float | None
-    """From the burst until as many processes were idle as before; ``None`` if they were not in time."""
+    """Time from the burst until as many processes were idle as before; ``None`` if that took too long."""
     failed: int
     running_private_mb: float | None
-    """What a session has to itself while it runs, median; ``None`` if none ran long enough."""
+    """Median private memory of a running session; ``None`` if none ran long enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPoint:
-    """So many idle processes, and what they take."""
+    """Memory of a number of idle processes."""
 
     idle: int
+    """Number of idle processes."""
     private_mb: float
-    """Of one process, median."""
+    """Median private memory of one process."""
     total_mb: float
-    """PSS of the zygote and all of them."""
+    """Memory (PSS) of the zygote and all idle processes together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchFigures:
-    """Everything that was measured."""
+    """All figures of a bench."""
 
     app: str
     seconds: float
     launch: Spread | None
-    """From the claim of an idle process until it has acknowledged the session."""
+    """Times from the claim of an idle process until the process has acknowledged the session."""
     histogram: tuple[Bar, ...]
     refill: Spread | None
-    """From a claim until there are as many idle processes again."""
+    """Times from a launch until as many processes are idle again."""
     cold: int
-    """Launches that found no idle process, and do not count above."""
+    """Number of launches that found no idle process. The figures above leave them out."""
     burst: Burst | None
     memory: tuple[MemoryPoint, ...]
     complaints: tuple[str, ...]
-    """Launches that failed and sessions that ended by themselves in an error, each cause once."""
+    """Causes of failed launches and of sessions that ended in an error, each cause once."""
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """``None`` of no values."""
+    """Return the summary of values, or ``None`` if there are no values."""
     if not values:
         return None
     ordered = sorted(values)
@@ -88,7 +90,7 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def histogram(values: Sequence[float], bars: int = BARS) -> tuple[Bar, ...]:
-    """Bars of the same width from the least value to the 95th percentile; what lies beyond is in one more."""
+    """Return bars of equal width from the least value to the 95th percentile. One more bar has all larger values."""
     if not values:
         return ()
     ordered = sorted(values)

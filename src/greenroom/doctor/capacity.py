@@ -1,4 +1,4 @@
-"""How many sessions the machine holds, by each of its limits. Pure."""
+"""Number of sessions that the machine can hold, by each of its limits. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .facts import LimitFacts, WarmFacts
 __all__ = ["Bound", "bounds"]
 
 HEADROOM = 0.9
-"""Of the available memory that is planned with: caches, and what else runs, need some."""
+"""Share of the available memory that counts. Caches and other programs need the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What one limit allows."""
+    """Number of sessions that one limit allows."""
 
     limit: str
     sessions: int
@@ -27,9 +27,10 @@ class Bound:
 
 
 def bounds(warm: WarmFacts, limits: LimitFacts, options: PoolOptions, session_mb: float) -> list[Bound]:
-    """The tightest first. ``session_mb`` is what a running session takes beyond an idle process, in MiB.
+    """Return the bounds, the tightest first.
 
-    The idle processes, which have to be there beside the sessions, are taken off.
+    ``session_mb`` is the memory of a running session beyond that of an idle process, in MiB. The idle processes are
+    subtracted, since they exist beside the sessions.
     """
     found = [_of_memory(warm, limits, options, session_mb), _of_tasks(warm, limits, options)]
     if limits.nofile_hard is not None:

@@ -1,4 +1,4 @@
-"""The whole of it: read the facts in order, judge them."""
+"""Whole examination: read all facts in order, and judge them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..app_setting import unpacked
+from ..app_facts import unpacked
 from ..options import PoolOptions
+from ..pool import Invocation
 from ..settings.layers import Resolved
 from . import app_findings, machine_findings
 from .capacity import Bound, bounds
@@ -26,7 +27,7 @@ __all__ = ["Examination", "Questions", "examine"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:
-    """What is to be examined, and under which assumptions."""
+    """Subject of an examination, and its assumptions."""
 
     app: str
     resolved: Resolved
@@ -35,20 +36,22 @@ class Questions:
     deployment: Path | None
     with_session: bool = False
     metadata: Any = None
-    """Of the session that is run, if one is."""
+    """Metadata of the session, if a session is run."""
+    arguments: tuple[str, ...] = ()
+    """Arguments of the app's script, after ``start``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What was found, and the facts behind it."""
+    """Findings, and the facts behind them."""
 
     app: str
     findings: tuple[Finding, ...]
     load: LoadFacts
     warm: WarmFacts | None
-    """``None``: the app cannot be forked as it is."""
+    """Facts about idle processes; ``None`` if the app cannot be forked as it is."""
     session: SessionFacts | None
-    """``None``: none was asked for, or no process became idle."""
+    """Facts about a session; ``None`` if none was requested, or if no process became idle."""
     bounds: tuple[Bound, ...]
     limits: LimitFacts
     kernel: KernelFacts
@@ -58,23 +61,24 @@ class Examination:
 async def examine(questions: Questions) -> Examination:
     """Examine an app and this machine. Raises :class:`AppLoadError` and :class:`OptionError`."""
     grace = read_grace(questions.deployment)
-    limits, kernel = read_limits(), read_kernel()  # before there is a pool that takes something of them
+    limits, kernel = read_limits(), read_kernel()  # before a pool uses a part of the limits
     options = questions.resolved.settings.pool
-    handed = await handed_by(questions.app, options)
-    load = load_once(questions.app, options, handed)
+    invocation = Invocation(("start", *questions.arguments))
+    handed = await handed_by(questions.app, options, invocation)
+    load = load_once(questions.app, options, invocation, handed)
     settings = questions.resolved.with_app(unpacked(load.settings)).settings
     options = settings.pool
     findings = [*_of_load(load, options)]
     warm = None
     if not any(finding.level == "problem" for finding in findings):
-        warm = await measure_warm(questions.app, options, questions.processes)
+        warm = await measure_warm(questions.app, options, invocation, questions.processes)
     session = None
     held: list[Bound] = []
     if warm is not None:
         findings += app_findings.of_prewarm(warm, load, options)
         findings += app_findings.of_memory(warm, options)
         if warm.processes and questions.with_session:
-            session = await measure_session(questions.app, options, questions.metadata)
+            session = await measure_session(questions.app, options, invocation, questions.metadata)
             findings += app_findings.of_session(session, warm.image_mb, options)
         if warm.processes:
             held = bounds(warm, limits, options, questions.session_mb)

@@ -1,4 +1,4 @@
-"""What was read from the app and the machine: plain data, to be judged and shown. Times are seconds, memory is MiB."""
+"""Facts about the app and the machine: plain data, to be judged and shown. Times are seconds, memory is MiB."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PackageCost:
-    """What importing one package costs."""
+    """Cost of the import of one package."""
 
     package: str
     self_seconds: float
-    """Spent in its own modules."""
+    """Time in the package's own modules."""
     total_seconds: float
-    """With everything that they import, which others may need as well."""
+    """Time with all further imports of the package. Other packages may need these imports as well."""
     modules: int
 
 
 @dataclass(frozen=True, slots=True)
 class LoadFacts:
-    """One real load of the app, in a fresh interpreter."""
+    """Facts about one real load of the app in a fresh interpreter."""
 
     import_seconds: float
     preload_seconds: float
     modules: int
     packages: tuple[PackageCost, ...]
-    """Those that dominate, the most expensive first."""
+    """Costs of the most expensive packages, in falling order."""
     threads: tuple[str, ...]
-    """Threads left by imports and preload, by name."""
+    """Names of the threads that imports and preload have left."""
     allowed_threads: tuple[str, ...]
     fds: tuple[str, ...]
-    """A sentence for each socket, pipe and the like that was left open."""
+    """Sentences about sockets, pipes and similar files that were left open, one for each."""
     children: tuple[str, ...]
-    """Processes that were left running, by name."""
+    """Command lines and pids of the processes that were left running."""
     has_preload: bool
     has_prewarm: bool
     prewarm_name: str = "prewarm"
-    """What the app's framework calls it."""
+    """Name of ``prewarm`` in the app's framework."""
     remedies: str = ""
-    """Sentences on the libraries that are there and may start threads."""
+    """Sentences about libraries that may have started the threads."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """What the app sets of Greenroom's settings: by name, a pair of value and origin."""
+    """Values that the app sets for Greenroom's settings: by name, a pair of value and origin."""
 
 
 @dataclass(frozen=True, slots=True)
 class WarmProcess:
-    """One idle process."""
+    """Memory and threads of one process."""
 
     pid: int
     private_mb: float
@@ -70,52 +70,53 @@ class WarmProcess:
 
 @dataclass(frozen=True, slots=True)
 class SessionFacts:
-    """One real session."""
+    """Facts about one real session."""
 
     before: WarmProcess | None
-    """Its process, idle; ``None``: there was none to start it in."""
+    """Process of the session while it was idle; ``None`` if the session had no idle process."""
     after: WarmProcess | None
-    """The same, with its entrypoint at an end; ``None``: it ended before it could be looked at."""
+    """Same process at its largest private memory; ``None`` if the session ended before its memory could be read."""
     failure: str
-    """How it ended, if not as completed."""
+    """Detail of the end, if the session did not succeed; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class WarmFacts:
-    """A real pool of the app with a few idle processes."""
+    """Facts about a real pool of the app with a few idle processes."""
 
     processes: tuple[WarmProcess, ...]
     idle_seconds: tuple[float, ...]
-    """From the request for each process until it was idle, one at a time."""
+    """Time from the request for a process until the process was idle. The requests came one at a time."""
     prewarm_seconds: tuple[float, ...]
     image_mb: float
-    """The zygote's resident memory, which every process shares."""
+    """Resident memory of the zygote, which all processes share."""
     fds_per_process: float
-    """What the supervisor holds for each."""
+    """Open files of the supervisor for each process."""
     failures: tuple[str, ...]
-    """Why processes did not become idle."""
+    """Reasons why processes did not become idle."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitFacts:
-    """This machine's bounds on this user."""
+    """Limits of this machine for this user."""
 
     available_mb: float | None
-    """``None``: nothing tells."""
+    """Available memory; ``None`` if it cannot be read."""
     memory_where: str
-    """The machine, or the cgroup that leaves least."""
+    """Origin of the tightest limit on memory: the machine, or a cgroup."""
     nofile_soft: int | None
+    """Soft limit on open files; ``None`` if there is no limit."""
     nofile_hard: int | None
-    """``None``: no limit."""
+    """Hard limit on open files; ``None`` if there is no limit."""
     tasks: tuple[TaskRoom, ...]
-    """Each bound on tasks: nproc, pids cgroup, kernel."""
+    """Limits on tasks: nproc, pids cgroup, kernel."""
     cpus: float
-    """Usable by this process: affinity, and the cgroup's quota."""
+    """CPUs that this process can use, by its affinity and the cgroup's quota."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelFacts:
-    """What the kernel and its mounts offer. A text says what was wrong; ``""`` that it works."""
+    """Features of the kernel and its mounts. A text is the error of a feature, and is empty if the feature works."""
 
     release: str
     pidfd: str
@@ -126,14 +127,15 @@ class KernelFacts:
     psi: bool
     memory_delegated: bool
     shm_mb: float | None
-    """Free in ``/dev/shm``; ``None`` if it is not there."""
+    """Free memory in ``/dev/shm``; ``None`` if the folder is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraceFacts:
-    """How long whoever stops the worker waits before it kills."""
+    """Grace period: the time from the request to stop the worker until the worker is killed."""
 
     seconds: float | None
-    """``None``: not known."""
+    """Grace period; ``None`` if it is not known."""
     where: str
+    """Setting with the grace period, and its file or unit."""
     is_kubernetes: bool

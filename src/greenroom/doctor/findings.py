@@ -1,4 +1,4 @@
-"""A finding: what was found, how bad that is, and what to do about it."""
+"""Finding: an observation, its level and a remedy."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ __all__ = ["Finding", "Level", "note", "ok", "problem", "warning"]
 
 Level = Literal["ok", "note", "warning", "problem"]
 
-"""``ok``: as it should be. ``note``: good to know. ``warning``: it works, but not for long, or not well.
-``problem``: the app cannot be served like this."""
+"""Level of a finding. ``ok``: as expected. ``note``: good to know. ``warning``: the app works, but not for long, or not
+well. ``problem``: the app cannot be served like this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     level: Level
     topic: str
-    """What it is about: load, threads, sockets, memory, prewarm, capacity, limits, kernel, grace."""
+    """Topic: load, threads, sockets, prewarm, memory, session, capacity, limits, kernel or grace."""
     found: str
     todo: str = ""
-    """What to do; empty only where nothing needs to be done."""
+    """Remedy; empty only if nothing needs to be done."""
 
 
 def ok(topic: str, found: str) -> Finding:

@@ -1,13 +1,15 @@
-"""How long whoever stops the worker waits before it kills: systemd's or Kubernetes' grace period, where it shows."""
+"""Grace period of a worker: systemd, Kubernetes or Compose kills the worker when this time has passed."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import OptionError
+from ..system.cgroup_levels import own_cgroups
 from .facts import GraceFacts
 
 __all__ = ["grace_in_text", "read_grace", "seconds_of"]
@@ -31,13 +33,12 @@ _DEFAULTS = (
     (r"^services:", "stop_grace_period", 10.0),
 )
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
-_UNIT_OF_CGROUP = re.compile(r"([^/]+\.service)(?:/|$)", re.M)
 
 
 def read_grace(deployment: Path | None) -> GraceFacts:
-    """From a unit file or a manifest if one is given; else from the systemd unit that this process runs in.
+    """Read the grace period from a unit file or manifest, if one is given, or else from this process's systemd unit.
 
-    Raises :class:`OptionError` for a file that cannot be read or that is none of these.
+    Raises :class:`OptionError` for a file that cannot be read, and for a file of another kind.
     """
     is_kubernetes = "KUBERNETES_SERVICE_HOST" in os.environ
     if deployment is not None:
@@ -48,9 +49,10 @@ def read_grace(deployment: Path | None) -> GraceFacts:
 
 
 def grace_in_text(text: str) -> tuple[str, float] | None:
-    """The setting and its seconds, from the text of a systemd unit, Kubernetes manifest or Compose file.
+    """Return the setting and its seconds, from the text of a systemd unit, Kubernetes manifest or Compose file.
 
-    Of several the shortest, for it is the one that hurts; the default of its kind if there is none.
+    Among several settings, the shortest counts, since it kills first. If the text has none, the default of its kind
+    counts. For a text of another kind, return ``None``.
     """
     found = [(name, seconds) for name, value in _SETTINGS.findall(text) if (seconds := _setting(name, value))]
     for mark, name, seconds in _DEFAULTS:
@@ -61,11 +63,15 @@ def grace_in_text(text: str) -> tuple[str, float] | None:
 
 def _setting(name: str, value: str) -> float | None:
     seconds = seconds_of(value)
-    return float("inf") if seconds == 0 and name.startswith("Timeout") else seconds  # systemd.service(5)
+    # In systemd.service(5), 0 means no timeout.
+    return float("inf") if seconds == 0 and name.startswith("Timeout") else seconds
 
 
 def seconds_of(text: str) -> float | None:
-    """A span of time as systemd.time(7) writes it: ``90``, ``1min 30s``, ``infinity``; ``None`` for anything else."""
+    """Return the seconds of a time span in the form of systemd.time(7): ``90``, ``1min 30s``, ``infinity``.
+
+    For any other text, return ``None``.
+    """
     text = text.strip().lower()
     if text == "infinity":
         return float("inf")
@@ -89,11 +95,11 @@ def _of_file(path: Path, is_kubernetes: bool) -> GraceFacts:
 
 
 def _own_unit() -> str | None:
-    try:
-        match = _UNIT_OF_CGROUP.search(Path("/proc/self/cgroup").read_text())
-    except OSError:
-        return None
-    return None if match is None or match[1].startswith("user@") else match[1]
+    with suppress(OSError):
+        parts = (part for place in own_cgroups().values() for part in place.parts)
+        unit = next((part for part in parts if part.endswith(".service")), None)
+        return None if unit is None or unit.startswith("user@") else unit
+    return None
 
 
 def _asked_of_systemd(unit: str) -> float | None:
@@ -101,5 +107,5 @@ def _asked_of_systemd(unit: str) -> float | None:
     try:
         told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5.0).stdout
     except (OSError, subprocess.SubprocessError):
-        return None  # no systemd here to ask
+        return None  # there is no systemd here
     return seconds_of(told)

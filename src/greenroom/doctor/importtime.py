@@ -1,4 +1,4 @@
-"""Reading what ``-X importtime`` writes: pure."""
+"""Parser for the output of ``-X importtime``. Pure."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class _Import:
 
 
 def costs(lines: Iterable[str], *, most: int) -> tuple[PackageCost, ...]:
-    """The packages that take the longest, by the time in their own modules.
+    """Return the packages with the longest times in their own modules.
 
-    That adds up to the whole, which the times with all that a package imports do not.
+    These times add up to the whole. Times that include further imports do not.
     """
     by_package: dict[str, list[_Import]] = {}
     for one in _imports(lines):
@@ -42,7 +42,7 @@ def modules_in(lines: Iterable[str]) -> int:
 
 def _cost(package: str, imports: list[_Import]) -> PackageCost:
     own = sum(one.self_us for one in imports)
-    # A package's import includes most of what its modules import later; the largest single one is the best bound.
+    # The import of a package includes most imports of its modules. So the largest single time is the best estimate.
     total = max(own, *(one.total_us for one in imports))
     return PackageCost(package, own / 1e6, total / 1e6, len(imports))
 

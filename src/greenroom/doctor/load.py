@@ -1,4 +1,4 @@
-"""Has the app loaded once in a fresh interpreter, as it would be, and tells what that took and left behind."""
+"""One load of the app in a fresh interpreter, as in a zygote: its costs, and its leftovers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from typing import IO, Any
 
 from ..errors import AppLoadError
 from ..options import PoolOptions
-from ..pool.stalls import FULL_DUMP, DumpPatience, Sample
-from ..pool.watch import sample_of
-from ..pool.zygote import child_environment, interpreter_flags
+from ..pool import Invocation
+from ..pool.core.stalls import FULL_DUMP, DumpPatience, Sample
+from ..pool.shell.interpreters import child_environment, interpreter_flags
+from ..pool.shell.watch import sample_of
 from ..system import stackdump
 from ..system.heartbeat import Beats
-from ..zygote import undertaker
+from ..zygote import deaths
 from . import importtime, probe
 from .facts import LoadFacts
 
@@ -29,15 +30,16 @@ _MOST_PACKAGES = 8
 _LAST_LINES = 15
 
 
-def load_once(app: str, options: PoolOptions, handed: dict[str, Any] | None) -> LoadFacts:
-    """Load it. Raises :class:`AppLoadError` if it does not, within ``preload_timeout``.
+def load_once(app: str, options: PoolOptions, invocation: Invocation, handed: dict[str, Any] | None) -> LoadFacts:
+    """Load the app. Raises :class:`AppLoadError` if the app does not load within ``preload_timeout``.
 
-    ``handed`` is what its script has handed over, if it has one that was run. Blocks; what the app writes goes nowhere,
-    except that its last lines are told if it ends the interpreter.
+    ``handed`` is the data that the app's script has handed over, if the app has a script. The call blocks. Output of
+    the app is discarded. If the app ends the interpreter, the error has the last lines of stderr.
     """
-    # To be appended to: the interpreter writes where this process has read up to otherwise.
+    # Append mode, since both processes share one file offset. Otherwise the interpreter would write at the current
+    # read position of this process.
     with tempfile.TemporaryFile("a+", encoding="utf-8", errors="backslashreplace") as log:
-        told = _run(app, handed, options, log)
+        told = _run(app, invocation, handed, options, log)
         log.seek(0)
         lines = log.read().splitlines()
     if told is None:
@@ -47,7 +49,7 @@ def load_once(app: str, options: PoolOptions, handed: dict[str, Any] | None) -> 
     return _facts(told, lines)
 
 
-def _run(app: str, handed: dict[str, Any] | None, options: PoolOptions, log: IO[str]) -> Any:
+def _run(app: str, invocation: Invocation, handed: dict[str, Any] | None, options: PoolOptions, log: IO[str]) -> Any:
     timeout = options.preload_timeout
     token = secrets.token_hex(8)
     reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -71,6 +73,7 @@ def _run(app: str, handed: dict[str, Any] | None, options: PoolOptions, log: IO[
                 os.close(fd)
         order = {
             "app": app,
+            "arguments": invocation.arguments,
             "handed": handed,
             "token": token,
             "sys_path": [path or os.getcwd() for path in sys.path],
@@ -91,20 +94,20 @@ def _run(app: str, handed: dict[str, Any] | None, options: PoolOptions, log: IO[
             process.wait()
             if process.stdin is not None:
                 process.stdin.close()
-            undertaker.end_strays(token)  # what it had started, where it could not end that itself
+            deaths.end_orphans(token)  # processes of the app that the interpreter could not end itself
         text = answer.read()
     return json.loads(text) if text else None
 
 
 def _tell(process: subprocess.Popen[str], order: dict[str, Any]) -> None:
     assert process.stdin is not None
-    with suppress(BrokenPipeError):  # it has ended, which is told by its log
+    with suppress(BrokenPipeError):  # the interpreter has ended; its log has the cause
         process.stdin.write(json.dumps(order) + "\n")
         process.stdin.flush()
 
 
 def _await_begin(process: subprocess.Popen[str], log: IO[str], timeout: float) -> None:
-    """Wait until it has come to the app, whose time begins then. Raises :class:`subprocess.TimeoutExpired`."""
+    """Wait until the interpreter begins to load the app. Raises :class:`subprocess.TimeoutExpired`."""
     give_up = time.monotonic() + timeout
     while process.poll() is None and probe.BEGIN not in _from(0, log):
         if time.monotonic() > give_up:
@@ -113,7 +116,7 @@ def _await_begin(process: subprocess.Popen[str], log: IO[str], timeout: float) -
 
 
 def _stacks(process: subprocess.Popen[str], log: IO[str]) -> str:
-    """Where it is stuck, written to its log by a handler in C."""
+    """Return the stacks of the interpreter, which a handler in C writes to the log."""
     begin = log.seek(0, os.SEEK_END)
     stackdump.request(process.pid)
     patience = DumpPatience(FULL_DUMP)
@@ -145,7 +148,7 @@ def _facts(told: dict[str, Any], lines: list[str]) -> LoadFacts:
 
 
 def _explained(error: dict[str, str]) -> str:
-    """With the traceback, where it leads into the user's code; a complaint of Greenroom's says it all."""
+    """Return the text of an error. Errors of user code have a traceback, errors of Greenroom need none."""
     is_own = error["type"] == f"{AppLoadError.__module__}.{AppLoadError.__qualname__}"
     return error["message"] if is_own else f"{error['type']}: {error['message']}\n{error['traceback'].rstrip()}"
 

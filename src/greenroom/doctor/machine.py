@@ -1,4 +1,4 @@
-"""Reads what the machine allows and offers."""
+"""Limits and features of the machine, as facts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_limits() -> LimitFacts:
 
 
 def read_kernel() -> KernelFacts:
-    """Tries out each feature, some in processes of their own. Makes this process a child subreaper."""
+    """Test each kernel feature, some in processes of their own. This makes the calling process a child subreaper."""
     return KernelFacts(
         release=platform.release(),
         pidfd=kernel_features.pidfd(),

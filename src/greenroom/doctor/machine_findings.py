@@ -1,11 +1,11 @@
-"""What the facts about a machine mean: capacity, limits, kernel, grace periods. Pure."""
+"""Findings from the facts about a machine: capacity, limits, kernel, grace periods. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ..options import PoolOptions
-from ..settings.grace import MARGIN, longest_stop
+from ..settings.server import MARGIN, longest_stop
 from .capacity import Bound
 from .facts import GraceFacts, KernelFacts, LimitFacts
 from .findings import Finding, note, ok, problem, warning
@@ -24,7 +24,7 @@ _NEEDED = (
 
 
 def of_capacity(bounds: list[Bound], options: PoolOptions, session_mb: float) -> Iterator[Finding]:
-    """``bounds``: the tightest first."""
+    """Judge the capacity. ``bounds`` begin with the tightest."""
     if not bounds:
         return
     first = bounds[0]

@@ -1,4 +1,4 @@
-"""Hearing of a pool's processes as they become idle, or fail to."""
+"""Waits for the processes of a pool to become idle, or to fail."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..pool.events import BreakerChanged, Event, ProcessEnded, ProcessWarmed
 __all__ = ["Pace"]
 
 _MARGIN = 10.0
-"""Seconds beyond ``prewarm_timeout`` for a process to become idle or to be reported as failed."""
+"""Seconds beyond ``prewarm_timeout`` until a process is idle, or is reported as failed."""
 
 
 class Pace:
-    """Listens to a pool, from its making on. A context manager: afterwards it does not."""
+    """Listener to the events of a pool, as a context manager. Enter the context before the pool starts."""
 
     def __init__(self, pool: ProcessPool) -> None:
         self._pool = pool
@@ -36,7 +36,10 @@ class Pace:
         self._unsubscribe()
 
     async def grow(self, size: int) -> ProcessWarmed | None:
-        """Have ``size`` idle processes, one more than now; ``None`` if a process fails to become idle."""
+        """Make ``size`` processes idle, one more than now, and return the event of the last one.
+
+        If a process fails to become idle, or takes too long, return ``None``.
+        """
         self._has_failed, self._latest = False, None
         self._pool.resize(size)
         timeout = self._pool.options.prewarm_timeout + _MARGIN
@@ -48,11 +51,11 @@ class Pace:
         return None if self._has_failed else self._latest
 
     def _is_there(self, size: int) -> bool:
-        """Idle, and told: the event comes a turn of the loop after the fact."""
+        """Return true if the processes are idle and the event has arrived, which takes one more turn of the loop."""
         return self._pool.stats().idle >= size and self._latest is not None
 
     async def until_idle(self, count: int, timeout: float) -> bool:
-        """Wait until so many processes are idle; whether they were, within ``timeout`` seconds."""
+        """Wait until ``count`` processes are idle. Return false if they are not idle within ``timeout`` seconds."""
         try:
             async with asyncio.timeout(max(timeout, 0.0)):
                 await self._until(lambda: self._pool.stats().idle >= count)

@@ -1,4 +1,4 @@
-"""Pictures of a bench: one for files, by matplotlib, and one of characters, for terminals."""
+"""Pictures of a bench: one by matplotlib for files, and one of characters for terminals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WIDTH = 40
 
 
 def check_can_draw(path: Path) -> None:
-    """Before anything is measured for a picture that cannot be drawn. Raises :class:`OptionError`."""
+    """Check that a picture can be drawn, before anything is measured. Raises :class:`OptionError` if not."""
     if importlib.util.find_spec("matplotlib") is None:
         raise OptionError(
             "--plot needs matplotlib, which is not installed: pip install 'greenroom[plot]'; without --plot the "
@@ -34,7 +34,7 @@ def check_can_draw(path: Path) -> None:
 
 
 def draw(figures: BenchFigures, path: Path) -> None:
-    """Launch latency on the left, memory on the right. Raises ``OSError`` if the file cannot be written."""
+    """Draw launch latency on the left, and memory on the right. Raises ``OSError`` if the file cannot be written."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), facecolor="white", layout="constrained")

@@ -1,7 +1,7 @@
 """``python -X importtime -m greenroom.doctor.probe FD LIFELINE_FD``: one real load of an app, as the zygote does it.
 
-Reads an order from stdin, writes one JSON object to FD, and ends everything that was started. The marks on
-stderr tell the app's imports from what this program imports itself.
+This program reads a JSON object from stdin, writes one to FD, and ends all processes that the app has started. Marks on
+stderr separate the imports of the app from the program's own imports.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import sys
 import time
 from typing import Any
 
-from ..app_setting import packed
+from ..app_facts import packed
 from ..errors import ErrorInfo
+from ..integrations import Watchers
 from ..system import lifeline, mark, prctl, proc, stackdump
 
-# Everything that the zygote has imported when it begins to load: it is not the app's to pay for.
-from ..zygote import census, template, undertaker
+# All modules that the zygote has imported before it loads the app, so that they do not count as costs of the app.
+from ..zygote import deaths, fork_safety, template
 from ..zygote.import_hooks import BEFORE_FORK, LOADING, change_defaults, watched_imports
 from ..zygote.inherited_files import InheritedFiles, open_fds
-from ..zygote.integrations import Watchers
 from ..zygote.loader import load_app, refuse_forks_of_numba, refuse_replaced_library
 
 __all__ = ["BEGIN", "END"]
@@ -38,32 +38,32 @@ def main() -> None:
     lifeline.arm(lifeline_fd)
     os.set_inheritable(lifeline_fd, False)
     faulthandler.register(stackdump.SIGNAL, file=2, all_threads=True)
-    prctl.set_child_subreaper()  # what the app starts stays below this process, and is ended with it
+    prctl.set_child_subreaper()  # processes that the app starts stay below this one, and are ended with it
     os.set_inheritable(fd, False)
     order = json.loads(sys.stdin.readline())
     mark.put(order["token"])
     sys.path[:] = order["sys_path"]
     try:
         watched = BEFORE_FORK if order["start_method"] == "zygote" else LOADING
-        told = _load(order["app"], order["handed"], watched, order["allow_threads"])
-    except BaseException as error:  # SystemExit too: whatever user code raises is the answer
+        told = _load(order, watched)
+    except BaseException as error:  # also SystemExit: any exception of user code is the answer
         found = ErrorInfo.of(error, limit=6000)
         told = {"error": {"type": found.type, "message": found.message, "traceback": found.traceback}}
-    undertaker.end_all_children()
+    deaths.end_all_children()
     with open(fd, "w") as answer:
         json.dump(told, answer)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # a thread that the app has left would hold up any other exit
+    os._exit(0)  # any other exit would wait for threads that the app has left
 
 
-def _load(reference: str, handed: dict[str, Any] | None, watched: Watchers, allow_threads: list[str]) -> dict[str, Any]:
+def _load(order: dict[str, Any], watched: Watchers) -> dict[str, Any]:
     before = open_fds()
     change_defaults()
     _mark(BEGIN)
     begin = time.monotonic()
     with watched_imports(watched):
-        app = load_app(reference, ["start"], handed)
+        app = load_app(order["app"], order["arguments"], order["handed"])
         imported = time.monotonic()
         if app.preload_fn is not None:
             app.preload_fn()
@@ -72,15 +72,15 @@ def _load(reference: str, handed: dict[str, Any] | None, watched: Watchers, allo
     if watched is BEFORE_FORK:
         refuse_forks_of_numba()
     _mark(END)
-    permit = census.Permit(app.allow_threads.union(allow_threads), app.prewarm_name)
-    census.refusal(permit)  # has the patience for threads that are on their way out
+    permit = fork_safety.Permit(app.allow_threads.union(order["allow_threads"]), app.prewarm_name)
+    fork_safety.refusal(permit)  # waits for threads that are about to end
     return {
         "import_seconds": imported - begin,
         "preload_seconds": preloaded - imported,
-        "threads": [str(thread) for thread in census.extra_threads() if not thread.is_restarted],
+        "threads": [str(thread) for thread in fork_safety.extra_threads() if not thread.is_restarted],
         "allowed_threads": sorted(permit.allowed),
         "prewarm_name": app.prewarm_name,
-        "remedies": census.remedies(census.extra_threads()),
+        "remedies": fork_safety.remedies(fork_safety.extra_threads()),
         "fds": InheritedFiles(before).warnings,
         "children": [_described(pid) for pid in proc.children(os.getpid())],
         "has_preload": app.preload_fn is not None,
@@ -90,11 +90,11 @@ def _load(reference: str, handed: dict[str, Any] | None, watched: Watchers, allo
 
 
 def _mark(text: str) -> None:
-    os.write(2, f"\n{text}\n".encode())  # where the interpreter writes, whatever the app has made of sys.stderr
+    os.write(2, f"\n{text}\n".encode())  # the interpreter writes here, even if the app has replaced sys.stderr
 
 
 def _described(pid: int) -> str:
-    """Its command line; its name, where it has none or not yet."""
+    """Return the command line of a process, or its name if there is no command line (yet)."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as words, open(f"/proc/{pid}/comm") as name:
             command = words.read(200).replace(b"\0", b" ").decode("utf-8", "replace").strip() or name.read().strip()

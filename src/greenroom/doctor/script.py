@@ -1,35 +1,35 @@
-"""What an app's script hands over, if its main block starts a worker: without it such an app cannot be loaded."""
+"""Data that an app's script hands over if its main block starts a worker. Such an app needs the data to load."""
 
 from __future__ import annotations
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..options import PoolOptions
-from ..pool.budgets import Allowance
-from ..pool.clock import AwakeClock
-from ..pool.contracts import Services
-from ..pool.events import EventBus
-from ..pool.oom import OomCounter
-from ..pool.program import Invocation, Program
-from ..pool.strays import StrayKiller
-from ..pool.terms import Terms
-from ..pool.transit import TransitMemory
+from ..pool.shell.budgets import Allowance
+from ..pool.shell.clock import AwakeClock
+from ..pool.shell.oom import OomCounter
+from ..pool.shell.orphans import OrphanKiller
+from ..pool.shell.program import Invocation, Program
+from ..pool.shell.tools import Tools
+from ..pool.shell.transit import TransitMemory
 from ..system import prctl
 
 __all__ = ["handed_by"]
 
 
-async def handed_by(app: str, options: PoolOptions) -> dict[str, Any] | None:
-    """Run the script until it has handed over, and end it. Raises :class:`AppLoadError`."""
+async def handed_by(app: str, options: PoolOptions, invocation: Invocation) -> dict[str, Any] | None:
+    """Run the script until it has handed over its data, end it, and return the data.
+
+    Returns ``None`` if the app has no such script. Raises :class:`AppLoadError`.
+    """
     prctl.set_child_subreaper()
     token, clock = secrets.token_hex(8), AwakeClock()
-    strays = StrayKiller(token, lambda: program.pids, lambda: program.pids)
-    services = Services(
-        Terms(options, frozenset()), options, clock, OomCounter(), strays, Allowance.of_pool(), TransitMemory(clock),
-        EventBus(), lambda: None,
-    )  # fmt: skip
-    program = Program(app, token, services, Invocation())
+    orphans = OrphanKiller(token, lambda: program.pids, lambda: program.pids)
+    walks = ThreadPoolExecutor(1)  # never used, since no job is started
+    tools = Tools(clock, OomCounter(), orphans, Allowance.of_pool(), TransitMemory(clock), walks, lambda: None)
+    program = Program(app, token, tools, options.preload_timeout, invocation)
     clock.start()
     try:
         await program.start()

@@ -1,4 +1,4 @@
-"""Runs one real session, and looks at the memory of its process before and while it runs."""
+"""Measurement of one real session: the memory of its process before and during the session."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import LaunchError
 from ..options import PoolOptions
-from ..pool import JobHandle
+from ..pool import Invocation, JobHandle
 from .facts import SessionFacts, WarmProcess
 from .pacing import Pace
 from .warm import pool_of, process_of
@@ -16,13 +16,13 @@ from .warm import pool_of, process_of
 __all__ = ["LONGEST", "measure_session"]
 
 LONGEST = 60.0
-"""Seconds after which a session that goes on is cancelled: what it has taken by then is told."""
+"""Seconds after which a session is cancelled. The largest memory until then is reported."""
 _LOOK_EVERY = 0.01
 
 
-async def measure_session(app: str, options: PoolOptions, metadata: Any) -> SessionFacts:
-    """Have one process become idle, and one session run in it. Raises :class:`AppLoadError`."""
-    pool = pool_of(app, options)
+async def measure_session(app: str, options: PoolOptions, invocation: Invocation, metadata: Any) -> SessionFacts:
+    """Make one process idle, run one session in it, and return the facts. Raises :class:`AppLoadError`."""
+    pool = pool_of(app, options, invocation)
     with Pace(pool) as pace:
         async with pool:
             if not await pace.until_idle(1, options.prewarm_timeout):
@@ -40,13 +40,13 @@ async def measure_session(app: str, options: PoolOptions, metadata: Any) -> Sess
 
 
 async def _largest(handle: JobHandle) -> WarmProcess | None:
-    """Look at the session until it ends, and return what it had when it had most to itself."""
+    """Watch a session until it ends. Return its process at the largest private memory."""
     end = asyncio.ensure_future(handle.wait())
     give_up = asyncio.get_running_loop().time() + LONGEST
     most: WarmProcess | None = None
     while not end.done():
         seen = None
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the process has ended
             seen = await asyncio.to_thread(process_of, handle.pid) if handle.pid else None
         if seen is not None and (most is None or seen.private_mb > most.private_mb):
             most = seen

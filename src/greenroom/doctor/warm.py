@@ -1,14 +1,14 @@
-"""Runs a real pool of the app with a few idle processes, and reads what they take."""
+"""Measurement of a few idle processes in a real pool of the app."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from ..options import PoolOptions
-from ..pool import ProcessPool
+from ..pool import Invocation, ProcessPool
 from ..report import ExitReport
 from ..system import proc
 from .facts import WarmFacts, WarmProcess
@@ -16,13 +16,23 @@ from .pacing import Pace
 
 __all__ = ["measure_warm", "pool_of", "process_of"]
 
-_NOT_WARM = ("prewarm_failed", "prewarm_timeout", "start_timeout", "signaled", "exited", "oom_killed", "memory_limit")
+_NOT_WARM = (
+    "prewarm_failed",
+    "prewarm_timeout",
+    "start_timeout",
+    "signaled",
+    "exited",
+    "oom_killed",
+    "memory_limit",
+    "process_limit",
+)
 _MOST_FAILURES = 3
 
 
-async def measure_warm(app: str, options: PoolOptions, count: int) -> WarmFacts:
-    """Have ``count`` processes become idle, one after the other. Raises :class:`AppLoadError`."""
-    pool = pool_of(app, replace(options, num_idle_processes=0, max_idle_processes=count))
+async def measure_warm(app: str, options: PoolOptions, invocation: Invocation, count: int) -> WarmFacts:
+    """Make ``count`` processes idle, one after the other, and return the facts. Raises :class:`AppLoadError`."""
+    options = replace(options, num_idle_processes=0, max_idle_processes=count)
+    pool = pool_of(app, options, invocation)
     with Pace(pool) as pace:
         async with pool:
             return await _measure(pool, pace, count)
@@ -49,27 +59,27 @@ async def _measure(pool: ProcessPool, pace: Pace, count: int) -> WarmFacts:
     )
 
 
-def pool_of(app: str, options: PoolOptions) -> ProcessPool:
-    return ProcessPool(app, **{name: getattr(options, name) for name in options.__dataclass_fields__})
+def pool_of(app: str, options: PoolOptions, invocation: Invocation) -> ProcessPool:
+    return ProcessPool(app, invocation=invocation, **asdict(options))
 
 
 def _processes(pool: ProcessPool) -> tuple[WarmProcess, ...]:
     idle = [info.pid for info in pool.processes if info.state == "idle" and info.pid is not None]
     found = []
     for pid in idle:
-        with suppress(OSError):  # it has died since, which its report tells
+        with suppress(OSError):  # the process has died since; its report has the cause
             found.append(process_of(pid))
     return tuple(found)
 
 
 def process_of(pid: int) -> WarmProcess:
-    """Look at a process. Raises ``OSError`` if it has ended."""
+    """Return the memory and threads of a process. Raises ``OSError`` if the process has ended."""
     parts = proc.memory_parts(pid)
     return WarmProcess(pid, parts.private, parts.shared, parts.pss, proc.thread_count(pid))
 
 
 def _failures(reports: Iterable[ExitReport]) -> tuple[str, ...]:
-    """Each cause once, with its traceback where there is one."""
+    """Return each cause once, with its traceback or stacks, if there are any."""
     causes = dict.fromkeys(_cause(report) for report in reports if report.reason in _NOT_WARM)
     return tuple(causes)[:_MOST_FAILURES]
 

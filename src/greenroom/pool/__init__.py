@@ -1,8 +1,8 @@
-"""The supervisor's side of the pool."""
+"""The pool of warm processes, in the supervisor."""
 
-from .launch import JobHandle
+from .handles import JobHandle, Reservation
 from .pool import PoolStats, ProcessInfo, ProcessPool
-from .program import Invocation
-from .reservation import Reservation
+from .resident import NoAnswer
+from .shell.program import Invocation
 
-__all__ = ["Invocation", "JobHandle", "PoolStats", "ProcessInfo", "ProcessPool", "Reservation"]
+__all__ = ["Invocation", "JobHandle", "NoAnswer", "PoolStats", "ProcessInfo", "ProcessPool", "Reservation"]

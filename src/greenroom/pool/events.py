@@ -1,28 +1,21 @@
-"""What happens in a pool, told to whoever wants to know: metrics, logs, a status page.
-
-Events are delivered in order, in a turn of the event loop of their own, right after the one in which
-they happened: whoever listens can neither delay the start of a session nor call back into half a change.
-"""
+"""Events of a pool, for metrics, logs, traces and a status page."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar, dataclass_transform
 
+from ..errors import RejectionReason
+from ..job_labels import Labels
 from ..report import ExitReport
-from .clock import wall_time
-from .labels import Labels
+from .wall_clock import wall_time
 
 __all__ = [
     "BreakerChanged",
     "ClaimFailed",
     "Draining",
     "Event",
-    "EventBus",
     "JobAccepted",
     "JobEnded",
     "JobStarted",
@@ -44,285 +37,326 @@ __all__ = [
     "ZygoteStarted",
 ]
 
-_logger = logging.getLogger("greenroom")
-
 
 def _now() -> float:
     return wall_time(time.monotonic())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+Made = TypeVar("Made")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def _event(made: type[Made]) -> type[Made]:
+    """Make a dataclass that is frozen for the type checker only. A really frozen one takes longer to make."""
+    return dataclass(slots=True, unsafe_hash=True)(made)
+
+
+@_event
 class Event:
-    """The base of all events."""
+    """Base class of all events."""
 
-    at: float = field(default_factory=_now)
-    """When it happened, in seconds since the epoch."""
+    at: float = field(default_factory=_now, kw_only=True)
+    """Time of the event."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class ProcessChanged(Event):
-    """A process has gone from one state to another; a new one comes from ``""``."""
+    """Change of a process's public state."""
 
     process_id: str
+    """Id of the process, unique in the pool."""
     pid: int | None
+    """Process id of the operating system; ``None`` before the fork."""
     generation: int
+    """Number of the generation of code."""
     before: str
+    """Public state before the change; ``""`` for a new process."""
     after: str
+    """Public state after the change."""
     job_id: str | None
+    """Id of the job that the process has, if any."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class ProcessWarmed(Event):
-    """A process has become idle for the first time."""
+    """First time that a process became idle."""
 
     process_id: str
+    """Id of the process."""
     pid: int | None
+    """Process id of the operating system."""
     generation: int
+    """Number of the generation of code."""
     fork_seconds: float
-    """From the request until the zygote's answer."""
+    """Time from the pool's request to the zygote's answer."""
     prewarm_seconds: float
+    """Time that the app's ``prewarm`` took."""
     refill_seconds: float
-    """From the request until it was idle."""
+    """Time from the pool's request until the process was idle."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class ProcessEnded(Event):
-    """A process has ended, whether it had a job or not."""
+    """End of a process, with or without a job."""
 
     report: ExitReport
+    """Report of the end."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class Offered(Event):
-    """A source asks whether a session is taken; that it was accepted, turned down or released is told next."""
+    """Offer of a job by a source. ``TurnedDown``, ``JobAccepted`` or ``Released`` follows."""
 
     job_id: str
+    """Id of the job."""
     source: str
+    """Name of the source, such as ``http`` or ``livekit``."""
     traceparent: str | None = None
-    """Of the trace that the session belongs to, as W3C Trace Context writes it."""
+    """W3C Trace Context of the caller, if the source has one."""
     labels: Labels = field(default_factory=dict, hash=False)
-    """What its source calls the job."""
+    """Names that the source has for the job."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class Released(Event):
-    """A process that was kept for a session, or looked for, is not any more: the order to start did not come."""
+    """End of a reservation that was not launched."""
 
     job_id: str
+    """Id of the job."""
     source: str
+    """Name of the source."""
     process_id: str | None
+    """Id of the reserved process; ``None`` if the reservation still waited for one."""
     pid: int | None
+    """Process id of the operating system."""
     generation: int | None
+    """Number of the generation of code."""
     detail: str
+    """Cause, in a sentence."""
     expired: bool
-    """Whether ``reservation_timeout`` has passed."""
+    """True if ``reservation_timeout`` has passed."""
     labels: Labels = field(default_factory=dict, hash=False)
-    """What its source calls the job."""
+    """Names that the source has for the job."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class JobAccepted(Event):
-    """A job was taken on: it will start, or be reported as failed."""
+    """Acceptance of a job. The job will start, or will be reported as failed."""
 
     job_id: str
+    """Id of the job."""
     source: str
+    """Name of the source."""
     launch_type: Literal["warm", "cold"]
+    """``warm`` if an idle process was there at once, else ``cold``."""
     labels: Labels = field(default_factory=dict, hash=False)
-    """What its source calls the job."""
+    """Names that the source has for the job."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class JobStarted(Event):
-    """A process has acknowledged a job."""
+    """Acknowledgement of a job by its process."""
 
     job_id: str
+    """Id of the job."""
     source: str
+    """Name of the source."""
     process_id: str
+    """Id of the process."""
     pid: int | None
+    """Process id of the operating system."""
     generation: int
+    """Number of the generation of code."""
     launch_type: Literal["warm", "cold"]
+    """``warm`` if an idle process was there at once, else ``cold``."""
     start_seconds: float
-    """From the order until the acknowledgement."""
+    """Time from the launch to the acknowledgement."""
     queue_seconds: float
-    """How much of that it waited for a process."""
+    """Part of ``start_seconds`` in which the job waited for a process."""
     labels: Labels = field(default_factory=dict, hash=False)
-    """What its source calls the job."""
+    """Names that the source has for the job."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class JobEnded(Event):
-    """An accepted job is over, also one that never started."""
+    """End of an accepted job, also of one that never started."""
 
     report: ExitReport
+    """Report of the end."""
     source: str
+    """Name of the source."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class ClaimFailed(Event):
-    """A process that was given a job, or reserved for one, ended without having acknowledged it."""
+    """Loss of a reserved or claimed process before it acknowledged its job."""
 
     job_id: str
+    """Id of the job."""
     process_id: str
+    """Id of the lost process."""
     pid: int | None
+    """Process id of the operating system."""
     launch_type: Literal["warm", "cold"]
+    """``warm`` if an idle process was there at once, else ``cold``."""
     cause: str
+    """Cause of the loss, in a sentence."""
     retried: bool
-    """Whether the job goes to another process."""
+    """True if the job gets another process."""
     labels: Labels = field(default_factory=dict, hash=False)
-    """What its source calls the job."""
+    """Names that the source has for the job."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class TurnedDown(Event):
-    """A session was turned down."""
+    """Rejection of a job."""
 
     job_id: str
+    """Id of the job."""
     source: str
-    reason: str
+    """Name of the source."""
+    reason: RejectionReason
+    """Name of the reason, such as ``full`` or ``warming``."""
     detail: str
+    """Cause, in a sentence."""
     labels: Labels = field(default_factory=dict, hash=False)
-    """What its source calls the job."""
+    """Names that the source has for the job."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class OfferAnswered(Event):
-    """A source has told whoever offered a session whether it is taken; it took so long to find that out."""
+    """Answer of a source to an offer."""
 
     job_id: str
+    """Id of the job."""
     source: str
+    """Name of the source."""
     accepted: bool
+    """True if the answer was yes."""
     seconds: float
+    """Time from the offer to the answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class SourceChanged(Event):
-    """Where sessions come from is connected, or is not."""
+    """Change of a source's connection."""
 
     source: str
+    """Name of the source."""
     state: str
+    """State of the source, such as ``connected`` or ``disconnected``."""
     detail: str
+    """Cause, in a sentence."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class Stalled(Event):
-    """A job's event loop stands still; what is starved of CPU is left alone, anything else is ended."""
+    """Stall of a process's event loop. A process that only lacks CPU is left alone; any other one is ended."""
 
     process_id: str
+    """Id of the process."""
     pid: int | None
+    """Process id of the operating system."""
     job_id: str | None
+    """Id of the job that the process has, if any."""
     kind: str
+    """Class of the stall, such as ``loop blocked`` or ``starved of CPU``."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class MemorySampled(Event):
-    """The memory that one process has to itself."""
+    """Sample of the private memory of one process."""
 
     process_id: str
+    """Id of the process."""
     pid: int
+    """Process id of the operating system."""
     state: str
+    """Public state of the process."""
     private_mb: float
+    """Memory that the process does not share with others."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class ZygoteStarted(Event):
-    """New processes are forked from this one from now on; ``pid`` is ``None`` where they are spawned."""
+    """Start of a zygote. From now on, new processes are forked from this zygote."""
 
     generation: int
+    """Number of the generation of code."""
     pid: int | None
+    """Process id of the zygote; ``None`` with ``start_method="spawn"``."""
     import_seconds: float
+    """Time that the import of the app took."""
     preload_seconds: float
+    """Time that the app's ``preload`` took."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class ZygoteLost(Event):
-    """The zygote that was forked from is gone; its processes go on, and another one is loaded."""
+    """Loss of the zygote of the serving generation. Its processes go on, and another zygote is loaded."""
 
     generation: int
+    """Number of the generation of code."""
     pid: int
+    """Process id of the lost zygote."""
     cause: str
+    """Cause, in a sentence."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class Reloaded(Event):
-    """New code serves; it took so many seconds to load it and to prove it."""
+    """Success of a reload. New jobs run on the new code from now on."""
 
     generation: int
+    """Number of the new generation of code."""
     seconds: float
+    """Time to load and to prove the new code."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class ReloadFailed(Event):
-    """New code did not load or become warm; the old goes on serving."""
+    """Failure of a reload. New jobs still run on the old code."""
 
     cause: str
+    """Cause, in a sentence."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class BreakerChanged(Event):
-    """Sessions are turned down because processes do not become warm; or no longer."""
+    """Change of the circuit breaker, which rejects jobs while processes do not become warm."""
 
     is_open: bool
+    """True if jobs are rejected from now on."""
     cause: str | None
+    """Cause, if the breaker has opened."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class PrewarmsBounded(Event):
-    """Another number of processes may become warm at once, since one missed its time, or others kept it."""
+    """Change of the number of processes that may become warm at the same time.
+
+    The number falls when a process has missed ``prewarm_timeout`` beside others. It rises when processes keep it.
+    """
 
     allowed: int
+    """Number of processes that may become warm at the same time from now on."""
     most: int
-    """The setting ``max_concurrent_prewarms``."""
+    """Value of the setting ``max_concurrent_prewarms``."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class Resized(Event):
+    """Change of the number of idle processes by :meth:`ProcessPool.resize`."""
+
     num_idle_processes: int
+    """New value of ``num_idle_processes``."""
     max_idle_processes: int | None
+    """New value of ``max_idle_processes``; ``None`` stands for ``auto``."""
 
 
-@dataclass(frozen=True, slots=True)
+@_event
 class Draining(Event):
-    """No more jobs are taken; those accepted have so many seconds."""
+    """Start of a drain. New jobs are rejected from now on."""
 
     timeout: float
-
-
-class EventBus:
-    """Passes events on to subscribers. To be used on one event loop."""
-
-    def __init__(self) -> None:
-        self._subscribers: list[Callable[[Event], object]] = []
-        self._pending: list[Event] = []
-
-    def subscribe(self, fn: Callable[[Event], object]) -> Callable[[], None]:
-        """Call ``fn`` for each event from now on; returns what ends that."""
-        self._subscribers.append(fn)
-
-        def unsubscribe() -> None:
-            if fn in self._subscribers:
-                self._subscribers.remove(fn)
-
-        return unsubscribe
-
-    @property
-    def has_subscribers(self) -> bool:
-        """Whether it is worth making an event that costs something to make."""
-        return bool(self._subscribers)
-
-    def publish(self, event: Event) -> None:
-        if not self._subscribers:
-            return
-        if not self._pending:
-            asyncio.get_running_loop().call_soon(self.flush)
-        self._pending.append(event)
-
-    def flush(self) -> None:
-        """Deliver what has happened so far."""
-        events, self._pending = self._pending, []
-        for event in events:
-            for fn in list(self._subscribers):
-                try:
-                    fn(event)
-                except Exception:
-                    # One that fails to listen must not keep the others from hearing, nor the pool from working.
-                    _logger.exception("%r failed at %r", fn, event)
+    """Time that accepted jobs have to end."""

@@ -1,7 +1,7 @@
 """The latest reports of a pool, bounded in number and in text.
 
-A report quotes an exception, a traceback and stacks, of up to 32,000 or 65,536 characters each. If every session failed
-like that, a thousand reports would take hundreds of MiB.
+A report quotes an exception, a traceback and stacks. Each of these texts has up to 32,000 or 65,536 characters. A
+thousand reports with such texts would take hundreds of MiB.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ __all__ = ["MOST_TEXT", "KeptReports", "shortened", "text_size"]
 
 MOST_REPORTS = 1000
 MOST_TEXT = 16 * 1024 * 1024
-"""Characters of all reports that are kept. Above that, the oldest ones are shortened."""
+"""Limit of characters in all whole reports. Above this limit, the oldest reports are shortened."""
 SHORT = 1000
-"""Characters of each text of a shortened report."""
+"""Limit of characters in each text of a shortened report."""
 
 
 def text_size(report: ExitReport) -> int:
-    """Return the characters of a report's texts, of which each can be long."""
+    """Return the number of characters in those texts of a report that can be long."""
     error = report.error
     quoted = 0 if error is None else len(error.message) + len(error.traceback)
     return quoted + len(report.stack_dump or "") + len(report.detail)
 
 
 def shortened(report: ExitReport) -> ExitReport:
-    """Return a report whose texts are cut, each with a mark."""
+    """Return a copy of a report in which each long text is cut, with a mark."""
     error, dump = report.error, report.stack_dump
     if error is not None:
         error = ErrorInfo(error.type, cut_end(error.message, SHORT), cut_start(error.traceback, SHORT))
@@ -40,14 +40,14 @@ def shortened(report: ExitReport) -> ExitReport:
 
 
 class KeptReports:
-    """Reports without results, oldest first."""
+    """Latest reports without their results, oldest first."""
 
     def __init__(self, most: int = MOST_REPORTS, most_text: int = MOST_TEXT) -> None:
         self._most_text = most_text
         self._most = most
         self._whole: deque[ExitReport] = deque()
         self._short: deque[ExitReport] = deque()
-        """Older than all whole ones."""
+        """Shortened reports. All of them are older than the whole reports."""
         self._text = 0
 
     def __iter__(self) -> Iterator[ExitReport]:

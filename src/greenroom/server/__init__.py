@@ -1,4 +1,4 @@
-"""The worker: a pool, and what it needs to be run by an operator and used by programs."""
+"""Worker: a pool with its sources of jobs, its HTTP API, and its metrics, logs and traces."""
 
 from .worker import Worker
 

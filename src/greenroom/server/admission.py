@@ -1,112 +1,86 @@
-"""Whether a session is taken: decided here, in one place, for every source.
+"""Admission of jobs, in one place for all sources of jobs.
 
-Slots are counted, not guessed at: an offer is accepted against ``max_jobs``, the machine's free memory, and a
-process that is reserved from that moment on. The app has the last word.
+The checks of an offer, in this order:
+
+1. The job id is not in use.
+2. The worker takes jobs: ``Admission.closed`` is ``None``.
+3. The machine has enough free memory.
+4. The pool reserves a process. The pool checks ``max_jobs``, too: see :mod:`greenroom.pool.core.desk`.
+5. The app's request hook accepts the job. The hook is asked in a resident process of the app, not in the reserved one.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from ..errors import GreenroomError, NoCapacity
+from ..errors import NoCapacity, RejectionReason
 from ..job import Job, Reject
-from ..pool import JobHandle, ProcessPool, Reservation
+from ..job_labels import tidy_labels
+from ..pool import JobHandle, PoolStats, ProcessPool, Reservation
 from ..pool.events import Offered, TurnedDown
-from ..pool.labels import tidy_labels
-from .jobs import JobBook
-from .memory import MemoryRoom
+from ..sources import Closed, DuplicateJob, Offer, RejectedByApp
+from .job_registry import JobRegistry
+from .machine.limits import MemoryRoom
 
-__all__ = ["Acceptance", "Admission", "Closed", "DuplicateJob", "Offer", "RejectedByApp"]
-
-
-class DuplicateJob(GreenroomError):
-    """A job id is in use, or was used by a job that ended not long ago."""
+__all__ = ["Admission", "not_ready"]
 
 
-class RejectedByApp(NoCapacity):
-    """The app's ``request`` function turned the session down, or failed. ``final``: no other worker need be asked."""
+class _Acceptance:
+    """Implementation of :class:`greenroom.sources.Acceptance`."""
 
-    def __init__(self, message: str, *, final: bool) -> None:
-        super().__init__(message, reason="rejected_by_app", retry_after=5.0)
-        self.final = final
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Why a worker takes no sessions, whatever its pool would say."""
-
-    reason: str
-    message: str
-    retry_after: float
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A session, as its source offers it."""
-
-    source: str
-    metadata: bytes
-    """As a payload: see :mod:`greenroom.wire.payload`."""
-    job_id: str | None = None
-    timeout: float | None = None
-    """How long it may wait for a process that is on its way; by default ``offer_timeout``."""
-    traceparent: str | None = None
-    """Of the trace that it belongs to, as W3C Trace Context writes it."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """What its source calls it: they stand in the log, in events and in the report."""
-
-
-class Acceptance:
-    """A session that was taken: a process is kept for it until it is started or released."""
-
-    def __init__(self, reservation: Reservation, book: JobBook, answer: dict[str, Any], source: str) -> None:
+    def __init__(self, reservation: Reservation, registry: JobRegistry, answer: dict[str, Any], source: str) -> None:
         self._reservation = reservation
-        self._book = book
+        self._registry = registry
         self.answer = answer
-        """What the app wants its source to be told."""
+        """Answer of the request hook, for the source."""
         self.source = source
 
     @property
     def id(self) -> str:
-        """The job's id."""
+        """Id of the job."""
         return self._reservation.id
 
     def start(self, metadata: bytes | None = None, *, timeout: float | None = None) -> JobHandle:
-        """Start the job, with other metadata (a payload) than was offered if there is any.
+        """Begin the start of the job. ``metadata`` (a payload) replaces the metadata of the offer.
 
-        Raises :class:`~greenroom.LaunchError` if it was kept for too long; see :meth:`JobHandle.started`.
+        Raises :class:`~greenroom.LaunchError` if the reservation has expired. :meth:`JobHandle.started` waits for the
+        start, and raises the error of a job that does not start.
         """
         order = None if metadata is None else Job.from_payload(self.id, metadata)
         handle = self._reservation.launch(order, timeout=timeout)
-        self._book.add(handle)
+        self._registry.add(handle)
         return handle
 
     def release(self, reason: str) -> None:
-        """It is not wanted any more. After :meth:`start` this does nothing."""
+        """Release the process. A call after :meth:`start` does nothing."""
         self._reservation.release(reason)
 
 
 class Admission:
-    """The one door through which sessions come in."""
+    """Admission of jobs to a pool. While ``closed`` is set, each job is rejected with the reason in ``closed``."""
 
-    def __init__(self, pool: ProcessPool, book: JobBook, memory: MemoryRoom, offer_timeout: float) -> None:
+    def __init__(self, pool: ProcessPool, registry: JobRegistry, memory: MemoryRoom, offer_timeout: float) -> None:
         self.closed: Closed | None = None
         self._pool = pool
-        self._book = book
+        self._registry = registry
         self._memory = memory
         self._offer_timeout = offer_timeout
 
-    async def offer(self, offer: Offer) -> Acceptance:
-        """Take a session, or turn it down with a reason.
+    async def offer(self, offer: Offer) -> _Acceptance:
+        """Accept a job, or reject the job with a reason. Raises:
 
-        Raises :class:`~greenroom.NoCapacity` (of which :class:`RejectedByApp` is one kind), :class:`DuplicateJob`
-        and :class:`~greenroom.PoolClosed`.
+        - :class:`DuplicateJob`: the id belongs to a live job, or to a job that ended a short time ago.
+        - :class:`~greenroom.NoCapacity`: the worker or the pool takes no job now, or memory is short.
+        - :class:`RejectedByApp`, a subclass of :class:`~greenroom.NoCapacity`: the app's request hook rejects the job.
+        - :class:`~greenroom.LaunchError`: the reservation has ended before the answer of the request hook.
+        - :class:`~greenroom.PoolClosed`: the pool is not open.
         """
         job_id = offer.job_id or f"job-{secrets.token_hex(6)}"
-        whereabouts = self._book.whereabouts(job_id) or ("was offered before" if self._pool.has_job(job_id) else None)
+        whereabouts = self._registry.whereabouts(job_id) or (
+            "was offered before" if self._pool.has_job(job_id) else None
+        )
         if whereabouts is not None:
             raise DuplicateJob(f"job id {job_id!r} is taken by a job that {whereabouts}")
         offer = replace(offer, labels=tidy_labels(offer.labels))
@@ -115,7 +89,10 @@ class Admission:
         return await self._reserve(offer, job_id)
 
     def problem(self) -> Closed | None:
-        """Why a session would be turned down now, before any pool or app is asked; ``None`` if it would not."""
+        """Return why every job is rejected now, without asking the pool or the app. Return ``None`` if jobs are taken.
+
+        Raises :class:`~greenroom.PoolClosed`: the check of the memory reads the counts of the pool.
+        """
         return self.closed or self._memory_problem()
 
     def _check(self, offer: Offer, job_id: str) -> None:
@@ -128,12 +105,32 @@ class Admission:
         message = self._memory.problem(self._pool.stats())
         return None if message is None else Closed("memory", message, retry_after=2.0)
 
-    async def _reserve(self, offer: Offer, job_id: str) -> Acceptance:
+    async def _reserve(self, offer: Offer, job_id: str) -> _Acceptance:
         timeout = self._offer_timeout if offer.timeout is None else offer.timeout
         job = Job.from_payload(job_id, offer.metadata)
         reservation = await self._pool.reserve(job, timeout=timeout, source=offer.source, labels=offer.labels)
         verdict = await reservation.ask()
-        if isinstance(verdict, Reject):
+        if isinstance(verdict, Reject):  # ask() has released the reservation
             self._pool.publish(TurnedDown(job_id, offer.source, "rejected_by_app", verdict.reason, offer.labels))
             raise RejectedByApp(verdict.reason, final=verdict.final)
-        return Acceptance(reservation, self._book, verdict.answer, offer.source)
+        return _Acceptance(reservation, self._registry, verdict.answer, offer.source)
+
+
+_DETAILS = {
+    "full": "all jobs that max_jobs allows are taken",
+    "warming": "no process is idle just now",
+    "draining": "the worker takes no more jobs",
+    "breaker_open": "processes do not become warm",
+}
+
+
+def not_ready(closed: Closed | None, stats: PoolStats) -> tuple[RejectionReason, str] | None:
+    """Return why no job could start now, as a reason code and as a text; ``None`` if a job could start."""
+    if closed is not None:
+        return closed.reason, closed.message
+    reason = stats.not_ready_reason
+    # With idle_target 0 every job starts cold. So "no process is idle" does not mean "not ready".
+    if reason is None or (reason == "warming" and stats.idle_target == 0):
+        return None
+    detail = _DETAILS.get(reason, reason)
+    return reason, f"{detail}: {stats.breaker_cause}" if stats.breaker_cause else detail

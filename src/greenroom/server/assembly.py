@@ -1,4 +1,4 @@
-"""What a worker is made of: each part made once, and handed to those that use it."""
+"""Assembly of a worker. Each part is made once, and given to the parts that use it."""
 
 from __future__ import annotations
 
@@ -7,45 +7,51 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ..integrations.livekit.source.source import LiveKitSource
 from ..pool import Invocation, ProcessPool
 from ..settings.layers import Resolved
 from ..settings.server import ServerOptions
+from ..sources import Source
 from .admission import Admission
-from .board import Board
-from .event_log import EventLog
-from .job_metrics import JobMetrics
-from .jobs import JobBook
-from .memory import MemoryRoom
-from .metrics import Metrics
-from .otel import Exporter, exporter_for
+from .job_registry import JobRegistry
+from .machine.limits import MemoryRoom
 from .reload import Reloader
-from .sources import HttpSource, LiveKitSource, Source, SourceGroup
+from .source_group import SourceGroup
+from .telemetry.event_log import EventLog
+from .telemetry.job_metrics import JobMetrics
+from .telemetry.metrics import Metrics
+from .telemetry.otel import Exporter, exporter_for
+from .telemetry.snapshot import Snapshot
 from .web import HttpServer
-from .web.events import About, EventsApi
-from .web.health import HealthApi
-from .web.jobs import JobsApi
-from .web.metrics import MetricsApi
 from .web.page import PageFiles
-from .web.pool import PoolApi
+from .web.routes.debug import DebugApi
+from .web.routes.events import About, EventsApi
+from .web.routes.health import HealthApi, MetricsApi
+from .web.routes.job_starts import HttpSource
+from .web.routes.jobs import JobsApi
+from .web.routes.pool import PoolApi
 from .web.token import Token
 
 __all__ = ["Parts", "assemble"]
 
 _PROBE_CONNECTIONS = 32
-"""At any one time, on ``health_port``."""
+"""Most connections to ``health_port`` at any one time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The way of a session: from ``sources`` through ``admission`` into ``pool``; ``book`` keeps its report. All else
-    follows the pool's events."""
+    """Parts of a worker.
+
+    A job goes from ``sources`` through ``admission`` to ``pool``, and ``registry`` keeps its report. ``http`` is one of
+    the sources. Clients of the API must send ``token``. All other parts follow the pool's events.
+    """
 
     pool: ProcessPool
-    book: JobBook
+    registry: JobRegistry
     admission: Admission
     http: HttpSource
     sources: SourceGroup
-    board: Board
+    snapshot: Snapshot
     metrics: Metrics
     job_metrics: JobMetrics
     events: EventsApi
@@ -61,27 +67,28 @@ class Parts:
         reloader: Reloader,
         drain: Callable[[float | None], float],
     ) -> HttpServer:
-        """All that can be asked for by HTTP, on this socket."""
+        """Return the server of the whole HTTP API on this socket."""
         operations = [
             *self.http.operations(),
-            *JobsApi(self.book).operations(),
+            *JobsApi(self.registry).operations(),
             *PoolApi(self.pool, reloader, drain).operations(),
             *self.events.operations(),
             *self._health().operations(),
             *MetricsApi(self.metrics, self.job_metrics).operations(),
+            *DebugApi(self.pool).operations(),
             *PageFiles().operations(),
         ]
         return HttpServer(operations, sock, options, connections, self.token)
 
     def probe_server(self, sock: socket.socket, options: ServerOptions) -> HttpServer:
-        """What probes ask for, on a socket of its own, whoever they are."""
+        """Return the server of the probes on a socket of its own. Clients need no token."""
         return HttpServer(self._health().probes(), sock, options, _PROBE_CONNECTIONS, None)
 
     def _health(self) -> HealthApi:
-        return HealthApi(self.pool, self.admission, self.board, self.sources.status)
+        return HealthApi(self.pool, self.admission, self.snapshot, self.sources.status)
 
     def end_streams(self) -> None:
-        """Nothing happens any more that anybody could be told of."""
+        """Close the event streams and the event log. No more events come."""
         self.events.close()
         self.event_log.close()
 
@@ -89,30 +96,38 @@ class Parts:
 def assemble(
     app: str, resolved: Resolved, invocation: Invocation, *, is_dev: bool, more_sources: Iterable[Source]
 ) -> Parts:
-    """Nothing of it runs yet. ``OptionError`` if the file with the token cannot be read."""
+    """Make all parts of a worker. None of them runs yet.
+
+    Raises ``OptionError`` if the token file cannot be read, or if ``tracing`` is ``on`` and spans cannot be sent.
+    """
     settings = resolved.settings
     options = settings.server
     token = Token(options)
-    pool = ProcessPool(app, invocation=invocation, **dataclasses.asdict(settings.pool))
+    pool = ProcessPool(
+        app,
+        invocation=invocation,
+        flight_recorder_dir=options.flight_recorder_dir,
+        **dataclasses.asdict(settings.pool),
+    )
     pool.leave_to_app(resolved.left_to_app)
-    job_metrics = JobMetrics(pool)  # before the worker has figures of its own
-    book = JobBook()
-    admission = Admission(pool, book, MemoryRoom(options.min_free_memory_mb), options.offer_timeout)
+    job_metrics = JobMetrics(pool)  # before Metrics: keeps the worker's own figures out of the jobs' folder
+    registry = JobRegistry()
+    admission = Admission(pool, registry, MemoryRoom(options.min_free_memory_mb), options.offer_timeout)
     http = HttpSource()
-    board = Board(pool)
+    snapshot = Snapshot(pool)
     spans = exporter_for(options.tracing)
     if spans is not None:
         spans.follow(pool)
     return Parts(
         pool=pool,
-        book=book,
+        registry=registry,
         admission=admission,
         http=http,
-        sources=SourceGroup([http, LiveKitSource(pool, settings.livekit), *more_sources]),
-        board=board,
-        metrics=Metrics(pool, board, admission),
+        sources=SourceGroup([http, LiveKitSource(settings.livekit), *more_sources], pool, admission),
+        snapshot=snapshot,
+        metrics=Metrics(pool, snapshot, admission),
         job_metrics=job_metrics,
-        events=EventsApi(pool, board, admission, About(app, is_dev)),
+        events=EventsApi(pool, snapshot, admission, About(app, is_dev)),
         event_log=EventLog(pool),
         spans=spans,
         token=token,

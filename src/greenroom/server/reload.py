@@ -1,4 +1,4 @@
-"""Reloading: on request, one at a time, and when a source file changes."""
+"""Reloads of the app, one at a time: on request, and when a source file changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _logger = logging.getLogger("greenroom")
 
 @dataclass
 class _Turn:
-    """A reload, and how many wait for what comes of it."""
+    """Reload that is under way or next, with its causes and the number of callers that wait for its result."""
 
     causes: list[str]
     task: asyncio.Task[int]
@@ -32,8 +32,11 @@ class _Turn:
 
 
 class Reloader:
-    """Reloads the pool. Requests that come while one is under way are one request for another: what they want to be
-    served may have been written after it was read."""
+    """Reloader of the pool.
+
+    Requests that come during a reload share one further reload. The present reload may have read the code before the
+    change that caused such a request.
+    """
 
     def __init__(self, pool: ProcessPool, around: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self._pool = pool
@@ -42,7 +45,7 @@ class Reloader:
         self._cause = ""
         self._requested = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
-        self._next: _Turn | None = None  # the one that has not begun
+        self._next: _Turn | None = None  # the reload that has not begun
 
     def request(self, cause: str) -> None:
         self._cause = cause
@@ -53,15 +56,16 @@ class Reloader:
         while True:
             await self._requested.wait()
             self._requested.clear()
-            # What went wrong is in the log; a pool that is being closed needs no new code.
+            # The log has the cause of a failure. A pool that is being closed needs no new code.
             with suppress(AppLoadError, PrewarmError, PoolClosed):
                 await self.reload(self._cause)
 
     async def reload(self, cause: str) -> int:
-        """Reload now, or after the one that is under way; returns the new generation.
+        """Reload now, or after the reload that is under way. Return the number of the new generation.
 
-        Raises :class:`AppLoadError` or :class:`PrewarmError` if the old code goes on serving, and
-        :class:`PoolClosed`. It is given up if all who wait for it are cancelled.
+        Raises :class:`AppLoadError` or :class:`PrewarmError` if the reload has failed, and the old code goes on
+        serving. Raises :class:`PoolClosed` if the pool is closed. The reload is given up if all callers that wait for
+        it are cancelled.
         """
         turn = self._next
         if turn is None:
@@ -84,7 +88,7 @@ class Reloader:
             with self._around(), self._folder.followed():
                 await self._pool.reload()
             generation = self._pool.stats().generation
-            assert generation is not None  # it has just been loaded
+            assert generation is not None  # the reload has just set it
             return generation
 
     async def _give_up(self, turn: _Turn) -> None:
@@ -95,20 +99,24 @@ class Reloader:
 
 
 async def watch(folder: Path, reloader: Reloader, stop: asyncio.Event) -> None:
-    """Ask for a reload whenever a Python source file in the folder changes; until ``stop`` is set."""
-    from watchfiles import PythonFilter, awatch  # only `dev` needs it
+    """Request a reload when a Python source file in the folder changes, until ``stop`` is set."""
+    from watchfiles import PythonFilter, awatch  # only `dev` needs watchfiles
 
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     try:
         async for changes in awatch(folder, watch_filter=PythonFilter(), stop_event=stop):
             names = sorted({os.path.relpath(path, folder) for _, path in changes})
             reloader.request(f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} changed")
-    except OSError as error:  # the limits on inotify, mostly
-        _logger.error("%s cannot be watched, so changes do not cause a reload: %s", folder, error)
+    except OSError as error:  # mostly a limit of inotify
+        extra = log_fields("watch_failed", cause=str(error))
+        _logger.error("%s cannot be watched, so changes do not cause a reload: %s", folder, error, extra=extra)
 
 
 def source_folder(app: str) -> Path | None:
-    """The folder of the app's source: of its file, or of its top-level package. Imports nothing."""
+    """Return the folder of the app's file, or of its top-level package; ``None`` if it is not found.
+
+    No module is imported.
+    """
     place = app.rpartition(":")[0] or app
     if place.endswith(".py") or os.sep in place:
         return Path(place).resolve().parent

@@ -1,4 +1,13 @@
-"""The worker: a pool and its API, from the first signal handler to the last exit report."""
+"""Worker: the process that runs a pool, its HTTP API and other sources, from the start to the last exit report.
+
+This code runs in the supervisor, the process of ``greenroom start``. The phases of :meth:`Worker.run` are:
+
+1. Listen on the port of the API. All jobs are rejected (``warming``).
+2. Load the app and warm up, apply the app's settings, and open the sources. Now jobs are accepted.
+3. Steer: reload on request, until a signal or a request stops the worker.
+4. Drain: reject new jobs (``draining``), and wait for the accepted jobs.
+5. Close the pool, the sources and the API.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +27,17 @@ from ..pool import Invocation
 from ..settings import Settings
 from ..settings.layers import Resolved
 from ..settings.open_files import Limits
+from ..sources import Closed, Source
 from ..system import wakeup
-from .admission import Closed
 from .assembly import assemble
-from .in_force import SettingsInForce
-from .job_metrics import VARIABLE as PROMETHEUS_DIR
-from .limits import apply_limits
-from .orphans import OrphanReaper
-from .probes import Probes
+from .effective_settings import SettingsInForce
+from .machine.limits import apply_limits
+from .machine.systemd import Notifier
+from .machine.zombie_reaper import OrphanReaper
 from .reload import Reloader, watch
-from .sources import Source
-from .systemd import Notifier
+from .telemetry.job_metrics import VARIABLE as PROMETHEUS_DIR
 from .web import listen
+from .web.probe_port import Probes
 
 __all__ = ["Worker"]
 
@@ -40,11 +48,13 @@ _STOPPING = Closed("draining", "the worker is stopping", retry_after=5.0)
 
 
 class Worker:
-    """Serves an app until a signal ends it.
+    """Worker that serves an app until a signal or a request ends the worker.
 
-    SIGTERM and SIGINT drain: accepted jobs go on for up to ``drain_timeout``, and no others are taken. A second
-    one ends them at once. SIGHUP reloads; so do changed sources, if there is a folder to watch. ``arguments`` are for
-    the app's script. ``more_sources`` are sources of sessions beside those that are always there.
+    SIGTERM or SIGINT starts a drain. Accepted jobs then go on for up to ``drain_timeout`` seconds, and new jobs are
+    rejected. A second SIGTERM or SIGINT ends all jobs at once.
+
+    SIGHUP reloads the app. A changed source file in the folder ``watched`` reloads the app, too. ``arguments`` are the
+    arguments of the app's script. ``more_sources`` are sources of jobs besides HTTP and LiveKit.
     """
 
     def __init__(
@@ -74,19 +84,23 @@ class Worker:
         self._exit_code: int = ExitCode.OK
 
     async def run(self) -> int:
-        """Serve; returns the exit code. Nothing is left running then."""
+        """Serve until the worker ends, and return the exit code. At the return, no process of the pool is left."""
         options = self._settings.server
         limits = apply_limits(self._settings.pool, options)
         try:
             sock = listen(options.host, options.port)
         except OSError as error:
-            _logger.error("cannot listen on %s, port %d: %s", options.host, options.port, error.strerror)
+            extra = log_fields("start_failed", cause=error.strerror)
+            text = "cannot listen on %s, port %d: %s"
+            _logger.error(text, options.host, options.port, error.strerror, extra=extra)
             return ExitCode.LISTEN
         try:
-            self._parts.job_metrics.start()  # not before: the folder may be another worker's, which has this port
+            # Only after listen(): if another worker has this port, that worker may use the folder, too.
+            self._parts.job_metrics.start()
         except OSError as error:
             sock.close()
-            _logger.error("cannot use %s for the metrics of jobs: %s", PROMETHEUS_DIR, error)
+            extra = log_fields("start_failed", cause=str(error))
+            _logger.error("cannot use %s for the metrics of jobs: %s", PROMETHEUS_DIR, error, extra=extra)
             return ExitCode.USAGE
         with self._signals(), self._systemd, OrphanReaper(self._pool.owns).watching():
             await self._serve(sock, limits)
@@ -106,8 +120,8 @@ class Worker:
         finally:
             if not self._ending.is_set():
                 await _unless(self._ending, self._pool.aclose())
-            await self._pool.aclose(kill=True)  # after a second signal; else there is nothing left to kill
-            await self._parts.book.settled()
+            await self._pool.aclose(kill=True)  # kills only after a second signal: otherwise no process is left here
+            await self._parts.registry.settled()
             await self._sources.close()
             self._parts.end_streams()
             await self._parts.job_metrics.close()
@@ -120,28 +134,31 @@ class Worker:
     # --- phases ----------------------------------------------------------------------------------
 
     async def _load(self) -> bool:
-        """Load the app and warm up; false if that failed, or is not wanted any more."""
+        """Load the app and warm up. Return false if the load has failed, or if the worker stops meanwhile."""
         _logger.info("loading %s", self._app, extra=log_fields("loading", app=self._app))
         self._systemd.status(f"loading {self._app}")
         try:
             is_loaded = await _unless(self._stopping, self._pool.start())
         except AppLoadError as error:
-            _logger.error("%s", error)
+            _logger.error("%s", error, extra=log_fields("start_failed", cause=str(error)))
             self._exit_code = ExitCode.APP
             return False
         return is_loaded
 
     async def _heed_app(self, api_port: int | None) -> bool:
-        """Go by what the app sets, from here on; false if that cannot be, or is not wanted any more."""
+        """Apply the app's settings, and open the probe port.
+
+        Return false if the settings are invalid, if the port cannot be opened, or if the worker stops meanwhile.
+        """
         try:
             self._settings = settings = self._in_force.take_on()
             self._drain_timeout = settings.server.drain_timeout
             is_open = await _unless(self._stopping, self._probes.open(settings.server, api_port))
         except OptionError as error:
-            _logger.error("%s", error)
+            _logger.error("%s", error, extra=log_fields("start_failed", cause=str(error)))
             self._exit_code = ExitCode.USAGE
         except OSError as error:
-            _logger.error("%s", error.strerror)
+            _logger.error("%s", error.strerror, extra=log_fields("start_failed", cause=error.strerror))
             self._exit_code = ExitCode.LISTEN
         else:
             return is_open
@@ -149,7 +166,7 @@ class Worker:
         return False
 
     def _go_by(self, settings: Settings, is_first: bool) -> None:
-        """Go by what an app sets that was heard late (``is_first``), or that a reload has brought."""
+        """Apply settings that the app has reported late (``is_first``), or that a reload has brought."""
         self._settings = settings
         if self._stopping.is_set():
             return
@@ -160,13 +177,16 @@ class Worker:
             self._probes.compare(settings.server)
 
     async def _open_sources(self) -> bool:
-        """False if that failed, or is not wanted any more. Those that are open may have brought sessions by then."""
+        """Open the sources. Return false if one source fails, or if the worker stops meanwhile.
+
+        Even then, the sources that are open already may have brought jobs, which the drain waits for.
+        """
         if not self._stopping.is_set():
-            self._admission.closed = None  # not before: whoever hears that it is ready sends sessions at once
+            self._admission.closed = None  # only now: clients send jobs as soon as the worker is ready
         try:
-            return await _unless(self._stopping, self._sources.open(self._admission))
+            return await _unless(self._stopping, self._sources.open())
         except (GreenroomError, TimeoutError) as error:
-            _logger.error("%s", error)
+            _logger.error("%s", error, extra=log_fields("start_failed", cause=str(error)))
             self._exit_code = ExitCode.NEGATIVE if isinstance(error, TimeoutError) else ExitCode.USAGE
         self._begin_to_stop("a source of sessions did not open")
         return False
@@ -177,13 +197,13 @@ class Worker:
         extra = log_fields("serving", app=self._app, url=url, idle=stats.idle, generation=stats.generation)
         _logger.info("serving %s on %s, with %d idle processes", self._app, url, stats.idle, extra=extra)
         if stats.breaker_cause:
-            _logger.warning("processes do not become warm yet: %s", stats.breaker_cause)
-        _logger.info(
-            "to start a session: curl %s/v1/jobs -H 'Content-Type: application/json' -d '{\"metadata\": {}}'", url
-        )
+            extra = log_fields("not_warm", cause=stats.breaker_cause)
+            _logger.warning("processes do not become warm yet: %s", stats.breaker_cause, extra=extra)
+        text = "to start a session: curl %s/v1/jobs -H 'Content-Type: application/json' -d '{\"metadata\": {}}'"
+        _logger.info(text, url, extra=log_fields("hint"))
 
     async def _steer(self) -> None:
-        """Reload as asked, until it is time to stop."""
+        """Reload on request, until the worker stops."""
         watching = watch(self._watched, self._reloader, self._stopping) if self._watched else _nothing()
         await asyncio.gather(_unless(self._stopping, self._reloader.run()), watching)
 
@@ -194,7 +214,8 @@ class Worker:
         _logger.info(text, jobs, timeout, extra=extra)
         self._systemd.status(f"draining: {jobs} jobs may go on for {timeout:g} s")
         if not await _unless(self._ending, self._pool.drain(timeout)):
-            _logger.warning("ending %d jobs without waiting for them", self._pool.stats().jobs)
+            jobs = self._pool.stats().jobs
+            _logger.warning("ending %d jobs without waiting for them", jobs, extra=log_fields("ending", jobs=jobs))
 
     # --- signals ---------------------------------------------------------------------------------
 
@@ -220,7 +241,10 @@ class Worker:
         self._begin_to_stop(signum.name)
 
     def _drain_by_request(self, timeout: float | None) -> float:
-        """What SIGTERM does, asked for by HTTP; asked for again, it changes nothing."""
+        """Start a drain, as SIGTERM does. Return the seconds that accepted jobs have to end.
+
+        A further request changes nothing.
+        """
         if not self._stopping.is_set():
             self._drain_timeout = timeout or self._drain_timeout
             self._begin_to_stop("a drain was asked for by HTTP")
@@ -232,7 +256,7 @@ class Worker:
 
     def _begin_to_stop(self, cause: str) -> None:
         _logger.info("%s: stopping", cause, extra=log_fields("stopping", cause=cause))
-        # From this moment on, not from when the drain begins.
+        # Reject jobs from this moment on: the drain may begin later.
         self._admission.closed = _STOPPING
         self._sources.pause()
         self._systemd.stopping()
@@ -241,13 +265,17 @@ class Worker:
     def _hang_up(self) -> None:
         self._pool.had_signal()
         if self._stopping.is_set():
-            _logger.warning("SIGHUP: not reloading, because the worker is stopping")
+            text = "SIGHUP: not reloading, because the worker is stopping"
+            _logger.warning(text, extra=log_fields("reload_ignored", cause="SIGHUP"))
         else:
             self._reloader.request("SIGHUP")
 
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do the work, unless the event comes first: then it is cancelled. Returns whether it was done."""
+    """Run the coroutine ``work``, and cancel this coroutine if the event is set first.
+
+    Return true if the coroutine has returned. An exception of the coroutine is raised here.
+    """
     working, waiting = asyncio.create_task(work), asyncio.create_task(event.wait())
     try:
         await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -262,4 +290,4 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool
 
 
 async def _nothing() -> None:
-    """Stands where there is nothing to do."""
+    """Return at once. Used in place of :func:`watch` if no folder is watched."""

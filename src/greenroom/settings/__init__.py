@@ -1,37 +1,36 @@
-"""Everything an operator can set, as one frozen type.
+"""Settings of an operator, as one frozen type.
 
-A setting is declared once: as a field, with its default and a docstring, of one of the groups below. Its name is
-unique among all groups; from it come its key in a file, its environment variable and its flag.
+Each setting is a field of one group below, with a default and a docstring. The name of a setting is unique among all
+groups. The key in a file, the environment variable and the flag are made from that name.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..integrations.livekit.settings import LiveKitOptions
 from ..options import PoolOptions
-from .livekit import LiveKitOptions
-from .log import LogOptions
-from .server import ServerOptions
+from .server import LogOptions, ServerOptions
 
 __all__ = ["DEFAULTS", "LiveKitOptions", "LogOptions", "PoolOptions", "ServerOptions", "Settings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a worker behaves, group by group."""
+    """Settings of a worker, in groups."""
 
     pool: PoolOptions = field(default_factory=PoolOptions)
-    """The processes."""
+    """Settings of the pool."""
     server: ServerOptions = field(default_factory=ServerOptions)
-    """The worker's API, and its end."""
+    """Settings of the worker's API, and of its end."""
     livekit: LiveKitOptions = field(default_factory=LiveKitOptions)
-    """LiveKit rooms as a source of sessions."""
+    """Settings of the LiveKit source."""
     log: LogOptions = field(default_factory=LogOptions)
-    """The log."""
+    """Settings of the log."""
 
 
 DEFAULTS = {
     "start": Settings(),
     "dev": Settings(pool=PoolOptions(num_idle_processes=1), server=ServerOptions(drain_timeout=5.0)),
 }
-"""What holds for each command where nothing is set."""
+"""Defaults of each command."""

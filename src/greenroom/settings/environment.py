@@ -1,4 +1,4 @@
-"""Settings from the environment: ``GREENROOM_`` and the setting's name in capitals."""
+"""Settings from environment variables: ``GREENROOM_`` and the setting's name in capitals."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ __all__ = ["COMMAND_VARIABLE", "CONFIG_VARIABLE", "URL_VARIABLE", "from_environm
 
 CONFIG_VARIABLE = "GREENROOM_CONFIG"
 COMMAND_VARIABLE = "GREENROOM_COMMAND"
-"""The command of a worker, ``start`` or ``dev``: set for its processes."""
+"""Variable with the command of a worker, ``start`` or ``dev``. The worker sets it for its processes."""
 URL_VARIABLE = "GREENROOM_URL"
-"""Where the commands that ask a worker find it."""
+"""Variable with the address of a worker, for commands that connect to one."""
 
 _NO_SETTINGS = frozenset(
     {
         COMMAND_VARIABLE,
         CONFIG_VARIABLE,
         URL_VARIABLE,
-        "GREENROOM_POOL",  # the mark of what a pool has started: a worker may be started within a job
-        "GREENROOM_OWNER",  # the same of what one session has started
-        "GREENROOM_PROCESS",  # the id of the process that a job runs in
+        "GREENROOM_POOL",  # mark of processes that a pool has started; a job may start a worker
+        "GREENROOM_OWNER",  # mark of processes that one job has started
+        "GREENROOM_PROCESS",  # id of the process in which a job runs
     }
 )
 _NOT_OURS = ("GREENROOM_APP_", "GREENROOM_BENCH_")
-"""What an app calls its own, and what the benchmarks tell their peers."""
+"""Prefixes of an app's own variables, and of variables that the benchmarks pass to their peers."""
 
 # For a Service called `greenroom`, Kubernetes gives every container of the namespace GREENROOM_SERVICE_HOST,
 # GREENROOM_PORT=tcp://10.0.0.7:8700 and so on; for `greenroom-voice`, the same with GREENROOM_VOICE_.
@@ -38,9 +38,10 @@ _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:
-    """What the environment sets. An empty variable sets nothing, unless its setting must not be empty.
+    """Return the settings that environment variables set.
 
-    ``OptionError`` names a variable that is unknown.
+    An empty variable sets nothing, unless its setting must never be empty. Raises ``OptionError`` for an unknown
+    variable, and for a value of the wrong type.
     """
     settings = {setting.variable: setting for setting in all_settings().values()}
     found = {}

@@ -1,4 +1,4 @@
-"""What is known of each setting: its group, name, type and meaning, all read from the field that declares it."""
+"""Descriptions of all settings: group, name, type and meaning, read from the fields that declare them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,24 @@ OFF = "off"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One field of one group."""
+    """Setting: one field of one group."""
 
     group: str
     name: str
     kind: Any
-    """Its type, without None."""
+    """Type of the value, without None."""
     none: str | None
-    """The word for None, if it can be that: ``off``, or what ``field(metadata={"none": ...})`` says."""
+    """Word for None: ``off``, or the word in ``field(metadata={"none": ...})``. None if the value cannot be None."""
     is_secret: bool
-    """Its value is never shown. Declared by ``field(metadata={"secret": True})``."""
+    """True if the value is never shown. Declared by ``field(metadata={"secret": True})``."""
     doc: str
     is_secret_file: bool = False
-    """It names a file with a secret. Declared by ``field(metadata={"secret_file": True})``."""
+    """True if the value is the path of a file with a secret. Declared by ``field(metadata={"secret_file": True})``."""
     is_never_empty: bool = False
-    """An empty variable is an error, as it would open a door. Declared by ``field(metadata={"never_empty": True})``."""
+    """True if an empty variable is an error. If it were ignored, a protection would be off without notice.
+
+    Declared by ``field(metadata={"never_empty": True})``.
+    """
 
     @property
     def variable(self) -> str:
@@ -49,7 +52,7 @@ class Setting:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What it can be, if that is a closed list."""
+        """All possible values, if these are a closed list; else empty."""
         return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
 
     @property
@@ -65,14 +68,14 @@ class Setting:
 
 @functools.cache
 def groups() -> dict[str, type]:
-    """The type of each group, in the order of the help and the documentation."""
+    """Return the type of each group, in the order of the help and the documentation."""
     hints = typing.get_type_hints(Settings)
     return {field.name: hints[field.name] for field in dataclasses.fields(Settings)}
 
 
 @functools.cache
 def all_settings() -> dict[str, Setting]:
-    """Every setting by its name."""
+    """Return every setting, by name."""
     found = {}
     for group, kind in groups().items():
         hints, docs = typing.get_type_hints(kind), _docstrings(kind)
@@ -96,7 +99,7 @@ def _without_none(hint: Any) -> tuple[Any, bool]:
 
 
 def _docstrings(kind: type) -> dict[str, str]:
-    """The string below each field. Empty where there is no source to read, as in a frozen program."""
+    """Return the string below each field, by name. The result is empty without a source, as in a frozen program."""
     try:
         source = inspect.getsource(kind)
     except OSError:

@@ -20,14 +20,17 @@ _Path = tuple[str, ...]
 
 
 def find_file(named: str | None) -> Path | None:
-    """The file that was named; else the one in the current folder, if there is one."""
+    """Return the named file, or else the file in the current folder, if there is one."""
     if named and (path := named.strip(BLANKS)):
         return Path(path)
     return Path(FILE_NAME) if Path(FILE_NAME).is_file() else None
 
 
 def from_file(path: Path) -> Layer:
-    """What the file sets. ``OptionError`` names the line that cannot be, or why there is nothing to read."""
+    """Return the settings in a file.
+
+    Raises ``OptionError`` for a wrong entry, with its line, and for a file that cannot be read.
+    """
     text = _read(path)
     try:
         tables = tomllib.loads(text)
@@ -44,9 +47,9 @@ def from_file(path: Path) -> Layer:
 
 
 def lines_of_keys(text: str) -> dict[_Path, int]:
-    """The line in which each table and key of a TOML text begins; lines count from 1.
+    """Return the line in which each table and key of a TOML text begins. Lines count from 1.
 
-    tomllib does not tell. But it tells whether a piece is complete, and every complete piece can be read alone.
+    tomllib reports no lines. But tomllib accepts a piece of the text only if the piece is complete.
     """
     found: dict[_Path, int] = {}
     table: _Path = ()
@@ -56,7 +59,7 @@ def lines_of_keys(text: str) -> dict[_Path, int]:
         try:
             parsed = tomllib.loads(piece)
         except tomllib.TOMLDecodeError:
-            continue  # it goes on in the next line
+            continue  # the piece goes on in the next line
         paths = list(_paths(parsed))
         if piece.lstrip().startswith("["):
             table = paths[-1]
@@ -77,7 +80,7 @@ def _read(path: Path) -> str:
 
 
 def _entries(tables: dict[str, Any]) -> Iterator[tuple[_Path, Any]]:
-    """Every key of every table; and what is no table, or belongs to no group, as it is."""
+    """Yield path and value of each key in the table of a group. Yield all other top-level keys as they are."""
     for group, table in tables.items():
         if group in groups() and isinstance(table, dict):
             yield from (((group, name), raw) for name, raw in table.items())

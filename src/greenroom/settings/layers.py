@@ -1,4 +1,4 @@
-"""Settings in layers: defaults, the app, a file, the environment, flags. The last one that speaks holds."""
+"""Settings in layers: defaults, the app, a file, the environment, flags. A later layer overrides an earlier one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..app_setting import AppSettings
+from ..app_facts import AppSettings
 from ..errors import OptionError
 from . import DEFAULTS, Settings
 from .environment import from_environment
@@ -23,33 +23,36 @@ __all__ = ["Resolved", "from_flags", "resolve"]
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What holds, and where each of it comes from."""
+    """Settings that hold, and the origin of each."""
 
     command: str
     settings: Settings
     origins: Mapping[str, Origin]
-    """By the setting's name."""
+    """Origin of each value, by the name of the setting."""
     file: Path | None
     given: Layer = field(default_factory=dict)
-    """What the operator has set: file, environment and flags."""
+    """Values that the operator has set by file, environment or flag."""
 
     @property
     def left_to_app(self) -> Set[str]:
-        """The settings that the operator has not set."""
+        """Names of the settings that the operator has not set."""
         return all_settings().keys() - self.given.keys()
 
     def with_app(self, app: AppSettings) -> Resolved:
-        """What holds with an app that sets these. ``OptionError`` names what is wrong, in the app's words."""
+        """Return the settings for an app that sets these values.
+
+        Raises ``OptionError`` for a wrong value. The message has the code of the app that sets the value.
+        """
         return _resolved(self.command, _from_app(app), self.given, self.file)
 
 
 def resolve(
     command: str, *, flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None
 ) -> Resolved:
-    """The settings of ``dev`` or ``start``. ``OptionError`` names what is wrong together with its origin.
+    """Return the settings of ``dev`` or ``start``. Raises ``OptionError`` for a wrong value, with its origin.
 
-    ``flags`` holds what was given on the command line, as text, by the setting's name. A wrong value is refused
-    also where a later layer would have replaced it.
+    ``flags`` has the values from the command line, by the setting's name. A value of the wrong type is an error even
+    if a later layer overrides it.
     """
     layers = [from_file(file) if file else {}, from_environment(environ), from_flags(flags)]
     given: Layer = {}
@@ -77,7 +80,7 @@ def _from_app(app: AppSettings) -> Layer:
 
 
 def from_flags(flags: Mapping[str, Any]) -> Layer:
-    """What the command line sets."""
+    """Return the settings that the command line sets. Raises ``OptionError`` for a value of the wrong type."""
     found = {}
     for name, raw in flags.items():
         setting = all_settings()[name]
@@ -98,7 +101,10 @@ def _built(defaults: Settings, given: Layer) -> Settings:
 
 
 def _with_origins(message: str, given: Layer) -> str:
-    """The types that judge values know nothing of origins. Their messages name the settings they are about."""
+    """Add the origins of the settings that an error message names, and hide secrets.
+
+    The types that check values do not know the origins, but their messages name the settings.
+    """
     named = dict.fromkeys(re.findall(r"\w+", message))
     origins = "; ".join(str(given[name].origin) for name in named if name in given)
     message = redacted(message, {name: one.value for name, one in given.items()}, all_settings())

@@ -1,4 +1,4 @@
-"""Open files that settings need, and what a limit on them suffices for. Pure."""
+"""Number of open files that settings need, and number of jobs that a limit on open files allows. Pure."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from .server import ServerOptions
 __all__ = ["FDS_PER_PROCESS", "FEWEST_CONNECTIONS", "Limits", "fds_needed", "limits_of", "sessions_within"]
 
 FDS_PER_PROCESS = 8
-"""Control and log socket, stdout, stderr, lifeline, heartbeat page, pidfd; and one more while it is made or dumped."""
+"""Open files of the supervisor for each process: control socket, log socket, stdout, stderr, lifeline, heartbeat page
+and pidfd. One more is open while the process is made, or while its stacks are dumped."""
 FEWEST_CONNECTIONS = 32
-"""So many are served even if the open files of some sessions are missing then."""
+"""API connections that are always served, even if the remaining open files then do not suffice for all jobs."""
 _FDS_BESIDE = 200
-"""Listening, logs, files that are read for a moment, connections that are being closed for new ones (64 at most),
-and the second descriptor of each half-closed connection (64 at most)."""
+"""Other open files: listening sockets, logs, and files that are read for a moment. Also up to 64 connections that
+are closed for new ones, and the second descriptor of each half-closed connection (64 at most)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The open files that this process may have, and the connections and sessions for which they suffice."""
+    """Limit on open files, and the numbers of connections and jobs for which the limit suffices."""
 
     fds: int | None
-    """Open files. ``None``: without a limit."""
+    """Most open files of this process; ``None`` if there is no limit."""
     connections: int
     sessions: int
-    """``max_jobs``, or fewer if the open files do not suffice for all. Sessions beyond that are tried all the same."""
+    """``max_jobs``, or fewer if the open files do not suffice for all. The worker still tries jobs beyond that."""
 
 
 def fds_needed(pool: PoolOptions, server: ServerOptions | None = None) -> int:
-    """Open files that the supervisor may need, with or without those of its API's connections."""
-    # In a reload there are the idle processes of both the old code and the new.
+    """Return the number of open files that the supervisor may need. With ``server``, API connections are included."""
+    # During a reload, the idle processes of the old and of the new code exist at the same time.
     processes = pool.max_jobs + 2 * (pool.idle_ceiling + pool.max_concurrent_prewarms)
     return FDS_PER_PROCESS * processes + _FDS_BESIDE + (0 if server is None else server.max_connections)
 
 
 def limits_of(fds: int | None, pool: PoolOptions, max_connections: int) -> Limits:
-    """Share open files: sessions come first, but for the last few connections."""
+    """Divide the open files. Jobs come first, but :data:`FEWEST_CONNECTIONS` connections are always kept."""
     if fds is None:
         return Limits(None, max_connections, pool.max_jobs)
     connections = min(max_connections, max(fds - fds_needed(pool), FEWEST_CONNECTIONS))
@@ -45,6 +46,9 @@ def limits_of(fds: int | None, pool: PoolOptions, max_connections: int) -> Limit
 
 
 def sessions_within(fds: int, pool: PoolOptions, connections: int = FEWEST_CONNECTIONS) -> int:
-    """Return for how many sessions open files suffice, beside these connections. ``max_jobs`` does not count."""
+    """Return the number of jobs for which open files suffice, beside these connections, without regard to ``max_jobs``.
+
+    The idle and warming processes are subtracted.
+    """
     beside = fds_needed(pool) - FDS_PER_PROCESS * pool.max_jobs + connections
     return max((fds - beside) // FDS_PER_PROCESS, 0)

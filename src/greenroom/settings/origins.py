@@ -1,4 +1,4 @@
-"""Where the value of a setting comes from."""
+"""Origins of the values of settings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Given", "Layer", "Origin", "did_you_mean"]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A default, or the place where somebody has set it."""
+    """Origin of a value: a default, or the place where the value is set."""
 
     kind: Literal["default", "app", "file", "environment", "flag"]
     name: str
-    """The command, the app's own words, the file, variable or flag."""
+    """Name of the command, file, variable or flag, or the code of the app that sets the value."""
     line: int | None = None
 
     def __str__(self) -> str:
@@ -27,16 +27,16 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value of the right type, and who says so."""
+    """Value of the right type, with its origin."""
 
     value: Any
     origin: Origin
 
 
 Layer = dict[str, Given]
-"""What one origin sets, by the setting's name."""
+"""Values by the name of the setting, without those that are not set."""
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str | None:
-    """The right name that is nearest to a wrong one, if one is near."""
+    """Return the known name that is nearest to a wrong one, or ``None`` if none is near."""
     return next(iter(difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.7)), None)

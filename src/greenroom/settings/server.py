@@ -1,4 +1,4 @@
-"""The settings of the worker: declared once, here, and passed on whole."""
+"""Settings of the worker's server, with their defaults and checks."""
 
 from __future__ import annotations
 
@@ -7,50 +7,57 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..errors import OptionError
+from ..options import PoolOptions
 from .token import length_problem, token_problem
 
-__all__ = ["ServerOptions"]
+__all__ = ["MARGIN", "LogOptions", "ServerOptions", "longest_stop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """How a worker is reached, and how it ends."""
+    """Settings of a worker's API, and of its end."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Any other than a loopback address needs a ``token`` or a ``token_file``."""
+    """Address to listen on. An address other than loopback needs a ``token`` or a ``token_file``."""
     port: int = 8700
-    """Port to listen on; 0 picks a free one, which the log names."""
+    """Port to listen on; 0 picks a free port, which the log names."""
     health_port: int | None = None
-    """Another port, for probes: ``/``, ``/livez`` and ``/readyz`` are answered there, without a token, and nothing
-    else. It is opened when the app has loaded; 0 picks a free one, which the log names."""
+    """Second port, for probes. The port answers only ``/``, ``/livez`` and ``/readyz``, without a token. The worker
+    opens the port when the app has loaded; 0 picks a free port, which the log names."""
     health_host: str = ""
-    """Address to listen on for ``health_port``. Empty: all addresses of this machine, IPv6 ones too if it has them."""
+    """Address to listen on for ``health_port``. Empty: all IPv4 and IPv6 addresses of this machine."""
     offer_timeout: float = 1.0
-    """How long a session that is offered may wait for a process that is on its way, if none is idle. It is turned
-    down at once if none can be there in time; 0: whenever none is idle."""
+    """Longest wait of an offered job for a process, if none is idle. The job is rejected at once if no process can be
+    warm in time. With 0, the job is rejected at once if no process is idle."""
     min_free_memory_mb: float | None = 128.0
-    """No session is taken that would leave the machine less free memory than this, by what sessions cost so far."""
+    """Memory that stays free. A job is rejected if it would leave less. The memory of earlier jobs is the estimate for
+    a new job."""
     drain_timeout: float = 60.0
-    """After SIGTERM or Ctrl-C: how long accepted jobs may go on, in seconds. LiveKit apps have 3600 s under ``start``
-    if neither they nor you set it."""
+    """Time that accepted jobs may go on after SIGTERM or Ctrl-C. The default of LiveKit apps is 3600 s under ``start``,
+    unless the app sets another value."""
     max_request_bytes: int = 1024 * 1024
-    """Largest request body that is read."""
+    """Largest body of a request, in bytes."""
     max_connections: int = 1000
-    """Connections to the API at any one time, or fewer where open files are scarce: those of ``max_jobs`` sessions are
-    kept back. Above that, the one that is idle longest is closed for a new one."""
+    """Most connections to the API at the same time. A low limit on open files lowers this number, since files for
+    ``max_jobs`` jobs are kept free. Above the number, the connection that is idle longest is closed for a new one."""
     token: str | None = field(default=None, metadata={"secret": True, "never_empty": True}, repr=False)
-    """The token that clients must send (``Authorization: Bearer ...``), except to ``/livez`` and ``/readyz``: at least
-    16 printable ASCII characters. An empty one is an error; ``off`` means that clients need none."""
+    """Token that clients must send (``Authorization: Bearer ...``), except to ``/livez`` and ``/readyz``. A token has
+    at least 16 printable ASCII characters. An empty token is an error. With ``off``, clients need no token."""
     token_file: str | None = field(default=None, metadata={"secret_file": True, "never_empty": True})
-    """A file that holds the token instead, such as a mounted secret. The worker reads it again when it changes."""
+    """File that holds the token, such as a mounted secret. The worker reads it again when it changes."""
     rate_limit: float | None = 1000.0
-    """Requests per second from one address (IPv6: from one /64 network), on average; for a moment, twice that."""
+    """Requests per second from one address (IPv6: from one /64 network), on average. Bursts may have twice as many."""
     tracing: Literal["auto", "on", "off"] = "auto"
-    """Whether sessions are sent as OpenTelemetry spans. ``auto``: if ``OTEL_EXPORTER_OTLP_ENDPOINT`` says where to, and
-    the packages are there (``pip install 'greenroom[otel]'``); ``on``: to port 4318 of this host if it does not."""
+    """OpenTelemetry spans of jobs. ``auto`` sends them if ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set and the packages are
+    there (``pip install 'greenroom[otel]'``). ``on`` sends them to port 4318 of this host if no endpoint is set."""
+    flight_recorder_dir: str | None = "/dev/shm"
+    """Folder for the flight recording, which should be in memory. After a crash of the worker the recording is still
+    there, and the next worker logs its path. ``off``: nothing is kept after a crash."""
 
     def __post_init__(self) -> None:
         self._check_token()
+        if self.flight_recorder_dir == "":
+            raise OptionError("flight_recorder_dir is empty; it must be the path of a folder, or off")
         if not 0 <= self.port <= 65535:
             raise OptionError(f"port is {self.port}; it must be between 0 and 65535")
         if self.health_port is not None and not 0 <= self.health_port <= 65535:
@@ -89,3 +96,26 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+MARGIN = 15.0
+"""Seconds beyond the deadlines of the settings: for stack dumps, kills, reaping, the zygote's end and last answers."""
+
+
+def longest_stop(pool: PoolOptions, drain_timeout: float) -> float:
+    """Return the longest time from SIGTERM to the worker's exit, in seconds.
+
+    A job that outlasts the drain has ``shutdown_timeout`` to stop, and the same time again for its shutdown callbacks.
+    Then its process has ``cleanup_timeout`` to exit.
+    """
+    return drain_timeout + 2 * pool.shutdown_timeout + pool.cleanup_timeout + MARGIN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """Settings of the log."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level that is logged, of Greenroom and of the app."""
+    log_format: Literal["human", "json"] = "human"
+    """Format of the log: lines for people, or one JSON object for each line."""

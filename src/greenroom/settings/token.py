@@ -1,4 +1,4 @@
-"""The worker's token: its form, and the file that can hold it."""
+"""Token of a worker: its form, and the file that can hold it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..errors import OptionError
 __all__ = ["SHORTEST_TOKEN", "Stamp", "length_problem", "read_token", "stamp_of", "token_problem"]
 
 SHORTEST_TOKEN = 16
-"""Characters: a shorter one could be found by trying."""
+"""Fewest characters of a token. An attacker could find a shorter one by trial."""
 
 _ALLOWED = frozenset(string.ascii_letters + string.digits + string.punctuation)
 _LARGEST_FILE = 65536
 
 
 class Stamp(NamedTuple):
-    """The marks by which a file is known to be the same, unchanged."""
+    """Marks of a file. If two stamps are equal, the file is the same and has not changed."""
 
     device: int
     inode: int
@@ -34,7 +34,10 @@ class Stamp(NamedTuple):
 
 
 def token_problem(token: str) -> str | None:
-    """Return why this can be no token, to follow its name; the text does not hold the token."""
+    """Return the reason why a text cannot be a token, or ``None``.
+
+    The reason is worded to follow the name of the token, and does not contain the token.
+    """
     if not token:
         return "is empty; set a token, or off for none: an empty one would let everybody in"
     if not _ALLOWED.issuperset(token):
@@ -43,14 +46,17 @@ def token_problem(token: str) -> str | None:
 
 
 def length_problem(token: str) -> str | None:
-    """Return why this token does not protect a worker, to follow its name."""
+    """Return the reason why a token does not protect a worker, or ``None``. See :func:`token_problem`."""
     if len(token) < SHORTEST_TOKEN:
         return f"has {len(token)} characters; it must have at least {SHORTEST_TOKEN}"
     return None
 
 
 def read_token(path: str) -> tuple[str, Stamp]:
-    """Return the token in a file, without blanks around it. It may block. ``OptionError`` says why there is none."""
+    """Return the token in a file, without blanks around it, and the stamp of the file. The call may block.
+
+    Raises ``OptionError`` if the file cannot be read, or if it holds no valid token.
+    """
     try:
         data, stamp = _read(path)
     except OSError as error:
@@ -65,7 +71,7 @@ def read_token(path: str) -> tuple[str, Stamp]:
 
 
 def stamp_of(path: str) -> Stamp | None:
-    """Return the marks of the file that is there now; ``None`` if none can be reached. It may block."""
+    """Return the stamp of a file, or ``None`` if the file cannot be reached. The call may block."""
     try:
         return Stamp.of(os.stat(path))
     except (OSError, ValueError):
@@ -73,7 +79,7 @@ def stamp_of(path: str) -> Stamp | None:
 
 
 def _read(path: str) -> tuple[bytes, Stamp]:
-    # A pipe would block for its writer even to be opened.
+    # Without O_NONBLOCK, the open of a named pipe blocks until the pipe has a writer (fifo(7)).
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)

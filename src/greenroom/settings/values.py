@@ -1,4 +1,4 @@
-"""Values of settings: read from text or TOML, and written as text or TOML."""
+"""Conversion of settings' values from text or TOML, and to text or TOML."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ __all__ = ["BLANKS", "HIDDEN", "as_text", "as_toml", "convert", "described", "re
 
 HIDDEN = "***"
 BLANKS = string.whitespace
-"""Characters that do not count around a value: here-documents and secrets of Kubernetes end in a line feed."""
+"""Characters that are stripped around a value, since here-documents and Kubernetes secrets can end in a line feed."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 def convert(setting: Setting, raw: Any, *, is_text: bool, subject: str) -> Any:
-    """Return the value that was meant, without blanks around it.
+    """Convert a raw value to the type of its setting, without blanks around it.
 
-    ``OptionError`` if it is not of the right type, or a text with control characters; what makes sense is judged later.
+    Raises ``OptionError`` for a value of the wrong type, and for a text with control characters. Other checks, such as
+    ranges, come later.
     """
     if isinstance(raw, str):
         raw = raw.strip(BLANKS)
@@ -34,7 +35,7 @@ def convert(setting: Setting, raw: Any, *, is_text: bool, subject: str) -> Any:
         return None
     try:
         if isinstance(raw, str):
-            raw.encode()  # bytes that are not UTF-8 can come in from outside, but can be neither shown nor sent
+            raw.encode()  # bytes that are not UTF-8 become lone surrogates, which can be neither shown nor sent
         value = msgspec.convert(_parts(raw) if is_text and setting.is_list else raw, setting.kind, strict=not is_text)
     except (msgspec.ValidationError, UnicodeEncodeError):
         shown = HIDDEN if setting.is_secret else repr(raw)
@@ -45,14 +46,14 @@ def convert(setting: Setting, raw: Any, *, is_text: bool, subject: str) -> Any:
 
 
 def described(setting: Setting) -> str:
-    """What its values are, for people: ``a number or off``."""
+    """Return the possible values of a setting, for people: ``a number or off``."""
     names = [*setting.choices] or [_NAMES.get(setting.kind, "a list")]
     *all_but_last, last = [*names, setting.none] if setting.none else names
     return f"{', '.join(all_but_last)} or {last}" if all_but_last else last
 
 
 def as_text(setting: Setting, value: Any) -> str:
-    """As a flag or an environment variable takes it, unless it is a secret."""
+    """Return a value as text for a flag or an environment variable. A secret is hidden."""
     if value is None:
         return str(setting.none)
     if setting.is_secret:
@@ -65,7 +66,7 @@ def as_text(setting: Setting, value: Any) -> str:
 
 
 def as_toml(setting: Setting, value: Any) -> str:
-    """As a file takes it, secrets too."""
+    """Return a value in the form of a TOML file. A secret is not hidden."""
     if value is None:
         return _quoted(str(setting.none))
     if isinstance(value, bool):
@@ -78,10 +79,10 @@ def as_toml(setting: Setting, value: Any) -> str:
 
 
 def redacted(message: str, values: Mapping[str, Any], settings: Mapping[str, Setting]) -> str:
-    """A message without the secrets among these values."""
+    """Return a message without the secrets among these values."""
     for name, value in values.items():
         if settings[name].is_secret and isinstance(value, str) and value:
-            # A short one may be part of any word, and would garble the message.
+            # A short secret may be a part of other words, so only its quoted form is replaced.
             message = message.replace(value if len(value) >= 8 else repr(value), HIDDEN)
     return message
 
@@ -97,5 +98,5 @@ def _not(setting: Setting) -> str:
 
 
 def _quoted(text: str) -> str:
-    # JSON's strings are TOML's, but for one control character.
+    # A JSON string is also a TOML string, except that TOML does not allow DEL.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

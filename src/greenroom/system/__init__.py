@@ -1,1 +1,1 @@
-"""What differs by operating system: one small module a mechanism. Standard library only."""
+"""Mechanisms of the operating system, one small module for each. Standard library only."""

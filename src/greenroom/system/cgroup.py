@@ -1,9 +1,9 @@
-"""A memory limit that the kernel itself keeps, where a cgroup v2 subtree is delegated to this process.
+"""Memory limits that the kernel enforces, in a cgroup v2 subtree that is delegated to this process.
 
-systemd delegates with ``Delegate=memory`` and ``DelegateSubgroup=`` (systemd 254 and later), a container
-engine by a writable cgroup namespace. A cgroup that holds processes cannot pass controllers on to its
-children ("no internal processes", cgroups(7)), so the subtree is that of this process's parent cgroup
-if its own one cannot be used.
+systemd delegates with ``Delegate=memory`` and ``DelegateSubgroup=`` (systemd 254 and later). A container
+engine delegates with a writable cgroup namespace. A cgroup that holds processes cannot pass controllers
+on to its children ("no internal processes", cgroups(7)). If this process's own cgroup cannot be used, the
+subtree is therefore that of its parent cgroup.
 """
 
 from __future__ import annotations
@@ -12,21 +12,26 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from .cgroup_levels import own_cgroups
+
 __all__ = ["MemoryCgroups", "memory_is_delegated"]
 
 _MOUNT = Path("/sys/fs/cgroup")
 
 
 class MemoryCgroups:
-    """One cgroup a process, below ``base``."""
+    """Cgroups below ``base``, one for the process of each session."""
 
     def __init__(self, base: Path, prefix: str) -> None:
         self._base = base
-        self._prefix = prefix  # of the folders' names: others may have theirs in the same place
+        self._prefix = prefix  # of the folders' names: other workers may have cgroups in the same place
 
     @classmethod
     def where_delegated(cls, prefix: str, mount: Path = _MOUNT) -> MemoryCgroups | None:
-        """The delegated subtree, if there is one whose memory this process may bound."""
+        """Return the cgroups of the delegated subtree; ``None`` if this process can limit memory in none.
+
+        Turns the memory controller on for the subtree's children, if it is off.
+        """
         own = _own_cgroup(mount)
         candidates = [] if own is None else [own, own.parent]
         delegated = (path for path in candidates if _is_delegated(path, mount))
@@ -34,24 +39,29 @@ class MemoryCgroups:
         return None if base is None else cls(base, prefix)
 
     def enclose(self, name: str, pid: int, limit_mb: float) -> None:
-        """Put a process, and all that it will start, under the limit. Raises ``OSError``."""
+        """Put a process, and all processes that it will start, under the limit. Raises ``OSError``."""
         folder = self._folder(name)
         folder.mkdir()
         (folder / "memory.max").write_text(str(int(limit_mb * 2**20)))
-        # All of the session goes, not just the process that happened to be the largest.
+        # At the limit the kernel kills all processes of the session, not only the largest one.
         (folder / "memory.oom.group").write_text("1")
         (folder / "cgroup.procs").write_text(str(pid))
 
+    def kill(self, name: str) -> None:
+        """Kill every process in this cgroup, also processes that are forked meanwhile. Needs Linux 5.14."""
+        with suppress(OSError):  # the cgroup was never made, or the kernel is older
+            (self._folder(name) / "cgroup.kill").write_text("1")
+
     def limit_was_hit(self, name: str) -> bool:
-        """Whether the kernel has killed in this cgroup."""
+        """Return whether the kernel has killed a process in this cgroup for its memory."""
         with suppress(OSError):
             events = (self._folder(name) / "memory.events").read_text()
             return any(line.startswith("oom_kill ") and line != "oom_kill 0" for line in events.splitlines())
         return False
 
     def remove(self, name: str) -> None:
-        """After the last process in it has gone."""
-        with suppress(OSError):  # it was never made; or a process of it is still on its way out
+        """Remove a cgroup, after its last process has gone."""
+        with suppress(OSError):  # the cgroup was never made, or one of its processes is still exiting
             self._folder(name).rmdir()
 
     def _folder(self, name: str) -> Path:
@@ -59,25 +69,23 @@ class MemoryCgroups:
 
 
 def memory_is_delegated(mount: Path = _MOUNT) -> bool:
-    """Whether :class:`MemoryCgroups` would find a subtree. Only looks, and changes nothing."""
+    """Return whether :class:`MemoryCgroups` would find a subtree. Changes nothing."""
     own = _own_cgroup(mount)
     candidates = [] if own is None else [own, own.parent]
     return any(_is_delegated(path, mount) and _has_memory(path) for path in candidates)
 
 
 def _own_cgroup(mount: Path) -> Path | None:
-    with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            if line.startswith("0::"):
-                return mount / line[3:].lstrip("/")
+    with suppress(OSError, KeyError):
+        return mount / own_cgroups()[""].relative_to("/")
     return None
 
 
 def _is_delegated(folder: Path, mount: Path) -> bool:
-    """Whether the subtree is this process's to arrange: to root everything is writable, and that says nothing.
+    """Return whether the subtree is delegated. Write access does not prove that: root may write everywhere.
 
-    systemd marks what it delegates with an extended attribute; the root of a cgroup namespace, unlike the
-    machine's, has a ``cgroup.type``.
+    systemd marks a delegated cgroup with an extended attribute. The root of a cgroup namespace has a
+    ``cgroup.type``, and the machine's root has none.
     """
     if folder == mount:
         return (folder / "cgroup.type").exists()
@@ -89,7 +97,7 @@ def _is_delegated(folder: Path, mount: Path) -> bool:
 
 
 def _passes_on_memory(folder: Path) -> bool:
-    """Whether a child cgroup of this one can be given a memory limit by this process."""
+    """Return whether this process can give a memory limit to a child cgroup. Turns the controller on for that."""
     with suppress(OSError):
         if _has_memory(folder):
             enabled = (folder / "cgroup.subtree_control").read_text().split()

@@ -1,7 +1,7 @@
-"""The cgroups that bound this process: its own one, and each above it, on either version (cgroups(7)).
+"""Cgroups that limit this process: its own one, and each above it, in version 1 and 2 (cgroups(7)).
 
-A limit can stand at any level, and the tightest one binds. Where a hierarchy is mounted, and which part of
-it, is told by ``/proc/self/mountinfo``: a container often sees its own cgroup as the root of the mount.
+A limit can be set at any level, and the tightest one binds. ``/proc/self/mountinfo`` names the mount point of
+each hierarchy, and the part that is mounted. A container often sees its own cgroup as the root of the mount.
 """
 
 from __future__ import annotations
@@ -10,33 +10,35 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-__all__ = ["Level", "levels", "number_in"]
+__all__ = ["Level", "levels", "number_in", "own_cgroups"]
 
 _UNLIMITED = 1 << 60
-"""Version 1 has no word for "no limit": it is the largest multiple of a page."""
+"""Least number that means "no limit" in version 1, which writes the largest multiple of a page for it."""
 
 
 class Level(NamedTuple):
+    """One cgroup, as a folder."""
+
     folder: Path
     version: Literal[1, 2]
 
 
 class _Mount(NamedTuple):
     root: PurePosixPath
-    """The part of the hierarchy that is mounted."""
+    """Part of the hierarchy that is mounted."""
     point: PurePosixPath
     version: Literal[1, 2]
     controllers: frozenset[str]
 
 
 def levels(controller: str, root: Path = Path("/")) -> list[Level]:
-    """This process's cgroup for a controller first, then those above it as far as they can be seen.
+    """Return this process's cgroup for a controller first, then the visible cgroups above it.
 
-    Empty where the controller is not mounted, or nothing is told.
+    The list is empty where the controller is not mounted, or ``/proc`` does not show the cgroups.
     """
     with suppress(OSError):
         mounts = _mounts((root / "proc/self/mountinfo").read_text())
-        places = _places((root / "proc/self/cgroup").read_text())
+        places = own_cgroups(root)
         for mount in mounts:
             if mount.version == 1 and controller in mount.controllers:
                 return _upwards(root, mount, places.get(controller))
@@ -47,7 +49,7 @@ def levels(controller: str, root: Path = Path("/")) -> list[Level]:
 
 
 def number_in(path: Path) -> int | None:
-    """A cgroup file's number; ``None`` for "no limit", and for a file that is not there or cannot be read."""
+    """Return the number in a cgroup file; ``None`` for "no limit", and for a file that cannot be read."""
     try:
         text = path.read_text().strip()
     except OSError:
@@ -63,8 +65,10 @@ def _upwards(root: Path, mount: _Mount, place: PurePosixPath | None) -> list[Lev
 
 
 def _below(mounted: PurePosixPath, place: PurePosixPath | None) -> tuple[str, ...]:
-    """The way from the mount to the place. A place outside of what is mounted is the mount itself: the
-    container's view of its own cgroup."""
+    """Return the path from the mount to the place, in parts.
+
+    A place outside the mounted part stands for the mount itself: a container sees its own cgroup so.
+    """
     if place is None or ".." in place.parts or not place.is_relative_to(mounted):
         return ()
     return place.relative_to(mounted).parts
@@ -83,10 +87,10 @@ def _mounts(mountinfo: str) -> list[_Mount]:
     return found
 
 
-def _places(cgroup: str) -> dict[str, PurePosixPath]:
-    """By controller; the second version's under an empty name."""
+def own_cgroups(root: Path = Path("/")) -> dict[str, PurePosixPath]:
+    """Return this process's cgroups by controller; that of version 2 has an empty name. Raise ``OSError``."""
     found = {}
-    for line in cgroup.splitlines():
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
         _, names, place = line.split(":", 2)
         for name in names.split(","):
             found[name] = PurePosixPath(place)

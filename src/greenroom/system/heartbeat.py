@@ -1,12 +1,13 @@
 """Heartbeat pages: shared memory in which a child's event loop, and a thread beside it, count up.
 
-The child counts and the supervisor compares; no message is sent. A supervisor that was stopped reads the
-child's newest count when it wakes, so it never takes a healthy child for a stalled one.
-One word goes the other way (``tell_of_signal``).
+The child counts and the supervisor compares, without a message. A supervisor that was stopped reads the
+newest count afterwards. So it never takes a healthy child for a stalled one.
+The supervisor writes one word for the child (``tell_of_signal``).
 
 Each process has a page of its own, in a memfd of its own. The file's size is sealed (``F_SEAL_SHRINK``,
-``F_SEAL_GROW``): the kernel ends whoever reads a mapped page that a truncation has taken away, by SIGBUS, and
-the reader here is the supervisor. Nothing else is in the file, so ``mremap`` reaches no neighbour.
+``F_SEAL_GROW``), since a child could truncate the file otherwise. SIGBUS kills a process that reads a mapped
+page beyond the file's end (mmap(2)), and the supervisor reads the page. The file holds nothing else, so a
+child that enlarges its mapping with ``mremap`` reaches no other page.
 """
 
 from __future__ import annotations
@@ -30,20 +31,22 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class Beats(NamedTuple):
+    """Counts of one page: beats of the event loop and of the thread, and dropped log records."""
+
     loop: int
     thread: int
     dropped: int
-    """Log records that the child says it could not send. The child can write any number here."""
+    """Log records that the child could not send. The child can write any number here."""
 
 
 class HeartbeatPage:
-    """The child's side: counts in its page. Leaves the fd to its owner."""
+    """Child's side of a page. The fd stays with its owner, who closes it."""
 
     def __init__(self, fd: int) -> None:
         self._memory = mmap.mmap(fd, _SIZE)
         self._counts = [0, 0, 0]
         self.loop_beat_at = time.monotonic()
-        """When the loop last beat, on the monotonic clock."""
+        """Time of the loop's last beat, on the monotonic clock."""
 
     def beat_loop(self) -> None:
         self.loop_beat_at = time.monotonic()
@@ -56,7 +59,10 @@ class HeartbeatPage:
         self._count(2)
 
     def group_signal_at(self) -> float:
-        """Return when the supervisor last had a signal that may be meant for all (monotonic clock); 0 if never."""
+        """Return the time of the supervisor's last signal that may have gone to all processes; 0 if there was none.
+
+        The time is on the monotonic clock.
+        """
         return float(_SIGNAL.unpack_from(self._memory, _SIGNAL_AT)[0])
 
     def _count(self, word: int) -> None:
@@ -65,11 +71,11 @@ class HeartbeatPage:
 
 
 class HeartbeatReader:
-    """The supervisor's side of one page.
+    """Supervisor's side of one page.
 
-    :attr:`fd` is for the child, and the caller's to close. Python's mmap keeps a duplicate of it (until 3.13
-    there is no way to say otherwise), so a process costs the supervisor one fd for its page.
-    Raises ``OSError`` when there are no fds, or no memory, for a page.
+    :attr:`fd` is for the child, and the caller closes it. Python's mmap keeps a duplicate of the fd, and before
+    3.13 nothing can prevent that. So a page costs the supervisor one fd.
+    Raises ``OSError`` when no fds, or no memory, are left for a page.
     """
 
     def __init__(self) -> None:
@@ -89,7 +95,7 @@ class HeartbeatReader:
         return Beats(*_ALL.unpack_from(self._memory))
 
     def tell_of_signal(self, now: float) -> None:
-        """Let the child know that a signal which it may have had, too, has come to the supervisor."""
+        """Notify the child of a signal to the supervisor, which the child may have received, too."""
         _SIGNAL.pack_into(self._memory, _SIGNAL_AT, now)
 
     def close(self) -> None:

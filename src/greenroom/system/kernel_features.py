@@ -1,6 +1,7 @@
-"""Whether the kernel, and where it is run, offer what Greenroom stands on. Each is tried out, not looked up.
+"""Trials of the kernel features that Greenroom needs. A trial uses the feature; it does not look up a version.
 
-Every trial returns what is wrong in a few words, and an empty text if it works.
+A trial returns the fault in a few words, or an empty text if the feature works. :func:`psi` and
+:func:`shm_free_mb` read a state instead.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _ON_A_LIFELINE = (
 
 
 def pidfd() -> str:
-    """Watching and signalling a process by an fd (5.3), and reaping by it (5.4)."""
+    """Try to watch and signal a process by an fd (Linux 5.3), and to await its exit (5.4)."""
     process = subprocess.Popen([sys.executable, "-S", "-E", "-c", "import signal; signal.pause()"])
     try:
         fd = os.pidfd_open(process.pid)
@@ -44,6 +45,7 @@ def pidfd() -> str:
 
 
 def subreaper() -> str:
+    """Try to adopt orphans. This process stays a subreaper."""
     try:
         prctl.set_child_subreaper()
     except OSError as error:
@@ -52,7 +54,7 @@ def subreaper() -> str:
 
 
 def lifeline() -> str:
-    """Whether the kernel kills a process when the other end of its lifeline closes (F_SETSIG)."""
+    """Try to have the kernel kill a process when the other end of its lifeline closes (F_SETSIG)."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     with os.fdopen(writing, "wb") as write_end, os.fdopen(reading, "rb") as read_end:
         command = [sys.executable, "-c", _ON_A_LIFELINE, str(reading)]
@@ -88,7 +90,7 @@ def smaps_rollup() -> str:
 
 
 def psi(root: Path = Path("/")) -> bool:
-    """Whether the kernel tells how much is waited for memory and CPU (pressure stall information)."""
+    """Return whether the kernel reports waits for memory and CPU (pressure stall information)."""
     try:
         return "some avg10=" in (root / "proc/pressure/memory").read_text()
     except OSError:
@@ -96,7 +98,7 @@ def psi(root: Path = Path("/")) -> bool:
 
 
 def shm_free_mb(folder: Path = Path("/dev/shm")) -> float | None:
-    """``None`` if it is not there or cannot be written to."""
+    """Return the free space (MiB) of shared memory; ``None`` if the folder is missing or not writable."""
     try:
         room = os.statvfs(folder)
     except OSError:

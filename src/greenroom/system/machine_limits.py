@@ -1,4 +1,4 @@
-"""How many more tasks (processes and threads) may be started, and how many CPUs there are to run them."""
+"""Limits on tasks (processes and threads), the room below each limit, and the CPUs that can run tasks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from .cgroup_levels import levels, number_in
 
-__all__ = ["TaskRoom", "runnable_tasks", "task_rooms", "usable_cpus"]
+__all__ = ["TaskRoom", "runnable_tasks", "scarce_tasks", "task_rooms", "usable_cpus"]
 
 _MAY_EXCEED_NPROC = (1 << 24) | (1 << 21)  # CAP_SYS_RESOURCE, CAP_SYS_ADMIN (setrlimit(2))
 
 
 class TaskRoom(NamedTuple):
-    """One limit on tasks."""
+    """Limit on tasks, and the number of tasks that may still start."""
 
     left: int
     limit: int
@@ -26,15 +26,23 @@ class TaskRoom(NamedTuple):
 
 
 def task_rooms(root: Path = Path("/")) -> list[TaskRoom]:
-    """Every limit on tasks that binds this process, the tightest first. What is not told is left out."""
+    """Return every limit on tasks that binds this process, the tightest first. Limits that are hidden are left out."""
     return sorted([*_of_user(root), *_of_cgroups(root), *_of_kernel(root)])
 
 
+def scarce_tasks(most: int, root: Path = Path("/")) -> TaskRoom | None:
+    """Return the tightest limit with less than a tenth left. Limits above ``most`` tasks do not count."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    of_user = _of_user(root) if 0 <= soft <= most else ()  # this reads /proc for all processes
+    rooms = (room for room in (*of_user, *_of_cgroups(root)) if room.limit <= most)
+    return min((room for room in rooms if 10 * room.left < room.limit), default=None)
+
+
 def usable_cpus(root: Path = Path("/")) -> float:
-    """CPUs that this process may use at a time: by its affinity, and by the quota of each cgroup."""
+    """Return the number of CPUs that this process may use at a time, by its affinity and each cgroup's quota."""
     cpus = float(len(os.sched_getaffinity(0)))
     for level in levels("cpu", root):
-        with suppress(OSError, ValueError):  # no quota, or not told
+        with suppress(OSError, ValueError):  # no quota, or a hidden one
             if level.version == 2:
                 quota, period = (level.folder / "cpu.max").read_text().split()
             else:
@@ -46,9 +54,9 @@ def usable_cpus(root: Path = Path("/")) -> float:
 
 
 def runnable_tasks() -> int:
-    """Threads of the whole machine that run or want to at this moment, whoever asks included.
+    """Return the number of threads that run or wait for a CPU now, on the whole machine.
 
-    Raises ``OSError`` when there are no fds left to read with.
+    The calling thread is one of them. Raises ``OSError`` when no fds are left.
     """
     return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
 
@@ -86,10 +94,10 @@ def _may_exceed_nproc(root: Path) -> bool:
 
 
 def _tasks_by_process(root: Path) -> Iterator[tuple[int, int]]:
-    """The real user and the number of tasks of each process."""
+    """Yield the real user and the number of tasks of each process."""
     for entry in (root / "proc").iterdir():
         if entry.name.isdigit():
-            with suppress(OSError, KeyError):  # it has ended since
+            with suppress(OSError, KeyError):  # the process has ended
                 status = _status(entry / "status")
                 yield int(status["Uid"].split()[0]), int(status["Threads"])
 

@@ -1,4 +1,4 @@
-"""How much memory may still be used: by the machine's account, and by that of each cgroup above this process."""
+"""Memory that is left, on the machine and below the limit of each cgroup above this process."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from .cgroup_levels import Level, levels, number_in
 
 __all__ = ["MemoryLeft", "available_memory_mb", "tightest"]
 
-_FILES = {  # limits, what is used, and what of that the kernel gives back without effort
+_FILES = {  # files of the limits and of the use, and the field of the use that the kernel can free easily
     1: (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
     2: (("memory.max", "memory.high"), "memory.current", "inactive_file"),
 }
 
 
 class MemoryLeft(NamedTuple):
-    """Memory that is left somewhere."""
+    """Memory (MiB) that is left on the machine or in a cgroup."""
 
     mb: float
     where: str
-    """``the machine``, or the folder of the cgroup that leaves so little."""
+    """``the machine``, or the cgroup with its folder."""
 
 
 def available_memory_mb(root: Path = Path("/")) -> float:
-    """Memory (MiB) that this process and its children can still take before something must give way.
+    """Return the memory (MiB) that this process and its children can still take: at least 0.
 
-    The least of ``MemAvailable`` and of what each memory cgroup has left below its limit, on either
-    version; page cache that has not been used lately does not count as taken. ``memory.high`` counts as a
-    limit: beyond it processes are slowed down. Never below 0. Raises ``FileNotFoundError`` where nothing tells: no
-    cgroup has a limit, and ``/proc`` shows processes alone (systemd's ``ProcSubset=pid``).
+    This is the least of ``MemAvailable`` and the rest below each memory cgroup's limit (version 1 or 2).
+    Page cache that was not used lately does not count as taken. ``memory.high`` counts as a limit, since the kernel
+    slows processes down beyond it. Raises ``FileNotFoundError`` where no cgroup has a limit and ``/proc`` shows
+    processes alone (systemd's ``ProcSubset=pid``).
     """
     return tightest(root).mb
 
 
 def tightest(root: Path = Path("/")) -> MemoryLeft:
-    """The same as :func:`available_memory_mb`, with what bounds it."""
+    """Return the memory of :func:`available_memory_mb`, with the machine or cgroup that limits it."""
     rooms = []
     untold: FileNotFoundError | None = None
     try:
@@ -62,7 +62,7 @@ def _mem_available(root: Path) -> int:
 
 
 def _left_below_limit(level: Level) -> int | None:
-    """Bytes; ``None`` where there is no limit, or it is not told how much is used."""
+    """Return the bytes below a cgroup's limit; ``None`` where the limit or the use is not known."""
     limits, usage, reclaimable = _FILES[level.version]
     known = [limit for name in limits if (limit := number_in(level.folder / name)) is not None]
     used = number_in(level.folder / usage)

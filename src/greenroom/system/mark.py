@@ -1,48 +1,76 @@
-"""Marks: they tell what a pool has started from other processes, and what one session has started from the rest.
+"""Marks, which distinguish the processes of one pool, and of one session in it, from all other processes.
 
-By an entry in its environment; and, where that was cleared or is gone (a zombie has none), by a
-resource limit, which fork and exec pass on and which stays until the process is reaped. This one
-(RLIMIT_RTTIME) concerns realtime threads alone, and a value as large as the mark does not limit them.
+A mark is a resource limit and an entry in the environment. The environment alone is not enough: a process can clear it,
+and a zombie has no environment any more. A resource limit is inherited by fork and exec, and stays until the process is
+reaped. The limit is RLIMIT_RTTIME, which concerns only realtime threads. A value as large as a mark does not really
+limit these threads, either.
 
-The mark names the pool, and the owner: the pid of the process that a session (or a service) runs in, or
-``ZYGOTES`` for what belongs to no session. A pid has 22 bits at the most.
+The mark names the pool and the owner. The owner is the pid of the process in which a session or a service runs. A
+process that belongs to no session has the owner ``ZYGOTES``. The bits of the limit, in microseconds, are::
+
+     63   62   61 ........... 22   21 ...... 0
+    +---+----+-------------------+------------+
+    | 0 |  1 |  pool: 40 bits    |  owner: 22 |
+    +---+----+-------------------+------------+
+
+- Bit 62 makes the value so large that it limits nothing.
+- The pool is the lowest 40 bits of its token, which is a random number of 64 bits. Two pools of one machine whose
+  tokens have the same lowest 40 bits could not be distinguished. The chance is about 1 in 10**12 for two pools.
+- A pid has at most 22 bits (``/proc/sys/kernel/pid_max`` in proc(5)).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import resource
+from collections.abc import Collection
 from contextlib import suppress
 
 from . import proc
 
-__all__ = ["OWNER_VARIABLE", "VARIABLE", "ZYGOTES", "is_on", "owner_of", "put"]
+__all__ = [
+    "OWNER_VARIABLE",
+    "REAPED_VARIABLE",
+    "VARIABLE",
+    "ZYGOTES",
+    "group_of",
+    "is_on",
+    "may_belong",
+    "owner_of",
+    "put",
+]
 
 VARIABLE = "GREENROOM_POOL"
 OWNER_VARIABLE = "GREENROOM_OWNER"
+REAPED_VARIABLE = "GREENROOM_REAPED_POOL"
+"""Variable with the token of a reaper's pool. A reaper process has no mark of that pool.
+
+The token is not an argument, because every user can read command lines.
+"""
 
 ZYGOTES = 0
-"""The owner of what no session has started."""
+"""Owner number (not a pid) for processes outside any session."""
 
 _LEAST = 1 << 62  # microseconds
 _PID_BITS, _POOL_BITS = 22, 40
 
 _is_readable: bool | None = None
-"""The kernel shows the limits of a process: asked once, and known to forks."""
+"""True if the limit of a process can be read back; ``None`` before the first try. Forks inherit the answer."""
 
 
 def put(token: str, owner: int = ZYGOTES) -> bool:
-    """Mark this process, and all that it will start; they have the pool's environment already.
+    """Mark this process, and all processes that it will start. ``VARIABLE`` must be in the environment already.
 
-    Returns whether an owner is told by more than the environment.
+    Return true if the limit could be set and can be read back. With false, only the environment is marked.
     """
     if owner != ZYGOTES:
-        # A session may be the supervisor of a pool in turn. What is below that one belongs to both.
+        # A session may itself supervise a pool. The processes of that pool have two owners.
         outer = [each for each in os.environ.get(OWNER_VARIABLE, "").split() if not each.startswith(f"{token}:")]
         os.environ[OWNER_VARIABLE] = " ".join([f"{token}:{owner}", *outer])
     soft, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
     if soft != resource.RLIM_INFINITY and soft < _LEAST:
-        return False  # somebody means it as a limit
+        return False  # somebody set a real limit; the mark would raise it
     try:
         resource.setrlimit(resource.RLIMIT_RTTIME, (_pool_value(token) | owner, hard))
     except (ValueError, OSError):  # the hard limit does not allow it
@@ -51,16 +79,22 @@ def put(token: str, owner: int = ZYGOTES) -> bool:
 
 
 def is_on(pid: int, token: str) -> bool:
-    """Whether a process was started by the pool with this token. Raises ``OSError`` when it is gone."""
+    """Return whether process ``pid`` was started by the pool with this token, or by a process of that pool.
+
+    Raises ``OSError`` when the process is gone.
+    """
     return owner_of(pid, token) is not None or proc.environ_has(pid, f"{VARIABLE}={token}".encode())
 
 
 def owner_of(pid: int, token: str) -> int | None:
-    """Return the owner of a process of this pool; ``None`` where nothing tells. Raises ``OSError`` when it is gone."""
+    """Return the owner of process ``pid``; ``None`` if the process has no readable mark of the pool with this token.
+
+    Raises ``OSError`` when the process is gone.
+    """
     owner = _owner_by_limit(pid, token)
     if owner is not None:
         return owner
-    with suppress(PermissionError):  # it has changed its user
+    with suppress(PermissionError):  # the process has changed its user
         for each in (proc.environ_value(pid, OWNER_VARIABLE.encode()) or b"").split():
             pool, _, number = each.partition(b":")
             if pool == token.encode() and number.isdigit():
@@ -87,3 +121,33 @@ def _limits_are_readable(token: str) -> bool:
         except OSError:
             _is_readable = False
     return _is_readable
+
+
+def may_belong(pid: int, alive: Collection[int], dead: Collection[int] = ()) -> bool:
+    """Return whether one of the owners in ``alive`` may have started process ``pid``. The mark is not read.
+
+    Each owner leads a process group, so the group of a process may name its owner. If that owner is in ``alive``, the
+    answer is yes. If that owner is in ``dead``, the answer is no. Otherwise every owner in ``alive`` that is older than
+    the process is possible.
+
+    If the process is gone, its age is not known, and the answer is yes if ``alive`` has an owner. Raises ``OSError``
+    when no fd is free.
+    """
+    group = group_of(pid)
+    return group in alive or (group not in dead and any(_started(each) <= _started(pid) for each in alive))
+
+
+def group_of(pid: int) -> int | None:
+    """Return the process group of process ``pid``; ``None`` if the process is gone."""
+    with suppress(ProcessLookupError):
+        return os.getpgid(pid)
+    return None
+
+
+def _started(pid: int) -> float:
+    try:
+        return proc.stat(pid).started
+    except OSError as error:
+        if proc.is_out_of_fds(error):
+            raise
+        return math.inf  # the process has ended

@@ -1,4 +1,4 @@
-"""What the kernel tells of its OOM killer: how often it struck, and, where its log may be read, whom."""
+"""Reports of the kernel's OOM killer: the number of its kills, and its victims where the kernel's log is readable."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ import os
 import re
 from contextlib import suppress
 
+from .cgroup_levels import own_cgroups
+
 __all__ = ["kills", "names_victim"]
 
-_CGROUP_EVENTS = "/sys/fs/cgroup{}/memory.events"
 _VICTIM = re.compile(rb"Killed process (\d+) ")
 
 
 def kills() -> int:
-    """OOM kills so far: below this process's own cgroup (v2), or else on the whole machine.
+    """Return the number of OOM kills so far, below this process's own cgroup (v2) or else on the whole machine.
 
-    Raises ``OSError`` if neither is told.
+    Raises ``OSError`` if the kernel shows neither.
     """
     try:
-        return _count(_CGROUP_EVENTS.format(_own_cgroup()))
-    except OSError:
+        return _count(f"/sys/fs/cgroup{own_cgroups()['']}/memory.events")
+    except (OSError, KeyError):
         return _count("/proc/vmstat")
 
 
 def names_victim(pid: int) -> bool | None:
-    """Whether the kernel's log names a process as a victim; ``None`` if the log may not be read."""
+    """Return whether the kernel's log names a process as a victim; ``None`` if this process may not read the log."""
     try:
         fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return None  # as it is for most users, and in most containers
+        return None  # most users, and most containers, may not read the log
     try:
         return pid in _victims(fd)
     finally:
@@ -39,19 +40,11 @@ def _victims(fd: int) -> set[int]:
     found = set[int]()
     with suppress(BlockingIOError):  # the end of the log
         while True:
-            with suppress(BrokenPipeError):  # a record was overwritten before it was read; the next one is there
+            with suppress(BrokenPipeError):  # the kernel has overwritten this record; the next one follows
                 match = _VICTIM.search(os.read(fd, 8192))
                 if match:
                     found.add(int(match[1]))
     return found
-
-
-def _own_cgroup() -> str:
-    with open("/proc/self/cgroup") as lines:
-        for line in lines:
-            if line.startswith("0::"):
-                return line[3:].strip().rstrip("/")
-    raise FileNotFoundError("this process is in no cgroup v2")
 
 
 def _count(path: str) -> int:

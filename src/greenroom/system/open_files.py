@@ -1,7 +1,7 @@
-"""The limit on open files: raised for the supervisor, and as it was for everything below it.
+"""Limit on open files: raised in the supervisor, and restored in all processes below it.
 
-A soft limit of 1,024 is there for programs that use select(2), which cannot cope with larger numbers;
-those among the users' are below the zygote.
+The usual soft limit of 1,024 protects programs that use select(2), which cannot handle larger fd numbers.
+A user's program may use select(2), and runs below the zygote.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ _original: int | None = None
 
 
 def raise_soft_limit() -> tuple[int, int]:
-    """Raise this process's soft limit to the hard one; returns both. Raises ``OSError`` or ``ValueError``."""
+    """Raise this process's soft limit to the hard limit. Return the old soft limit, and the hard limit.
+
+    Raises ``OSError`` or ``ValueError``.
+    """
     global _original
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -24,7 +27,7 @@ def raise_soft_limit() -> tuple[int, int]:
 
 
 def original_soft_limit() -> int | None:
-    """What the soft limit was before it was raised here; ``None`` if it was not."""
+    """Return the soft limit before :func:`raise_soft_limit` raised it; ``None`` if it was not raised."""
     return _original
 
 

@@ -1,4 +1,4 @@
-"""``prctl(2)``: subreaper and thread names. The standard library has no wrapper for it."""
+"""Wrapper of ``prctl(2)``, for subreapers, signals at a parent's death, and names. The standard library has none."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def set_child_subreaper(wanted: bool = True) -> None:
-    """Adopt the orphans among this process's descendants, instead of init. Not inherited by fork."""
+    """Have this process, and not init, adopt the orphans among its descendants. Not inherited by fork."""
     _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(wanted))
 
 
 def set_parent_death_signal() -> None:
-    """Be killed when the parent (to be exact: the thread of it that forked) is dead. Not inherited by fork."""
+    """Have the kernel kill this process when the parent's thread that forked it ends. Not inherited by fork."""
     _prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
 
 
 def set_name(name: str) -> None:
-    """What ``ps -o comm`` and ``top`` show; the kernel keeps 15 bytes."""
+    """Set the name that ``ps -o comm`` and ``top`` show. The kernel keeps 15 bytes."""
     _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
 
 

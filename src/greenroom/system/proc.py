@@ -1,6 +1,6 @@
-"""Reading ``/proc`` (proc(5)). Every function raises ``OSError`` when the process is gone.
+"""Readers of ``/proc`` (proc(5)).
 
-And when there are no fds left to read with: see :func:`is_out_of_fds`.
+A function raises ``OSError`` when the process is gone, and when no fds are left (see :func:`is_out_of_fds`).
 """
 
 from __future__ import annotations
@@ -8,17 +8,21 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from contextlib import suppress
 from typing import NamedTuple
 
 __all__ = [
     "MemoryParts",
     "Stat",
+    "age",
     "children",
     "environ_has",
     "environ_value",
+    "faulted_mb",
     "is_out_of_fds",
     "is_resource_tracker",
+    "machine_threads",
     "memory_parts",
     "pids",
     "pss_mb",
@@ -29,47 +33,63 @@ __all__ = [
     "stat",
     "thread_count",
     "thread_names",
+    "tracer_of",
 ]
 
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
+_TICKS = os.sysconf("SC_CLK_TCK")
 _SIGKILL_BIT = 1 << (signal.SIGKILL - 1)
 
 
 class Stat(NamedTuple):
+    """Fields of ``/proc/PID/stat``."""
+
     state: str
     """One letter: R running, S sleeping, D in the kernel, T stopped, t traced, Z zombie."""
     ppid: int
+    group: int
     started: int
-    """Clock ticks since the machine's start: with the pid, it tells a process from any other."""
+    """Clock ticks since the machine's start. Pid and start together identify a process."""
 
 
 class MemoryParts(NamedTuple):
     """Memory of a process, in MiB."""
 
     private: float
-    """Pages that nobody else has: what the end of the process gives back."""
+    """Pages of this process alone, which its end frees."""
     shared: float
-    """Pages that others have, too: the zygote's, libraries'."""
+    """Pages that other processes have, too, such as pages of the zygote and of libraries."""
     pss: float
-    """A page shared by n processes counts 1/n: these add up over processes."""
+    """Proportional memory, which adds up over processes: a page that n processes share counts 1/n."""
 
 
 def is_out_of_fds(error: OSError) -> bool:
-    """Whether this says nothing about the process: there was no fd left to look at it with."""
+    """Return whether an error means that no fd was left. Such an error says nothing about the process."""
     return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def stat(pid: int) -> Stat:
-    # The name may hold spaces and brackets, so the fields are counted from its last bracket.
+    # The process's name may hold spaces and brackets. The other fields follow the last bracket.
     fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    return Stat(fields[0].decode(), int(fields[1]), int(fields[19]))
+    return Stat(fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[19]))
+
+
+def faulted_mb(pid: int) -> float:
+    """Return the memory (MiB) that a process has loaded or copied since its fork, at one page for each fault."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return (int(fields[7]) + int(fields[9])) * _PAGE_MB
+
+
+def age(pid: int) -> float:
+    """Return the age of a process, in seconds. The kernel counts hundredths of a second."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - stat(pid).started / _TICKS
 
 
 def runs_on(pid: int) -> bool:
-    """Whether a process is neither dead, nor stopped, nor about to die of a signal that it was sent.
+    """Return whether a process is neither dead, nor stopped, nor about to die of a signal.
 
-    The kernel turns every deadly signal into a pending SIGKILL at once; the death itself can take
-    milliseconds more, in which the process still looks alive.
+    The kernel turns a deadly signal into a pending SIGKILL at once. The death itself can take milliseconds more,
+    and the process still looks alive meanwhile.
     """
     for line in _read(f"/proc/{pid}/status").splitlines():
         name, _, value = line.partition(b":\t")
@@ -81,13 +101,13 @@ def runs_on(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """The direct children of a process, of all its threads."""
+    """Return the direct children of a process, from all its threads."""
     found: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
             found += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
     except FileNotFoundError:
-        # A kernel without CONFIG_PROC_CHILDREN (or the process is gone: then this finds nothing).
+        # The kernel lacks CONFIG_PROC_CHILDREN, or the process is gone. In the second case the list is empty.
         return [other for other in pids() if _ppid_or_zero(other) == pid]
     return found
 
@@ -97,31 +117,36 @@ def pids() -> list[int]:
 
 
 def thread_names() -> dict[int, str]:
-    """The native name of each thread of this process, by thread id."""
+    """Return the native name of each thread of this process, by thread id."""
     names = {}
     for task in os.listdir("/proc/self/task"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
             names[int(task)] = _read(f"/proc/self/task/{task}/comm").decode("utf-8", "replace").strip()
     return names
 
 
+def machine_threads() -> int:
+    """Return the number of threads on the whole machine. The kernel keeps the count."""
+    return int(_read("/proc/loadavg").split()[3].partition(b"/")[2])
+
+
 def rss_mb(pid: int) -> float:
-    """Resident memory, shared pages included. Cheap: the kernel keeps the count."""
+    """Return the resident memory (MiB), with shared pages. The kernel keeps the count, so the call is cheap."""
     return int(_read(f"/proc/{pid}/statm").split()[1]) * _PAGE_MB
 
 
 def pss_mb(pid: int) -> float:
-    """Proportional memory: a page shared by n processes counts 1/n. Walks the page tables."""
+    """Return the proportional memory (MiB): a page that n processes share counts 1/n. Walks the page tables."""
     return _smaps_kb(pid, b"Pss:") / 1024
 
 
 def private_mb(pid: int) -> float:
-    """Memory that no other process shares: what its end would give back. Walks the page tables."""
+    """Return the memory (MiB) that no other process shares, which the process's end frees. Walks the page tables."""
     return _smaps_kb(pid, b"Private_") / 1024
 
 
 def memory_parts(pid: int) -> MemoryParts:
-    """What a process has to itself and what it shares. Walks the page tables."""
+    """Return the private, shared and proportional memory of a process. Walks the page tables."""
     parts = dict.fromkeys((b"Private_Clean", b"Private_Dirty", b"Shared_Clean", b"Shared_Dirty", b"Pss"), 0)
     for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
         name, _, value = line.partition(b":")
@@ -135,33 +160,46 @@ def thread_count(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
+def tracer_of(pid: int) -> int:
+    """Return the pid of the debugger that traces a process, 0 for none. A traced zombie cannot be reaped."""
+    for line in _read(f"/proc/{pid}/status").splitlines():
+        if line.startswith(b"TracerPid:"):
+            return int(line.split()[1])
+    return 0
+
+
 def schedule(pid: int) -> tuple[float, float]:
-    """Seconds that the main thread ran on a CPU, and seconds that it was ready to but had to wait."""
+    """Return the seconds that the main thread ran on a CPU, and the seconds that it waited for one."""
     fields = _read(f"/proc/{pid}/schedstat").split()
     return int(fields[0]) / 1e9, int(fields[1]) / 1e9
 
 
 def environ_has(pid: int, entry: bytes) -> bool:
-    """Whether a process was started with this ``NAME=value`` in its environment."""
+    """Return whether the environment at a process's start had this entry (``NAME=value``)."""
     return entry in _read(f"/proc/{pid}/environ").split(b"\0")
 
 
 def environ_value(pid: int, name: bytes) -> bytes | None:
-    """The value that a variable of its environment had when a process was started."""
+    """Return the value of a variable in the environment at a process's start; ``None`` if it was not set."""
     entries = (entry.partition(b"=") for entry in _read(f"/proc/{pid}/environ").split(b"\0"))
     return next((value for found, _, value in entries if found == name), None)
 
 
 def is_resource_tracker(pid: int) -> bool:
-    """Tell a tracker of ``multiprocessing``, which removes what dead processes have left, and ends. Never raises."""
+    """Return whether a process is a resource tracker of ``multiprocessing``, or may soon be one. Never raises.
+
+    A tracker removes the shared memory of dead processes, and then ends. A process without a command line may become
+    one: a tracker's parent goes on, and may die, before the kernel sets the command line (execve(2) after vfork(2)).
+    """
     try:
-        return b"multiprocessing.resource_tracker" in _read(f"/proc/{pid}/cmdline")
-    except OSError:  # gone by now
+        line = _read(f"/proc/{pid}/cmdline")
+        return b"multiprocessing.resource_tracker" in line or (not line and stat(pid).state not in "ZX")
+    except OSError:  # the process has ended
         return False
 
 
 def realtime_limit(pid: int) -> int | None:
-    """The soft RLIMIT_RTTIME of a process, dead ones that are not yet reaped included; ``None`` if it has none."""
+    """Return the soft RLIMIT_RTTIME of a process (µs), zombies included; ``None`` if it has none."""
     for line in _read(f"/proc/{pid}/limits").splitlines():
         if line.startswith(b"Max realtime timeout"):
             value = line.split()[3]
@@ -170,7 +208,7 @@ def realtime_limit(pid: int) -> int | None:
 
 
 def _smaps_kb(pid: int, key: bytes) -> int:
-    """The sum of the lines that begin like this."""
+    """Return the sum (kB) of the lines that begin with ``key``."""
     lines = _read(f"/proc/{pid}/smaps_rollup").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(key))
 

@@ -1,7 +1,7 @@
-"""The service manager's notification socket, as in sd_notify(3): a datagram of ``NAME=value`` lines.
+"""Notification socket of the service manager (sd_notify(3)), for datagrams of ``NAME=value`` lines.
 
-Its address and the watchdog's interval come in the environment, and are taken out of it: what this process
-starts must not speak for it.
+The environment holds the socket's address and the watchdog's interval. This process takes both out of the
+environment, since its children must not send messages for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SEND_TIMEOUT = 0.5
 
 
 class Channel:
-    """A way to the service manager. Holds one fd, so that it still speaks when none are left."""
+    """Channel to the service manager. Holds one fd from the start, so that it can send when no fds are left."""
 
     def __init__(self, address: str) -> None:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
@@ -25,10 +25,10 @@ class Channel:
         self._socket.settimeout(SEND_TIMEOUT)
 
     def send(self, *lines: str) -> None:
-        """Tell it. Raises ``OSError``, a timeout included."""
-        # A line break in a text, such as the name of an app, must not begin an assignment of its own.
+        """Send these lines to the service manager. Raises ``OSError``, also after :data:`SEND_TIMEOUT`."""
+        # A line break in a text, such as the name of an app, would begin an assignment of its own.
         text = "\n".join(line.replace("\n", " ") for line in lines)
-        # By address each time: after the manager was started anew, a connection would lead nowhere.
+        # This sends to the address, since a connection would not survive a restart of the manager.
         self._socket.sendto(text.encode("utf-8", "backslashreplace"), self._address)
 
     def close(self) -> None:
@@ -36,16 +36,19 @@ class Channel:
 
 
 class Taken(NamedTuple):
-    """What the environment said."""
+    """Settings of the service manager, from the environment."""
 
     channel: Channel | None
-    """``None``: no manager wants to be told."""
+    """``None`` if no manager wants messages."""
     watchdog: float | None
-    """Seconds after which the manager takes silence for a hang, if it does."""
+    """Seconds of silence after which the manager assumes a hang; ``None`` if it has no watchdog."""
 
 
 def take() -> Taken:
-    """Take what the environment says out of it. Raises ``OSError`` for a kind of socket that is not known here."""
+    """Take the manager's variables out of the environment, and return their content.
+
+    Raises ``OSError`` if the address is neither a path nor abstract.
+    """
     address = os.environ.pop("NOTIFY_SOCKET", "")
     usec, pid = os.environ.pop("WATCHDOG_USEC", ""), os.environ.pop("WATCHDOG_PID", "")
     if not address:

@@ -1,10 +1,10 @@
 """Signal handlers of asyncio that survive more signals than an event loop reads.
 
-``loop.add_signal_handler`` has CPython write each signal's number into a socket that the loop reads, by
-``signal.set_wakeup_fd``. By default a write into a full socket schedules a warning, from within C's signal
-handler: ``_PyEval_AddPendingCall`` takes a lock, and a second signal that arrives while it is held waits for it in
-the same thread, for ever. Some 300 SIGCHLD in one turn of the loop fill the socket. Without the warning nothing is
-lost: any byte wakes the loop, and Python calls a handler once for any number of pending signals of a kind.
+``loop.add_signal_handler`` uses ``signal.set_wakeup_fd``: CPython writes each signal's number into a socket that the
+loop reads. By default a write into a full socket schedules a warning, inside C's signal handler. For that,
+``_PyEval_AddPendingCall`` takes a lock. A second signal that arrives meanwhile waits for the lock in the same thread,
+for ever. Some 300 SIGCHLD in one turn of the loop fill the socket. Without the warning nothing is lost. Any byte
+wakes the loop, and Python calls a handler once for any number of pending signals of a kind.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ _MARK = "_greenroom_hardened"
 
 
 def harden_program() -> None:
-    """Leave out the warning in every event loop of this process, the user's included, also in forks of it.
+    """Leave out the warning in every event loop of this process and of its forks, the user's loops included.
 
-    For zygotes and children, where any library may make a loop. Whoever asks for the warning gets it.
+    Zygotes and children call this, since any library there may make a loop. A caller of ``signal.set_wakeup_fd`` that
+    asks for the warning gets it.
     """
     set_wakeup_fd = signal.set_wakeup_fd
 
@@ -35,8 +36,8 @@ def harden_program() -> None:
 def harden_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Leave out the warning for the signal handlers of one loop, present and future.
 
-    For the supervisor, which may be the user's own program. Does nothing off the main thread, where a loop can have
-    no signal handlers.
+    The supervisor calls this, since it may be the user's own program. Does nothing outside the main thread, where a
+    loop can have no signal handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -55,8 +56,8 @@ def harden_loop(loop: asyncio.AbstractEventLoop) -> None:
 def _stop_warning(loop: Any) -> None:
     """Set the loop's wake-up fd again, without the warning.
 
-    In one step: between two, with no fd set, a signal would wake nobody, and asyncio would never learn of it. So this
-    looks at two attributes of asyncio's own loops. Any other loop has the two steps.
+    One call must do this. Between two calls no fd is set: a signal would not wake the loop, and asyncio would never
+    call the handler. So this reads two attributes of asyncio's own loops. Any other loop gets two calls.
     """
     if hasattr(loop, "_csock") and hasattr(loop, "_signal_handlers"):
         if loop._signal_handlers:

@@ -1,7 +1,7 @@
-"""The folder that the worker runs in, by the way that whoever started it took there.
+"""Working folder of the worker, by the path that the shell used at the worker's start.
 
-A deployment has the link ``current`` lead to another release, and asks for a reload. The kernel knows only where the
-link led when the worker was started; a shell keeps the way in ``PWD``.
+A deployment points the link ``current`` at another release, and then requests a reload. The kernel knows only the
+folder to which the link led at the worker's start. A shell keeps the path in ``PWD``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
+from ..log_fields import log_fields
+
 __all__ = ["WorkingFolder", "way_here"]
 
 _logger = logging.getLogger("greenroom")
 
 
 def way_here(environ: Mapping[str, str] = os.environ) -> str:
-    """The current folder as ``PWD`` has it, if that is true; else as the kernel has it; "." if it is deleted."""
+    """Return the path of the current folder: from ``PWD`` if that is true, or else from the kernel.
+
+    Return "." if the folder is deleted.
+    """
     way = environ.get("PWD", "")
     with suppress(OSError):
         return way if os.path.isabs(way) and os.path.samefile(way, ".") else os.getcwd()
@@ -25,15 +30,15 @@ def way_here(environ: Mapping[str, str] = os.environ) -> str:
 
 
 class WorkingFolder:
-    """Goes to the folder where the way leads now, at each reload."""
+    """Path to the working folder. At each reload, the process changes to the folder to which the path leads then."""
 
     def __init__(self) -> None:
         self._way = way_here()
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """Be there from now on; in the folder of before again, if the block raises."""
-        before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # it may be deleted: then it has no path
+        """Change to the folder, and stay there. Change back if the block raises."""
+        before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # a deleted folder has an fd, and no path
         try:
             self._go()
             yield
@@ -48,9 +53,11 @@ class WorkingFolder:
         try:
             os.chdir(self._way)
         except OSError as error:
-            _logger.warning("%s cannot be followed: %s. The app is loaded from %s", self._way, error, here)
-        if _name(".") != here:
-            _logger.info("%s leads to %s now", self._way, _name("."))
+            extra = log_fields("folder_not_followed", path=self._way, cause=str(error))
+            _logger.warning("%s cannot be followed: %s. The app is loaded from %s", self._way, error, here, extra=extra)
+        if (leads_to := _name(".")) != here:
+            extra = log_fields("folder_changed", path=leads_to)
+            _logger.info("%s leads to %s now", self._way, leads_to, extra=extra)
 
 
 def _name(folder: str) -> str:

@@ -1,1 +1,1 @@
-"""What goes over the channels between supervisor, zygote and child. Imports neither side."""
+"""Messages, frames and payloads on the channels between supervisor, zygote and child. Imports neither side."""

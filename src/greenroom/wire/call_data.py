@@ -1,4 +1,4 @@
-"""Plain data with buffers in it, for calls of a service: JSON, and each buffer as it is behind it."""
+"""Encoding of plain data with buffers, for calls of a service: JSON, then the unchanged bytes of each buffer."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from .payload import MAX_BYTES
 __all__ = ["pack", "unpack"]
 
 _MARK = "\0buffer"
-"""The only key of an object that stands for a buffer, whose number it has."""
+"""Only key of an object that stands for a buffer. The value is the number of the buffer."""
 _MARK_IN_JSON = '"\\u0000buffer":'
 _MOST_BUFFERS = 10_000
-"""Their sizes stand in the header of a frame, which is bounded."""
+"""Most buffers of one call: the header of a frame lists their sizes, and its length is bounded."""
 
 
 def pack(value: object) -> list[bytes]:
-    """Encode plain data: JSON, then the buffers. They arrive as ``bytes``, and are snapshots.
+    """Encode plain data: JSON, then the buffers. Each buffer is a snapshot, and arrives as ``bytes``.
 
-    Raises :class:`PayloadError` for anything else, or for more than 64 MiB.
+    Raises :class:`PayloadError` for any other data, and for more than 64 MiB.
     """
     buffers: list[bytes] = []
 
     def placeholder(found: object) -> dict[str, int]:
         if not isinstance(found, (bytes, bytearray, memoryview)):
             raise plain_json.not_plain(found)
-        buffers.append(bytes(found))  # no copy of bytes; else of what the caller may write to meanwhile
+        buffers.append(bytes(found))  # copies a mutable buffer, which the caller may change meanwhile; not ``bytes``
         return {_MARK: len(buffers) - 1}
 
     try:
@@ -50,7 +50,7 @@ def pack(value: object) -> list[bytes]:
 
 
 def unpack(sizes: Sequence[int], body: memoryview) -> Any:
-    """Decode what :func:`pack` has made, joined. Raises :class:`PayloadError`."""
+    """Decode the joined parts of :func:`pack`, which have these sizes in bytes. Raises :class:`PayloadError`."""
     if sum(sizes) != len(body) or not sizes:
         raise PayloadError(f"parts of {list(sizes)} bytes do not make {len(body)}")
     text, *buffers = (bytes(body[end - size : end]) for size, end in zip(sizes, accumulate(sizes), strict=True))

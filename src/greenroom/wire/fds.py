@@ -12,7 +12,7 @@ __all__ = ["FdsLost", "receive", "send"]
 
 
 class FdsLost(Exception):
-    """A packet came without its file descriptors: the receiver has no number left to give them."""
+    """Packet that arrived without its file descriptors: the receiver has no free fd number for them."""
 
     def __init__(self, frame: Frame) -> None:
         super().__init__("a packet's file descriptors were cut off: out of file descriptors")
@@ -20,7 +20,7 @@ class FdsLost(Exception):
 
 
 def send(sock: socket.socket, packet: bytes, fds: tuple[int, ...] = ()) -> None:
-    """Send one packet. Raises ``BlockingIOError`` on a full non-blocking socket, having sent nothing."""
+    """Send one packet. Raises ``BlockingIOError`` if a non-blocking socket is full; then nothing is sent."""
     if fds:
         socket.send_fds(sock, [packet], list(fds))
     else:
@@ -28,15 +28,16 @@ def send(sock: socket.socket, packet: bytes, fds: tuple[int, ...] = ()) -> None:
 
 
 def receive(sock: socket.socket, max_fds: int) -> tuple[Frame, list[int]] | None:
-    """Receive one packet; ``None`` when the peer has closed. Raises :class:`FrameError`, :class:`FdsLost`.
+    """Receive one packet. Return ``None`` if the peer has closed. Raises :class:`FrameError`, :class:`FdsLost`.
 
-    Whoever receives fds owns them. ``MSG_CMSG_CLOEXEC`` matters: without it an exec'd grandchild
-    would inherit them, and one leaked end keeps a lifeline from ever hanging up.
+    The caller owns the received fds. ``MSG_CMSG_CLOEXEC`` matters: without it an exec'd grandchild would inherit the
+    fds. One leaked write end of a lifeline prevents its hang-up for ever.
     """
     space = socket.CMSG_LEN(max_fds * array.array("i").itemsize)
     data, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
     fds = _fds_in(ancillary)
-    if not data and not fds:  # the flags say nothing here: they hold MSG_CMSG_CLOEXEC, always
+    # The flags do not show the end: the kernel always sets MSG_CMSG_CLOEXEC in them.
+    if not data and not fds:
         return None
     try:
         return _checked(data, flags), fds

@@ -1,7 +1,7 @@
-"""Frames: one message each, with a small typed header and an opaque body.
+"""Frames: each carries one message, with a small typed header and an opaque body.
 
-On a stream socket frames follow each other and :class:`FrameDecoder` takes them apart; on a
-``SOCK_SEQPACKET`` socket each packet is one frame.
+On a stream socket, frames follow each other, and :class:`FrameDecoder` separates them. On a ``SOCK_SEQPACKET`` socket,
+each packet is one frame.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ VERSION = 1
 MAX_HEADER = 1024 * 1024
 MAX_PACKET = 96 * 1024  # well below the default socket buffer (208 KiB), which bounds a packet
 MAX_LOG_PACKET = 64 * 1024
-"""Bytes of a packet on a log channel: one record as JSON, without a frame."""
+"""Most bytes of a packet on a log channel. Such a packet is one log record as JSON, without a frame."""
 
 _PREFIX = struct.Struct(">BBxxII")  # version, kind, header length, body length
 PREFIX_SIZE = _PREFIX.size
 
 
 class FrameError(Exception):
-    """A peer sent something that is not a frame; it cannot be trusted any more and must be dropped."""
+    """Error for bytes that are not a valid frame. The peer that sent them is not trusted any more: drop the peer."""
 
 
 class Frame(NamedTuple):
@@ -48,7 +48,7 @@ class Frame(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """The start of a frame: what it is, and how long."""
+    """Start of a frame: its kind and its sizes in bytes."""
 
     kind: int
     header_size: int
@@ -56,7 +56,7 @@ class Prefix(NamedTuple):
 
     @property
     def frame_size(self) -> int:
-        """Bytes of the whole frame."""
+        """Size of the whole frame in bytes."""
         return _PREFIX.size + self.header_size + self.body_size
 
 
@@ -65,12 +65,12 @@ def encode_frame(kind: int, header: bytes, body: bytes = b"") -> bytes:
 
 
 def encode_prefix(kind: int, header: bytes, body_size: int) -> bytes:
-    """Return all of a frame but its body, which is sent without being copied."""
+    """Return the frame without its body, so that the caller can send the body without a copy."""
     return _PREFIX.pack(VERSION, kind, len(header), body_size) + header
 
 
 def decode_packet(packet: bytes) -> Frame:
-    """Take one packet apart; it must hold exactly one frame."""
+    """Decode a packet, which must hold exactly one frame. Raises :class:`FrameError`."""
     prefix = parse_prefix(packet)
     if len(packet) != prefix.frame_size:
         raise FrameError(f"a packet of {len(packet)} bytes says that it has {prefix.header_size} + {prefix.body_size}")
@@ -79,18 +79,18 @@ def decode_packet(packet: bytes) -> Frame:
 
 
 class FrameDecoder:
-    """Collects the bytes of a stream and yields the frames in them."""
+    """Decoder that collects the bytes of a stream and yields the frames in them."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self.unfinished: Prefix | None = None
-        """The prefix of the frame whose end is still to come; ``None`` if not even the prefix is there."""
+        """Prefix of the frame that is not complete yet. ``None`` if the prefix itself is not complete."""
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Add received bytes; yields every frame that is complete now. Raises :class:`FrameError`."""
+        """Add received bytes, and yield each frame that is complete now. Raises :class:`FrameError`."""
         self._buffer += data
         while True:
-            # Parsed once, when it is there: a large frame costs no re-parsing as it grows.
+            # Parse each prefix only once: a large frame arrives in many pieces.
             if self.unfinished is None:
                 if len(self._buffer) < _PREFIX.size:
                     return

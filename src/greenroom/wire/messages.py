@@ -1,33 +1,31 @@
-"""Every message on the channels, as a type, and how it becomes a frame and back.
+"""Types of all messages on the channels, and their conversion to frames and back.
 
-A received header is checked field by field against the type: what does not fit is a
-:class:`~greenroom.wire.frames.FrameError`, and the peer that sent it is dropped.
+A received header is checked field by field against the type. A field that does not fit raises
+:class:`~greenroom.wire.frames.FrameError`, and the receiver drops the peer.
 
-Nothing changes a message, but they are not frozen: each zygote makes these classes at its start, and a frozen one takes
-twice the time.
+No code changes a message, but the classes are not frozen. Each zygote makes these classes at its start, and a frozen
+class takes twice the time.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from ..app_facts import AppFacts
 from ..errors import ErrorInfo
 from . import plain_json
 from .frames import Frame, FrameError, Prefix, encode_frame
 from .payload import MAX_BYTES
-
-LONGEST_END = 1e9
-"""Seconds of :attr:`AppFacts.end_timeout`."""
 
 # --- supervisor -> zygote ------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class ChildSettings:
-    """What a child needs to know of the pool's options; travels in :class:`Configure`."""
+    """Pool options that a child needs, in seconds, sent in :class:`Configure`."""
 
     shutdown_timeout: float
     cleanup_timeout: float
@@ -35,48 +33,32 @@ class ChildSettings:
 
 
 @dataclass(slots=True)
-class AppFacts:
-    """What the supervisor, which never imports it, has to know of the app."""
-
-    has_request: bool
-    manifest: dict[str, Any]
-    end_timeout: float = 0.0
-    """Seconds that a job may take, once it has begun to end by itself, until its shutdown callbacks."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """What it sets of Greenroom's settings: by name, a pair of value and origin."""
-
-    def __post_init__(self) -> None:
-        # Here, where both sides pass: no deadline can be made of NaN or infinity.
-        self.end_timeout = min(max(0.0, self.end_timeout), LONGEST_END)
-
-
-@dataclass(slots=True)
 class Configure:
-    """The first message to a zygote, to a spawned process, or to a script's own process: load this app."""
+    """First message to a zygote, a spawned process or the process of a script: the order to load an app."""
 
     app: str
-    arguments: list[str]  # what the app finds in sys.argv after its own name
-    handed: dict[str, Any] | None  # what the app's script has handed over in a process of its own, if it was run
+    arguments: list[str]  # of sys.argv, after the name of the app
+    handed: dict[str, Any] | None  # data that the app's script has handed over from its own process, if it has run
     sys_path: list[str]
     generation: int
     pool_token: str
-    open_files: int | None  # the soft limit to go back to, if the supervisor has raised its own
+    open_files: int | None  # the soft limit to restore, if the supervisor has raised its own
     child: ChildSettings
-    fixed: list[str]  # settings that are not left to the app
-    allow_threads: list[str]  # beside those that the app allows
-    preload_timeout: float  # seconds: who has not answered by then is ended
+    fixed: list[str]  # names of the settings that the app cannot change
+    allow_threads: list[str]  # names of threads, in addition to those that the app allows
+    preload_timeout: float  # seconds: the supervisor ends a receiver that has not answered by then
 
 
 @dataclass(slots=True)
 class Fork:
-    """Fork a process; its :data:`CHILD_FDS` travel along. The same ``launch_id`` is never forked twice."""
+    """Request to fork a process. The packet carries its :data:`CHILD_FDS`. A ``process_id`` is never forked twice."""
 
-    launch_id: str
+    process_id: str
 
 
 @dataclass(slots=True)
 class Stop:
-    """Exit, in order: the channel is closed next. Without it, a closed channel means a dead supervisor."""
+    """Order to exit, before the supervisor closes the channel. A close without this order means a dead supervisor."""
 
 
 CHILD_FDS = 6  # control, log, stdout, stderr, lifeline, heartbeat page: in this order
@@ -86,64 +68,66 @@ CHILD_FDS = 6  # control, log, stdout, stderr, lifeline, heartbeat page: in this
 
 @dataclass(slots=True)
 class Loading:
-    """The zygote runs, and is about to import the app; its stack can be had at this fd of its own."""
+    """Report that the zygote runs and will import the app next. ``dump_fd`` is its own fd for stack dumps."""
 
     dump_fd: int
 
 
 @dataclass(slots=True)
 class Loaded:
-    """The app is imported and preloaded; forks can be asked for."""
+    """Report that the app is imported and preloaded. The zygote accepts :class:`Fork` from now on."""
 
     import_seconds: float
     preload_seconds: float
     warnings: list[str]
     app: AppFacts
+    digest: str
+    """Digest of the files of all modules that the zygote has imported."""
 
 
 @dataclass(slots=True)
 class LoadFailed:
-    """The app cannot be served; the zygote exits."""
+    """Report that the app cannot be served. The zygote exits."""
 
     error: ErrorInfo
 
 
 @dataclass(slots=True)
 class Forked:
-    """The process exists; a pidfd travels along."""
+    """Report that the process exists. The packet carries its pidfd."""
 
-    launch_id: str
+    process_id: str
     pid: int
 
 
 @dataclass(slots=True)
 class ForkFailed:
-    launch_id: str
+    process_id: str
     message: str
 
 
 @dataclass(slots=True)
 class Stopped:
-    """A child was stopped by a signal (SIGSTOP and its kin)."""
+    """Report that a signal (SIGSTOP, SIGTSTP, SIGTTIN or SIGTTOU) has stopped a child."""
 
-    launch_id: str
+    process_id: str
     signal: int
 
 
 @dataclass(slots=True)
 class Exited:
-    """A child is dead: a zombie whose status was read, but which has not been reaped yet."""
+    """Report that a child is dead. The zygote has read the status of the zombie, and has not reaped it yet."""
 
-    launch_id: str
+    process_id: str
     exit_code: int | None
     signal: int | None
 
 
 @dataclass(slots=True)
 class Reaped:
-    """A child is gone, and so is all that it left behind."""
+    """Report that a child is reaped, and that all its descendants are gone."""
 
-    launch_id: str
+    process_id: str
     cpu_seconds: float
     peak_memory_mb: float
     descendants_killed: int
@@ -154,19 +138,19 @@ class Reaped:
 
 @dataclass(slots=True)
 class HandedOver:
-    """The script has said what is to be served; it runs on beside the worker. After :class:`Loading`."""
+    """Data of the app that the script wants served. The script runs on beside the worker. Follows :class:`Loading`."""
 
     handed: dict[str, Any]
 
 
 @dataclass(slots=True)
 class NothingToRun:
-    """The app is found by importing it: there is no main block, or it is not one that starts a worker."""
+    """Report that an import finds the app: the script has no main block, or its main block starts no worker."""
 
 
 @dataclass(slots=True)
 class StopWorker:
-    """The script has closed its server: the worker is to end as if by SIGTERM."""
+    """Report that the script has closed its server. The worker ends as after a SIGTERM."""
 
 
 # --- supervisor -> child -------------------------------------------------------------------------
@@ -174,31 +158,50 @@ class StopWorker:
 
 @dataclass(slots=True)
 class Ask:
-    """Would the app take this job? The body is its metadata. Any number of them, one at a time, before Start."""
+    """Question to the resident process. A question to the request hook is about a job; its body is the metadata."""
 
+    number: int
+    topic: str
     job_id: str
     source: str
 
 
 @dataclass(slots=True)
+class Withdraw:
+    """Order to cancel the call that answers this question, because no caller waits for the answer any more."""
+
+    number: int
+
+
+@dataclass(slots=True)
+class News:
+    """News for the resident process. The body is the content of the news."""
+
+    topic: str
+    key: str
+    is_over: bool
+    """True if the news is not valid any more. Then there is no body."""
+
+
+@dataclass(slots=True)
 class Start:
-    """The one job; the frame's body is its metadata."""
+    """The only job of the child. The body is the job's metadata."""
 
     job_id: str
 
 
 @dataclass(slots=True)
 class Shutdown:
-    """End the job: the entrypoint is told, then cancelled."""
+    """Order to end the job. The child notifies the entrypoint, then cancels it."""
 
     reason: str
     bounds_own_end: bool
-    """A job that has begun to end by itself has no more time for that than one which had not."""
+    """True if a job that has begun to end by itself gets only the time that any other job gets."""
 
 
 @dataclass(slots=True)
 class Retire:
-    """Exit: there will be no job."""
+    """Order to exit without a job."""
 
 
 # --- child -> supervisor -------------------------------------------------------------------------
@@ -206,12 +209,12 @@ class Retire:
 
 @dataclass(slots=True)
 class Hello:
-    """The child runs, its lifeline is armed, and it is about to prewarm."""
+    """Report that the child runs and that its lifeline is armed. Prewarm begins next."""
 
     pid: int
     dump_fd: int
     app: AppFacts | None = None
-    """From a spawned process, which has no zygote to tell it."""
+    """Facts of the app, only from a spawned process: it has no zygote that sends them."""
 
 
 @dataclass(slots=True)
@@ -226,52 +229,52 @@ class PrewarmFailed:
 
 @dataclass(slots=True)
 class Answer:
-    """To :class:`Ask`; the body holds what the source of the session is to be told."""
+    """Answer to :class:`Ask`. The body is data for the asker, such as the source of the job."""
 
-    job_id: str
+    number: int
     accepted: bool
     reason: str
-    final: bool  # no other worker need be asked either
+    final: bool  # the asker need not ask another worker either
 
 
 @dataclass(slots=True)
 class Started:
-    """The acknowledgement of :class:`Start`, sent before the entrypoint is entered."""
+    """Acknowledgement of :class:`Start`, which the child sends before it enters the entrypoint."""
 
     job_id: str
 
 
 @dataclass(slots=True)
 class Ending:
-    """The job has begun to end by itself; its entrypoint, or the steps that belong to it, go on for a while."""
+    """Report that the job has begun to end by itself. The entrypoint, or steps that belong to it, still run."""
 
 
 @dataclass(slots=True)
 class Ended:
-    """The entrypoint has ended; the body is its result. Callbacks and clean-up are still to come."""
+    """Report that the entrypoint has ended. The body is the result. Callbacks and clean-up follow."""
 
     how: str  # "completed", "raised", "exited" or "cancelled"
-    told: bool  # it had been told to end by then
+    told: bool  # the supervisor had ordered the end by then
     error: ErrorInfo | None = None
 
 
 @dataclass(slots=True)
 class CleaningUp:
-    """The user's callbacks are over."""
+    """Report that the user's shutdown callbacks are over."""
 
     overrun: bool = False
-    """Some of them took too long, and were cut off."""
+    """True if some callbacks took too long and were cut off."""
     cut: str = ""
-    """The steps before the callbacks that were cut off, as a sentence."""
+    """Steps before the callbacks that were cut off, as a sentence."""
     stacks: str | None = None
-    """Of all that was cut off."""
+    """Stacks of all callbacks and steps that were cut off."""
 
 
 Message = (
     Configure | Fork | Stop
     | Loading | Loaded | LoadFailed | Forked | ForkFailed | Stopped | Exited | Reaped
     | HandedOver | NothingToRun | StopWorker
-    | Ask | Start | Shutdown | Retire
+    | Ask | Withdraw | News | Start | Shutdown | Retire
     | Hello | Warm | PrewarmFailed | Answer | Started | Ending | Ended | CleaningUp
 )  # fmt: skip
 
@@ -279,21 +282,27 @@ _TYPES: tuple[type[Any], ...] = get_args(Message)
 _KINDS: dict[type[Any], int] = {kind: number for number, kind in enumerate(_TYPES, start=1)}
 
 MAX_ANSWER = 1024 * 1024
-"""Bytes of what an app answers to an offer: it is kept for as long as the offer is."""
+"""Most bytes of an app's answer to a question. The answer to an offer is kept as long as the offer."""
 MAX_REASON = 2000
-"""Characters of an app's reason to turn an offer down, beside the mark of a cut."""
-_BODIES: dict[type[Any], int] = {Ask: MAX_BYTES, Start: MAX_BYTES, Answer: MAX_ANSWER, Ended: MAX_BYTES}
-"""The messages that have a body, and its most bytes."""
+"""Most characters of an app's reason to say no, without the mark of a cut."""
+_BODIES: dict[type[Any], int] = {
+    Ask: MAX_BYTES,
+    News: MAX_BYTES,
+    Start: MAX_BYTES,
+    Answer: MAX_ANSWER,
+    Ended: MAX_BYTES,
+}
+"""Messages that have a body, with the most bytes of the body."""
 
 
 def encode(message: Message, body: bytes = b"") -> bytes:
-    """A message as the bytes of one frame."""
+    """Return a message as the bytes of one frame."""
     header = plain_json.encoded(_as_dict(message)).encode("ascii")
     return encode_frame(_KINDS[type(message)], header, body)
 
 
 def check(prefix: Prefix, expected: Any) -> None:
-    """Raise :class:`FrameError` for a frame that is not to be read on: its kind or its size is wrong."""
+    """Raise :class:`FrameError` if the kind or the size of a frame is wrong, before its body is read."""
     _check_body(_expected_type(prefix.kind, expected), prefix.body_size)
 
 
@@ -321,7 +330,7 @@ def _check_body(kind: Any, size: int) -> None:
 
 
 def _as_dict(message: Any) -> dict[str, Any]:
-    # Not dataclasses.asdict, which copies deeply, and so touches many more pages of a fresh fork.
+    # Not dataclasses.asdict: it copies deeply, so a fresh fork would have to copy many more pages.
     values = {name: getattr(message, name) for name in _HINTS[type(message)]}
     return {name: _as_dict(value) if is_dataclass(value) else value for name, value in values.items()}
 
@@ -366,6 +375,6 @@ def _hints_of(kind: type[Any]) -> dict[str, Any]:
     return {name: hint for name, hint in get_type_hints(kind).items() if name in names}
 
 
-# Worked out here, in the zygote, so that no child has to.
+# Computed at import, in the zygote, so that no child has to compute it.
 _NESTED = (ErrorInfo, ChildSettings, AppFacts)
 _HINTS = {kind: _hints_of(kind) for kind in (*_TYPES, *_NESTED)}

@@ -1,7 +1,7 @@
-"""Plain data across a process boundary: what JSON can hold, or bytes. Never pickle.
+"""Payloads: plain data across a process boundary, as JSON or bytes. Never pickle.
 
-A payload is opaque to the supervisor: metadata is encoded where it enters and a result is decoded
-where it is read, so a result of 50 MB does not stand in the way of another session's start.
+A payload is opaque to the supervisor. The caller's side encodes metadata, and the reader of a result decodes it. So a
+result of 50 MB does not delay the start of another job.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BYTES = b"b"
 
 
 def encode(value: Any) -> bytes:
-    """Encode plain data. Raises :class:`PayloadError` for anything else, or for more than 64 MiB."""
+    """Encode plain data. Raises :class:`PayloadError` for any other data, and for more than 64 MiB."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _bounded(_BYTES + bytes(value))
     try:
@@ -33,7 +33,7 @@ def encode(value: Any) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """The inverse of :func:`encode`."""
+    """Decode the bytes that :func:`encode` returned. Raises :class:`PayloadError`."""
     tag, content = data[:1], data[1:]
     if tag == _BYTES:
         return content
@@ -46,12 +46,12 @@ def decode(data: bytes) -> Any:
 
 
 def from_json(text: bytes) -> bytes:
-    """A payload from JSON text that was checked already."""
+    """Return the payload of a JSON text that the caller has checked. Raises :class:`PayloadError` above 64 MiB."""
     return _bounded(_JSON + text)
 
 
 def as_json(data: bytes) -> bytes | None:
-    """The JSON text of a payload, or ``None`` if it holds bytes."""
+    """Return the JSON text of a payload, or ``None`` if the payload is bytes."""
     return data[1:] if data[:1] == _JSON else None
 
 

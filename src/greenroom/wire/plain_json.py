@@ -1,6 +1,6 @@
-"""JSON for the wire, whatever an app has put in the place of ``json.dumps`` or of the encoder's methods.
+"""JSON for the wire, also when an app replaces ``json.dumps`` or methods of the encoder.
 
-Many apps take a faster library for it. What crosses a process boundary is not theirs to change.
+Many apps use a faster library in their place. Data between processes must keep its form.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ __all__ = ["decoded", "decoded_with", "encoded", "encoded_for_people", "encoded_
 
 
 def not_plain(o: object) -> TypeError:
-    """Return the error that tells of a value that JSON cannot hold."""
+    """Return the error for a value that JSON cannot hold."""
     return TypeError(f"Object of type {type(o).__name__} is not JSON serializable")
 
 
 class _Encoder(json.JSONEncoder):
-    # As they are now, when this module is imported: an app may replace those of the base class.
+    # Bind the methods at import: an app may later replace those of the base class.
     encode = json.JSONEncoder.encode
     iterencode = json.JSONEncoder.iterencode
 
@@ -34,21 +34,21 @@ class _Decoder(json.JSONDecoder):
 _decoder = _Decoder()
 
 encoded = _Encoder(separators=(",", ":")).encode
-"""Encode to ASCII without blanks: lone surrogates, which are not UTF-8, survive as escapes."""
+"""Encode to ASCII without blanks. Lone surrogates, which UTF-8 cannot hold, survive as escapes."""
 
 encoded_for_people = _Encoder(ensure_ascii=False).encode
 
 
 def decoded(text: bytes) -> Any:
-    """Decode UTF-8. Raises ValueError for what is not JSON, RecursionError for what is nested too deeply."""
+    """Decode UTF-8 JSON. Raises ``ValueError`` for other text, and ``RecursionError`` if it is nested too deeply."""
     return _decoder.decode(text.decode("utf-8", "surrogatepass"))
 
 
 def encoded_with(replaced: Callable[[object], object], value: object) -> str:
-    """Encode as :data:`encoded` does. ``replaced`` returns what stands for a value that JSON cannot hold."""
+    """Encode as :data:`encoded` does. ``replaced`` returns a substitute for a value that JSON cannot hold."""
     return _Encoder(separators=(",", ":"), default=replaced).encode(value)
 
 
 def decoded_with(restored: Callable[[dict[str, Any]], object], text: bytes) -> Any:
-    """Decode as :func:`decoded` does. ``restored`` returns what an object stands for."""
+    """Decode as :func:`decoded` does. ``restored`` returns the value for each JSON object."""
     return _Decoder(object_hook=restored).decode(text.decode("utf-8", "surrogatepass"))

@@ -1,1 +1,4 @@
-"""What runs in the zygote and in the child: standard library and the user's code only."""
+"""Code of the zygote and of the child.
+
+Outside of Greenroom, these modules import only the standard library and the user's code.
+"""

@@ -1,4 +1,4 @@
-"""``python -m greenroom.zygote CHANNEL_FD LIFELINE_FD LOG_FD``: exec'd by the supervisor."""
+"""Program of the zygote, executed by the supervisor: ``python -m greenroom.zygote CHANNEL_FD LIFELINE_FD LOG_FD``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .template import Zygote
 def main() -> None:
     channel_fd, lifeline_fd, log_fd = map(int, sys.argv[1:4])
     channel = socket.socket(fileno=channel_fd)
-    # Its own arguments are none of the app's business.
+    # The app must not see the arguments of this program.
     del sys.argv[1:]
     Zygote(channel, lifeline_fd, log_fd).run()
 

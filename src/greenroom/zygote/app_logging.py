@@ -1,9 +1,10 @@
-"""What an app logs with, led into the channel to the supervisor.
+"""Logging of the app: its records are redirected into the channel to the supervisor.
 
-What writes to this process's stdout or stderr would arrive there, too, but line by line, and without its level. So
-whatever can be told to be a log that goes there is led into the channel instead: each record once, with its level,
-and its traceback in one piece. What the app has set up otherwise (files, a service, a format of its own printed) is
-left alone. Of structlog and loguru only public functions are used, and only if the app has imported them.
+Output to stdout or stderr would also reach the supervisor, but line by line, and without its level. So this module
+finds the log handlers that print there, and redirects them into the channel. Each record arrives once, with its level,
+and with its traceback in one piece. Other logging of the app stays unchanged: files, a service, or text that the app
+formats and prints itself. Of structlog and loguru, only public functions are used, and only if the app has imported
+these libraries.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from .logs import DropCounter, FrameHandler, LogChannel
 __all__ = ["AppLogging"]
 
 _LOGURU_DEFAULT = 0
-"""The id of the sink with which loguru begins; the app's own have others."""
+"""Id of loguru's first sink. Sinks of the app have other ids."""
 
 
 class AppLogging:
-    """Follows the app's logging: while the app is imported, after the fork, and after prewarm."""
+    """Redirection of the app's logging: while the app is imported, after the fork, and after prewarm."""
 
     def __init__(self, channel: LogChannel) -> None:
         self._channel = channel
@@ -32,9 +33,9 @@ class AppLogging:
 
     @contextmanager
     def while_loading(self) -> Iterator[None]:
-        """Lead each handler into the channel as soon as it prints; so, too, records that find no handler.
+        """Redirect each handler at its first record that would be printed, and records that find no handler.
 
-        The root logger gets no handler: ``logging.basicConfig()`` does nothing where there is one.
+        The root logger gets no handler here: ``logging.basicConfig()`` does nothing if the root logger has one.
         """
         emit, last_resort = logging.StreamHandler.emit, logging.lastResort
 
@@ -55,11 +56,11 @@ class AppLogging:
             self.settle()
 
     def move(self, fd: int, counter: DropCounter) -> None:
-        """Have what was led into the channel sent to another fd."""
+        """Send redirected records to another fd from now on."""
         self._channel.move(fd, counter)
 
     def install(self, level: int | None = None) -> None:
-        """Have what reaches the root logger sent, unless the app has set up logging itself.
+        """Send the records of the root logger, unless the app has set up logging itself.
 
         ``level`` is the level of the root logger, if an integration knows it.
         """
@@ -69,12 +70,12 @@ class AppLogging:
         if not root.handlers:
             self._default = _Default(self._channel, self.settle)
             root.addHandler(self._default)
-            if level is None and root.level == logging.WARNING:  # the default, so nobody's decision
+            if level is None and root.level == logging.WARNING:  # Python's default, which no code has chosen
                 root.setLevel(logging.INFO)
         self.settle()
 
     def settle(self) -> None:
-        """Lead into the channel what would be printed. May be called whenever something was set up."""
+        """Redirect all handlers that would print. May be called whenever the app may have set up logging."""
         for logger in _loggers():
             for handler in logger.handlers:
                 if _prints(handler):
@@ -89,7 +90,7 @@ class AppLogging:
         try:
             loguru.logger.remove(_LOGURU_DEFAULT)
         except ValueError:
-            return  # the app has sinks of its own, or this was done before
+            return  # the app has removed this sink, or this method was called before
         level = os.environ.get("LOGURU_LEVEL", "DEBUG")
         loguru.logger.add(self._on_loguru, level=level, format=_only_message)
 
@@ -102,7 +103,7 @@ class AppLogging:
 
     def _take_structlog(self) -> None:
         structlog = sys.modules.get("structlog")
-        # Without this function it is half imported, or something else by that name.
+        # A module without this function is half imported, or is not structlog.
         if structlog is None or getattr(structlog, "is_configured", lambda: True)():
             return
         processors = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, _as_arguments]
@@ -110,7 +111,10 @@ class AppLogging:
 
 
 class _Default(FrameHandler):
-    """Stands at the root until the app puts a handler there that prints: then that one is led into the channel."""
+    """Handler of the root logger, until the app adds a handler there that prints.
+
+    Then the app's handler is redirected.
+    """
 
     def __init__(self, channel: LogChannel, settle: Any) -> None:
         super().__init__(channel)
@@ -125,7 +129,7 @@ class _Default(FrameHandler):
 
 
 class _LastResort(FrameHandler):
-    """Takes records that find no handler, from the level at which Python's own last resort does."""
+    """Handler for records that find no other handler, from the level of Python's own handler of last resort on."""
 
     def __init__(self, channel: LogChannel) -> None:
         super().__init__(channel)
@@ -133,7 +137,7 @@ class _LastResort(FrameHandler):
 
 
 class _LedHandler(FrameHandler):
-    """Sends what another handler would have printed, as that one's formatter has it."""
+    """Handler that sends the text that another handler would have printed, from that handler's formatter."""
 
     def __init__(self, channel: LogChannel, handler: logging.Handler) -> None:
         super().__init__(channel)
@@ -147,13 +151,13 @@ class _LedHandler(FrameHandler):
         try:
             text = formatter.format(record)
         except Exception:
-            super().emit(record)  # which says what is wrong with it
+            super().emit(record)  # the formatter has failed: sends the plain record
             return
         self._channel.send(record.levelno, record.name, text, at=record.created)
 
 
 def _lead(handler: logging.Handler, channel: LogChannel) -> None:
-    """The handler stays where it is, with its level and its filters; only where it writes is another place."""
+    """Redirect a handler into the channel. The handler keeps its place, its level and its filters."""
     handler.emit = _LedHandler(channel, handler).emit  # type: ignore[method-assign]
 
 
@@ -176,17 +180,17 @@ def _loggers() -> Iterator[logging.Logger]:
 
 
 def _only_message(record: Any) -> str:
-    """A format of loguru's: the traceback travels apart, so it is not appended."""
+    """Return a format for loguru without the traceback, which is sent separately."""
     return "{message}"
 
 
 def _as_arguments(logger: Any, method: str, event: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """structlog's last processor: what it returns are the arguments of the sink's method."""
+    """Return the arguments for the sink's method, as the last processor of structlog."""
     return (), event
 
 
 class _StructlogSink:
-    """What structlog's own loggers write to."""
+    """Sink of structlog's own loggers."""
 
     def __init__(self, channel: LogChannel, names: tuple[Any, ...]) -> None:
         self._channel = channel
@@ -201,7 +205,10 @@ class _StructlogSink:
 
 
 def _error_of(exc_info: Any) -> BaseException | None:
-    """What structlog takes for an exception: one, a triple, or anything true for the one that is handled now."""
+    """Return the exception that structlog finds in ``exc_info``.
+
+    The value is an exception, a triple, or anything true for the exception that is being handled.
+    """
     if isinstance(exc_info, BaseException):
         return exc_info
     if isinstance(exc_info, tuple):

@@ -1,4 +1,4 @@
-"""The thread in which an app's sync functions run, so that the event loop goes on to answer and to beat."""
+"""Thread for an app's sync functions, so that the event loop goes on to answer and to beat."""
 
 from __future__ import annotations
 
@@ -15,39 +15,46 @@ __all__ = ["AppThread", "Outcome", "is_sync", "note_remedy", "outcome_of"]
 
 
 class Outcome(NamedTuple):
-    """What a function returned, or the error that it raised."""
+    """Result of a function, or the error that it raised."""
 
     result: Any = None
     error: BaseException | None = None
 
 
 def is_sync(fn: Callable[..., Any] | None) -> bool:
-    """Whether a function is not async, also behind what decorators have put around it."""
+    """Return whether a function is not async, also if decorators wrap it."""
     found: Any = inspect.unwrap(fn) if fn is not None else None
-    called = getattr(type(found), "__call__", None)  # noqa: B004  # of an object that is called, it may be async
+    called = getattr(type(found), "__call__", None)  # noqa: B004  # the __call__ of an object may be async
     return not any(map(inspect.iscoroutinefunction, (fn, found, called)))
 
 
 class AppThread:
-    """One thread for all of them: what prewarm opens there (SQLite, for one) is good there in the entrypoint."""
+    """Thread for all sync functions of the app.
+
+    Prewarm and the entrypoint run in the same thread. So an object that is bound to its thread, such as a SQLite
+    connection, works in both.
+    """
 
     def __init__(self) -> None:
         self._executor: ThreadPoolExecutor | None = None
         self._context: contextvars.Context
 
     async def call(self, fn: Callable[..., Any], *arguments: Any) -> Outcome:
-        """Call it there. An error is returned, since no future can carry a StopIteration: it would wait for ever."""
+        """Call a function in the thread, and return its outcome.
+
+        An error is returned, not raised: no future can carry a StopIteration, and the caller would wait for ever.
+        """
         if self._executor is None:
-            from concurrent.futures import ThreadPoolExecutor  # which most apps do not need
+            from concurrent.futures import ThreadPoolExecutor  # here, since most apps do not need it
 
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="app")
-            self._context = contextvars.copy_context()  # one for all: what prewarm sets is set in the entrypoint
+            self._context = contextvars.copy_context()  # one for all calls: prewarm can set variables in it
         run = self._context.run
         return await asyncio.get_running_loop().run_in_executor(self._executor, run, outcome_of, fn, arguments, {})
 
 
 def outcome_of(fn: Callable[..., Any], arguments: Iterable[Any], named: Mapping[str, Any]) -> Outcome:
-    """Call a function. What it raises is returned, whatever it is."""
+    """Call a function, and return its result, or any error that it raises."""
     try:
         return Outcome(fn(*arguments, **named))
     except BaseException as error:
@@ -55,7 +62,7 @@ def outcome_of(fn: Callable[..., Any], arguments: Iterable[Any], named: Mapping[
 
 
 def note_remedy(error: BaseException, function: str, *, is_sync: bool) -> None:
-    """Add the remedy to an error that comes of running here: of what needs a terminal, or an event loop around it."""
+    """Add a remedy to an error that code raises because it needs an event loop, the main thread, or a terminal."""
     if is_sync and type(error) is RuntimeError and str(error) == "no running event loop":
         error.add_note(f"No event loop runs around {function}, since it is not async. Write it as `async def`.")
     if is_sync and type(error) is ValueError and "only works in main thread" in str(error):

@@ -1,4 +1,9 @@
-"""From the fork to the exit: how a copy of the zygote becomes a process of its own."""
+"""Life of a child, from the fork to the exit: a copy of the zygote becomes a process of its own.
+
+This code runs in the child. :mod:`greenroom.pool.shell.child` is the supervisor's side. The order of the calls is
+:func:`settle`, then :func:`live`, both inside :func:`run`, which ends the process. A spawned process
+(:mod:`.spawned`) makes the same calls. :func:`prepare_output` and :func:`flush_stdio` are also called in the zygote.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +19,14 @@ from io import TextIOWrapper
 from typing import Any, NamedTuple, NoReturn
 
 from ..app import App
+from ..app_facts import AppFacts
 from ..job import JobProcess
 from ..system import lifeline, mark, prctl
 from ..system.heartbeat import HeartbeatPage
-from ..wire.messages import AppFacts, ChildSettings
+from ..wire.messages import ChildSettings
 from . import open_objects, random_numbers, signals
 from .app_logging import AppLogging
-from .runner import Runner
+from .child_main import ChildMain
 
 __all__ = [
     "PROCESS_VARIABLE",
@@ -34,12 +40,13 @@ __all__ = [
 ]
 
 PROCESS_VARIABLE = "GREENROOM_PROCESS"
+"""Variable of the environment with the id of the process in the pool."""
 
-_OOM_SCORE = 300  # of 1000: when memory is short the kernel should end a session, not the supervisor
+_OOM_SCORE = 300  # of 1000: when memory is short, the kernel should kill a child and not the supervisor
 
 
 class Inheritance(NamedTuple):
-    """The fds that the supervisor has made for one child."""
+    """File descriptors that the supervisor has made for one child."""
 
     control: int
     log: int
@@ -50,8 +57,8 @@ class Inheritance(NamedTuple):
 
 
 def run(life: Callable[[], int]) -> NoReturn:
-    """Run the life of this process, which returns its exit code, and exit."""
-    code, pid = 70, os.getpid()  # EX_SOFTWARE, if not even the error can be told
+    """Run ``life``, which returns the exit code of this process, and then end this process. Never returns."""
+    code, pid = 70, os.getpid()  # EX_SOFTWARE, if life() raises
     try:
         code = life()
     except BaseException:
@@ -61,7 +68,7 @@ def run(life: Callable[[], int]) -> NoReturn:
 
 
 class Channels(NamedTuple):
-    """Channels by which a process that has settled is heard and seen."""
+    """Connections of a settled process to the supervisor, and the zygote's record of signals."""
 
     control: int
     page: HeartbeatPage
@@ -70,35 +77,39 @@ class Channels(NamedTuple):
 
 
 def live(app: App, settings: ChildSettings, proc: JobProcess, channels: Channels, facts: AppFacts | None = None) -> int:
-    """Live from prewarm to the end of the clean-up, in a process that has settled; return the exit code.
+    """Run a settled process from prewarm to the end of the clean-up, and return the exit code.
 
-    ``facts`` come from a process that has loaded the app itself.
+    ``facts`` are the facts about the app in a spawned process, which has loaded the app itself.
     """
     control, page, app_logging, witness = channels
     app_logging.install(app.log_level)
     gc.enable()
-    runner = Runner(app, settings, proc, control, page, facts, on_prewarmed=app_logging.settle)
+    runner = ChildMain(app, settings, proc, control, page, facts, on_prewarmed=app_logging.settle)
     reaction = signals.OwnSignals(page, witness, runner.interrupt)
     if witness is None:
         signals.handle_group_signals(reaction.heard)
     else:
-        signals.react_by(reaction.heard)  # by the zygote's handlers
+        signals.react_by(reaction.heard)  # the zygote has installed the handlers
     return runner.run()
 
 
-def settle(inheritance: Inheritance, launch_id: str, pool_token: str, close: list[int]) -> HeartbeatPage:
-    """Become a process of its own, with the fds that the supervisor has made for it."""
-    # The lifeline first: until it is armed, only the zygote would end this process.
+def settle(inheritance: Inheritance, process_id: str, pool_token: str, close: list[int]) -> HeartbeatPage:
+    """Make this process independent of the zygote, and take over the fds that the supervisor has made for this process.
+
+    ``close`` are the fds of the zygote that this process must close. Return the heartbeat page.
+    """
+    # First: until the lifeline is armed, only the zygote could end this process after the supervisor's death.
     lifeline.arm(inheritance.lifeline)
     for fd in close:
         os.close(fd)
     signals.reset_in_child()
-    if os.getpgrp() != os.getpid():  # a spawned process leads a session, and so a group, already
+    if os.getpgrp() != os.getpid():  # a spawned process leads a session (setsid(2)) and so a group already
         os.setpgid(0, 0)
+    _hold_lifeline(inheritance.lifeline)
     prctl.set_name("gr:child")
     own_what_it_starts(pool_token)
     _replace_stdio(inheritance)
-    os.environ[PROCESS_VARIABLE] = launch_id
+    os.environ[PROCESS_VARIABLE] = process_id
     _prefer_as_oom_victim()
     _reseed()
     page = HeartbeatPage(inheritance.heartbeat)
@@ -106,11 +117,18 @@ def settle(inheritance: Inheritance, launch_id: str, pool_token: str, close: lis
     return page
 
 
-def own_what_it_starts(pool_token: str) -> None:
-    """Have its orphans be known as its own, wherever they go.
+def _hold_lifeline(fd: int) -> None:
+    """Extend the lifeline to this process's group, which exists by now, and to programs that this process executes."""
+    lifeline.keep_in_exec(fd)
+    with suppress(OSError):  # such as no free fd: then only the zygote and the reaper end the group
+        lifeline.keep_in_exec(lifeline.arm_for_group(fd))
 
-    By its mark: they go to the zygote, which reaps them when they die. Where marks do not hold, they stay below
-    it while it lives, and dead ones stay zombies.
+
+def own_what_it_starts(pool_token: str) -> None:
+    """Mark this process and its descendants, so that their owner is known when they are orphans.
+
+    The zygote becomes the parent of marked orphans, and reaps them when they die. Where marks do not hold, this process
+    becomes a subreaper. Then its orphans stay below this process while it lives, and dead orphans stay zombies.
     """
     if not mark.put(pool_token, os.getpid()):
         prctl.set_child_subreaper()
@@ -124,7 +142,7 @@ def _replace_stdio(inheritance: Inheritance) -> None:
 
 
 def _prefer_as_oom_victim() -> None:
-    with suppress(OSError):  # not writable in some containers; then all are equal
+    with suppress(OSError):  # not writable in some containers; then all processes have the same score
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, str(_OOM_SCORE).encode())
@@ -137,44 +155,46 @@ def _reseed() -> None:
     random_numbers.reseed()
     uuid: Any = sys.modules.get("uuid")
     if getattr(uuid, "_generate_time_safe", None) is not None:
-        # libuuid draws its clock sequence once, and a fork inherits it: in the same microsecond two children would make
-        # the same UUID. Python's own code draws a sequence in each process. The node is still libuuid's: without that,
-        # getnode() would run `ip link` in every child.
+        # libuuid draws its clock sequence once, and each fork inherits this sequence. So two children would make the
+        # same UUID in the same microsecond. Python's own code draws a sequence in each process, so libuuid is disabled
+        # here. Call getnode() before that, to get the node from libuuid. After that, getnode() would run `ip link`.
         uuid.getnode()
         uuid._generate_time_safe = None
 
 
 def prepare_output() -> None:
-    """Have lines written as they come, and in UTF-8, as whoever reads them expects: whatever the locale says.
+    """Make this process write each line at once, and in UTF-8, as the supervisor expects.
 
-    Into a pipe Python writes in blocks, and in the encoding of the locale or of ``PYTHONIOENCODING``.
+    By default, Python writes blocks into a pipe, in the encoding of the locale or of ``PYTHONIOENCODING``.
     """
     for name in ("stdout", "stderr"):
         with suppress(AttributeError, ValueError):  # replaced by something else, or closed
             try:
                 getattr(sys, name).reconfigure(line_buffering=True, encoding="utf-8", errors="backslashreplace")
-            except OSError:  # it was a file when the interpreter began, is a pipe by now, and asks where it is
-                raw = open(getattr(sys, name).fileno(), "wb", closefd=False)  # noqa: SIM115  # for the process's life
+            except OSError:  # the stream was a file, and is a pipe now: reconfigure() asks for the position in a file
+                raw = open(getattr(sys, name).fileno(), "wb", closefd=False)  # noqa: SIM115  # it stays open
                 setattr(sys, name, TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True))
 
 
 def flush_stdio() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError, OSError):  # replaced, closed, or nobody reads it
+        with suppress(AttributeError, ValueError, OSError):  # replaced, closed, or without a reader
             stream.flush()
 
 
 def _exit(code: int, *, is_copy: bool) -> NoReturn:
-    """End as the interpreter would, but not through C's ``exit``.
+    """End this process as the interpreter would, but without C's ``exit``.
 
-    In a forked process C exit handlers destroy what threads of the parent were waiting on, and hang
-    (onnxruntime) or abort (tokio); so Python's own hooks run here, and then ``os._exit``. Whatever
-    holds this up, a thread, a hook or a full pipe, is the supervisor's to end.
+    In a forked process, C exit handlers destroy objects that threads of the parent were waiting on. The handlers hang
+    (onnxruntime) or abort (tokio). So Python's own hooks run here, and then ``os._exit``. If a thread, a hook or a full
+    pipe delays this end, the supervisor kills this process after ``cleanup_timeout``.
+
+    ``is_copy``: this process is a copy that the app has forked from the child.
     """
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # joins the non-daemon threads
         atexit._run_exitfuncs()
-        if not is_copy:  # which the app has forked, and which came back here: else all were written twice
+        if not is_copy:  # a copy that the app has forked would write all buffers a second time
             open_objects.finish()
         flush_stdio()
     except BaseException:

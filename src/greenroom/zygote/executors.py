@@ -1,6 +1,6 @@
-"""Executors of processes that preload has made, and that have not started any yet.
+"""Executors (``ProcessPoolExecutor``) that preload has made, and that have not started a process yet.
 
-Their pipes are there already. Sessions that shared them would get the results of each other's work.
+The pipes of such an executor exist already. Jobs that shared the pipes would get the results of each other's work.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ _CONNECTIONS = ("_call_queue", "_result_queue", "_executor_manager_thread_wakeup
 
 
 class Executors:
-    """The zygote's; found when the app has loaded. They lose their pipes here, and each process gives them new ones."""
+    """Unused executors of the zygote, found when the app has loaded.
+
+    The constructor removes their pipes in the zygote, and :meth:`renew` makes new ones in each child.
+    """
 
     def __init__(self) -> None:
         module: Any = sys.modules.get("concurrent.futures.process")
@@ -24,15 +27,16 @@ class Executors:
         self._found: list[weakref.ref[Any]] = []
         if self._class is None:
             return
-        # By type(): what an object says of its class may be code of the app's.
+        # By type(): an object's __class__ may be code of the app.
         for executor in [each for each in gc.get_objects() if issubclass(type(each), self._class)]:
-            has_pipes = getattr(executor, "_call_queue", None) is not None  # and was not shut down
+            has_pipes = getattr(executor, "_call_queue", None) is not None  # None after a shutdown
             if has_pipes and executor._executor_manager_thread is None:
                 self._found.append(weakref.ref(executor))
                 for name in _CONNECTIONS:
                     setattr(executor, name, None)
 
     def renew(self) -> None:
+        """Give each executor that still exists new pipes. Called in a child."""
         for found in self._found:
             executor = found()
             if executor is not None:

@@ -1,7 +1,8 @@
-"""Exit hooks and finalizers: those of the zygote are run once, at its own end, and not by the first session that ends.
+"""Exit hooks and finalizers of the zygote: they run once, at the zygote's own end, and not in its children.
 
-What ``preload`` has made is shared: a temporary folder, a process that helps. A session must not clean it up. What a
-library has registered to flush at exit, however, has something to flush in each process.
+All children share the things that ``preload`` has made, such as a temporary folder or a helper process. A child must
+not remove these things. But a library's hook that flushes data at exit must run in each process, since each has its own
+data.
 """
 
 from __future__ import annotations
@@ -23,22 +24,23 @@ from .app_modules import is_of_app
 __all__ = ["LONGEST", "ExitHooks", "note_death", "run_in_zygote"]
 
 LONGEST = 2.0
-"""Seconds that the zygote's exit hooks may take; less than the supervisor waits for its end."""
+"""Seconds that the zygote's exit hooks may take. The supervisor waits longer for the zygote's end."""
 
 _OWN_REGISTRIES = frozenset({"logging", "weakref", "multiprocessing.util"})
-"""Modules of the standard library whose hooks each process needs for what it makes itself."""
+"""Modules of the standard library whose hooks stay in each process, for the objects that the process itself makes."""
 
 _Hook = Callable[..., object]
 
 
 class ExitHooks:
-    """Those that were registered while the app was loaded."""
+    """Exit hooks that were registered while the app was loaded."""
 
     def __init__(self) -> None:
         self._registered: list[_Hook] = []
 
     @contextmanager
     def watching(self) -> Iterator[None]:
+        """Record the exit hooks that are registered within this context."""
         register, unregister = atexit.register, atexit.unregister
 
         def note(fn: _Hook, /, *arguments: Any, **named: Any) -> _Hook:
@@ -56,39 +58,49 @@ class ExitHooks:
             atexit.register, atexit.unregister = register, unregister
 
     def leave_to_zygote(self) -> None:
-        """In a process: forget those of the app and of what it called; libraries flush what this process has made."""
+        """Unregister the zygote's hooks in a forked process, and clear its finalizers.
+
+        The zygote's hooks are those of the app, and those of the standard library that the app has registered. Hooks of
+        other libraries stay, since they flush data of this process.
+        """
         for fn in self._registered:
             if _is_zygotes(fn):
                 atexit.unregister(fn)
         weakref.finalize._registry.clear()  # type: ignore[attr-defined]
         multiprocessing: Any = sys.modules.get("multiprocessing.util")
-        if multiprocessing is not None:  # as in the processes that it forks itself
+        if multiprocessing is not None:  # multiprocessing does the same in the processes that it forks
             multiprocessing._finalizer_registry.clear()
             sys.modules["multiprocessing.process"]._children.clear()
 
 
 def note_death(pid: int, exit_code: int) -> None:
-    """Tell ``multiprocessing`` of a process of its that the zygote has reaped: it would signal the pid at the end."""
+    """Record the death of a ``multiprocessing`` process that the zygote has reaped.
+
+    Otherwise ``multiprocessing`` would send a signal to its pid at the zygote's end.
+    """
     for process in _processes():
         if process._popen.pid == pid:
             process._popen.returncode = exit_code
 
 
 def run_in_zygote(*, children_are_gone: bool = False) -> None:
-    """Run them all, and finish what is open, under an alarm that ends this process where one of them hangs."""
+    """Run all exit hooks, and finish open files. An alarm ends this process if a hook hangs.
+
+    ``children_are_gone``: the processes that the app has started were killed before.
+    """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, LONGEST)
     for process in _processes():
         if children_are_gone:
             note_death(process._popen.pid, -signal.SIGKILL)
         elif not process.daemon:
-            process.terminate()  # there is a hook that waits for it to end by itself
+            process.terminate()  # an exit hook of multiprocessing waits for its end
     atexit._run_exitfuncs()
-    gc.unfreeze()  # what preload has made is to be seen
+    gc.unfreeze()  # the collector lists no frozen objects, and those of preload are frozen
     open_objects.finish()
     tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
     if tracker is not None and tracker._resource_tracker._fd is not None:
-        os.close(tracker._resource_tracker._fd)  # there is nothing more to track
+        os.close(tracker._resource_tracker._fd)  # nothing is left to track
         tracker._resource_tracker._fd = None
     signal.setitimer(signal.ITIMER_REAL, 0)
 

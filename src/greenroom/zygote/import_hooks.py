@@ -1,4 +1,4 @@
-"""Calls an integration when a module that concerns it is imported while an app is loaded, or its script is run."""
+"""Import hooks: call an integration's watcher at the import of a module, while an app loads or its script runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-from .integrations import INTEGRATIONS, Watchers
+from ..integrations import Watchers, installed
 
 __all__ = ["BEFORE_FORK", "HANDING_OVER", "LOADING", "change_defaults", "watched_imports"]
 
@@ -19,21 +19,21 @@ def _all(tables: Iterable[Watchers]) -> Watchers:
     return {module: watcher for table in tables for module, watcher in table.items()}
 
 
-LOADING = _all(each.loading for each in INTEGRATIONS)
-BEFORE_FORK = LOADING | _all(each.before_fork for each in INTEGRATIONS)
-HANDING_OVER = _all(each.handing_over for each in INTEGRATIONS)
+LOADING = _all(each.loading for each in installed())
+BEFORE_FORK = LOADING | _all(each.before_fork for each in installed())
+HANDING_OVER = _all(each.handing_over for each in installed())
 
 _OTHER_DEFAULTS: Watchers = {"onnxruntime": ".onnxruntime_threads", "tqdm.std": ".tqdm_locks"}
 
 
 def change_defaults() -> None:
-    """Watch, as long as this process and its children live, for libraries that have other defaults in a session."""
+    """Watch for imports of libraries that get other defaults, for the life of this process and of its children."""
     sys.meta_path.insert(0, _Finder(_OTHER_DEFAULTS))
 
 
 @contextmanager
 def watched_imports(watched: Watchers) -> Iterator[None]:
-    """Watch imports until the app has loaded. Nothing of an integration is imported on suspicion."""
+    """Watch imports until the app has loaded. A watcher is imported only after the module that it watches."""
     finder = _Finder(watched)
     sys.meta_path.insert(0, finder)
     try:
@@ -44,7 +44,7 @@ def watched_imports(watched: Watchers) -> Iterator[None]:
             watcher.loaded()
 
 
-class _Finder:  # of importlib.abc nothing: it imports tempfile and more, in every zygote
+class _Finder:  # no subclass of importlib.abc's, which would import tempfile and more in every zygote
     def __init__(self, watched: Watchers) -> None:
         self.watchers: list[Any] = []
         self._watched = watched

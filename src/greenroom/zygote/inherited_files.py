@@ -1,8 +1,13 @@
-"""What the app opened while it was loaded, and what a process gets in its place.
+"""Files that the app opened while it was loaded, and their replacement in each child.
 
-A fork shares it: a connection gives one session the answer that another one asked for, and a file has one offset for
-all. So each process gets its own: of a connection a closed one, upon which each client opens another; of a socket for
-messages that is connected, and of a file that is only read, a new one like it. The rest is named in a warning.
+A fork shares open files. A shared connection can give one job the answer to the request of another job. A shared file
+has one offset for all processes. So each child replaces such files:
+
+- A connection becomes a closed connection, and its client then opens a new one.
+- A connected datagram socket becomes a new one with the same peer.
+- A file that is only read is opened again, at the same offset.
+
+The zygote logs a warning about closed connections, and about shared files without a replacement.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ __all__ = ["InheritedFiles", "open_fds"]
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _STREAMS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
 _MEMORY = ("/dev/shm/", "/memfd:")
-"""Files that are there to be shared, and are mapped rather than read."""
+"""Beginnings of the paths of files that are meant to be shared, and that are mapped rather than read."""
 _WRITTEN = "open it in prewarm instead, by a name of each process's own; or to append, as a log"
 _SHARED = "which every process shares with every other"
 
@@ -33,7 +38,7 @@ def open_fds() -> set[int]:
 
 
 def _is_open(fd: int) -> bool:
-    """Not the fd of the listing itself, which is closed by now, and whose number the next one gets."""
+    """Return whether an fd is open. The fd of the listing itself is closed by now, and its number is free."""
     try:
         os.fstat(fd)
     except OSError:
@@ -44,12 +49,12 @@ def _is_open(fd: int) -> bool:
 class _Renewal(NamedTuple):
     fd: int
     identity: tuple[int, int]
-    """Device and inode: its number may be another file's by the time of a fork."""
+    """Device and inode. At the time of a fork, the fd's number may belong to another file."""
     renewed: Callable[[int], int]
 
 
 class InheritedFiles:
-    """The fds that were opened since a census of them; judged once, in the zygote."""
+    """Files that were opened after the listing ``before`` of open fds. The zygote judges each file once."""
 
     def __init__(self, before: set[int]) -> None:
         _fill_standard_streams()
@@ -59,16 +64,16 @@ class InheritedFiles:
         if of_loops:
             self.warnings.append(shared_objects.LOOP_WARNING)
         for fd in sorted(open_fds() - before - of_loops):
-            with suppress(OSError):  # closed since
+            with suppress(OSError):  # the fd is closed by now
                 self._judge(fd, os.fstat(fd), os.readlink(f"/proc/self/fd/{fd}"))
         self.warnings += shared_objects.warnings()
 
     def renew(self) -> None:
-        """In a process: put something of its own in the place of each that is still there."""
+        """Replace, in a child, each file that is still open."""
         shared_objects.renew()
         has_connections = False
         for fd, identity, renewed in self._renewals:
-            with suppress(OSError):  # closed by now, or it cannot be opened again: then it stays as it is
+            with suppress(OSError):  # closed by now; or it cannot be opened again, and stays shared
                 if _identity(os.fstat(fd)) == identity:
                     new = renewed(fd)
                     os.dup2(new, fd, inheritable=os.get_inheritable(fd))
@@ -86,7 +91,7 @@ class InheritedFiles:
         elif stat.S_ISREG(found.st_mode):
             if flags & os.O_ACCMODE == os.O_RDONLY:
                 self._renewals.append(_Renewal(fd, _identity(found), _opened_anew))
-            elif not flags & os.O_APPEND:  # lines that are appended do not mix
+            elif not flags & os.O_APPEND:  # appended lines do not mix
                 self._warn(fd, target, "which all processes write by one offset, and lock as one", _WRITTEN)
         elif stat.S_ISFIFO(found.st_mode) or target.startswith("anon_inode:[event"):
             self._warn(fd, target, _SHARED)
@@ -95,7 +100,8 @@ class InheritedFiles:
         with socket.socket(fileno=os.dup(fd)) as copy:
             peer = _peer(copy)
             listens = copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            # A pair has no name: an event loop wakes itself by one. A TCP connection that was lost has none, either.
+            # The peer of a socket pair has no name. An event loop wakes itself by such a pair. A lost TCP connection
+            # has no peer either, so its type decides.
             is_own = not peer and (copy.family == socket.AF_UNIX or copy.type not in _STREAMS)
             if copy.family not in _FAMILIES or listens or is_own:
                 self._warn(fd, target, _SHARED)
@@ -112,7 +118,10 @@ class InheritedFiles:
 
 
 def _fill_standard_streams() -> None:
-    """Put something in the place of those that the app has closed: what a child is given would take their numbers."""
+    """Open ``/dev/null`` in the place of standard streams that the app has closed.
+
+    Otherwise fds for a child would get their numbers.
+    """
     while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
@@ -123,7 +132,7 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 
 def _peer(sock: socket.socket) -> Any:
-    """The address that it is connected to, if it is."""
+    """Return the address of a socket's peer; ``None`` if the socket is not connected."""
     try:
         return sock.getpeername()
     except OSError:
@@ -131,7 +140,7 @@ def _peer(sock: socket.socket) -> Any:
 
 
 def _told(address: Any) -> str:
-    if isinstance(address, bytes):  # of a Unix socket, with no file
+    if isinstance(address, bytes):  # a Unix address in the abstract namespace
         return "@" + os.fsdecode(address[1:])
     return address if isinstance(address, str) else f"{address[0]}:{address[1]}"
 
@@ -144,11 +153,14 @@ def _closed_connection(fd: int) -> int:
 
 
 def _closed_like(family: int, kind: int, protocol: int) -> socket.socket:
-    """Return one at its end. Of the same family if it can be: a library takes the form of its addresses for granted."""
+    """Return a connection at its end.
+
+    The new socket has the same family if possible, since libraries rely on the form of its addresses.
+    """
     if family != socket.AF_UNIX:
-        with suppress(OSError):  # this family is not to be had any more
+        with suppress(OSError):  # this family is not available any more
             new = socket.socket(family, kind, protocol)
-            with suppress(OSError):  # it is not connected; but from now on it is read to its end, and not written
+            with suppress(OSError):  # raises ENOTCONN; but from now on, a read returns the end, and a write fails
                 new.shutdown(socket.SHUT_RDWR)
             return new
     ours, theirs = socket.socketpair()
@@ -170,11 +182,11 @@ def _opened_anew(fd: int) -> int:
 
 
 def _connect_log_handlers() -> None:
-    """Have log handlers that send by TCP open a connection of their own: theirs is closed, and they would not."""
+    """Have log handlers that send by TCP open new connections. Otherwise each handler would keep a closed one."""
     handlers: Any = sys.modules.get("logging.handlers")
     for handler in shared_objects.handlers() if handlers is not None else ():
         with suppress(OSError, AttributeError):
             if isinstance(handler, handlers.SocketHandler):
-                handler.sock = None  # it connects with its next record
+                handler.sock = None  # the handler connects at its next record
             elif isinstance(handler, handlers.SysLogHandler) and handler.socktype == socket.SOCK_STREAM:
                 handler.createSocket()

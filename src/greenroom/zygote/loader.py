@@ -1,4 +1,4 @@
-"""Finding and importing the app."""
+"""Loader: finds and imports the app, and collects its facts and settings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from types import ModuleType
 from typing import Any
 
 from ..app import App
-from ..app_setting import packed
+from ..app_facts import AppFacts, packed
 from ..errors import AppLoadError, PayloadError
+from ..integrations import installed
 from ..wire import payload
-from ..wire.messages import AppFacts, ChildSettings, Configure
+from ..wire.messages import ChildSettings, Configure
 from .app_modules import modules_of_app
-from .integrations import INTEGRATIONS
 from .program.desk import apply
 from .scripts import SPARE_NAME, Script, import_script, is_path, module_of
 
@@ -37,9 +37,10 @@ _DEFAULT_NAME = "app"
 
 
 def load_app(reference: str, arguments: Sequence[str] | None = None, handed: Mapping[str, Any] | None = None) -> App:
-    """Import ``module:attr`` or ``path.py:attr``. What the import itself raises comes through.
+    """Import ``module:attr`` or ``path.py:attr``, and return the app. Errors of the import itself come through.
 
-    ``arguments`` are what the app finds in ``sys.argv``; ``handed`` is what its script has handed over, if it was run.
+    ``arguments`` become ``sys.argv[1:]`` of the app. ``handed`` is the data that its script has handed over, if the
+    script was run. Raises :class:`AppLoadError` if there is no app, or if the app has no entrypoint.
     """
     place, colon, attribute = reference.rpartition(":")
     if not colon:
@@ -57,7 +58,7 @@ def load_app(reference: str, arguments: Sequence[str] | None = None, handed: Map
 
 
 def refuse_replaced_library() -> None:
-    """Raise :class:`AppLoadError` if gevent has put its own functions in the place of the standard library's."""
+    """Raise :class:`AppLoadError` if gevent has replaced functions of the standard library by its own."""
     if getattr(sys.modules.get("gevent.monkey"), "saved", None):
         raise AppLoadError(
             "gevent.monkey.patch_all() has replaced the threads, sockets and signals of the standard library, which "
@@ -67,7 +68,7 @@ def refuse_replaced_library() -> None:
 
 
 def refuse_services(app: App) -> None:
-    """Raise :class:`AppLoadError` if the app has services, in a process that no zygote has forked."""
+    """Raise :class:`AppLoadError` if the app has services. Called in a process that no zygote has forked."""
     if app.app_services:
         names = ", ".join(map(repr, sorted(app.app_services)))
         raise AppLoadError(
@@ -77,7 +78,7 @@ def refuse_services(app: App) -> None:
 
 
 def refuse_forks_of_numba() -> None:
-    """Raise :class:`AppLoadError` if numba is ready to compute in parallel: it would end each child that does."""
+    """Raise :class:`AppLoadError` if numba has started GNU OpenMP, which ends each child that computes in parallel."""
     layer = sys.modules.get("numba.np.ufunc.parallel")
     if getattr(layer, "_is_initialized", False) and getattr(layer, "_threading_layer", "") == "omp":
         raise AppLoadError(
@@ -88,7 +89,7 @@ def refuse_forks_of_numba() -> None:
 
 
 def warnings_of(handed: Mapping[str, Any] | None) -> list[str]:
-    """What is to be said of a script that was run, if it would hand over something else now."""
+    """Return a warning if a script that was run has changed so that it would hand over something else now."""
     script = Script.find(handed["script"]) if handed is not None else None
     if handed is None or script is None or script.fingerprint() == handed["block"]:
         return []
@@ -99,18 +100,19 @@ def warnings_of(handed: Mapping[str, Any] | None) -> list[str]:
 
 
 def facts_of(app: App) -> AppFacts:
-    """What the supervisor is told of the app. Raises :class:`AppLoadError` for a manifest that cannot be sent."""
+    """Return the app's facts for the supervisor. Raises :class:`AppLoadError` for a manifest that cannot be sent."""
     try:
         size = len(payload.encode(app.manifest))
     except PayloadError as error:
         raise AppLoadError(f"the app's manifest cannot be sent to the supervisor: {error}") from error
     if size > LARGEST_MANIFEST:
         raise AppLoadError(f"the app's manifest has {size} bytes; at most {LARGEST_MANIFEST} can be sent")
-    return AppFacts(app.request_fn is not None, app.manifest, app.end_timeout, packed(app.settings))
+    topics = sorted({*app.answers, *app.hears})
+    return AppFacts(app.request_fn is not None, app.manifest, app.end_timeout, packed(app.settings), topics)
 
 
 def child_settings(app: App, configuration: Configure) -> ChildSettings:
-    """What holds in a child: what the app sets, where the operator has set nothing."""
+    """Return the settings of a child. A setting of the app counts only if the operator has not set it."""
     left = app.settings.keys() - set(configuration.fixed)
     names = left.intersection(field.name for field in fields(ChildSettings))
     values: dict[str, Any] = {name: app.settings[name].value for name in names}
@@ -129,7 +131,7 @@ def _import(place: str) -> ModuleType:
 
 
 def _told(stop: SystemExit) -> str:
-    """Return what an exit says, and the line of the app that asked for it."""
+    """Return the text of an exit, and the line of the app that caused it."""
     frames = traceback.extract_tb(stop.__traceback__)
     own = {getattr(module, "__file__", None) for module in modules_of_app()}
     lines = [frame for frame in frames if frame.filename in own]
@@ -138,16 +140,16 @@ def _told(stop: SystemExit) -> str:
 
 
 def _put_together(place: str, handed: Mapping[str, Any]) -> App:
-    """Make the app that a script has handed over, where all is as it was there."""
+    """Make the app from the data that a script has handed over, in the same surroundings."""
     if is_path(place):
-        place = os.path.abspath(place)  # the script may have gone to another folder
+        place = os.path.abspath(place)  # now, since apply() changes the working folder
     apply(handed)
-    if os.path.basename(handed["script"]) != "__main__.py":  # else all of it is its main block
+    if os.path.basename(handed["script"]) != "__main__.py":  # a __main__.py has only a main block
         module = _import(place)
         if module.__name__ != SPARE_NAME:
-            sys.modules["__main__"] = module  # as in the processes of multiprocessing: pickles may name it so
-    discovery = next(each.discovery for each in INTEGRATIONS if each.framework == handed["framework"])
-    integration: Any = importlib.import_module(discovery, __package__)
+            sys.modules["__main__"] = module  # as in children of multiprocessing: pickles may use this name
+    discovery = next(each.discovery for each in installed() if each.framework == handed["framework"])
+    integration: Any = importlib.import_module(discovery)
     return integration.put_together(handed["object"], place)  # type: ignore[no-any-return]
 
 
@@ -165,7 +167,7 @@ def _find(module: ModuleType, attribute: str) -> App:
 
 
 def _find_unnamed(module: ModuleType) -> App:
-    """The app that is called ``app``; else the one that another framework's object stands for."""
+    """Return the app that is called ``app``; else the app of another framework's object."""
     if isinstance(getattr(module, _DEFAULT_NAME, None), App) or _apps_in(module):
         return _find(module, _DEFAULT_NAME)
     for integration in _integrations():
@@ -176,11 +178,11 @@ def _find_unnamed(module: ModuleType) -> App:
 
 
 def _integrations() -> Iterator[ModuleType]:
-    """Those for frameworks that the app itself has imported: nothing is imported on suspicion."""
-    for integration in INTEGRATIONS:
+    """Yield the integrations whose framework the app itself has imported. No other integration is imported."""
+    for integration in installed():
         if integration.framework in sys.modules:
             try:
-                yield importlib.import_module(integration.discovery, __package__)
+                yield importlib.import_module(integration.discovery)
             except ImportError as error:
                 raise AppLoadError(f"Greenroom needs {integration.needs}: {error}") from error
 

@@ -1,4 +1,4 @@
-"""Log records of a child as plain data on a bounded channel that drops rather than blocks."""
+"""Log records of a child, as plain data on a bounded channel that drops records rather than blocks."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from ..wire.frames import MAX_LOG_PACKET
 __all__ = ["DropCount", "DropCounter", "FrameHandler", "LogChannel"]
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""What every record has, and what formatters add: the rest are fields that the app has given to it."""
+"""Attributes that each record has, and those that formatters add. All other attributes are fields of the app."""
 _STRUCTLOG = frozenset({"_logger", "_name", "_from_structlog", "_record"})
-"""What structlog puts into a record for its own formatter."""
+"""Attributes that structlog puts into a record for its own formatter."""
 _MOST_FIELDS, _LONGEST_NAME, _LONGEST_FIELD = 32, 64, 512
 
 _MAX_TEXT = 16 * 1024
 _SHARES = (1, 2, 4, 8, 16)
-"""By which all bounds are divided until the record fits: a character takes up to six bytes."""
+"""Divisors of all bounds, tried in turn until the record fits. A character takes up to six bytes."""
 _LONGEST_NUMBER = 64
-"""Bits of a whole number that is sent as one; a longer one is sent as text."""
+"""Largest size, in bits, of a whole number that is sent as one. A longer one is sent as text."""
 _MORE = "…"
-"""The name of the field that says how many more there were."""
+"""Name of the field that gives the number of omitted fields."""
 
 
 class DropCounter(Protocol):
-    """Where records that could not be sent, or were sent cut, are counted."""
+    """Counter of records that could not be sent, or were cut."""
 
     def count_dropped(self) -> None: ...
 
 
 class DropCount:
-    """Counts for a process that has no heartbeat page."""
+    """Counter for a process that has no heartbeat page."""
 
     def __init__(self) -> None:
         self.dropped = 0
@@ -48,16 +48,16 @@ class DropCount:
 
 
 class LogChannel:
-    """Sends each record as one packet; what does not fit into the socket's buffer is counted instead."""
+    """Channel that sends each record as one packet. A record without room in the socket's buffer is counted instead."""
 
     def __init__(self, fd: int, counter: DropCounter, patience: float = 0.0) -> None:
-        """``patience``: seconds for which one record waits for room."""
+        """Take over the fd. ``patience`` is the time, in seconds, that one record waits for room."""
         self._sock = socket.socket(fileno=fd)
         self._sock.settimeout(patience)
         self._counter = counter
 
     def move(self, fd: int, counter: DropCounter) -> None:
-        """Send to another fd from now on, and never wait. The former one is closed in this process."""
+        """Send to another fd from now on, and never wait. Close the former fd in this process."""
         self._sock.close()
         self._sock = socket.socket(fileno=fd)
         self._sock.setblocking(False)
@@ -73,21 +73,25 @@ class LogChannel:
         error: BaseException | None = None,
         fields: Iterable[tuple[object, object]] = (),
     ) -> None:
-        """Send one record. Never raises, and waits for ``patience`` at most. A record that is cut is counted, too."""
+        """Send one record.
+
+        Never raises, and waits for ``patience`` seconds at most. A cut record is counted as well.
+        """
         try:
             traceback = None if error is None else traceback_of(error)
             texts = (logger, message, traceback, list(fields))
             packet, is_whole = _packet(time.time() if at is None else at, level, *texts)
             self._sock.send(packet)
         except Exception:
-            # Full: the job must not wait for its log. Or the supervisor has gone; or this cannot be told.
+            # The buffer is full, and the job must not wait for its log. Or the supervisor is gone, or the record cannot
+            # be encoded.
             is_whole = False
         if not is_whole:
             self._counter.count_dropped()
 
 
 class FrameHandler(logging.Handler):
-    """Sends what reaches it."""
+    """Handler that sends its records into a channel."""
 
     def __init__(self, channel: LogChannel) -> None:
         super().__init__()
@@ -97,7 +101,7 @@ class FrameHandler(logging.Handler):
         message, given = _message(record), vars(record).items()
         fields = [(name, value) for name, value in given if name not in _OWN and name not in _STRUCTLOG]
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(record.msg, dict) and "event" in record.msg:  # structlog's, on its way to a formatter of its own
+        if isinstance(record.msg, dict) and "event" in record.msg:  # of structlog, for a formatter of its own
             message, more, error = _of_structlog(record.msg, error)
             fields += more
         self._channel.send(record.levelno, record.name, message, at=record.created, error=error, fields=fields)
@@ -117,7 +121,7 @@ def _of_structlog(
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception as error:  # a format string that does not fit, or an argument whose __str__ raises
+    except Exception as error:  # a wrong format string, or an argument whose __str__ raises
         return f"{_unformatted(record.msg)} (not formatted: {type(error).__name__})"
 
 
@@ -138,7 +142,10 @@ def _shown(value: object) -> str:
 def _packet(
     at: float, level: int, logger: str, message: str, traceback: str | None, fields: list[tuple[object, object]]
 ) -> tuple[bytes, bool]:
-    """Return a record as bytes, and whether it is whole. What is cut carries a mark."""
+    """Return a record as bytes, and whether it is whole. A text that was cut has a mark.
+
+    Raises ``ValueError`` if the record does not fit into a packet.
+    """
     for share in _SHARES:
         cutter = _Cutter(share)
         plain = {
@@ -156,7 +163,7 @@ def _packet(
 
 
 class _Cutter:
-    """Cuts texts to a share of their bounds, and notes whether it had to."""
+    """Cutter of texts to a share of their bounds, which notes whether any text was cut."""
 
     def __init__(self, share: int) -> None:
         self._share = share
@@ -173,12 +180,12 @@ class _Cutter:
         return cut
 
     def fields(self, given: Iterable[tuple[object, object]]) -> dict[str, object]:
-        """Take the fields that the app has given: by ``extra=``, by a filter, or bound to a logger."""
+        """Return the fields that the app has given: by ``extra=``, by a filter, or bound to a logger."""
         kept: dict[str, object] = {}
         left_out = 0
         for name, value in given:
             shown = self.end(_shown(name), _LONGEST_NAME)
-            # Two long names may be alike once they are cut: neither takes the other's place.
+            # Two long names may be equal after the cut. Then the second one is omitted.
             if len(kept) < _MOST_FIELDS and shown not in kept:
                 kept[shown] = self._field(value)
             else:

@@ -1,7 +1,7 @@
-"""Sessions of onnxruntime that draw random numbers: each operator has a generator of its own, made with the session.
+"""Sessions of onnxruntime (``InferenceSession``) that draw random numbers.
 
-Nobody can seed it later. A small model is loaded anew in each process, which takes a few milliseconds. A large one
-stays shared, and is named.
+Each operator has a generator of its own, made with the session. No function can seed the generator later. Each process
+loads a small model again, which takes a few milliseconds. A large model stays shared, and a warning names it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from typing import Any
 __all__ = ["LARGEST", "note", "renew", "warnings"]
 
 LARGEST = 4 * 1024 * 1024
-"""Bytes of a model that each process loads anew."""
+"""Largest size, in bytes, of a model that each process loads again."""
 
 _HEAD = 16 * 1024 * 1024
-"""Bytes of a model that are searched: the operators come first, and then the weights."""
+"""Number of bytes of a model that are searched. The operators come first, and then the weights."""
 _OPERATORS = (b"RandomNormal", b"RandomUniform", b"Multinomial", b"Bernoulli")
 _EXTERNAL = b"location"
-"""Stands in a model whose weights are in files of their own."""
+"""Text in a model whose weights are in separate files."""
 
 _sessions: weakref.WeakKeyDictionary[Any, tuple[str, bool]] = weakref.WeakKeyDictionary()
-"""Those that draw: the model's name, and whether it is small."""
+"""Sessions that draw random numbers. Each has the name of its model, and whether a child can load that model again."""
 
 
 def note(session: Any, model: Any) -> None:
-    """Remember a session that was just made, if its model draws random numbers."""
+    """Remember a session that was just made, if its model draws random numbers.
+
+    Raises ``OSError`` or ``TypeError`` for a model that is neither bytes nor a readable file.
+    """
     if isinstance(model, bytes):
         name, size, head = "a model given as bytes", len(model), model[:_HEAD]
     else:
@@ -39,21 +42,24 @@ def note(session: Any, model: Any) -> None:
 
 
 def renew() -> None:
-    """Give the sessions that can be made anew other numbers than the zygote's. Called in a child."""
+    """Load small models of sessions again, so that the sessions draw other numbers than the zygote's.
+
+    Called in a child.
+    """
     set_seed = getattr(sys.modules.get("onnxruntime"), "set_seed", None)
     if set_seed is None:
         return
-    set_seed(int.from_bytes(os.urandom(4)) >> 1)  # from which generators are made from now on
+    set_seed(int.from_bytes(os.urandom(4)) >> 1)  # the seed of generators that are made from now on
     for session, (name, is_small) in list(_sessions.items()):
         if is_small:
             try:
-                session.set_providers(session.get_providers())  # makes it anew, of the same model
-            except Exception as error:  # of a library that does as it likes: the session is as good as before
+                session.set_providers(session.get_providers())  # loads the same model again
+            except Exception as error:  # onnxruntime may raise anything; the session works as before
                 print(f"greenroom: the random numbers of {name} are not renewed: {error!r}", file=sys.stderr)
 
 
 def warnings() -> list[str]:
-    """Return a warning for each session that is not made anew."""
+    """Return a warning for each session whose model is not loaded again."""
     return [
         f"an onnxruntime session of {name} draws random numbers: each process draws the same. Where that matters, make "
         f"it in prewarm"

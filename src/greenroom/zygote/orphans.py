@@ -1,84 +1,125 @@
-"""Orphans: what lives below the zygote that it did not fork, whose it is, and its end with its owner's.
+"""Orphans: descendants of the zygote that it did not fork. An orphan is killed when its owner is dead.
 
-The zygote is the subreaper of all its sessions. What has lost its parent comes to it at once, and is reaped when it
-dies. Of those that live, the mark tells the owner (:mod:`greenroom.system.mark`).
+The zygote is the subreaper of all its children. A process that loses its parent becomes a child of the zygote at once,
+and is reaped when it dies. The mark of a living orphan names its owner (:mod:`greenroom.system.mark`).
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections import Counter
 from collections.abc import Collection
-from typing import NamedTuple
+from contextlib import suppress
 
 from ..system import mark, proc
-from ..system.descent import group_of, may_belong
-from . import undertaker
+from ..system.mark import group_of, may_belong
+from . import deaths
 
-__all__ = ["TRACKER_PATIENCE", "Orphans"]
-
-TRACKER_PATIENCE = 4.0
-"""Seconds that a resource tracker has to clean up after a session."""
+__all__ = ["Look", "Orphans"]
 
 
-class Left(NamedTuple):
-    """Orphans that are not gone yet."""
+_MANY = 200
+"""Largest number of orphans that one look kills one by one. A job that leaves more of them may fork without end. Then
+the process group is killed, since no process in a group escapes that."""
 
-    killed: set[int]
-    spared: set[int]
+
+class Look:
+    """Look of the zygote at all orphans, which may take many turns."""
+
+    def __init__(self, unlooked: set[int], *, spare_trackers: bool) -> None:
+        self.unlooked = unlooked
+        self.spare_trackers = spare_trackers
+        self.has_found = False
+        """True once an orphan was found. Processes below an orphan become orphans only after its death."""
+        self.killed = set[int]()
+        """Pids of orphans that were killed, and are not reaped yet."""
+        self.ended_groups = set[int]()
 
 
 class Orphans:
-    """The orphans below this process. ``marks_hold``: a session's mark stays on whatever it starts."""
+    """Orphans below this process. ``marks_hold``: all processes that a child starts keep the child's mark."""
 
     def __init__(self, token: str, *, marks_hold: bool) -> None:
         self._token = token
         self._marks_hold = marks_hold
         self.of_preload = frozenset(proc.children(os.getpid()))
-        """Processes that preload has started: they belong to all sessions."""
+        """Processes that preload has started, and that belong to all children."""
         self._spared = set(self.of_preload)
-        self._owners: dict[int, int | None] = {}  # a pid is the same process's until it is reaped here
-        self._counted: dict[int, int | None] = {}  # of those that were killed: the owner
+        self._owners: dict[int, int | None] = {}  # by pid, which stays valid until the process is reaped here
+        self._counted: dict[int, int | None] = {}  # owners of killed orphans, by pid
         self._killed: Counter[int | None] = Counter()
+        self._look: Look | None = None
 
-    def end_of(self, dead: Collection[int], alive: Collection[int], *, spare_trackers: bool) -> Left:
-        """Kill each orphan whose owner is not alive, but for resource trackers where they are spared.
-
-        ``dead`` are owners that have died lately.
-
-        Their deaths arrive as any child's does, and only then is it known what they leave behind in turn.
-        Raises ``OSError`` when there is no fd to look with.
-        """
+    def begin(self, alive: Collection[int], *, spare_trackers: bool) -> Look:
+        """Begin to look for orphans whose owner is not alive. Raises ``OSError`` when no fd is free for the look."""
         found = set(proc.children(os.getpid())).difference(self._spared, alive)
-        left = {pid for pid in found if not self._belongs_to(pid, dead, alive)}
-        trackers = {pid for pid in left if proc.is_resource_tracker(pid)} if spare_trackers else set[int]()
-        for pid in left - trackers:
-            undertaker.kill(pid)
-            if pid not in self._counted:
-                owner = self._counted[pid] = self._owners.get(pid)
-                self._killed[owner] += 1
-        return Left(left - trackers, trackers)
+        self._look = Look(found, spare_trackers=spare_trackers)
+        return self._look
 
-    def take_counts(self) -> Counter[int | None]:
-        """Return how many of each owner were killed since the last call; of ``None``: whose was not to be told."""
-        counts, self._killed = self._killed, Counter()
-        return counts
+    def go_on(self, look: Look, dead: Collection[int], alive: Collection[int], until: float) -> bool:
+        """Kill each orphan whose owner is not alive. Resource trackers stay if the look spares them.
+
+        Return whether the look is over. The work stops at ``until``, on the monotonic clock. ``dead`` are owners that
+        have died lately. Raises ``OSError`` when no fd is free for the look.
+        """
+        while look.unlooked:
+            pid = look.unlooked.pop()
+            if pid not in alive and not self._belongs_to(pid, dead, alive):
+                self._end(look, pid, alive)
+            if time.monotonic() > until:
+                break
+        return not look.unlooked
+
+    def _end(self, look: Look, pid: int, alive: Collection[int]) -> None:
+        look.has_found = True
+        if look.spare_trackers and proc.is_resource_tracker(pid):
+            return
+        deaths.kill(pid)
+        look.killed.add(pid)
+        if pid not in self._counted:
+            owner = self._counted[pid] = self._owners.get(pid)
+            self._killed[owner] += 1
+        if len(look.killed) > _MANY:
+            self._end_group(look, pid, alive)
+
+    def _end_group(self, look: Look, pid: int, alive: Collection[int]) -> None:
+        """Kill the process group of an orphan. Only this process reaps the orphan, so the group still belongs to it."""
+        group = group_of(pid)
+        if group in look.ended_groups or group in (None, os.getpgrp()) or group in alive:
+            return
+        look.ended_groups.add(group or 0)
+        with suppress(ProcessLookupError, PermissionError):  # all are dead by now; or the user may kill none of them
+            os.killpg(group or 0, signal.SIGKILL)
+
+    def take_counts(self, owners: Collection[int]) -> Counter[int | None]:
+        """Return how many orphans of each owner were killed, and reset these counts. ``None`` counts unknown owners."""
+        return Counter({owner: self._killed.pop(owner, 0) for owner in (*owners, None)})
+
+    def forget_counts(self) -> None:
+        """Reset all counts, because no dead child is left to be reported."""
+        self._killed.clear()
 
     def give_up(self, pids: set[int]) -> None:
-        """Leave alone what does not die, or may not be killed."""
+        """Spare these processes from now on: they do not die, or may not be killed."""
         self._spared |= pids
 
-    def buried(self, pid: int) -> None:
-        """Forget one that was reaped: its pid may be another's now."""
+    def reaped(self, pid: int) -> None:
+        """Forget a process that was reaped, since another process may get its pid."""
         self._owners.pop(pid, None)
         self._counted.pop(pid, None)
         self._spared.discard(pid)
+        if self._look is not None:
+            self._look.unlooked.discard(pid)
+            self._look.killed.discard(pid)
         self.of_preload -= {pid}
 
     def _belongs_to(self, pid: int, dead: Collection[int], alive: Collection[int]) -> bool:
-        """Tell whether it is somebody's who lives: the zygote's, a session's, or a service's."""
+        """Return whether the owner of a process is alive: the zygote, a child or a service."""
         if not self._marks_hold:
-            # Sessions are subreapers themselves: what is here has outlived its own, or is a helper's of preload.
+            # Children are subreapers themselves. So an orphan here has outlived its child, or comes from a helper of
+            # preload.
             return group_of(pid) == os.getpgrp()
         owner = self._owner_of(pid)
         if owner is not None:
@@ -92,5 +133,5 @@ class Orphans:
             except OSError as error:
                 if proc.is_out_of_fds(error):
                     raise
-                return None  # gone
+                return None  # the process is gone
         return self._owners[pid]

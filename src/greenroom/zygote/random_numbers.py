@@ -1,6 +1,6 @@
-"""Random numbers after a fork: each process gets a seed of its own, where a library lets itself be found and seeded.
+"""Random numbers after a fork: the generators of libraries get a new seed in each process, as far as this is possible.
 
-``random`` sees to itself. A generator that the app has made is copied with all the rest: each process would draw the
+The module ``random`` does so itself. A generator that the app has made is copied by a fork: each process would draw the
 same numbers from it.
 """
 
@@ -18,15 +18,16 @@ __all__ = ["reseed", "warnings"]
 
 _GENERATORS = {"random": ("Random",), "numpy.random": ("Generator", "RandomState"), "torch": ("Generator",)}
 _MOST_PARTS = 1000
-"""Items of one object that are looked at."""
+"""Largest number of items that are searched in one object."""
 _MOST_OBJECTS = 10_000
-"""Objects of one module that are looked at."""
+"""Largest number of objects that are searched in one module."""
 _DEEPEST = 4
-"""Steps from a global to a generator: of a ``Faker()``, those to the list, the item, the attribute."""
+"""Largest number of steps from a global to a generator. In a ``Faker()``, the steps lead to the list, the item, and the
+attribute."""
 
 
 def reseed() -> None:
-    """Give the global generators of libraries a seed of this process's own."""
+    """Give the global generators of libraries a new seed in this process."""
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
@@ -39,13 +40,16 @@ def reseed() -> None:
 
 
 def warnings() -> list[str]:
-    """Return a warning for each generator that an app's module holds, near or far, or that is a global of a library."""
+    """Return a warning for each generator that all processes would share.
+
+    Such a generator is a global of a library, or a module of the app holds it directly or indirectly.
+    """
     kinds, known = tuple(_kinds()), _seeded_anew()
     safe = getattr(sys.modules.get("random"), "SystemRandom", ())
     told = []
 
     def tell(name: str, value: object, remedy: str) -> None:
-        # Of its type, not its __class__: a lazy proxy would load what it stands for.
+        # By type(), not by __class__: a lazy proxy would load the real object.
         if issubclass(type(value), kinds) and not issubclass(type(value), safe) and id(value) not in known:
             known.add(id(value))
             told.append(
@@ -65,7 +69,7 @@ def warnings() -> list[str]:
 
 
 def _reachable(module: ModuleType) -> Iterator[tuple[str, object]]:
-    """Give the values of a module with their full names; then what those hold, and so on: the nearest first."""
+    """Yield the values of a module with their full names, then the values inside them, and so on."""
     level: list[tuple[str, object]] = [(f"{module.__name__}.{name}", value) for name, value in _items(module.__dict__)]
     seen = {id(value) for _, value in level}
     for _ in range(_DEEPEST):
@@ -81,7 +85,7 @@ def _reachable(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 
 def _parts(value: object) -> Iterator[tuple[str, object]]:
-    """Give the attributes, items or elements of an object, each with what its name adds to a path."""
+    """Yield the attributes, items or elements of an object, each with the text that its name adds to a path."""
     kind = type(value)
     if kind is dict:
         yield from ((f"[{key!r}]", part) for key, part in _items(value) if type(key) in (str, int))
@@ -96,7 +100,7 @@ def _items(names: Any) -> list[tuple[Any, object]]:
 
 
 def _attributes(value: object) -> dict[str, object]:
-    """Return an object's attributes. Runs none of its code: a lazy proxy answers for what it stands for."""
+    """Return an object's attributes without running its code: the code of a lazy proxy would load the real object."""
     for kind in type(value).__mro__:
         slot = vars(kind).get("__dict__")
         if slot is not None:
@@ -105,13 +109,13 @@ def _attributes(value: object) -> dict[str, object]:
 
 
 def _seeded_anew() -> set[int]:
-    """Return the ids of the generators that :func:`reseed` knows, by whatever name the app has them."""
+    """Return the ids of the generators that :func:`reseed` seeds, whatever names the app gives to them."""
     owners = (("numpy.random.mtrand", "_rand"), ("torch", "default_generator"))
     return {id(found) for module, name in owners if (found := getattr(sys.modules.get(module), name, None)) is not None}
 
 
 def _onnxruntime() -> ModuleType | None:
-    """Return the module that knows sessions of onnxruntime, if the app has imported that."""
+    """Return the module :mod:`greenroom.zygote.onnxruntime_random`, if the app has imported onnxruntime."""
     return sys.modules.get(f"{__package__}.onnxruntime_random")
 
 

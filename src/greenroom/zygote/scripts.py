@@ -1,4 +1,4 @@
-"""Scripts: where one is, what its text says before it is run, and its import under its own name."""
+"""Scripts: finds the file of a script, analyses its text, and imports it under its own name."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ from ..errors import AppLoadError
 __all__ = ["SPARE_NAME", "Script", "import_script", "is_path", "module_of"]
 
 SPARE_NAME = "__mp_main__"
-"""The name that multiprocessing gives to a script in its children."""
+"""Name that multiprocessing gives to a script in its children."""
 
 _scripts: dict[str, ModuleType] = {}
-"""Those that were imported, by path."""
+"""Modules of the scripts that were imported, by path."""
 
 
 def is_path(place: str) -> bool:
-    """Whether a place is a file, rather than a module's name."""
+    """Return whether a place is the path of a file, rather than the name of a module."""
     return place.endswith(".py") or os.sep in place
 
 
 def import_script(path: str) -> ModuleType:
-    """Import a file as a module, once. Its main block is not run. Raises :class:`AppLoadError` if there is none."""
+    """Import a file as a module, once, without its main block.
+
+    Raises :class:`AppLoadError` if there is no such file.
+    """
     path = os.path.abspath(path)
     if path in _scripts:
         return _scripts[path]
     if not os.path.isfile(path):
         raise AppLoadError(f"there is no file {path}")
     root, name = _place_in_package(path)
-    # As Python does for a script: its neighbours can be imported.
+    # As Python does for a script, so that it can import its neighbours.
     if sys.path[:1] != [root]:
         sys.path.insert(0, root)
     if "." in name:
@@ -58,18 +61,21 @@ def module_of(path: str) -> ModuleType | None:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The text of a script, or of a module that is run as one."""
+    """Text of a script, or of a module that is run as one."""
 
     path: str
     name: str | None
-    """The module's name; ``None`` for a file that Python would run by its path."""
+    """Name of the module; ``None`` for a file that Python would run by its path."""
     tree: ast.Module
     block: int | None
-    """Where the main block begins, in ``tree.body``."""
+    """Index in ``tree.body`` at which the main block begins; ``None`` if there is none."""
 
     @classmethod
     def find(cls, place: str) -> Script | None:
-        """Find it, importing the packages that it is in. ``None`` if there is no such file, or it is not Python."""
+        """Find and parse a script, and import the packages that contain it.
+
+        Return ``None`` if there is no such file, or if it is not Python.
+        """
         path, name = _file_of(place)
         try:
             with open(path, "rb") as file:
@@ -80,11 +86,11 @@ class Script:
 
     @property
     def makes_an_app(self) -> bool:
-        """Whether its text makes a Greenroom app, by the name under which one is looked for."""
+        """Return whether the text assigns a new ``App`` to ``app``, the name that the loader looks for."""
         return any(isinstance(node, ast.Assign) and _is_app(node) for node in self.tree.body)
 
     def fingerprint(self) -> str:
-        """Tell whether the main block, or a function of this file that it calls, has changed."""
+        """Return a checksum of the main block, and of this file's functions that it calls, also indirectly."""
         parts = [] if self.block is None else self.tree.body[self.block :]
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
         functions: dict[str, ast.stmt] = {node.name: node for node in self.tree.body if isinstance(node, kinds)}
@@ -100,10 +106,10 @@ class Script:
 
 
 class _ScriptLoader(SourceFileLoader):
-    """Compiles the file anew each time, as Python does for a script.
+    """Loader that compiles the file again each time, as Python does for a script.
 
-    What Python has compiled and kept is told to be stale by the file's size and its time in whole
-    seconds: an edit of one digit, reloaded within the second, would go on as it was.
+    Python recognises old bytecode by the file's size and by its modification time in whole seconds. After an edit of
+    one digit and a reload within the same second, the old code would run.
     """
 
     def path_stats(self, path: str) -> NoReturn:
@@ -119,7 +125,7 @@ def _file_of(place: str) -> tuple[str, str | None]:
         sys.path.insert(0, root)
         place = name
     spec = importlib.util.find_spec(place)
-    if spec is not None and spec.submodule_search_locations is not None:  # a package: its __main__ is what is run
+    if spec is not None and spec.submodule_search_locations is not None:  # a package: Python runs its __main__
         place = f"{place}.__main__"
         spec = importlib.util.find_spec(place)
     return (spec.origin or "", place) if spec is not None else ("", place)
@@ -128,7 +134,8 @@ def _file_of(place: str) -> tuple[str, str | None]:
 def _place_in_package(path: str) -> tuple[str, str]:
     """Return the folder that a file is imported from, and the name of its module.
 
-    By its own name if it is free, unless it has relative imports: then it is a module of the package that it is in.
+    The module gets the file's own name if that is free, else :data:`SPARE_NAME`. A file with relative imports is a
+    module of the package that contains it. Raises :class:`AppLoadError` if no package contains such a file.
     """
     folder, file = os.path.split(path)
     name = file.removesuffix(".py")
@@ -159,8 +166,8 @@ def _relative_import(path: str) -> int | None:
             text = file.read()
         tree = ast.parse(text if b"from ." in text else b"", path)
     except (OSError, SyntaxError, ValueError):
-        return None  # told when it is run
-    # Those that nothing can catch: what is within a `try` may well have another way.
+        return None  # the run reports the error
+    # Only top-level imports: one within a `try` may have a fallback.
     return next((node.lineno for node in tree.body if isinstance(node, ast.ImportFrom) and node.level), None)
 
 
@@ -171,13 +178,13 @@ def _main_block(tree: ast.Module, path: str) -> int | None:
 
 
 def _statements(node: ast.stmt) -> Iterator[ast.AST]:
-    """Walk what is run with the statement itself: the bodies of functions are not."""
+    """Yield all nodes of a statement, but none of a definition of a function or class."""
     if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         yield from ast.walk(node)
 
 
 def _asks_for_main(node: ast.AST) -> bool:
-    """Whether it compares ``__name__`` with ``"__main__"``, in whatever order."""
+    """Return whether a node compares ``__name__`` with ``"__main__"``, in any order."""
     if not isinstance(node, ast.Compare):
         return False
     parts = [part for side in (node.left, *node.comparators) for part in ast.walk(side)]

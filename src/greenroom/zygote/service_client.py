@@ -1,6 +1,7 @@
-"""How a session calls a service of the app: one connection for each call.
+"""Service client: calls a service of the app from a job, with one connection for each call.
 
-A call that the service has not begun goes to the process that replaces it. One that it has begun is never repeated.
+If a service dies before it has begun a call, the call goes to the next process. A call that was begun is never
+repeated.
 """
 
 from __future__ import annotations
@@ -16,21 +17,26 @@ from typing import Any
 
 from ..app_service import AppService
 from ..errors import ErrorInfo, ServiceError
+from ..system.peer import is_own_user
 from ..wire.call_data import pack, unpack
 from ..wire.frames import FrameError
 from .service_line import ANSWER, CALL, LISTED, NOT_LOADED, RAISED, TAKEN, Line
-from .services import address_of, addresses, is_own_user
+from .services import address_of, addresses
 
 __all__ = ["ServiceClient", "client_of"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
-"""Seconds between two attempts to reach the service."""
+"""First and longest pause between two attempts to reach the service, in seconds."""
 
 
 def client_of(
     services: Mapping[str, AppService], name: str, generation: int, timeout: float | None, caller: str
 ) -> ServiceClient:
-    """Return a client. Raises :class:`ServiceError` if the app has no service of this name."""
+    """Return a client. Raises :class:`ServiceError` if the app has no service of this name.
+
+    ``timeout`` is in seconds; ``None`` stands for the service's own. Raises ``ValueError`` for a timeout that is not
+    above 0.
+    """
     service = services.get(name)
     if service is None:
         known = ", ".join(map(repr, sorted(services))) or "none"
@@ -46,22 +52,22 @@ def client_of(
 
 
 class ServiceClient:
-    """Calls one service of the app. Any number of calls may be on their way at the same time."""
+    """Client of one service of the app, for any number of calls at the same time."""
 
     def __init__(self, name: str, generation: int, timeout: float, caller: str) -> None:
         self._name, self._generation = name, generation
         self._timeout, self._caller = timeout, caller
 
     async def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """Call it, and return the answer. A cancelled call is withdrawn.
+        """Call the service, and return the answer. Cancellation withdraws the call.
 
         Raises :class:`ServiceError`, and :class:`PayloadError` for arguments that are not plain data or buffers.
         """
-        # Packed now, so that what the caller does to its data meanwhile makes no difference.
+        # Packed now, so that later changes of the caller's data have no effect.
         return await self._answer(pack([arguments, named]))
 
     def call(self, *arguments: Any, **named: Any) -> Any:
-        """Call it from a thread that has no event loop, and wait for the answer."""
+        """Call the service from a thread without an event loop, and wait for the answer."""
         if asyncio._get_running_loop() is not None:
             raise RuntimeError(
                 f"call() would block the event loop that runs in this thread. Write: "
@@ -109,7 +115,7 @@ class ServiceClient:
             await asyncio.sleep(pause)
 
     def _reach(self) -> socket.socket | None:
-        with contextlib.suppress(BlockingIOError):  # it is there, but its queue is full
+        with contextlib.suppress(BlockingIOError):  # the service listens, but its queue is full
             for address in self._addresses():
                 sock = _connected(address)
                 if sock is not None:
@@ -117,7 +123,10 @@ class ServiceClient:
         return None
 
     def _addresses(self) -> Iterator[str]:
-        """Where the service may listen, the likely place first: to look around takes longer than a call."""
+        """Yield the addresses at which the service may listen.
+
+        The likely one comes first: a search takes longer than a call.
+        """
         yield address_of(self._name, self._generation)
         yield from addresses(self._name, self._generation)
 
@@ -165,13 +174,13 @@ class _Call(Line):
         self.answer: asyncio.Future[tuple[int, dict[str, Any], memoryview]] = asyncio.get_running_loop().create_future()
         self.is_listed = False
         self.taken: float | None = None
-        """When the service began with it."""
+        """Time at which the service began this call, on the monotonic clock; ``None`` before."""
         self.sock: socket.socket
-        """Its connection."""
+        """Socket of the connection."""
 
     def drop(self) -> None:
-        with contextlib.suppress(OSError):  # it is closed
-            self.sock.shutdown(socket.SHUT_RDWR)  # to close it is not enough where a fork of this process holds it
+        with contextlib.suppress(OSError):  # the socket is closed
+            self.sock.shutdown(socket.SHUT_RDWR)  # close() is not enough if a fork has the socket as well
         super().drop()
 
     def on_frame(self, kind: int, header: dict[str, Any], body: memoryview) -> None:
@@ -187,11 +196,11 @@ class _Call(Line):
     def on_lost(self) -> None:
         if not self.answer.done():
             self.answer.set_exception(EOFError())
-            self.answer.exception()  # seen: nobody may wait for it any more
+            self.answer.exception()  # marks the error as seen, since no task may wait for it
 
 
 def _pauses() -> Iterator[float]:
-    """Seconds between attempts, without an end."""
+    """Yield the pauses between attempts, in seconds, without end."""
     pause = _FIRST_PAUSE
     while True:
         yield pause
@@ -199,7 +208,7 @@ def _pauses() -> Iterator[float]:
 
 
 def _connected(address: str) -> socket.socket | None:
-    """Return a connection to the service, if it listens there and is this user's.
+    """Return a connection to the service; ``None`` if it does not listen there, or belongs to another user.
 
     Raises ``BlockingIOError`` if its queue is full.
     """

@@ -1,4 +1,4 @@
-"""One call of a service on one connection: frames whose bodies are received in place."""
+"""Line: a connection for one call of a service. The bodies of its frames are received without a copy."""
 
 from __future__ import annotations
 
@@ -13,32 +13,39 @@ from ..wire.frames import PREFIX_SIZE, FrameError, Prefix, encode_prefix, parse_
 __all__ = ["ANSWER", "CALL", "LISTED", "NOT_LOADED", "RAISED", "TAKEN", "Line"]
 
 CALL, LISTED, TAKEN, ANSWER, RAISED, NOT_LOADED = range(1, 7)
-"""Kinds of frames: a call; and from the service, that it waits for its turn, that it begins now, what the function
-returned, what it raised, and what the loading raised."""
+"""Kinds of frames. A caller sends ``CALL``, and the service sends all others:
+
+- ``LISTED``: the call waits for its turn.
+- ``TAKEN``: the call begins now.
+- ``ANSWER``: the result of the function.
+- ``RAISED``: the error of the function.
+- ``NOT_LOADED``: the error of the loading.
+"""
 
 _JOINED = 64 * 1024
-"""Bytes up to which a frame is sent by one system call, at the price of a copy."""
+"""Largest body, in bytes, that is sent in one system call with its header. The price is a copy."""
 
 
 class Line(asyncio.BufferedProtocol):
-    """Takes the frames of a connection apart, and sends others."""
+    """Protocol that splits received data into frames, and sends frames."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport
         self._prefix: Prefix | None = None
         self._expect(PREFIX_SIZE)
 
-    # --- for those who speak ---------------------------------------------------------------------
+    # --- for subclasses ---------------------------------------------------------------------------
 
     def on_frame(self, kind: int, header: dict[str, Any], body: memoryview) -> None:
-        """Act on a frame. Raises :class:`FrameError` for one that makes no sense: then the connection is dropped."""
+        """Act on a frame. Raises :class:`FrameError` for an invalid frame; then the connection is dropped."""
         raise NotImplementedError
 
     def on_lost(self) -> None:
-        """The connection is gone, for whatever reason."""
+        """React to the end of the connection, whatever its cause."""
         raise NotImplementedError
 
     def send(self, kind: int, header: dict[str, Any] | None = None, parts: list[bytes] | None = None) -> None:
+        """Send a frame. ``parts`` are the pieces of its body."""
         parts = parts or []
         size = sum(map(len, parts))
         if parts:
@@ -51,11 +58,11 @@ class Line(asyncio.BufferedProtocol):
             self._transport.write(part)
 
     def close(self) -> None:
-        """Close it when all is sent."""
+        """Close the connection when all data is sent."""
         self._transport.close()
 
     def drop(self) -> None:
-        """Close it now."""
+        """Close the connection now. Unsent data is lost."""
         self._transport.abort()
 
     def pause(self) -> None:
@@ -66,7 +73,7 @@ class Line(asyncio.BufferedProtocol):
 
     @property
     def is_hung_up(self) -> bool:
-        """Whether the peer has gone, also where the event loop has not come to know of it."""
+        """Return whether the peer has hung up, even if the event loop has not noticed that yet."""
         if self._transport.is_closing():
             return True
         poll = select.poll()
@@ -81,7 +88,7 @@ class Line(asyncio.BufferedProtocol):
     # --- for the event loop ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport has another base class
 
     def connection_lost(self, error: Exception | None) -> None:
         self.on_lost()

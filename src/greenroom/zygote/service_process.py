@@ -1,9 +1,18 @@
-"""The process of an app's service: loads, then answers the calls of all sessions.
+"""Process of an app's service: loads the service, then answers the calls of all jobs.
 
-Callers come by one connection for each call. A call has a seat from when its data is read until the caller has the
-answer; callers without a seat wait with their data. Whoever hangs up has withdrawn the call: it is not begun, or is
-cancelled if it is async. A sync function cannot be cancelled. One that runs on after its time has this process ended,
-and the zygote starts another.
+This code runs in a fork of the zygote, one for each service. :mod:`.service_client` runs in the children that call.
+
+A caller opens one connection for each call. A caller is in one of these places:
+
+- entering: the connection is accepted, and is being set up.
+- standing: all seats are taken, so the caller's data stays in the socket.
+- seated: the caller's data is read. There are ``concurrency + queue`` seats.
+- waiting: the call is complete, and ``concurrency`` calls run already. The caller keeps its seat.
+- running: the function runs. The caller keeps its seat until the caller has the answer.
+
+A caller that hangs up withdraws its call. Then the call is not begun, or is cancelled if its function is async. A sync
+function cannot be cancelled. If a function still runs after its time, this process ends, and the zygote starts another
+process for the service.
 """
 
 from __future__ import annotations
@@ -26,35 +35,44 @@ from typing import Any, NamedTuple
 
 from ..app_service import AppService
 from ..errors import ErrorInfo
+from ..system.peer import is_own_user
 from ..wire.call_data import pack, unpack
 from ..wire.frames import FrameError
 from .app_thread import Outcome, is_sync, outcome_of
-from .performance import stack_of
+from .job_run import stack_of
 from .service_line import ANSWER, CALL, LISTED, NOT_LOADED, RAISED, TAKEN, Line
-from .services import COULD_NOT_LOAD, is_own_user
+from .services import COULD_NOT_LOAD
 
 __all__ = ["serve"]
 
 HANG_GRACE = 1.0
-"""Seconds after the time of a call until this process is ended, if the function still runs; as many again, if it holds
-the GIL."""
+"""Seconds after a call's time limit until this process ends, if the function still runs.
+
+If the event loop is blocked, or the function holds the GIL, the process ends after twice as many seconds.
+"""
 _SLACK = 0.5
-"""Seconds by which the caller is the first to give up."""
+"""Seconds after a call's deadline until this process closes the connection. So the caller is the first to give up."""
 _STANDING = 256
-"""Callers without a seat that are let in, to be told that they wait. Further ones wait in the kernel's queue."""
+"""Number of callers without a seat that are accepted. Such a caller is notified (``LISTED``).
+
+Further callers wait in the kernel's queue of the listening socket, without a notice.
+"""
 _ACCEPT_AGAIN = 0.5
-"""Seconds until the next try, where there was no file descriptor for a caller."""
+"""Seconds until the next attempt after a connection could not be accepted, for example for lack of file descriptors."""
 _LONGEST_ERROR = 16_000
-"""Characters of a message in an answer."""
+"""Largest number of characters of an error message in an answer."""
 
 _STDERR = 2
-"""Not ``sys.stderr``, which the app may have replaced."""
+"""Fd of stderr, since the app may have replaced ``sys.stderr``."""
 
 _logger = logging.getLogger("greenroom")
 
 
 def serve(service: AppService, listener: socket.socket, pause: float) -> int:
-    """Serve for ever. If the loading fails, tell all callers why for ``pause`` seconds, and return the exit code."""
+    """Load the service, and serve calls for ever.
+
+    If the loading fails, answer all calls with the error for ``pause`` seconds, and then return the exit code.
+    """
     try:
         function = _function(service.load())
     except (Exception, SystemExit) as error:
@@ -74,12 +92,12 @@ def _function(loaded: Any) -> Callable[..., Any]:
 
 
 class _Call(NamedTuple):
-    """What a caller asks for."""
+    """Call of a caller, as received. ``caller`` names the calling process or job, for the log."""
 
     caller: str
     began: float
     deadline: float
-    """Both in ``time.monotonic()``, which is the same in all processes."""
+    """``began`` and ``deadline`` are in seconds of ``time.monotonic()``, which is the same in all processes."""
     sizes: list[int]
     body: memoryview
 
@@ -93,7 +111,7 @@ class _Call(NamedTuple):
 
 
 class _Caller(Line):
-    """A connection, and the call that it has brought."""
+    """Connection of a caller, and the call that was received on this connection."""
 
     def __init__(self, desk: _Desk) -> None:
         super().__init__()
@@ -123,15 +141,15 @@ class _Caller(Line):
 
 
 class _Run:
-    """A call that was begun."""
+    """Call that runs, or has run."""
 
     def __init__(self, call: _Call, until: float) -> None:
         self.call = call
         self.until = until
-        """When it must be over."""
+        """End of the call's time, on the monotonic clock."""
         self.since = time.monotonic()
         self.thread: int | None = None
-        """The thread in which it runs now, if it does in one."""
+        """Id of the thread in which the function runs now; ``None`` if it does not run in a thread."""
         self.is_in_thread = False
         self.is_withdrawn = False
         self.task: asyncio.Task[None]
@@ -139,7 +157,7 @@ class _Run:
 
     def withdraw(self) -> None:
         self.is_withdrawn = True
-        if not self.is_in_thread:  # a thread cannot be cancelled, and has its place until it is done
+        if not self.is_in_thread:  # a function in a thread cannot be cancelled, and counts as running until it returns
             self.task.cancel()
 
     def stack(self) -> str:
@@ -148,7 +166,12 @@ class _Run:
 
 
 class _Desk:
-    """Who is here, whose turn it is, and what runs."""
+    """Callers of the service, their order, and the calls that run.
+
+    All methods except :meth:`_in_thread` run in the event loop of this process.
+
+    A :class:`_Caller` calls :meth:`came`, then :meth:`asked` when its call is complete, and :meth:`left` in the end.
+    """
 
     def __init__(
         self, service: AppService, function: Callable[..., Any] | None = None, failure: ErrorInfo | None = None
@@ -178,7 +201,7 @@ class _Desk:
             self._loop.call_later(seconds, self._loop.stop)
         self._loop.run_forever()
 
-    # --- the door --------------------------------------------------------------------------------
+    # --- accepting -------------------------------------------------------------------------------
 
     def _open(self) -> None:
         if not self._is_open:
@@ -191,7 +214,7 @@ class _Desk:
 
     def _accept(self) -> None:
         if len(self._seated) + len(self._standing) + len(self._entering) >= self._seats + _STANDING:
-            self._shut()  # until one leaves
+            self._shut()  # until a caller leaves
             return
         try:
             sock, _ = self._listener.accept()
@@ -214,18 +237,18 @@ class _Desk:
         if len(self._seated) < self._seats:
             self._seated.add(caller)
         else:
-            caller.pause()  # its data stays where it is
+            caller.pause()  # the caller's data stays in the socket
             self._standing.append(caller)
             caller.let_wait()
 
     def left(self, caller: _Caller) -> None:
-        """The caller has its answer, or has withdrawn the call."""
+        """Forget a caller that has its answer, or that has withdrawn its call."""
         self._seated.discard(caller)
         for line in (self._standing, self._waiting):
-            with contextlib.suppress(ValueError):  # it is not in this one
+            with contextlib.suppress(ValueError):  # the caller is not in this line
                 line.remove(caller)
         if caller.timer is not None:
-            caller.timer.cancel()  # it keeps the caller, and its data
+            caller.timer.cancel()  # the timer would keep the caller and its data in memory
         if caller.run is not None:
             caller.run.withdraw()
         while self._standing and len(self._seated) < self._seats:
@@ -256,10 +279,10 @@ class _Desk:
                 self._start(caller, call)
 
     def _start(self, caller: _Caller, call: _Call) -> None:
-        # Not by this caller's time alone: who is in a hurry must not cost the others this process.
+        # At least the service's own timeout: a caller with a short deadline must not end this process, which all use.
         limit = max(self._service.timeout, call.deadline - call.began)
         run = caller.run = _Run(call, time.monotonic() + limit)
-        caller.send(TAKEN)  # before it begins: what is lost from here on is not repeated
+        caller.send(TAKEN)  # before the function runs: from this message on, the caller does not repeat the call
         self._running.add(run)
         run.timer = self._loop.call_later(limit + HANG_GRACE, self._end_process, run)
         self._watch_from_outside()
@@ -287,7 +310,7 @@ class _Desk:
             arguments, named = unpack(run.call.sizes, run.call.body)
             outcome = await self._call(run, arguments, named)
             return outcome, [] if outcome.error is not None else pack(outcome.result)
-        except Exception as error:  # also what a class of the app's, or another thread, does to its data
+        except Exception as error:  # also errors of pack(), by a class of the app or by a thread that changes the data
             return Outcome(error=error), []
 
     async def _call(self, run: _Run, arguments: list[Any], named: dict[str, Any]) -> Outcome:
@@ -307,8 +330,8 @@ class _Desk:
         except asyncio.CancelledError as error:
             if run.task.cancelling():
                 raise
-            return Outcome(error=error)  # of something that it awaited
-        except BaseException as error:  # SystemExit too: one call does not end the process of all
+            return Outcome(error=error)  # the function has awaited something that was cancelled
+        except BaseException as error:  # SystemExit too: one call must not end the process that all callers use
             return Outcome(error=error)
 
     def _in_thread(self, run: _Run, arguments: list[Any], named: dict[str, Any]) -> Outcome:
@@ -322,12 +345,15 @@ class _Desk:
     # --- hangs -----------------------------------------------------------------------------------
 
     def _watch_from_outside(self) -> None:
-        """Have faulthandler's thread, which needs no GIL, end this process where the event loop does not come to it."""
+        """Have faulthandler end this process if the event loop cannot end it, because the loop is blocked.
+
+        The thread of faulthandler is a C thread, and needs no GIL.
+        """
         if not self._running:
             faulthandler.cancel_dump_traceback_later()
             return
         until = min(run.until for run in self._running) + 2 * HANG_GRACE
-        seconds = min(max(until - time.monotonic(), 0.001), threading.TIMEOUT_MAX)  # more is an error
+        seconds = min(max(until - time.monotonic(), 0.001), threading.TIMEOUT_MAX)  # a larger value is an error
         faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
 
     def _end_process(self, run: _Run) -> None:

@@ -1,7 +1,7 @@
-"""Processes that the zygote runs for all its children: started with it, and again when they die.
+"""Services: processes that the zygote starts for all its children after the load, and again when they die.
 
-Each is a fork of the zygote, answers at an address that the children know, and dies with the zygote. The zygote holds
-the socket that listens: whoever calls while a service is started again waits there, and nobody's call is refused.
+Each service is a fork of the zygote, answers at an address that the children know, and dies with the zygote. The zygote
+holds the listening socket. So a call that comes during a restart of the service waits, and is not refused.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import gc
 import os
 import re
 import socket
-import struct
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from ..backoff import backoff
 from ..system import mark, prctl
 from . import random_numbers, signals
 
@@ -27,37 +27,38 @@ __all__ = [
     "address_of",
     "addresses",
     "become",
-    "is_own_user",
     "listen",
     "raw",
 ]
 
 Service = Callable[[socket.socket, float], int]
-"""Serves at a socket that listens; runs in a process of its own, which ends with the exit code that it returns.
+"""Function that serves at a listening socket, in a process of its own. The result is the exit code of that process.
 
-It is told the pause, in seconds, that would follow its death.
+The second argument is the pause, in seconds, that follows if the service dies now.
 """
 
 COULD_NOT_LOAD = 75  # EX_TEMPFAIL
-"""The exit code of a service that could not be loaded, and has let the pause go by while it told its callers why."""
+"""Exit code of a service that could not be loaded. The service has answered its callers with the error during the
+pause, so no further pause is needed."""
 
 _POOL = os.environ.get(mark.VARIABLE, "")
-"""As it is at the start of the zygote: an app may clear its environment."""
+"""Token of the pool, read at the start of the zygote, since an app may clear its environment."""
 
 _BACKLOG = 512
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 30.0
 _IS_STEADY = 60.0
-"""Seconds that a service must live for its next death to count as the first."""
+"""Seconds that a service must live so that its next death counts as the first in a row."""
 
 
 class Services:
-    """Which services are to run, which do, and when one that died is to be started again. No I/O."""
+    """Timetable of the services, without I/O: those to start, those that run, and the time of each restart."""
 
     def __init__(self) -> None:
         self._functions: Mapping[str, Service] = {}
         self._running: dict[int, tuple[str, float]] = {}  # pid -> name, start
         self._due: dict[str, float] = {}
-        self._delays: dict[str, float] = {}
+        self._deaths: dict[str, int] = {}
+        """Number of deaths in a row, by service."""
 
     def want(self, functions: Mapping[str, Service], now: float) -> None:
         self._functions = dict(functions)
@@ -71,7 +72,7 @@ class Services:
         return [(name, self._functions[name]) for name, at in self._due.items() if at <= now]
 
     def seconds_to_next(self, now: float) -> float | None:
-        """Until one is due; ``None`` if none is to be started."""
+        """Return the seconds until the next start is due; ``None`` if no service is to be started."""
         return max(0.0, min(self._due.values()) - now) if self._due else None
 
     def started(self, name: str, pid: int, now: float) -> None:
@@ -79,31 +80,37 @@ class Services:
         del self._due[name]
 
     def failed(self, name: str, now: float) -> None:
-        """It could not be forked."""
+        """Note that a service could not be forked, and set the time of the next attempt."""
         self._due[name] = now + self._next_delay(name, 0.0)
 
     def died(self, pid: int, now: float, *, has_paused: bool = False) -> str | None:
-        """The service's name, if this was one; it is started again, each time in a row a while later."""
+        """Note a death, and set the time of the restart, which is later after each death in a row.
+
+        Return the service's name; ``None`` if the process was no service. ``has_paused``: the exit code says that the
+        service has already waited for the pause.
+        """
         if pid not in self._running:
             return None
         name, since = self._running.pop(pid)
-        has_paused = has_paused and now - since >= self.pause(name)  # else its exit code only looks like that
+        has_paused = has_paused and now - since >= self.pause(name)  # otherwise the same exit code has another cause
         delay = self._next_delay(name, 0.0 if has_paused else now - since)
         self._due[name] = now if has_paused else now + delay
         return name
 
     def pause(self, name: str) -> float:
-        """Seconds that would pass after its next death, if that came soon."""
-        return self._delays.get(name, _FIRST_DELAY)
+        """Return the seconds that would pass between the service's next death and its restart, if it died now."""
+        return backoff(self._deaths.get(name, 0) + 1, first=_FIRST_DELAY, longest=_LONGEST_DELAY)
 
     def _next_delay(self, name: str, lived: float) -> float:
-        delay = _FIRST_DELAY if lived >= _IS_STEADY else self._delays.get(name, _FIRST_DELAY)
-        self._delays[name] = min(2 * delay, _LONGEST_DELAY)
+        if lived >= _IS_STEADY:
+            self._deaths[name] = 0
+        delay = self.pause(name)
+        self._deaths[name] = self._deaths.get(name, 0) + 1
         return delay
 
 
 def raw(serve: Callable[[socket.socket], object]) -> Service:
-    """Make a service of an integration's function, which need not know of pauses and exit codes."""
+    """Make a service from a function of an integration, which need not know pauses and exit codes."""
 
     def service(listener: socket.socket, pause: float) -> int:
         serve(listener)
@@ -113,7 +120,7 @@ def raw(serve: Callable[[socket.socket], object]) -> Service:
 
 
 def listen(name: str, generation: int) -> socket.socket:
-    """Open the socket of a service."""
+    """Open the listening socket of a service."""
     listener = socket.socket(socket.AF_UNIX)
     try:
         listener.bind(address_of(name, generation))
@@ -126,39 +133,35 @@ def listen(name: str, generation: int) -> socket.socket:
 
 
 def address_of(name: str, generation: int) -> str:
-    """Where the service of this generation's zygote listens."""
-    # In the abstract namespace: gone with the process that listens, and nothing to clean up.
+    """Return the address at which the service of this generation's zygote listens."""
+    # In the abstract namespace (unix(7)), an address needs no clean-up: it vanishes with its socket.
     return f"\0{_prefix()}{generation}/{name}"
 
 
 def addresses(name: str, generation: int) -> list[str]:
-    """Where the service may listen: that of this generation's zygote; else, if it was lost, the newest one's."""
+    """Return the addresses at which the service may listen, the best one first.
+
+    The address of this generation's zygote comes alone. If that zygote was lost, all others come, the newest first.
+    """
     own = address_of(name, generation)
     pattern = re.compile(rf"@{re.escape(_prefix())}(\d+)/{re.escape(name)}$", re.MULTILINE)
     found = {int(number) for number in pattern.findall(Path("/proc/self/net/unix").read_text())}
     return [own] if generation in found else [address_of(name, number) for number in sorted(found, reverse=True)]
 
 
-def is_own_user(sock: socket.socket) -> bool:
-    """Whether the peer runs as the same user: anybody on the machine can find an abstract address."""
-    size = struct.calcsize("3i")
-    _, user, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return bool(user == os.getuid())
-
-
 def become(service: Service, listener: socket.socket, pause: float, *, zygote: int, close: list[int]) -> NoReturn:
-    """Be the service. Called right after the fork."""
+    """Turn this process into the service. Called right after the fork; never returns."""
     code = 1
     try:
         prctl.set_parent_death_signal()
         if os.getppid() != zygote:
-            os._exit(1)  # it has died already, so that signal will not come
+            os._exit(1)  # the zygote died before the call above, so its death sends no signal
         for fd in close:
             os.close(fd)
         signals.reset_in_child()
         os.setpgid(0, 0)
         prctl.set_name("gr:service")
-        if not mark.put(_POOL, os.getpid()):  # what it leaves behind is ended with it
+        if not mark.put(_POOL, os.getpid()):  # so that its orphans end with it
             prctl.set_child_subreaper()
         random_numbers.reseed()
         gc.enable()

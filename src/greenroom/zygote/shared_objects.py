@@ -1,6 +1,8 @@
-"""Objects of an app's that a fork makes useless, or dangerous, and that no file descriptor tells of.
+"""Objects of an app that a fork makes useless or dangerous, and that no file descriptor shows.
 
-An event loop, made while the app was loaded, is run by no process. Handlers that rotate a log do it in each process.
+- An event loop that was made while the app was loaded: no process runs it.
+- A log handler that rotates its file: each process would rename the file.
+- A lock of ``multiprocessing``: all processes share it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ LOOP_WARNING = (
 
 
 def fds_of_loops() -> set[int]:
-    """Return what the event loops of asyncio have open that the app has made and not closed."""
+    """Return the fds of asyncio event loops that the app has made and not closed."""
     found: set[int] = set()
     for loop in _loops():
         for name in ("_selector", "_csock", "_ssock"):
@@ -42,13 +44,14 @@ def _loops() -> Iterator[Any]:
 
 
 def renew() -> None:
-    """In a process: put something of its own in the place of what it must not share."""
+    """Replace, in a child, the objects that it must not share."""
     tqdm_locks: Any = _tqdm_locks()
     if tqdm_locks is not None:
         tqdm_locks.renew()
 
 
 def warnings() -> list[str]:
+    """Return a warning for each kind of shared lock, and for each log handler that rotates its file."""
     return _of_locks() + [
         f"the log handler of {handler.baseFilename} renames its file in each process, while others write to it: lines "
         f"are lost. Let logrotate do that, with a logging.handlers.WatchedFileHandler here; or log to stderr"
@@ -61,7 +64,7 @@ def _of_locks() -> list[str]:
     synchronize: Any = sys.modules.get("multiprocessing.synchronize")
     if synchronize is None:
         return []
-    # It keeps them itself, to renew them in the processes that it forks.
+    # multiprocessing keeps this registry, to renew its locks in the processes that it forks.
     registry = list(synchronize.util._afterfork_registry.values())
     tqdm_locks: Any = _tqdm_locks()
     renewed = tqdm_locks.lock_of_all() if tqdm_locks is not None else None
@@ -74,13 +77,13 @@ def _of_locks() -> list[str]:
 
 
 def _tqdm_locks() -> ModuleType | None:
-    """Return the module that knows the lock of tqdm, if the app has imported that."""
+    """Return the module :mod:`greenroom.zygote.tqdm_locks`, if the app has imported tqdm."""
     return sys.modules.get(f"{__package__}.tqdm_locks")
 
 
 def _rotates(handler: Any) -> bool:
     module: Any = sys.modules.get("logging.handlers")
-    roll_over = getattr(type(handler), "doRollover", None)  # one of a subclass may know of other processes
+    roll_over = getattr(type(handler), "doRollover", None)  # the method of a subclass may respect other processes
     if module is None or roll_over is None:
         return False
     if roll_over is module.RotatingFileHandler.doRollover:
@@ -89,7 +92,7 @@ def _rotates(handler: Any) -> bool:
 
 
 def handlers() -> Iterator[Any]:
-    """Give the handlers of ``logging`` that there are."""
+    """Yield all handlers of ``logging`` that exist."""
     for reference in list(logging._handlerList):  # type: ignore[attr-defined]
         if (handler := reference()) is not None:
             yield handler

@@ -1,13 +1,16 @@
-"""Signals in the zygote and in a child: those that the group gets, and those that a session sends itself.
+"""Signals in the zygote and in a child: those to the whole group, and those that a job sends to its own process.
 
-The signals by which a terminal or a service manager ends a program may reach every process of a worker
-(``KillMode=control-group``), but it is the supervisor that acts upon them. A session that sends itself one, or a
-library in it that ends its process by SIGTERM, is to end. Python tells a handler no sender. So a child looks whether
-the zygote, or the supervisor of a worker, has had the signal at about the same time: then it is the group's.
+A terminal or a service manager ends a program by signals. Such a signal may reach every process of a worker
+(``KillMode=control-group``), but only the supervisor acts upon it. A job, or a library in it, may also send such a
+signal to its own process. Then the process must end.
+
+Python does not give the sender to a handler. So a child checks whether the zygote, or the supervisor of a worker, got
+the signal too. If one of them got it at about the same time, the signal was for the group.
 """
 
 from __future__ import annotations
 
+import _thread
 import mmap
 import os
 import signal
@@ -35,13 +38,13 @@ __all__ = [
 _GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 _SAME_TIME = 1.0
-"""Seconds within which a signal to the whole group reaches all of it."""
+"""Seconds within which a signal to the whole group reaches all its processes."""
 _LOOK_AGAIN = 0.005
 _TIME = struct.Struct("=d")
 
 
 class Wakeup:
-    """A pipe that becomes readable when a child has died or stopped."""
+    """Pipe that becomes readable when a child has died or stopped."""
 
     def __init__(self) -> None:
         self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -55,31 +58,38 @@ class Wakeup:
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
 
     def clear(self) -> None:
-        with suppress(BlockingIOError):  # empty now
+        with suppress(BlockingIOError):  # the pipe is empty
             while os.read(self.fd, 4096):
                 continue
 
 
 class Witness:
-    """The zygote, which tells its children when a signal of the group's has reached it, in memory that all share."""
+    """Record of the zygote's last group signal, in memory that the zygote and its children share."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
         self._pid = os.getpid()
 
     def note(self, signum: int) -> None:
-        if os.getpid() == self._pid:  # and not a fork that has no reaction of its own yet, or a service
+        if os.getpid() == self._pid:  # not a service, nor a child that has no reaction of its own yet
             _TIME.pack_into(self._memory, 0, time.monotonic())
 
     def last(self) -> float | None:
-        """Return when it was, on the monotonic clock; ``None`` if the zygote is lost."""
-        return float(_TIME.unpack_from(self._memory)[0]) if os.getppid() == self._pid else None
+        """Return the time of the last signal, on the monotonic clock.
+
+        The time is 0 if there was no signal, and ``None`` if the zygote is lost.
+        """
+        return None if self.is_lost else float(_TIME.unpack_from(self._memory)[0])
+
+    @property
+    def is_lost(self) -> bool:
+        return os.getppid() != self._pid
 
 
 class OwnSignals:
-    """A child's reaction: what is the group's is let pass, and what is its own ends it.
+    """Reaction of a child: a signal to the group is ignored, and a signal to the child itself ends it.
 
-    ``on_interrupt`` is what SIGINT does.
+    ``on_interrupt`` is the reaction to SIGINT.
     """
 
     def __init__(self, page: HeartbeatPage, witness: Witness | None, on_interrupt: Callable[[], object]) -> None:
@@ -87,12 +97,15 @@ class OwnSignals:
         self._witness = witness
         self._on_interrupt = on_interrupt
         self._passed_at: dict[int, float] = {}
+        self._hangup_at: float | None = None
 
     def heard(self, signum: int) -> None:
-        # The app's code stands still here: what it would go on to do after the signal may be wrong.
+        # The app's code must not run on here: it may do wrong after the signal. So this sleeps instead of returning.
         heard_at = time.monotonic()
-        # Python calls this when the main thread is back from native code. The signal came after the last turn of the
-        # loop, and after the last one of its number.
+        if self._is_kernels(signum, heard_at):
+            return
+        # Python calls a handler only after the main thread returns from native code. So the signal may have come
+        # earlier, but after the last beat of the loop, and after the last signal of this number.
         since = min(heard_at, max(self._page.loop_beat_at, self._passed_at.get(signum, 0.0)))
         for _ in range(round(_SAME_TIME / _LOOK_AGAIN)):
             if since - _SAME_TIME < self._last_of_group() < heard_at + _SAME_TIME:
@@ -105,16 +118,40 @@ class OwnSignals:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
+    def _is_kernels(self, signum: int, heard_at: float) -> bool:
+        """Return whether to ignore a SIGHUP, because the kernel has sent it, or because the signal is sent again later.
+
+        When the zygote is lost, no process of its session can continue a stopped process in a child's group. Then the
+        kernel sends SIGHUP and SIGCONT to the whole group (setpgid(2), "orphaned process group").
+        """
+        if signum != signal.SIGHUP or self._witness is None or not self._witness.is_lost:
+            return False
+        first, self._hangup_at = self._hangup_at, None
+        if first is None:
+            # Of two pending signals, Python handles SIGHUP before SIGCONT, and never one handler within the other. So
+            # this cannot know yet whether a SIGCONT has come.
+            self._hangup_at = heard_at
+            _thread.start_new_thread(_send_again, (signum,))  # the interrupted code may hold locks of threading
+            return True
+        return _continued_at > first - _SAME_TIME
+
     def _last_of_group(self) -> float:
         witnessed = self._witness.last() if self._witness is not None else None
         return max(witnessed or 0.0, self._page.group_signal_at())
 
 
+def _send_again(signum: int) -> None:
+    time.sleep(_LOOK_AGAIN)
+    os.kill(os.getpid(), signum)
+
+
 _react: Callable[[int], object] = lambda signum: None  # noqa: E731
+_continued_at = 0.0
+"""Time of the last SIGCONT to this process, on the monotonic clock; 0 if there was none."""
 
 
 def react_by(react: Callable[[int], object]) -> None:
-    """Have this process, whose handlers are in place, react in another way."""
+    """Replace the reaction of this process, whose handlers are installed already."""
     global _react
     _react = react
 
@@ -122,12 +159,19 @@ def react_by(react: Callable[[int], object]) -> None:
 def handle_group_signals(react: Callable[[int], object]) -> None:
     """React to the signals that may be meant for the supervisor.
 
-    Never by ``SIG_IGN``: what is ignored stays ignored in every program that a job executes, so that it could never be
-    terminated; a handler is reset by exec.
+    ``SIG_IGN`` is not used for this: an ignored signal stays ignored in every program that a job executes, and such a
+    program could not be terminated. A handler is reset by exec.
     """
     react_by(react)
     for signum in _GROUP_SIGNALS:
         signal.signal(signum, _on_group_signal)
+    signal.signal(signal.SIGCONT, _on_continue)
+    signal.siginterrupt(signal.SIGCONT, False)  # so that SIGCONT interrupts no system call, as without a handler
+
+
+def _on_continue(signum: int, frame: FrameType | None) -> None:
+    global _continued_at
+    _continued_at = time.monotonic()
 
 
 def _on_group_signal(signum: int, frame: FrameType | None) -> None:
@@ -135,9 +179,9 @@ def _on_group_signal(signum: int, frame: FrameType | None) -> None:
 
 
 def reset_all() -> None:
-    """Undo every handler that the app's imports have put up, and unblock every signal.
+    """Undo all signal handlers that the app's imports have installed, and unblock all signals.
 
-    Their timers are stopped first: a sampling profiler's would end this process by default.
+    Timers are stopped first: otherwise a sampling profiler's timer signal would end this process by its default action.
     """
     for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
         signal.setitimer(timer, 0)
@@ -148,22 +192,22 @@ def reset_all() -> None:
 
 
 def reset_in_child() -> None:
-    """Undo what only the zygote needs. The rest it did itself, once, so that no child has to."""
+    """Undo the signal set-up that only the zygote needs. The zygote resets all else, once for all children."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def reset_in_forks() -> None:
-    """Have what the app forks be a program as any other, which ``terminate()`` ends.
+    """Give processes that the app forks the reactions of any other program, so that ``terminate()`` ends them.
 
-    The signals wait while it forks: one that came before the handlers are reset would be lost.
+    Signals are blocked during the fork: a signal before the reset of the handlers would be lost.
     """
     os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_reset_and_release)
 
 
 @contextmanager
 def kept_in_fork() -> Iterator[None]:
-    """Within this, the zygote forks a process of Greenroom's own."""
+    """Keep the handlers in forks within this context. The zygote forks Greenroom's own processes there."""
     global _keeps
     _keeps = True
     try:
@@ -176,7 +220,7 @@ _keeps = False
 
 
 class _Held(threading.local):
-    mask: set[int] = set()  # noqa: RUF012  # of each thread that forks: the signals it had blocked before
+    mask: set[int] = set()  # noqa: RUF012  # the signals that the forking thread had blocked before
 
 
 _held = _Held()
@@ -202,4 +246,4 @@ def _reset_and_release() -> None:
 
 
 def _nothing(signum: int, frame: FrameType | None) -> None:
-    """Nothing to do: that it interrupts a system call, or writes to the wake-up pipe, is enough."""
+    """Do nothing: the signal interrupts a system call, or writes to the wake-up pipe, and that is enough."""

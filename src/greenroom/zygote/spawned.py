@@ -1,6 +1,7 @@
-"""``python -m greenroom.zygote.spawned ID CONTROL LOG STDOUT STDERR LIFELINE HEARTBEAT``.
+"""Program of a process without a zygote: loads the app itself, and then does the work of a forked child.
 
-A process without a zygote: it loads the app itself and is then what a forked child is.
+Usage: ``python -m greenroom.zygote.spawned ID CONTROL LOG STDOUT STDERR LIFELINE HEARTBEAT``. ID is the process id in
+the pool, and the others are fds.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from .logs import LogChannel
 
 
 def main() -> NoReturn:
-    launch_id, *fds = sys.argv[1:8]
+    process_id, *fds = sys.argv[1:8]
     del sys.argv[1:]
     inheritance = child.Inheritance(*map(int, fds))
     lifeline.arm(inheritance.lifeline)
     wakeup.harden_program()
     signals.reset_in_forks()
     for fd in inheritance:
-        os.set_inheritable(fd, False)  # they were passed through exec, and must not go any further
+        os.set_inheritable(fd, False)  # exec had to keep them, but the app's programs must not get them
     configuration = _receive_configuration(inheritance.control)
     open_files.restore(configuration.open_files)
     sys.path[:] = configuration.sys_path
-    # Before the import: its output is this process's.
-    page = child.settle(inheritance, launch_id, configuration.pool_token, [])
+    # Before the import, whose output belongs to this process.
+    page = child.settle(inheritance, process_id, configuration.pool_token, [])
     child.prepare_output()
     app_logging = AppLogging(LogChannel(inheritance.log, page))
     change_defaults()
@@ -46,7 +47,7 @@ def main() -> NoReturn:
                 app.preload_fn()
         refuse_replaced_library()
         refuse_services(app)
-    except BaseException as error:  # SystemExit too: whatever user code raises is the answer
+    except BaseException as error:  # SystemExit too: any error of the user's code is reported
         _fail(inheritance.control, ErrorInfo.of(error))
     signals.reset_all()
     shared_objects.renew()
@@ -63,7 +64,7 @@ def _receive_configuration(control: int) -> m.Configure:
             for frame in decoder.feed(data):
                 configuration: m.Configure = m.decode(frame, m.Configure)
                 return configuration
-    os._exit(1)  # the supervisor has gone
+    os._exit(1)  # the supervisor is gone
 
 
 def _fail(control: int, error: ErrorInfo) -> NoReturn:
@@ -74,5 +75,5 @@ def _fail(control: int, error: ErrorInfo) -> NoReturn:
     os._exit(1)
 
 
-if __name__ == "__main__":  # not in the pools of processes that a session spawns: they import this module anew
+if __name__ == "__main__":  # not in processes that a job spawns by multiprocessing, which import this module again
     main()

@@ -1,7 +1,12 @@
-"""The zygote: a single-threaded process that has loaded the app, and forks itself on request."""
+"""Zygote: a single-threaded process that has loaded the app, and forks itself on request.
+
+This code runs in the zygote. :mod:`greenroom.pool.shell.zygote` is the supervisor's side. A fork leaves this module at
+once: a child goes on in :mod:`.child`, and a service in :mod:`.services`.
+"""
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import select
@@ -9,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
+from contextlib import suppress
 from typing import NoReturn
 
 from ..app import App
@@ -19,31 +24,41 @@ from ..system import lifeline, mark, open_files, prctl, stackdump, wakeup
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
-from . import census, child, exit_hooks, random_numbers, sharing, signals, thread_search, undertaker
+from . import app_modules, child, deaths, exit_hooks, fork_safety, random_numbers, sharing, signals, thread_search
 from .app_logging import AppLogging
+from .child_reaper import ChildReaper
 from .executors import Executors
 from .import_hooks import BEFORE_FORK, change_defaults, watched_imports
 from .inherited_files import InheritedFiles, open_fds
 from .loader import child_settings, facts_of, load_app, refuse_forks_of_numba, refuse_replaced_library, warnings_of
 from .logs import DropCount, LogChannel
-from .orphans import TRACKER_PATIENCE, Orphans
-from .rehearsal import rehearse_in_zygote
-from .services import COULD_NOT_LOAD, Service, Services, become, listen, raw
+from .orphans import Orphans
+from .services import Service, Services, become, listen, raw
 from .thread_origins import ThreadOrigins
+from .warmup_run import warm_up_zygote
 
 __all__ = ["FORK_ALARM", "Zygote"]
 
-FORK_ALARM = 10.0
-"""Seconds after which a fork that hangs (in somebody's ``pthread_atfork`` handler) ends the zygote."""
+FORK_ALARM = 40.0
+"""Seconds after which a fork that hangs ends the zygote. A fork may hang in a library's ``pthread_atfork`` handler.
+
+The supervisor waits for a shorter time (``STARVED_FORK_TIMEOUT``, 30 s), also for a zygote that gets no CPU.
+"""
 
 LOG_PATIENCE = 1.0
-"""Seconds for which the zygote, and a service, wait for a supervisor that does not read their log."""
-
-_REMEMBERED = 4096
+"""Seconds that the zygote and its services wait for room in the log channel, if the supervisor does not read it."""
 
 
 class Zygote:
-    """Loads the app, forks children, buries them; ends everything when the supervisor is gone."""
+    """Zygote of one generation: loads the app, forks children and reaps them.
+
+    When the supervisor is gone, the zygote ends all processes of the pool. :meth:`run` is the only method that other
+    code calls. It takes three steps, and then exits:
+
+    1. Load the app, as the first message (``Configure``) says, and report the result.
+    2. Serve: answer fork requests, reap, and start services, until the supervisor sends ``Stop`` or is gone.
+    3. End all processes below this one.
+    """
 
     def __init__(self, channel: socket.socket, lifeline_fd: int, log_fd: int) -> None:
         self._channel = channel
@@ -53,40 +68,37 @@ class Zygote:
         self._wakeup = signals.Wakeup()
         self._witness = signals.Witness()
         self._dump_fd = stackdump.install()
-        self._live: dict[int, str] = {}  # pid -> launch_id
-        self._launched: dict[str, int] = {}  # launch_id -> pid, also of some that are dead
-        self._forgettable: deque[str] = deque()
-        self._mourned: dict[int, m.Reaped] = {}  # pid -> what is to be told when nothing is left of it
-        self._is_mourning = False
-        self._mourning_since = 0.0
         self._marks_hold = False
         self._orphans: Orphans
+        self._child_reaper: ChildReaper
         self._services = Services()
-        self._listeners: dict[str, socket.socket] = {}  # of services
+        self._listeners: dict[str, socket.socket] = {}  # by service
         self._exit_hooks = exit_hooks.ExitHooks()
         self._files: InheritedFiles
         self._executors: Executors
         self._app: App
         self._config: m.Configure
         self._child_settings: m.ChildSettings
-        self._permit: census.Permit
+        self._permit: fork_safety.Permit
 
     def run(self) -> NoReturn:
         prctl.set_child_subreaper()
         wakeup.harden_program()
         self._install_signal_handlers()
         signals.reset_in_forks()
-        # While user code is being imported it may be stuck in C code for ever, and there is nothing
-        # to bury yet: the kernel may end this process together with the supervisor.
+        # An import of user code may hang in C code for ever. There is nothing to reap yet, so the kernel may kill this
+        # process when the supervisor ends.
         lifeline.arm(self._lifeline_fd)
         code, has_served = 1, self._load()
         if has_served:
-            lifeline.only_wake(self._lifeline_fd)
             code = 0 if self._serve_until_the_end() else 1
-        exit_hooks.run_in_zygote(children_are_gone=has_served and code != 0)
-        undertaker.end_all_children(undertaker.trackers())
-        undertaker.let_trackers_end()
-        undertaker.end_all_children()
+        is_last = has_served and code != 0  # the supervisor is gone
+        exit_hooks.run_in_zygote(children_are_gone=is_last)
+        deaths.end_all_children(spare_trackers=True)
+        deaths.let_trackers_end(self._config.pool_token if is_last else None)
+        deaths.end_all_children()
+        if is_last:
+            deaths.end_orphans(self._config.pool_token)
         child.flush_stdio()
         os._exit(code)
 
@@ -106,12 +118,16 @@ class Zygote:
         self._send(m.Loading(dump_fd=self._dump_fd))
         try:
             loaded = self._load_app()
-        except BaseException as error:  # SystemExit too: whatever user code raises is the answer
+        except BaseException as error:  # SystemExit too: any error of the user's code is reported
             refusal = ErrorInfo.of(error, limit=6000)
-            undertaker.end_all_children()  # what the app has started: the supervisor may end this process at once
+            # Kill the processes of the app first: after the report, the supervisor may end this process at once.
+            deaths.end_all_children()
             self._send(m.LoadFailed(refusal))
             return False
-        self._send(loaded)
+        # First: after the report, this process may have children, and must outlive the supervisor to end them.
+        lifeline.only_wake(self._lifeline_fd)
+        with suppress(BrokenPipeError, ConnectionResetError):  # the supervisor is gone, and _serve() will notice that
+            self._send(loaded)
         return True
 
     def _load_app(self) -> m.Loaded:
@@ -119,7 +135,7 @@ class Zygote:
         sys.path[:] = self._config.sys_path
         before, start = open_fds(), thread_search.Start()
         change_defaults()
-        begin = time.monotonic()
+        begin, began = time.monotonic(), time.time_ns()
         origins = ThreadOrigins()
         with (
             self._app_logging.while_loading(),
@@ -134,21 +150,23 @@ class Zygote:
             preloaded = time.monotonic()
         refuse_replaced_library()
         allowed = self._app.allow_threads.union(self._config.allow_threads)
-        self._permit = census.Permit(allowed, self._app.prewarm_name, origins)
-        if census.refusal(self._permit) is not None:
+        self._permit = fork_safety.Permit(allowed, self._app.prewarm_name, origins)
+        if fork_safety.refusal(self._permit) is not None:
             self._search_for_threads(start, time.monotonic() - begin)
-            refusal = census.refusal(self._permit)
+            refusal = fork_safety.refusal(self._permit)
             if refusal is not None:
                 raise AppLoadError(refusal)
         refuse_forks_of_numba()
-        # Not before: a native thread inherits the name of the thread that starts it.
+        # Not earlier: a native thread of the app would inherit this name from the thread that starts it.
         prctl.set_name("gr:zygote")
-        signals.reset_all()  # the app may have put handlers of its own in the place of these
+        signals.reset_all()  # the app may have replaced these handlers
         self._install_signal_handlers()
         self._orphans = Orphans(self._config.pool_token, marks_hold=self._marks_hold)
+        self._child_reaper = ChildReaper(self._orphans, self._services, self._send)
         self._child_settings = child_settings(self._app, self._config)
-        self._executors = Executors()  # before the collector's objects are frozen, and not shown any more
-        rehearse_in_zygote(self._child_settings)
+        self._executors = Executors()  # before gc.freeze(): the collector lists no frozen objects
+        digest = app_modules.digest_of(began)  # leaves holes in memory, which sharing.settle() then fills
+        warm_up_zygote(self._child_settings)
         sharing.settle()
         self._files = InheritedFiles(before)
         services = _services_of(self._app)
@@ -159,59 +177,59 @@ class Zygote:
             warnings.append(
                 f"{self._log_drops.dropped} records that the app logged while it loaded were dropped or cut"
             )
-        return m.Loaded(imported - begin, preloaded - imported, warnings, facts_of(self._app))
+        facts = facts_of(self._app)
+        return m.Loaded(imported - begin, preloaded - imported, warnings, facts, digest)
 
     def _search_for_threads(self, start: thread_search.Start, loaded_in: float) -> None:
-        """Find who has started the threads that nobody has seen coming, for the refusal to say it."""
-        unknown = census.unexplained(self._permit)
+        """Search for the origins of unexplained threads, so that the refusal can name these origins."""
+        unknown = fork_safety.unexplained(self._permit)
         seconds = thread_search.time_for(loaded_in, self._config.preload_timeout - loaded_in)
         if not unknown:
             return
         try:
             self._permit.origins.learn(unknown, thread_search.search(self._config, start, seconds))
-        except Exception as error:  # whatever it is, it must not hide the refusal
+        except Exception as error:  # no error may hide the refusal
             print(f"greenroom: the search for who started {len(unknown)} threads failed: {error!r}", file=sys.stderr)
 
     # --- serving ---------------------------------------------------------------------------------
 
     def _serve_until_the_end(self) -> bool:
-        """Serve, then end everything below; returns whether the end came in order."""
+        """Serve, then end all processes below this one. Return whether the supervisor has asked for the end."""
         try:
             in_order = self._serve()
         except (BrokenPipeError, ConnectionResetError):
             in_order = False
-        self._channel.close()  # of no use any more; and looking for children takes an fd, of which there may be none
+        self._channel.close()  # not used any more; the search for children needs a free fd, and none may be left
         if in_order:
-            # What preload has started is ended by the hooks that preload has put up.
-            undertaker.end_all_children(self._orphans.of_preload)
+            # Exit hooks of preload end the processes that preload has started.
+            deaths.end_all_children(self._orphans.of_preload)
         else:
-            trackers = undertaker.trackers()
-            undertaker.end_all_children(trackers)
-            undertaker.end_strays(self._config.pool_token, trackers)
+            deaths.end_all_children(spare_trackers=True)
+            deaths.end_orphans(self._config.pool_token, spare_trackers=True)
         return in_order
 
     def _serve(self) -> bool:
-        """Fork and bury until the supervisor says stop (true), or is gone (false)."""
+        """Fork and reap until the supervisor sends ``Stop`` (return true), or is gone (return false)."""
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         poll.register(self._wakeup.fd, select.POLLIN)
         while True:
             self._start_services()
             ready = dict(poll.poll(self._patience()))
-            if self._wakeup.fd in ready or self._is_mourning:
+            if self._wakeup.fd in ready:
                 self._wakeup.clear()
-                self._bury_the_dead()
+            self._child_reaper.turn(has_news=self._wakeup.fd in ready)
             if self._channel.fileno() in ready:
                 in_order = self._serve_one()
                 if in_order is not None:
                     return in_order
 
     def _patience(self) -> float | None:
-        """Milliseconds until there is something to do that no fd tells of."""
-        if self._is_mourning:
-            return 100
-        seconds = self._services.seconds_to_next(time.monotonic())
-        return None if seconds is None else 1000 * seconds + 1
+        """Return the milliseconds until the next task that no fd reports; ``None`` without such a task."""
+        now = time.monotonic()
+        waits = (self._services.seconds_to_next(now), self._child_reaper.seconds_to_next(now))
+        seconds = [1000 * each + (each > 0) for each in waits if each is not None]
+        return min(seconds, default=None)
 
     def _start_services(self) -> None:
         for name, service in self._services.due(time.monotonic()):
@@ -230,29 +248,29 @@ class Zygote:
     def _become_service(self, name: str, service: Service, zygote: int) -> NoReturn:
         listener = self._listeners.pop(name)
         self._part_with_zygote()
-        self._app_logging.install(self._app.log_level)  # into the zygote's channel
+        self._app_logging.install(self._app.log_level)  # its records go into the zygote's channel
         become(service, listener, self._services.pause(name), zygote=zygote, close=self._own_fds())
 
     def _part_with_zygote(self) -> None:
-        """In a fork: leave to the zygote what preload has made, or put something of this process's own in its place."""
+        """Make this fork independent: drop the zygote's exit hooks, and replace inherited files and executors."""
         self._exit_hooks.leave_to_zygote()
         self._files.renew()
         self._executors.renew()
 
     def _own_fds(self) -> list[int]:
-        """Detach and return what a forked process has to close."""
+        """Detach and return the fds that a forked process has to close."""
         listeners = [listener.detach() for listener in self._listeners.values()]
         return [self._channel.detach(), *self._wakeup.fds, self._dump_fd, self._lifeline_fd, *listeners]
 
     def _serve_one(self) -> bool | None:
-        """Answer one request; returns what ends the service, if anything does."""
+        """Answer one request. Return true after ``Stop``, false if the supervisor is gone, else ``None``."""
         try:
             received = fd_packets.receive(self._channel, m.CHILD_FDS)
         except fd_packets.FdsLost as error:
             self._refuse(error)
             return None
         except FrameError as error:
-            # Packets keep their bounds: the next one is in step again, and sessions are at stake.
+            # Packets have boundaries, so the next packet can still be read. An error here would end the zygote.
             print(f"greenroom: the zygote ignores a request: {error}", file=sys.stderr)
             return None
         return False if received is None else self._obey(*received)
@@ -275,40 +293,40 @@ class Zygote:
     def _refuse(self, error: fd_packets.FdsLost) -> None:
         message = m.decode(error.frame, m.Fork | m.Stop)
         if isinstance(message, m.Fork):
-            self._send(m.ForkFailed(message.launch_id, f"the zygote: {error}"))
+            self._send(m.ForkFailed(message.process_id, f"the zygote: {error}"))
 
     def _fork(self, request: m.Fork, fds: list[int]) -> None:
-        known = self._launched.get(request.launch_id)
+        known = self._child_reaper.forked.get(request.process_id)
         if known is not None:
-            self._answer_again(request.launch_id, known)
+            self._answer_again(request.process_id, known)
             return
         refusal = self._refusal()
         if refusal is not None:
-            self._send(m.ForkFailed(request.launch_id, refusal))
+            self._send(m.ForkFailed(request.process_id, refusal))
             return
-        child.flush_stdio()  # what is buffered now would be written once by every child
+        child.flush_stdio()  # otherwise each child would write the buffered text again
         try:
             pid = _fork_with_alarm()
         except OSError as error:
-            self._send(m.ForkFailed(request.launch_id, f"fork: {error}"))
+            self._send(m.ForkFailed(request.process_id, _explained(error)))
             return
         if pid == 0:
             self._become_child(request, fds)
         while fds:
-            os.close(fds.pop())  # now, so that there is one for the pidfd
-        self._remember(request.launch_id, pid)
-        self._send_forked(request.launch_id, pid)
+            os.close(fds.pop())  # now, so that an fd is free for the pidfd
+        self._child_reaper.note_fork(request.process_id, pid)
+        self._send_forked(request.process_id, pid)
 
     def _refusal(self) -> str | None:
         try:
-            return census.refusal(self._permit)
+            return fork_safety.refusal(self._permit)
         except OSError as error:  # out of fds
             return f"the zygote cannot look at its threads: {error}"
 
     def _become_child(self, request: m.Fork, fds: list[int]) -> NoReturn:
         def life() -> int:
             inheritance = child.Inheritance._make(fds)
-            page = child.settle(inheritance, request.launch_id, self._config.pool_token, self._own_fds())
+            page = child.settle(inheritance, request.process_id, self._config.pool_token, self._own_fds())
             self._part_with_zygote()
             self._app_logging.move(inheritance.log, page)
             proc = JobProcess(self._config.generation, self._app.app_services)
@@ -317,87 +335,18 @@ class Zygote:
 
         child.run(life)
 
-    def _answer_again(self, launch_id: str, pid: int) -> None:
-        if pid in self._live:
-            self._send_forked(launch_id, pid)
+    def _answer_again(self, process_id: str, pid: int) -> None:
+        if pid in self._child_reaper.live:
+            self._send_forked(process_id, pid)
         else:
-            self._send(m.ForkFailed(launch_id, "it was forked before, and has ended since"))
+            self._send(m.ForkFailed(process_id, "it was forked before, and has ended since"))
 
-    def _send_forked(self, launch_id: str, pid: int) -> None:
-        pidfd = os.pidfd_open(pid)  # no race: a dead child stays a zombie until it is buried here
+    def _send_forked(self, process_id: str, pid: int) -> None:
+        pidfd = os.pidfd_open(pid)  # no race: a dead child stays a zombie until it is reaped here
         try:
-            self._send(m.Forked(launch_id, pid), (pidfd,))
+            self._send(m.Forked(process_id, pid), (pidfd,))
         finally:
             os.close(pidfd)
-
-    def _remember(self, launch_id: str, pid: int) -> None:
-        self._live[pid] = launch_id
-        self._launched[launch_id] = pid
-        while len(self._forgettable) > _REMEMBERED:
-            del self._launched[self._forgettable.popleft()]
-
-    # --- burying ---------------------------------------------------------------------------------
-
-    def _bury_the_dead(self) -> None:
-        while (stop := undertaker.next_stop()) is not None:
-            if stop[0] in self._live:
-                self._send(m.Stopped(self._live[stop[0]], stop[1]))
-            elif stop[0] in self._services.pids:
-                os.kill(stop[0], signal.SIGKILL)  # it serves nobody, and the next one will
-        while (death := undertaker.next_death()) is not None:
-            self._bury(death)
-        if self._is_mourning:
-            self._end_of_mourning()
-
-    def _bury(self, death: undertaker.Death) -> None:
-        launch_id = self._live.pop(death.pid, None)
-        if launch_id is not None:
-            self._send(m.Exited(launch_id, death.exit_code, death.signal))
-        usage = undertaker.bury(death.pid)
-        self._orphans.buried(death.pid)
-        if launch_id is not None:
-            self._forgettable.append(launch_id)
-            self._mourn()
-            self._mourned[death.pid] = m.Reaped(launch_id, usage.cpu_seconds, usage.peak_memory_mb, 0)
-            return
-        exit_hooks.note_death(death.pid, -(death.signal or 0) if death.exit_code is None else death.exit_code)
-        has_paused = death.exit_code == COULD_NOT_LOAD
-        service = self._services.died(death.pid, time.monotonic(), has_paused=has_paused)
-        if service is not None:
-            self._mourn()
-        if service is not None and not has_paused:  # else it has said so itself
-            how = f"signal {death.signal}" if death.exit_code is None else f"exit code {death.exit_code}"
-            print(f"greenroom: the service {service} died ({how}); it is started again", file=sys.stderr)
-
-    def _mourn(self) -> None:
-        if not self._is_mourning:  # else another death is being mourned, whose orphans still count
-            self._is_mourning = True
-            self._mourning_since = time.monotonic()
-
-    def _end_of_mourning(self) -> None:
-        """Report a death as complete when nothing is left of what the dead child had started."""
-        since = time.monotonic() - self._mourning_since
-        killed = set[int]()
-        try:
-            alive = self._live.keys() | self._services.pids
-            has_patience = since < TRACKER_PATIENCE
-            killed, spared = self._orphans.end_of(self._mourned, alive, spare_trackers=has_patience)
-        except OSError:  # no fd to look with: in a while, perhaps
-            is_done = False
-        else:
-            is_done = not killed and not spared
-        if not is_done and since < undertaker.PATIENCE:
-            return
-        if killed:
-            # Told once, and then left: they must not hold up every later session's report.
-            print(f"greenroom: processes {sorted(killed)}, left behind by a session, do not die", file=sys.stderr)
-            self._orphans.give_up(killed)
-        self._is_mourning = False
-        counts = self._orphans.take_counts()
-        for pid, reaped in self._mourned.items():
-            reaped.descendants_killed = counts[pid] + counts.pop(None, 0)
-            self._send(reaped)
-        self._mourned.clear()
 
     def _send(self, message: m.Message, fds: tuple[int, ...] = ()) -> None:
         fd_packets.send(self._channel, m.encode(message), fds)
@@ -406,7 +355,7 @@ class Zygote:
 def _services_of(app: App) -> dict[str, Service]:
     services = {name: raw(serve) for name, serve in app.services.items()}
     if app.app_services:
-        # Imported by the zygote, once for all processes, but not where no app needs it.
+        # Imported once by the zygote for all processes, but only for an app that needs these modules.
         from . import service_client, service_process  # noqa: F401
 
         for name, service in app.app_services.items():
@@ -414,11 +363,23 @@ def _services_of(app: App) -> dict[str, Service]:
     return services
 
 
-def _fork_with_alarm() -> int:
-    """Fork, under an alarm whose default action ends this process even where no Python code can run.
+def _explained(error: OSError) -> str:
+    """Return the text of a fork's error, with the limit that stopped the fork."""
+    if error.errno == errno.EAGAIN:
+        return (
+            f"fork: {error}: a limit on processes and threads is reached. Raise pids.max of the cgroup (TasksMax= of "
+            f"systemd) or RLIMIT_NPROC, or lower max_jobs"
+        )
+    if error.errno == errno.ENOMEM:
+        return f"fork: {error}: the kernel commits no more memory. Lower max_jobs, or see vm.overcommit_memory"
+    return f"fork: {error}"
 
-    It guards against a hang in a fork handler of some C library: the supervisor sees the end of the
-    zygote and starts another. A child does not inherit the timer.
+
+def _fork_with_alarm() -> int:
+    """Fork under an alarm, whose default action ends this process even if no Python code can run.
+
+    The alarm is for a hang in a fork handler of some C library. Then the supervisor sees the end of the zygote, and
+    starts another zygote. A child does not inherit the timer (fork(2)).
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, FORK_ALARM)

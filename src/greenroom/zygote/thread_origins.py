@@ -1,4 +1,7 @@
-"""Who starts the threads that appear while the app loads: a fork loses them, and the error names their maker."""
+"""Origins of the threads that appear while the app loads.
+
+A fork loses these threads, and the error names their origins.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,31 @@ from types import ModuleType
 from typing import Any
 
 from ..system import proc
-from .callers import callers, line_of, module_name_of
+from .app_modules import callers, line_of, module_name_of
 
 __all__ = ["ThreadOrigins", "is_restarted_by_its_library"]
 
 _PASSED_OVER = frozenset(
     {"threading", "concurrent", "importlib", "_frozen_importlib", "runpy", "__main__", "greenroom"}
 )
-"""Modules through which a start comes, but which do not decide on it."""
+"""Modules through which the start of a thread passes, but which do not decide on it."""
 
 
 class ThreadOrigins:
-    """Remembers, from :meth:`watching` on, where each thread was started."""
+    """Record of where threads were started, from :meth:`watching` on."""
 
     def __init__(self) -> None:
         self._places: dict[int, str] = {}
 
     def of(self, task: int) -> str | None:
-        """Return the module and the line that started it, or the extension module that did when it was loaded."""
+        """Return the origin of a thread; ``None`` if it is unknown.
+
+        The origin is the module and the line that started the thread, or the extension module whose import did.
+        """
         return self._places.get(task)
 
     def learn(self, unknown: Iterable[tuple[int, str]], found: Sequence[tuple[str, str]]) -> None:
-        """Take over what a second load has found, for these threads: their names are all that the two loads share."""
+        """Take over the origins that a second load has found. The two loads share only the names of the threads."""
         places: dict[str, deque[str]] = {}
         for name, place in found:
             places.setdefault(name, deque()).append(place)
@@ -45,6 +51,7 @@ class ThreadOrigins:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
+        """Record the origin of each thread that is started within this context."""
         start, create = threading.Thread.start, ExtensionFileLoader.create_module
 
         def start_and_note(thread: threading.Thread) -> None:
@@ -69,9 +76,9 @@ class ThreadOrigins:
 
 
 def is_restarted_by_its_library(thread: threading.Thread) -> bool:
-    """Whether each child gets a thread, and locks, of its own: OpenTelemetry's batch processors see to that.
+    """Return whether each child gets a new thread, with new locks, as from OpenTelemetry's batch processors.
 
-    They are told by what runs in the thread, since a name is anybody's.
+    The object that runs in the thread decides, since any thread can have the same name.
     """
     owner = getattr(getattr(thread, "_target", None), "__self__", None)
     return type(owner).__module__.startswith("opentelemetry.") and hasattr(owner, "_at_fork_reinit")
@@ -82,7 +89,7 @@ def _patch(owner: Any, name: str, function: Any) -> None:
 
 
 def _place() -> str:
-    """The nearest module that asked for the thread; and the app's line that led there."""
+    """Return the nearest module that asked for the thread, and the app's line that led there."""
     frames = [frame for frame in callers() if module_name_of(frame).partition(".")[0] not in _PASSED_OVER]
     if not frames:
         return "an unknown module"

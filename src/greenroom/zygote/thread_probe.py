@@ -1,10 +1,15 @@
-"""``python -m greenroom.zygote.thread_probe PARENT``: a second, traced load of an app, to find who starts threads.
+"""Thread probe: a program that loads an app a second time, with a tracer, to find the code that starts threads.
 
-A native thread has no Python frame and often no name. This program looks at the number of its threads after each call
-that took a while, and so finds the one that has started a thread. Of some calls Python tells a profiler nothing, those
-of extension classes above all: so it looks after each of the app's lines, too. It reads the zygote's configuration from
-stdin, and writes a line of JSON to stdout whenever threads have come: a list of pairs, the name of each thread that
-lives and its origin. The last line holds. Everything that it has started ends with it.
+Usage: ``python -m greenroom.zygote.thread_probe PARENT``. PARENT is the pid of the zygote.
+
+A native thread has no Python frame and often no name. So this program counts its threads after each call that took at
+least a few microseconds. A higher count means that the call has started a thread. Python does not report all calls to a
+profiler: most of the missing ones are calls of extension classes. So the program also counts after each line of the
+app.
+
+The program reads the zygote's configuration from stdin. When the program finds new threads, it writes one line of JSON
+to stdout. The line is a list of pairs: the name of each living thread, and its origin. The last line is the valid one.
+All processes that the app has started end with this program.
 """
 
 from __future__ import annotations
@@ -23,17 +28,17 @@ from typing import Any
 from ..system import mark, open_files, prctl, proc
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
-from . import undertaker
-from .app_modules import is_of_app
-from .callers import line_of, module_name_of
+from . import deaths
+from .app_modules import is_of_app, line_of, module_name_of
 from .import_hooks import BEFORE_FORK, change_defaults, watched_imports
 from .loader import load_app
 
 __all__ = ["Tracer"]
 
 _TASKS = "/proc/self/task"
-_SHORTEST_START = 15e-6
-"""Seconds: what took less has started no thread. To ask takes as long as most calls, of which there are millions."""
+_SHORTEST_START = 4e-6
+"""Shortest duration, in seconds, of a call that may have started a thread. A count of the threads takes as long as most
+calls, and an app makes millions of calls."""
 _LONGEST_LINE = 80
 _PASSED_OVER = frozenset({"importlib", "_frozen_importlib", "_frozen_importlib_external", "greenroom", "runpy"})
 
@@ -43,7 +48,7 @@ def main() -> None:
     del sys.argv[1:]
     prctl.set_parent_death_signal()
     if os.getppid() != parent:
-        os._exit(1)  # it has died already, so that signal will not come
+        os._exit(1)  # the parent died before the call above, so its death sends no signal
     prctl.set_child_subreaper()
     configuration = _read_configuration()
     answer = _take_stdout()
@@ -58,9 +63,9 @@ def main() -> None:
             if app.preload_fn is not None:
                 app.preload_fn()
         tracer.tell()
-    finally:  # also when the app raises this time: what was found until then stands
-        undertaker.end_all_children()
-        os._exit(0)  # a thread that the app has left would hold up any other exit
+    finally:  # also when the app raises this time: the lines written before stay valid
+        deaths.end_all_children()
+        os._exit(0)  # any other exit would wait for threads of the app
 
 
 def _read_configuration() -> m.Configure:
@@ -71,7 +76,10 @@ def _read_configuration() -> m.Configure:
 
 
 def _take_stdout() -> int:
-    """Return an fd for the answer, and let nothing that the app prints get there."""
+    """Return an fd for the answer, and redirect fds 0, 1 and 2 to ``/dev/null``.
+
+    So no output of the app gets into the answer.
+    """
     answer, null = os.dup(1), os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -80,20 +88,20 @@ def _take_stdout() -> int:
 
 
 class Tracer:
-    """Notes in which call each native thread has come."""
+    """Profiler and tracer, which records the call that has started each native thread."""
 
     def __init__(self, answer: int) -> None:
         self._answer = answer
         self._origins: dict[int, str] = {}
 
     def __enter__(self) -> None:
-        # The app may replace the functions of these modules.
+        # Local names, since the app may replace the functions of these modules.
         look, look_after, stat, clock = self._look, self._look_after, os.stat, time.perf_counter
         alone, last = stat(_TASKS).st_nlink, clock()
 
         def on_event(frame: FrameType, event: str, argument: Any) -> None:
             nonlocal last
-            # The number of links is that of the threads, and two: the cheapest way to ask for it.
+            # The directory has a link for each thread, and two more. To read this number is the cheapest count.
             if clock() - last > _SHORTEST_START and stat(_TASKS).st_nlink != alone:
                 look(frame, event, argument)
             last = clock()
@@ -120,13 +128,13 @@ class Tracer:
         sys.setprofile(None)
 
     def tell(self) -> None:
-        """Write down the threads that live now."""
+        """Write a line with the threads that live now, and their origins."""
         names = proc.thread_names()
         found = [(name, self._origins[task]) for task, name in sorted(names.items()) if task in self._origins]
         os.write(self._answer, (json.dumps(found) + "\n").encode())
 
     def _look(self, frame: FrameType, event: str, argument: Any) -> None:
-        # Of a frame that has just begun nothing has run yet: its caller has.
+        # A frame that has just begun has run no code yet. So the call belongs to its caller.
         begun = frame.f_back if event == "call" else frame
         self._note(lambda: _origin(begun, argument if event == "c_return" else None))
 
@@ -135,13 +143,13 @@ class Tracer:
 
     def _note(self, origin: Callable[[], str]) -> None:
         come = set(map(int, os.listdir(_TASKS))) - self._origins.keys() - {os.getpid()}
-        come -= {thread.native_id for thread in threading.enumerate()}  # of which the first load knows
+        come -= {thread.native_id for thread in threading.enumerate()}  # the first load records these
         if come:
             self._origins.update(dict.fromkeys(come, origin()))
             self.tell()
 
 
-_is_of_app = functools.cache(is_of_app)  # asked for each call of a Python function
+_is_of_app = functools.cache(is_of_app)  # called for each call of a Python function
 
 
 def _origin_in_line(frame: FrameType, line: int) -> str:
@@ -151,11 +159,14 @@ def _origin_in_line(frame: FrameType, line: int) -> str:
 
 
 def _origin(frame: FrameType | None, c_function: Any) -> str:
-    """Name the app's line that led to the thread and what it called; and who of another package has started it."""
+    """Name the line of the app that led to the thread, and the function that this line called.
+
+    If a function of another package has started the thread, name that function as well.
+    """
     frames = list(_of_interest(frame))
     own = next((index for index, each in enumerate(frames) if is_of_app(module_name_of(each))), len(frames) - 1)
     inner = [_name_of(each) for each in frames[:own]]
-    if c_function is not None and getattr(c_function, "__module__", None) != "_imp":  # an import, as its frames say
+    if c_function is not None and getattr(c_function, "__module__", None) != "_imp":  # frames show an import
         inner.insert(0, _name_of_c_function(c_function))
     line = f"{line_of(frames[own])}, in {frames[own].f_code.co_name}" if frames else "an unknown line"
     if not inner:
@@ -185,7 +196,7 @@ def _name_of(frame: FrameType) -> str:
 def _name_of_c_function(function: Any) -> str:
     name = str(getattr(function, "__qualname__", function))
     module = getattr(function, "__module__", None)
-    if not isinstance(module, str):  # a method
+    if not isinstance(module, str):  # a method has no module name
         owner = getattr(function, "__self__", None)
         module = (owner if isinstance(owner, type) else type(owner)).__module__
     return f"{module}.{name}"

@@ -1,4 +1,4 @@
-"""What keeps a library from leaving a thread in the zygote: a table, and who of it is in this process."""
+"""Remedies for libraries that leave threads in the zygote: a table, and a search for the libraries of this process."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ __all__ = ["REMEDIES", "Remedy", "advice", "remedies_for"]
 
 class Remedy(NamedTuple):
     library: str
-    """What a user calls it."""
+    """Name of the library for users."""
     modules: tuple[str, ...]
-    """Modules: who has imported one has the library."""
+    """Modules of the library. A process that has imported one of them uses the library."""
     files: tuple[str, ...]
-    """Beginnings of names of mapped files, for libraries that come inside others."""
+    """Beginnings of the names of mapped files, for libraries that come inside others."""
     words: str
-    """What to do."""
+    """Advice to the user."""
     variables: tuple[str, ...] = ()
-    """The environment variables that keep it to one thread. Greenroom sets them, unless the operator has."""
+    """Environment variables that limit the library to one thread. Greenroom sets them, unless the operator has done
+    so."""
 
 
 _SERVICE = "it starts threads whenever it loads a model: load it in a service (@app.service), or in prewarm"
@@ -94,14 +95,17 @@ _DEFAULT = "1"
 
 
 def advice(told: str, *, has_native_threads: bool) -> str:
-    """Return sentences on the libraries that are named in the text; if none is, on those that may have started some."""
+    """Return advice on the libraries that the text names.
+
+    If the text names none, return advice on all listed libraries of this process, provided that it has native threads.
+    """
     here = remedies_for(sys.modules, mapped_files())
     named = [remedy for remedy in here if any(_is_named(module, told) for module in remedy.modules)]
     return "".join(f"{sentence(remedy, os.environ)}. " for remedy in named or (here if has_native_threads else []))
 
 
 def remedies_for(modules: Iterable[str], files: Iterable[str]) -> list[Remedy]:
-    """Return the rows of the table whose library is among these."""
+    """Return the rows of the table whose library has one of these modules or mapped files."""
     imported, mapped = set(modules), tuple(files)
     return [
         remedy
@@ -112,12 +116,12 @@ def remedies_for(modules: Iterable[str], files: Iterable[str]) -> list[Remedy]:
 
 
 def _is_named(module: str, told: str) -> bool:
-    """Whether the text names a module, or what is in it. The name may be part of a path as well."""
+    """Return whether the text names a module, or a part of it. A path that contains the name does not count."""
     return re.search(rf"(?<![\w./-]){re.escape(module)}(?=\.\w|[ ,)]|$)", told) is not None
 
 
 def sentence(remedy: Remedy, environment: Mapping[str, str]) -> str:
-    """Say what helps, given the environment of the zygote."""
+    """Return the advice on a library, given the environment of the zygote."""
     for variable in remedy.variables:
         wanted = _DEFAULTS.get(variable, _DEFAULT)
         if environment.get(variable) != wanted:

@@ -1,4 +1,4 @@
-"""The zygote's search for who has started its native threads: it has the app loaded again by a traced process."""
+"""Thread search: the zygote has a traced process load the app again, to find the code that starts native threads."""
 
 from __future__ import annotations
 
@@ -15,32 +15,39 @@ from ..wire import messages as m
 __all__ = ["Start", "search", "time_for"]
 
 _SLOWER = 6
-"""Times that a traced load may take as long as the first one."""
+"""Factor by which a traced load may take longer than the first load."""
 _LEAST, _LONGEST = 15.0, 30.0
-"""Seconds for a search: a new interpreter takes its time too."""
+"""Limits of a search in seconds. A new interpreter also takes time to start."""
 _SHARE = 0.5
-"""Of the time that the load has left. Who is late says nothing, and so hides why the app was refused."""
+"""Largest part of the load's remaining time for a search. A zygote that is late cannot report why the app was
+refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How the zygote found the world, before the app changed it."""
+    """Surroundings of the zygote, before the app changed them."""
 
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: str = field(default_factory=os.getcwd)
 
 
 def time_for(loaded_in: float, left: float) -> float:
-    """Return the seconds that a search may take, after a load of so many seconds."""
+    """Return the seconds for a search.
+
+    The first load took ``loaded_in`` seconds, and ``left`` seconds remain for the load.
+    """
     return min(max(_LEAST, _SLOWER * loaded_in), _LONGEST, _SHARE * left)
 
 
 def search(configuration: m.Configure, start: Start, seconds: float) -> list[tuple[str, str]]:
-    """Return name and origin of each native thread that came in a second load. Raises what can go wrong."""
-    import subprocess  # only here, in a zygote that is refused anyway
+    """Return the name and origin of each native thread that came in a second load.
+
+    Errors of the search come through.
+    """
+    import subprocess  # imported here, since only a refused zygote needs it
 
     flags = sys.orig_argv[1 : sys.orig_argv.index("-m")]
-    with open(os.memfd_create("configuration"), "wb+", buffering=0) as order:  # a pipe could be full, and block
+    with open(os.memfd_create("configuration"), "wb+", buffering=0) as order:  # a full pipe would block
         order.write(m.encode(configuration))
         order.seek(0)
         process = subprocess.Popen(
@@ -51,7 +58,7 @@ def search(configuration: m.Configure, start: Start, seconds: float) -> list[tup
             env=start.environment,
             cwd=start.folder,
         )
-    with process:  # waits for it
+    with process:  # the end of this block waits for the process
         try:
             assert process.stdout is not None
             lines = _read(process.stdout, time.monotonic() + seconds).splitlines()
@@ -62,7 +69,7 @@ def search(configuration: m.Configure, start: Start, seconds: float) -> list[tup
 
 
 def _read(pipe: IO[bytes], give_up: float) -> bytes:
-    """Read whole lines until the end, or until the time is over."""
+    """Read whole lines until end of file, or until ``give_up`` on the monotonic clock."""
     data = b""
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)

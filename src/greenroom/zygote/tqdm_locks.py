@@ -1,7 +1,8 @@
-"""Progress bars of tqdm in ``preload``: no thread is started for them, and sessions do not share their lock.
+"""Progress bars of tqdm in ``preload``: they start no thread, and children do not share their lock.
 
-Whatever downloads a model shows one. Its monitor is a thread, upon which the zygote would be refused, and its lock is
-one of ``multiprocessing``: a session that is killed while it draws would stop the bars, and so the work, of all others.
+Most code that downloads a model shows such a bar. The monitor of tqdm is a thread, and a zygote with that thread is
+refused. The lock of tqdm is one of ``multiprocessing``. A child that is killed while it draws would keep the lock. Then
+the bars of all other children, and so their work, would stop.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ _interval: object = None
 
 
 def imported(module: ModuleType) -> None:
-    """Start no monitor from now on: ``module`` is ``tqdm.std``, which was just imported."""
+    """Keep tqdm from starting its monitor. ``module`` is ``tqdm.std``, which was just imported."""
     global _std, _interval
-    with suppress(AttributeError):  # a release that looks different keeps its own ways
+    with suppress(AttributeError):  # a release of tqdm that looks different keeps its defaults
         _interval = module.tqdm.monitor_interval
         module.tqdm.monitor_interval = 0
         _std = module
 
 
 def loaded() -> None:
-    """Do nothing more when the app has loaded."""
+    """Do nothing: the watcher has no work after the load."""
 
 
 def lock_of_all() -> object:
-    """Return the lock that the zygote's processes would share."""
+    """Return the lock that all children would share; ``None`` if there is none."""
     return getattr(getattr(_std, "TqdmDefaultWriteLock", None), "mp_lock", None)
 
 
 def renew() -> None:
-    """In a process: let go of the lock, which the next bar makes anew, and have monitors again."""
+    """Remove the shared lock in a child, and allow monitors again. The next bar makes a new lock."""
     if _std is None:
         return
     if _std.tqdm.monitor_interval == 0:

@@ -1,4 +1,4 @@
-"""The command: one picture, or a live view."""
+"""Command `greenroom top`: one picture, or a live view."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def register(cli: typer.Typer) -> None:
 
 @with_connection
 async def top(connection: Connection, once: _OnceOption = False, as_json_: JsonOption = False) -> int:
-    """Watch a worker live: its processes, its sessions, and what went wrong. Arrows select a session, c cancels it."""
-    from .live import LiveView, print_once  # with what draws
+    """Watch a worker live: its processes, its sessions and its troubles. Arrows select a session, c cancels it."""
+    from .live import LiveView, print_once  # imported late: it loads rich's live display
     from .picture import Picture
 
     if not (once or as_json_ or sys.stdout.isatty()):
         raise OptionError("the standard output is no terminal; use --once or --json")
     picture = Picture()
     async with connection.open() as client:
-        # Asked for first, so that a worker that cannot be watched is told of plainly, and with an exit code.
+        # Fetched before the view opens, so that a failure prints a plain message and sets the exit code.
         picture.apply("board", (await client.get("/v1/board")).body)
         if as_json_:
             typer.echo(as_json(picture.as_plain(time.time())))

@@ -1,4 +1,4 @@
-"""What keys do: move the selection, ask before a job is cancelled, quit. Pure."""
+"""Actions of keys: move the selection, cancel a job after a confirmation, quit. Pure."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _HINT = "arrows select a session   c cancels it   q quits"
 
 @dataclass(frozen=True, slots=True)
 class Quit:
-    """The view is to be closed."""
+    """Action: close the view."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """A job is to be cancelled; that was confirmed."""
+    """Action: cancel a job. The user has confirmed this."""
 
     job_id: str
 
 
 class Controls:
-    """The selection, by job id, and what is said in the last line."""
+    """Selection, by job id, and text of the last line."""
 
     def __init__(self) -> None:
         self.selected: str | None = None
@@ -37,7 +37,11 @@ class Controls:
         return self.message or _HINT
 
     def press(self, key: str, live: Sequence[str], page: int) -> Quit | Cancel | None:
-        """``live`` are the jobs that can be selected, in the order that is shown, ``page`` so many at a time."""
+        """Process a key, and return its action, if any.
+
+        ``live`` are the jobs that can be selected, in the order shown. ``page`` is the number of jobs that a page
+        key moves.
+        """
         self.message = ""
         if self._asked is not None:
             asked, self._asked = self._asked, None
@@ -61,6 +65,6 @@ class Controls:
         if key == "escape":
             self.selected = None
         elif key in steps and live:
-            # From outside the list the first step, in whichever direction, leads to its beginning.
+            # If no job of the list is selected, the first step in any direction selects the first job.
             place = live.index(self.selected) + steps[key] if self.selected in live else 0
             self.selected = live[min(max(place, 0), len(live) - 1)]

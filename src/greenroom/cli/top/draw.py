@@ -1,4 +1,4 @@
-"""The picture as lines of text, as many as there is room for. Pure: the terminal's size and the time in, lines out."""
+"""Drawing of a picture as lines of text that fit into the terminal. Pure: time and size are arguments."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _STATES = {
     "warming": "yellow",
     "idle": "green",
     "reserved": "cyan",
+    "resident": "cyan",
     "claimed": "blue",
     "running": "blue",
     "draining": "magenta",
@@ -32,25 +33,25 @@ _MOST_LIGHT_LINES = 3
 _LEGEND = len(" one is 1000")
 _FEWEST_SESSIONS = 4
 _FRAME = 8
-"""Lines that are always there: three of figures, three headings, the sessions' columns, the last line."""
+"""Lines that are always there: three of figures, three headings, the names of the sessions' columns, the last line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All that a drawing depends on besides the picture."""
+    """Everything that a drawing depends on, except the picture."""
 
     now: float
     """Seconds since the epoch."""
     width: int
     height: int | None
-    """``None``: as many lines as it takes."""
+    """Lines of the terminal; ``None`` for as many lines as needed."""
     is_lost: bool = False
     selected: str | None = None
     last_line: str | None = None
 
 
 def draw(picture: Picture, scene: Scene) -> list[Text]:
-    """No more lines than there is room for; the sessions come first."""
+    """Return no more lines than there is room for. Sessions have priority."""
     troubles = list(_troubles(picture))
     lights, rows, most_troubles = _rooms(len(picture.processes), len(troubles), scene)
     table = SessionTable(picture, scene.now, scene.width, rows, scene.selected)
@@ -71,7 +72,7 @@ def draw(picture: Picture, scene: Scene) -> list[Text]:
 
 
 def _rooms(processes: int, troubles: int, scene: Scene) -> tuple[int, int | None, int]:
-    """Lines for the processes' lights, for sessions, and for what went wrong."""
+    """Return the numbers of lines for the processes' lights, for sessions, and for troubles."""
     wanted = min(-(-processes // max(scene.width, 1)), _MOST_LIGHT_LINES)
     if scene.height is None:
         return wanted, None, max(troubles, 1)
@@ -85,7 +86,7 @@ def _rooms(processes: int, troubles: int, scene: Scene) -> tuple[int, int | None
 
 
 def _figures(picture: Picture, scene: Scene) -> Iterator[Text]:
-    # The verdict before the app, whose path may be long.
+    # The verdict comes before the app, since the app's path may be long.
     yield Text.assemble(("Greenroom  ", "bold green"), _verdict(picture, scene), f"   {one_line(picture.app)}")
     yield Text("   ".join(_levels(picture)))
     yield Text.assemble(_starts(picture.start_ms()), "   ", _turned_down(picture, scene.now))
@@ -144,7 +145,7 @@ def _states(picture: Picture) -> Text:
 
 
 def _lights(picture: Picture, width: int, lines: int) -> Iterator[Text]:
-    """One light for each process, or for so many of them that all fit."""
+    """Yield lines of lights. A light stands for one process, or for several if there is no room for all."""
     counts = picture.states()
     states = [state for state in _STATES if counts[state]]
     if not states or lines == 0:

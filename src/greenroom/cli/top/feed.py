@@ -1,4 +1,4 @@
-"""Keeps a picture up to date, through losses of the connection and restarts of the worker."""
+"""Updates of a picture, also after a loss of the connection or a restart of the worker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 
+from ...backoff import backoff
 from ..client import Client, Refused, Unreachable
 from .picture import Picture
 
@@ -17,34 +18,36 @@ _LONGEST_WAIT = 4.0
 
 
 class Feed:
-    """Follows a worker's events. ``wake`` is called whenever there is something new to show."""
+    """Reader of a worker's events. The reader updates a picture, and calls ``wake`` after each change."""
 
     def __init__(self, client: Client, picture: Picture, wake: Callable[[], None]) -> None:
         self.is_lost = False
-        """Whether what the picture shows is what was, because the worker does not answer."""
+        """True if the worker does not answer, so that the picture shows an old state."""
         self._client = client
         self._picture = picture
         self._wake = wake
-        self._wait = _FIRST_WAIT
+        self._failures = 0
+        """Number of failures in a row."""
 
     async def run(self) -> None:
-        """Until cancelled. Raises :class:`Refused` if the worker does not take the token (any more)."""
+        """Update the picture until cancelled. Raises :class:`Refused` if the worker does not accept the token."""
         while True:
             try:
-                with suppress(Unreachable):  # shown as lost until it answers again
+                with suppress(Unreachable):  # the view shows a lost connection until the worker answers again
                     await self._follow()
             except Refused as error:
                 if error.status == 401:
                     raise
             self.is_lost = True
             self._wake()
-            await asyncio.sleep(self._wait * random.uniform(0.7, 1.3))
-            self._wait = min(self._wait * 2, _LONGEST_WAIT)
+            self._failures += 1
+            chance = random.random()
+            await asyncio.sleep(backoff(self._failures, first=_FIRST_WAIT, longest=_LONGEST_WAIT, chance=chance))
 
     async def _follow(self) -> None:
         async with aclosing(self._client.events()) as events:
             async for name, data in events:
                 self._picture.apply(name, data)
                 self.is_lost = False
-                self._wait = _FIRST_WAIT
+                self._failures = 0
                 self._wake()

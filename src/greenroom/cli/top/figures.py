@@ -1,4 +1,4 @@
-"""Small sums. Pure."""
+"""Small calculations. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ __all__ = ["percentile", "shares"]
 
 
 def percentile(ordered: Sequence[float], share: float) -> float | None:
-    """The value that this share of all, sorted, is not above; ``None`` if there are none."""
+    """Return the percentile at ``share`` (0 to 1) of sorted values; ``None`` if there are no values."""
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else None
 
 
 def shares(counts: Sequence[int], room: int) -> tuple[list[int], int]:
-    """So many marks for each count, that all fit into ``room``; and how many one mark stands for.
+    """Return the number of marks for each count, and the number for which one mark stands. All marks fit in ``room``.
 
-    What is there at all has at least one mark.
+    Each count above 0 has at least one mark, so ``room`` must not be smaller than the number of such counts.
     """
     each = 1
     while sum(marks := [-(-count // each) for count in counts]) > room and each < sum(counts):

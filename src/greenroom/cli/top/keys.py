@@ -1,4 +1,4 @@
-"""Single keys from a terminal, without waiting for the return key."""
+"""Single keys from a terminal, without the return key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BEGUN = re.compile(r"\x1b(\[[0-9;]*|O)\Z")
 
 
 class KeyDecoder:
-    """Names keys from what a terminal sends; a sequence that is not complete yet waits for its rest. Pure."""
+    """Decoder that names the keys in a terminal's bytes. The beginning of a sequence waits for the rest. Pure."""
 
     def __init__(self) -> None:
         self._rest = ""
@@ -49,9 +49,9 @@ class KeyDecoder:
 
 @contextmanager
 def reading_keys(fd: int, press: Callable[[str], None]) -> Iterator[None]:
-    """Call ``press`` for each key. Ctrl-C stays what it is; Ctrl-Z does nothing, since it would leave the view behind.
+    """Call ``press`` for each key. An fd that is no terminal gives no keys.
 
-    An fd that is no terminal gives no keys.
+    Ctrl-C still sends SIGINT. Ctrl-Z does nothing, since a stopped program would leave its view on the terminal.
     """
     if not os.isatty(fd):
         yield
@@ -75,7 +75,7 @@ def reading_keys(fd: int, press: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         loop.remove_reader(fd)
-        # With what was typed and not read: it was not meant for the shell.
+        # TCSAFLUSH discards keys that were typed but not read, since they were not meant for the shell.
         termios.tcsetattr(fd, termios.TCSAFLUSH, saved)
 
 

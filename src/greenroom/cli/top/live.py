@@ -1,4 +1,4 @@
-"""The view on a terminal: draws the picture whenever there is something new, and does what keys ask for."""
+"""Live view on a terminal: it draws the picture after each change, and performs the actions of keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.live import Live
 
 from ...exit_codes import ExitCode
 from ..client import Client
-from ..failure import Failure
+from ..printing import Failure
 from .controls import Cancel, Controls, Quit
 from .draw import Scene, draw
 from .feed import Feed
@@ -26,18 +26,18 @@ __all__ = ["LiveView", "print_once"]
 
 _SHORTEST_FRAME = 0.2
 _LONGEST_FRAME = 1.0
-"""Seconds: ages go on when nothing happens."""
+"""Seconds between two drawings. Ages change even if nothing happens."""
 
 
 def print_once(picture: Picture) -> None:
-    """As many lines as it takes, and no control characters where there is no terminal."""
+    """Print a picture with as many lines as needed. Without a terminal, there are no control characters."""
     console = _console()
     for line in draw(picture, Scene(time.time(), console.width, None)):
         console.print(line, overflow="ignore", no_wrap=True, crop=False)
 
 
 class LiveView:
-    """Shown until it is quit."""
+    """Live view, which is shown until the user quits."""
 
     def __init__(self, client: Client, picture: Picture) -> None:
         self._client = client
@@ -50,7 +50,7 @@ class LiveView:
         self._cancelling: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
-        """Returns the exit code. The terminal is then as it was."""
+        """Show the view, restore the terminal, and return the exit code."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGWINCH, self._wake)
         loop.add_signal_handler(signal.SIGTERM, self._quit, ExitCode.SIGNALLED + signal.SIGTERM)
@@ -66,13 +66,13 @@ class LiveView:
                 task.cancel()
             await asyncio.gather(*self._cancelling, return_exceptions=True)
         if self._exit_code is None:
-            await feeding  # raises what has ended it
+            await feeding  # raises the error that ended the feed
         with suppress(asyncio.CancelledError):
             await feeding
         return self._exit_code or ExitCode.OK
 
     async def _next_frame(self, feeding: asyncio.Task[None]) -> None:
-        """Wait until there is something new, but not for long; and in a busy worker until it is worth it."""
+        """Wait for a change, for at least ``_SHORTEST_FRAME`` and about ``_LONGEST_FRAME`` at most."""
         await asyncio.sleep(_SHORTEST_FRAME)
         stale = asyncio.create_task(self._is_stale.wait())
         await asyncio.wait([stale, feeding], timeout=_LONGEST_FRAME, return_when=asyncio.FIRST_COMPLETED)
@@ -85,9 +85,9 @@ class LiveView:
         )
 
     def _draw(self, screen: Live) -> None:
-        # Asked for each time, and not taken from COLUMNS and LINES: the window may be resized.
+        # Read each time, and not from COLUMNS and LINES, since the window may be resized.
         width, height = os.get_terminal_size(sys.stdout.fileno())
-        self._console.size = ConsoleDimensions(width or 80, height or 24)  # a terminal need not know its size
+        self._console.size = ConsoleDimensions(width or 80, height or 24)  # some terminals report a size of 0
         width, height = self._console.size
         controls = self._controls
         scene = Scene(time.time(), width, height, self._feed.is_lost, controls.selected, controls.line)
@@ -127,5 +127,5 @@ class LiveView:
 
 def _console() -> Console:
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that does not know a sign shows another one
+        sys.stdout.reconfigure(errors="replace")  # characters that the terminal's encoding lacks are replaced
     return Console(highlight=False)

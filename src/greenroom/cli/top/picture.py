@@ -1,4 +1,4 @@
-"""A worker at one glance, as its events add up on the reader's side. Pure: events and the time in, figures out."""
+"""Picture of a worker, made from its events on the reader's side. Pure: events and the time are arguments."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _Data = dict[str, Any]
 
 
 class Picture:
-    """Begins with the event ``board``, and follows those that come after it."""
+    """Picture that begins with the event ``board``, and follows all later events."""
 
     def __init__(self) -> None:
         self.app = ""
         self.problem: str | None = None
         self.stats: _Data | None = None
-        """``None`` until the pool has been started, and after its end."""
+        """Counts of the pool; ``None`` before its start and after its end."""
         self.capacity = 0
         self.processes: dict[str, _Data] = {}
         self.sessions: dict[str, _Data] = {}
-        """By job id, oldest first: those that live, and the latest that ended."""
+        """Sessions by job id, the oldest first: the live ones, and the latest that have ended."""
         self._turned_down: deque[_Data] = deque(maxlen=KEPT_TURNED_DOWN)
         self._start_ms: deque[float] = deque(maxlen=KEPT_LATENCIES)
         self._reports: deque[_Data] = deque(maxlen=KEPT_TROUBLES)
@@ -54,7 +54,7 @@ class Picture:
         }
 
     def apply(self, name: str, data: _Data) -> None:
-        """Take an event in; one that is not known changes nothing."""
+        """Apply an event. An unknown event changes nothing."""
         handler = self._handlers.get(name)
         if handler is not None:
             handler(data)
@@ -62,36 +62,36 @@ class Picture:
     # --- figures ---------------------------------------------------------------------------------
 
     def states(self) -> Counter[str]:
-        """How many processes are in each state."""
+        """Return the number of processes in each state."""
         return Counter(process["state"] for process in self.processes.values())
 
     def live_sessions(self) -> list[_Data]:
-        """Accepted and not ended, oldest first, each with what is known of its process."""
-        # Where a job has had two processes, since the first one died under it, the later one holds.
+        """Return the sessions that have not ended, the oldest first, each with facts about its process."""
+        # If the first process of a job died before the start, the job has a second one, which overrides the first here.
         processes = {process["job_id"]: process for process in self.processes.values() if process["job_id"]}
         live = (session for session in self.sessions.values() if session["ended"] is None)
         return [_with_process(session, processes.get(session["id"])) for session in live]
 
     def ended_sessions(self) -> list[_Data]:
-        """The latest first."""
+        """Return the sessions that have ended, the latest first."""
         ended = [session for session in self.sessions.values() if session["ended"] is not None]
         return sorted(ended, key=lambda session: float(session["ended"]), reverse=True)
 
     def troubles(self) -> list[_Data]:
-        """What did not go as it should: ends of processes, of zygotes, reloads. The latest first."""
+        """Return the troubles, the latest first: unexpected ends of processes, lost zygotes, failed reloads."""
         return sorted([*self._reports, *self._notes], key=lambda item: float(item["at"]), reverse=True)
 
     def turned_down(self, now: float) -> Counter[str]:
-        """By reason, within the last :data:`RECENT_SECONDS`."""
+        """Return the number of rejections within the last :data:`RECENT_SECONDS`, by reason."""
         return Counter(item["reason"] for item in self._turned_down if item["at"] > now - RECENT_SECONDS)
 
     def start_ms(self) -> _Data:
-        """How long the latest sessions took to start, in milliseconds."""
+        """Return the number and percentiles of the latest start times, in milliseconds."""
         latest = sorted(self._start_ms)
         return {"count": len(latest), "p50": percentile(latest, 0.5), "p99": percentile(latest, 0.99)}
 
     def as_plain(self, now: float) -> _Data:
-        """All of it, for programs."""
+        """Return the whole picture as plain data, for programs."""
         return {
             "app": self.app,
             "ready": self.problem is None and self.stats is not None,

@@ -1,4 +1,4 @@
-"""The table of sessions: those that live, around the selected one, and below them the latest that ended. Pure."""
+"""Table of sessions: the live ones around the selected one, and below them the latest that have ended. Pure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["SessionTable"]
 _WIDTHS = {"SOURCE": 8, "STATE": 20, "AGE": 7, "PID": 7, "MIB": 7, "START MS": 8}
 _LEFT = frozenset({"SOURCE", "STATE"})
 _DROPPED_FIRST = ("SOURCE", "START MS", "MIB", "AGE", "PID")
-"""Columns that make room where the terminal is narrow."""
+"""Columns that are left out on a narrow terminal, in this order."""
 _NARROWEST_ID = 14
 _STYLES = {"running": "", "waiting": "yellow", "killing": "red", "succeeded": "bright_black"}
 
 
 class SessionTable:
-    """So many rows of it as there is room for; ``None``: all that live, and some that ended."""
+    """Table of at most ``rows`` sessions; ``None`` for all live ones and the latest ten that have ended."""
 
     def __init__(self, picture: Picture, now: float, width: int, rows: int | None, selected: str | None) -> None:
         self._now = now
@@ -38,7 +38,7 @@ class SessionTable:
         self.title = _title(len(live), first, len(self._live))
 
     def lines(self) -> Iterator[Text]:
-        """The names of the columns, and the rows."""
+        """Yield the names of the columns, and the rows."""
         yield Text(self._row("SESSION", {name: name for name in _WIDTHS}), "bright_black")
         for session in self._live:
             style = "reverse" if session["id"] == self._selected else _STYLES.get(session["state"], "")
@@ -56,7 +56,7 @@ class SessionTable:
 
 
 def _name(session: dict[str, Any]) -> str:
-    """Its id, and the label by which people know it."""
+    """Return the session's id, and the label by which people know the session."""
     label = first_label(session)
     return session["id"] if label is None else f"{session['id']} {label}"
 
@@ -71,7 +71,10 @@ def _columns_for(width: int) -> list[str]:
 
 
 def _first_shown(live: Sequence[str], rows: int, selected: str | None) -> int:
-    """Scrolled so that the selected one is in the middle, as far as the ends of the list allow."""
+    """Return the index of the first row that is shown.
+
+    The selected session is in the middle, as far as the ends of the list allow.
+    """
     place = live.index(selected) if selected in live else 0
     return min(max(place - rows // 2, 0), max(len(live) - rows, 0))
 

@@ -1,4 +1,4 @@
-"""LiveKit Agents. This package itself imports nothing: each side takes the modules that are its own."""
+"""Integration of LiveKit Agents. This package imports no module; supervisor, zygote and drop-in import their own."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The worker's HTTP side: the server, who may ask, what may be asked, and how it is answered."""
+"""HTTP side of the worker: the server, the checks of clients, the operations, and the answers."""
 
-from .server import HttpServer, listen
+from .app import HttpServer, listen
 
 __all__ = ["HttpServer", "listen"]

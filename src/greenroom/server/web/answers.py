@@ -1,4 +1,4 @@
-"""Large answers: sent in slices, and few at a time."""
+"""Large answers, which are sent in slices, and within a bound on their total size."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .schema import ApiError
 __all__ = ["LARGE_ANSWERS", "LargeAnswers"]
 
 SLICE = 128 * 1024
-"""Bytes that are handed to the transport at a time: what it cannot send at once it copies, and keeps."""
+"""Bytes that the transport gets at a time. The transport copies and keeps the bytes that it cannot send at once."""
 MOST_BYTES = 256 * 1024 * 1024
-"""Bytes of all large answers that are being sent. One is always sent, whatever its size."""
+"""Bytes of all large answers that are being sent. One answer is always sent, of any size."""
 
 
 class LargeAnswers:
-    """The large answers that are being sent."""
+    """Large answers that are being sent."""
 
     def __init__(self, most: int = MOST_BYTES) -> None:
         self._most = most
@@ -31,9 +31,10 @@ class LargeAnswers:
 
     @asynccontextmanager
     async def making(self, size: int) -> AsyncIterator[None]:
-        """Hold the one place in which a large answer is made. Raise :class:`ApiError` if there is no room for its size.
+        """Hold the one place in which a large answer is made.
 
-        Send the answer in the same turn of the event loop: so it is counted before the next one is made.
+        Raises :class:`ApiError` if there is no room for an answer of this size. Send the answer in the same turn of the
+        event loop. Then it is counted before the next one is made.
         """
         async with self._one_at_a_time:
             if not self._has_room(size):
@@ -42,7 +43,7 @@ class LargeAnswers:
 
     @contextmanager
     def sending(self, response: web.StreamResponse) -> Iterator[web.StreamResponse]:
-        """Yield the answer to send: the one that is given, or 503 if too many large ones are being sent."""
+        """Yield the response to send: the given one, or 503 if too many large answers are being sent."""
         body = response.body if isinstance(response, web.Response) and not response.prepared else None
         if not isinstance(response, web.Response) or not isinstance(body, bytes) or len(body) <= SLICE:
             yield response
@@ -68,7 +69,7 @@ LARGE_ANSWERS = web.AppKey("large_answers", LargeAnswers)
 
 
 class _Sliced(Payload):
-    """A body that goes out as fast as the client reads it."""
+    """Body that is sent as fast as the client reads it."""
 
     def __init__(self, value: bytes, *, content_type: str) -> None:
         super().__init__(value, content_type=content_type)
@@ -82,4 +83,4 @@ class _Sliced(Payload):
         whole = memoryview(self._value)
         for start in range(0, len(whole), SLICE):
             await writer.write(whole[start : start + SLICE])
-            await asyncio.sleep(0)  # a client that reads fast would keep all others waiting
+            await asyncio.sleep(0)  # else a client that reads fast would block all others

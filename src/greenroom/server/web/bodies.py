@@ -1,4 +1,7 @@
-"""Bodies of requests: never unpacked, read within a size and a time, and refused before they are read."""
+"""Bodies of requests, which are read within limits of size and time, and never decompressed.
+
+A body that breaks a limit is rejected before it is read, if its headers show that.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,15 @@ __all__ = [
 ]
 
 BODY_SECONDS = 10.0
-"""Seconds for a body, from its headers."""
+"""Seconds that a body may take, counted from its headers."""
 BODY_RATE = 64 * 1024
 """Bytes of a body that give it one more second."""
 
 
 def refuse_packed(request: web.BaseRequest) -> None:
-    """Raise :class:`ApiError` for a body with an encoding: a megabyte could be a gigabyte of work.
+    """Raise :class:`ApiError` for a body with an encoding, because a megabyte could be a gigabyte of work.
 
-    ``identity`` is no encoding. Of transfer codings, ``chunked`` alone is undone here.
+    ``identity`` is no encoding. The only transfer coding that is decoded here is ``chunked``.
     """
     for header, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
         if header in request.headers:
@@ -44,18 +47,21 @@ def _refuse_codings(header: str, values: list[str], plain: str) -> None:
 
 
 def refuse_expectation(request: web.BaseRequest) -> None:
-    """Raise :class:`ApiError` for an ``Expect`` header that is not known, before aiohttp puts it into a text."""
+    """Raise :class:`ApiError` for an unknown ``Expect`` header, before aiohttp quotes the header in an error."""
     expected = request.headers.get("Expect")
     if expected and request.version == HttpVersion11 and not _waits(request):
         raise ApiError(417, "bad_request", f"Unknown Expect: {ascii_only(expected)}")
 
 
 async def expect_later(request: web.Request) -> None:
-    """Tell the client nothing yet: it is told to go on when its body is to be read."""
+    """Do nothing. aiohttp calls this for an ``Expect`` header, and :func:`read_all` later sends ``100 Continue``."""
 
 
 async def read_all(request: web.Request) -> bytes:
-    """Read a body. Raises :class:`ApiError` if it is too large: at once, if it says so."""
+    """Return a body. Raises :class:`ApiError` if the body is too large.
+
+    If the ``Content-Length`` is too large, nothing is read.
+    """
     most = request.client_max_size
     if (request.content_length or 0) > most:
         raise _too_large(most)
@@ -70,7 +76,7 @@ async def read_all(request: web.Request) -> bytes:
 
 
 def size_on_the_wire(request: web.BaseRequest) -> int:
-    """About how many bytes the client has sent for a request so far."""
+    """Return about the number of bytes that the client has sent for a request so far."""
     headers = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
     return len(request.method) + len(request.raw_path) + 13 + headers + request.content.total_bytes
 
@@ -81,7 +87,7 @@ def _waits(request: web.BaseRequest) -> bool:
 
 async def _tell_to_go_on(request: web.Request) -> None:
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    request.writer.output_size = 0  # by which aiohttp knows whether the answer has begun
+    request.writer.output_size = 0  # aiohttp takes any other number for an answer that has begun
 
 
 def _too_large(most: int) -> ApiError:

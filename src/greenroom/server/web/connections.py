@@ -1,4 +1,4 @@
-"""All connections of a worker together: how many there are, and how many bytes they hold. Policy, without sockets."""
+"""Policy for all connections of a worker: their number, and the bytes that they hold. No socket is used here."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from typing import Protocol
 __all__ = ["Crowd", "HeldBytes", "Member", "network_of"]
 
 STUCK = 2.0
-"""Seconds that a client reads nothing of its answer; then its connection may go for a new one."""
+"""Seconds without a read by the client of an answer. After that, the connection may be closed for a new one."""
 SMALL = 16 * 1024
-"""Bytes that a connection may always hold: a request without a body, such as a health check, is answered."""
+"""Bytes that each connection may always hold. A request without a body, such as a health check, is always answered."""
 _MOST_COMPARED = 1000
-"""Idle connections, those that are idle longest, of which one is chosen: it must not take long."""
+"""Idle connections that are compared to choose one, the longest idle first. More would take too long."""
 _IPV6_CUSTOMER = 64
-"""Bits of an IPv6 address that tell one customer from another. The rest is each customer's own."""
+"""Bits of an IPv6 address that identify a customer. Each customer can use all addresses with these bits."""
 
 
 class Member(Protocol):
-    """One connection, as far as the others are concerned."""
+    """Connection, as this policy sees it."""
 
     network: str
 
     @property
     def may_be_refused(self) -> bool:
-        """Tell whether it holds bytes of which no handler needs any yet."""
+        """True if the connection holds bytes that no handler needs yet."""
 
     def refuse(self) -> None:
-        """Take no more bytes in, and let go of those that it holds."""
+        """Take no more bytes in, and drop the bytes that the connection holds."""
 
     def evict(self) -> None:
-        """Close."""
+        """Close the connection."""
 
 
 class Crowd:
-    """At most ``most`` connections, of which one network never has the last tenth.
+    """All connections of a worker, at most ``most``. One network never has the last tenth of them.
 
-    A new connection takes the place of an idle one: of those that belong to the network with the most connections, the
-    one that is idle longest. If none is idle, it takes the place of one whose client does not read its answer.
+    A new connection takes the place of an idle one. The network with the most connections loses its longest idle one.
+    If no connection is idle, a connection is closed of which the client does not read its answer.
     """
 
     def __init__(self, most: int) -> None:
@@ -52,26 +52,26 @@ class Crowd:
         self._stuck: dict[Member, float] = {}
 
     def make_room(self, network: str, now: float) -> bool:
-        """Evict if need be; returns whether one more connection from this network may be taken."""
+        """Return true if one more connection from this network may be taken. Close another connection if needed."""
         if self._networks[network] >= self._most_of_one:
             return self._evict_one(now, network)
         return len(self._members) < self.most or self._evict_one(now)
 
     def make_idle_room(self, most: int) -> int:
-        """Evict up to so many idle connections; returns how many it were."""
+        """Close up to ``most`` idle connections. Return the number of closed connections."""
         victims = list(self._idle)[:most]
         for victim in victims:
             self._evict(victim)
         return len(victims)
 
     def add(self, member: Member) -> None:
-        """Add a connection, which is idle at first."""
+        """Add a connection. At first, the connection is idle."""
         self._members.add(member)
         self._networks[member.network] += 1
         self._idle[member] = None
 
     def remove(self, member: Member) -> None:
-        """Forget it. Harmless if that was done before."""
+        """Forget a connection. Harmless if the connection was removed before."""
         if member in self._members:
             self._members.discard(member)
             self._networks[member.network] -= 1
@@ -84,7 +84,7 @@ class Crowd:
         self._idle.pop(member, None)
 
     def idle(self, member: Member) -> None:
-        """Note that a connection is idle: the last of the idle ones to go."""
+        """Note that a connection is idle. Among the idle ones, it is now the last to be closed."""
         if member in self._members:
             self._idle.pop(member, None)
             self._idle[member] = None
@@ -108,7 +108,7 @@ class Crowd:
     def _first(self, members: Iterable[Member], network: str | None) -> Member | None:
         if network is not None:
             return next((member for member in members if member.network == network), None)
-        # max() takes the first of several.
+        # Among equal ones, max() returns the first: the longest idle one.
         compared = islice(members, _MOST_COMPARED)
         return max(compared, key=lambda member: self._networks[member.network], default=None)
 
@@ -118,10 +118,11 @@ class Crowd:
 
 
 class HeldBytes:
-    """At most ``most`` bytes that clients have sent and that are not answered yet, beside a few KiB of each.
+    """Bytes of all requests that are not answered yet: at most ``most``, and a few KiB more of each connection.
 
-    Above that the connection that holds most is refused, of those with a body that is not complete, or with requests
-    behind the present one. If there is none, it is the one that has sent just now.
+    Above the limit, the connection that holds the most bytes is refused. The candidates are the connection that has
+    just sent, and those with bytes that no handler needs yet. A connection with at most :data:`SMALL` bytes is never
+    refused.
     """
 
     def __init__(self, most: int) -> None:
@@ -140,16 +141,16 @@ class HeldBytes:
         return self._held.get(member, 0)
 
     def release(self, member: Member, size: int) -> None:
-        """A request of so many bytes is answered."""
+        """Subtract the bytes of a request that is answered."""
         self.at_most(member, max(self.of(member) - size, 0))
 
     def at_most(self, member: Member, size: int) -> None:
-        """Lower the bytes that a connection is known to hold."""
+        """Lower the count of a connection's bytes to ``size``, if the count is higher."""
         if self.of(member) > size:
             self._set(member, size)
 
     def drop(self, member: Member) -> None:
-        """Forget the bytes of a connection. Harmless if it holds none."""
+        """Forget the bytes of a connection. Harmless if the connection holds none."""
         self._total -= self._held.pop(member, 0)
         self._large.pop(member, None)
 
@@ -167,11 +168,11 @@ class HeldBytes:
 
 
 def network_of(address: str) -> str:
-    """Return the name of one client: its IPv4 address, or the /64 network of its IPv6 address."""
+    """Return the name of a client: its IPv4 address, or the /64 network of its IPv6 address."""
     host = address.partition("%")[0]
     if ":" not in host:
         return host
-    mapped = ipaddress.IPv6Address(host).ipv4_mapped  # a socket for both families shows IPv4 clients so
+    mapped = ipaddress.IPv6Address(host).ipv4_mapped  # a dual-stack socket shows IPv4 clients like this
     if mapped is not None:
         return str(mapped)
     return str(ipaddress.IPv6Network((host, _IPV6_CUSTOMER), strict=False))

@@ -1,4 +1,4 @@
-"""Errors as answers, in the one form of the schema."""
+"""Errors as answers, in the form that the schema declares."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from ...errors import PoolClosed
+from ...log_fields import log_fields
 from .requests import json_response
 from .schema import ApiError
 
@@ -21,7 +22,10 @@ _logger = logging.getLogger("greenroom")
 
 
 async def answer_errors(request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
-    """Answer a request, whatever its handler or the routing raises. A client that has gone gets no answer."""
+    """Return the answer to a request, also if its handler or the routing raises.
+
+    A client that has gone gets no answer.
+    """
     try:
         return await handler(request)
     except ApiError as error:
@@ -35,12 +39,13 @@ async def answer_errors(request: web.BaseRequest, handler: Handler) -> web.Strea
     except (asyncio.CancelledError, ConnectionError):
         raise
     except Exception:
-        _logger.exception("%s %s failed", request.method, request.path)
+        extra = log_fields("internal_error", method=request.method, path=request.path)
+        _logger.exception("%s %s failed", request.method, request.path, extra=extra)
         return error_response(ApiError(500, "internal", "the worker failed at this request; its log has the cause"))
 
 
 def routing_error(request: web.BaseRequest, error: web.HTTPException) -> ApiError:
-    """Return an error of aiohttp's own as one of the API's."""
+    """Return an error of aiohttp in the form of the API."""
     if error.status == 404:
         return ApiError(404, "not_found", f"there is nothing at {request.path}")
     if error.status == 405:

@@ -1,4 +1,4 @@
-"""The checks that each request passes first: tokens, host names, origins, request rates."""
+"""Checks that each request passes first: token, host name, origin, request rate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from ...pool.shell.budgets import Budget
 from ...texts import ascii_only
 from .connections import network_of
 from .hosts import host_name, is_absolute, is_of_another_site, target_host
@@ -20,13 +21,13 @@ __all__ = ["Guard", "RateLimit", "is_trusted"]
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _PROBES = frozenset({"/livez", "/readyz"})
-"""They are answered at any rate."""
+"""Paths that are answered at any request rate."""
 _MOST_CLIENTS = 10_000
 _IS_TRUSTED = web.RequestKey("greenroom.is_trusted", bool)
 
 
 class Guard:
-    """A middleware that checks each request before its handler gets it."""
+    """Middleware that checks each request before its handler runs."""
 
     def __init__(self, *, host: str, token: Token, open_paths: frozenset[str], rate_limit: float | None) -> None:
         self._host = host
@@ -39,8 +40,8 @@ class Guard:
         """Pass a request on to its handler, or raise :class:`ApiError`."""
         path = _path(request)
         is_open, is_probe = path in self._open_paths, path in _PROBES
-        # A probe from the address of a busy client is answered: one that is not ends the worker, with its sessions.
-        # But it is no way to try tokens at a higher rate.
+        # Probes are answered at any rate: after a failed probe, an orchestrator ends the worker with its jobs.
+        # A probe with a token counts all the same. Else a client could try tokens at a higher rate.
         wait = 0.0 if is_probe and "Authorization" not in request.headers else self._wait(request)
         if wait > 0 and not is_probe:
             raise self._too_many(wait)
@@ -57,18 +58,18 @@ class Guard:
         return await handler(request)
 
     def _wait(self, request: web.Request) -> float:
-        """Count a request; return the seconds that it has come too early."""
+        """Count a request. Return the seconds by which the request came too early."""
         return 0.0 if self._rates is None else self._rates.take(request.remote or "")
 
     def _too_many(self, wait: float) -> ApiError:
-        assert self._rates is not None  # or there would be no waiting
+        assert self._rates is not None  # only a rate limit makes a client wait
         message = f"too many requests: more than {self._rates.rate:g} a second (rate_limit) from this address"
         return ApiError(429, "too_many_requests", message, retry_after=wait)
 
     def _check_host(self, request: web.Request) -> None:
-        # A web page can have its own host name point to 127.0.0.1 (DNS rebinding), but it cannot change this header.
-        # With a token this is not needed: such a page does not have it. (Not request.host: without a header that is
-        # the machine's own name, by a look-up that may block.)
+        # A web page can let its own host name point to 127.0.0.1 (DNS rebinding), but it cannot change this header.
+        # A worker with a token needs no such check, because the page does not have the token. request.host is not used:
+        # without the header, aiohttp looks up the machine's own name, which may block.
         for host in (request.headers.get("Host", ""), target_host(request.raw_path)):
             if host is not None and host_name(host) not in {*_LOCAL_NAMES, self._host}:
                 message = f"the Host header is {ascii_only(host)!r}; use localhost or {self._host}"
@@ -76,7 +77,7 @@ class Guard:
 
 
 def _path(request: web.Request) -> str:
-    """Return the path of the operation that will answer, whatever the request's own path looks like."""
+    """Return the path of the operation that will answer. The request may have written the path in another way."""
     resource = request.match_info.route.resource
     return request.path if resource is None else resource.canonical
 
@@ -89,14 +90,14 @@ def _check_target(request: web.Request) -> None:
 def _check_origin(request: web.Request) -> None:
     """Raise :class:`ApiError` for a request that a browser sends for a page of another site.
 
-    Such a page could start sessions, though it cannot read the answers. A token alone does not prevent that: a proxy
-    may add it to whatever a browser sends.
+    Such a page could start jobs, though it cannot read the answers. A token alone does not prevent that, because a
+    proxy may add the token to all requests of a browser.
     """
     hosts = [request.headers.get("Host", ""), *request.headers.get("X-Forwarded-Host", "").split(",")]
     if not is_of_another_site(request.headers, request.headers.getall("Sec-Fetch-Site", []), filter(None, hosts)):
         return
     if request.method in ("GET", "HEAD") and request.headers.get("Sec-Fetch-Dest") == "document":
-        return  # a link that somebody follows
+        return  # a link that a user follows
     raise ApiError(
         403,
         "wrong_origin",
@@ -106,37 +107,39 @@ def _check_origin(request: web.Request) -> None:
 
 
 def is_trusted(request: web.Request) -> bool:
-    """Tell whether a request may see all: it has the token, or the worker has none."""
+    """Return true if a request may see all data: it has the token, or the worker has no token."""
     return bool(request.get(_IS_TRUSTED))
 
 
 def _has_token(request: web.Request, token: bytes) -> bool:
     given = request.headers.getall("Authorization", [])
     scheme, _, credentials = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-    # compare_digest takes as long whatever is given, so that a token cannot be found byte by byte.
+    # compare_digest takes the same time for each input, so that a token cannot be found byte by byte.
     is_right = hmac.compare_digest(credentials.strip(" ").encode("utf-8", "surrogateescape"), token)
     return is_right and scheme.lower() == "bearer"
 
 
 class RateLimit:
-    """A token bucket for each client: an IPv4 address, or an IPv6 network (/64), all of which one host can use.
+    """Rate limit for each client, by token buckets.
 
-    A bucket holds the requests of two seconds, or one request if that is more.
+    A client is an IPv4 address or an IPv6 network (/64). One host can use all IPv6 addresses of its network. A bucket
+    holds the requests of 2 s, and at least one request.
     """
 
     def __init__(self, rate: float, now: Callable[[], float] = time.monotonic) -> None:
         self.rate = rate
-        self._burst = max(2 * rate, 1.0)
         self._now = now
-        self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._clients: OrderedDict[str, Budget] = OrderedDict()
 
     def take(self, address: str) -> float:
-        """Count a request; return 0 if it may be served, else the seconds until the next one may be."""
-        client, now = network_of(address), self._now()
-        left, at = self._clients.pop(client, (self._burst, now))
-        left = min(self._burst, left + (now - at) * self.rate)
-        wait = 0.0 if left >= 1 else (1 - left) / self.rate
-        self._clients[client] = (left if wait else left - 1, now)
+        """Count a request. Return 0 if it may be served, else the seconds until the next request may be served."""
+        client = network_of(address)
+        bucket = self._clients.pop(client, None) or Budget(self.rate, max(2 * self.rate, 1.0), now=self._now)
+        self._clients[client] = bucket
         while len(self._clients) > _MOST_CLIENTS:
             self._clients.popitem(last=False)
-        return wait
+        left = bucket.left()
+        if left < 1:
+            return (1 - left) / self.rate
+        bucket.spend(1)
+        return 0.0

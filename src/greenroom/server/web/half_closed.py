@@ -1,7 +1,7 @@
-"""A client that has closed its sending side: it waits for its answer, or it is gone.
+"""Clients that have closed their sending side. Some of them wait for the answer, and others are gone.
 
-Both clients send the same FIN, and only data tells them apart: the kernel of a client that is gone answers data with
-RST. So the answer's first bytes are sent ahead, one at a time. They are the same for every answer.
+Both kinds send the same FIN. Only data shows the difference, because the kernel of a client that is gone answers data
+with RST. So the first bytes of the answer are sent ahead, one at a time. These bytes are the same for every answer.
 """
 
 from __future__ import annotations
@@ -22,21 +22,24 @@ __all__ = ["HalfClosable", "HalfClosed", "delivered"]
 
 _BEGINNING = b"HTTP/1."
 _FIRST_PROBE = 0.25
-"""Seconds until the first byte is sent ahead, which most answers do not take. Each further one takes twice as long."""
+"""Seconds until the first byte is sent ahead; most answers take less. The wait doubles for each further byte."""
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
-"""Seconds, and a number. They find clients that go after the beginning is sent: their kernel forgets them in 60 s."""
+"""Keepalive options: two times in seconds, and a number of probes. Keepalive finds a client that goes after the first
+bytes of the answer. The kernel of such a client forgets the connection after 60 s."""
 _DELIVERY = 10.0
 """Seconds that a client's machine may take to acknowledge an answer."""
 MOST = 64
-"""Clients that are kept at a time: each takes a second file descriptor, and those are kept back for sessions."""
+"""Most half-closed clients at a time. Each takes a second file descriptor, and file descriptors are kept free for
+jobs."""
 _CLOSE_WAIT = 8
-"""The state of a socket of which only the peer has closed its side: ``TCP_CLOSE_WAIT`` of ``tcp_states.h``."""
+"""State of a socket if only the peer has closed its side: ``TCP_CLOSE_WAIT`` of ``tcp_states.h``."""
 
 
 class HalfClosed:
-    """The transport of a connection whose client has closed its sending side. It is aborted when the client is gone.
+    """Transport of a connection whose client has closed its sending side.
 
-    ``may_probe`` tells whether an answer is awaited of which nothing has been sent.
+    The transport is aborted when the client is gone. ``may_probe`` returns true while an answer is due of which no byte
+    has been sent.
     """
 
     def __init__(self, transport: asyncio.Transport, may_probe: Callable[[], bool]) -> None:
@@ -46,8 +49,8 @@ class HalfClosed:
         self._ahead = 0
         self._delay = _FIRST_PROBE
         self._loop = asyncio.get_running_loop()
-        # asyncio does not watch a socket whose end it has read. An epoll that asks for no event still gets the hang-up
-        # of both sides, and can be watched itself.
+        # asyncio no longer watches a socket after the end of its data. An epoll that asks for no event still reports
+        # the hang-up of both sides (EPOLLHUP). asyncio can watch the epoll itself.
         self._hang_up = select.epoll()
         self._hang_up.register(self._sock.fileno(), 0)
         self._loop.add_reader(self._hang_up.fileno(), self._abort)
@@ -59,7 +62,7 @@ class HalfClosed:
         return getattr(self._transport, name)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of it but what has been sent ahead."""
+        """Send the data without the bytes that were sent ahead."""
         ahead, self._ahead = self._ahead, 0
         self._transport.write(memoryview(data)[ahead:] if ahead else data)
 
@@ -67,20 +70,23 @@ class HalfClosed:
         self.write(b"".join(parts)) if self._ahead else self._transport.writelines(parts)
 
     def release(self) -> None:
-        """Stop watching a lost connection, and drop ``may_probe``, which refers to it."""
+        """Stop watching a lost connection, and drop ``may_probe``, which refers to the connection."""
         self._timer.cancel()
-        self._may_probe = bool  # which is false
+        self._may_probe = bool  # bool() is false
         if not self._hang_up.closed:
             self._loop.remove_reader(self._hang_up.fileno())
             self._hang_up.close()
 
     async def delivered(self) -> None:
-        """Wait until the client's kernel has acknowledged all. Raise ``ConnectionResetError`` if the client is gone."""
+        """Wait until the client's kernel has acknowledged all bytes.
+
+        Raises ``ConnectionResetError`` if the client is gone, or does not acknowledge in time.
+        """
         give_up, pause = self._loop.time() + _DELIVERY, 0.001
         while self._transport.get_write_buffer_size() or self._unacknowledged():
             if self._loop.time() > give_up or self._transport.is_closing():
                 raise ConnectionResetError(errno.ECONNRESET, "the client did not take its answer")
-            await asyncio.sleep(pause)  # no event tells of acknowledgements
+            await asyncio.sleep(pause)  # no event reports an acknowledgement
             pause = min(2 * pause, 0.05)
 
     def _unacknowledged(self) -> int:
@@ -102,14 +108,14 @@ class HalfClosed:
 
 
 class HalfClosable(web.RequestHandler):
-    """A connection whose client, once it has closed its sending side after its request, still gets its answer."""
+    """Connection that still answers a client that has closed its sending side after its request."""
 
     __slots__ = ("_all_half_closed", "_half_closed", "_last_body")
 
     def __init__(self, manager: web.Server, *, half_closed: set[HalfClosed], **options: Any) -> None:
         super().__init__(manager, **options)
         self._all_half_closed = half_closed
-        """Those of all connections, of which there are at most :data:`MOST`."""
+        """Half-closed transports of all connections, at most :data:`MOST`."""
         self._half_closed: HalfClosed | None = None
         self._last_body: StreamReader | None = None
 
@@ -118,14 +124,14 @@ class HalfClosable(web.RequestHandler):
         if self._messages:
             self._last_body = self._messages[-1][1]
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio keeps the connection open if this is true
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio keeps the connection open if this returns true
         if self._half_closed is not None:
             return True
         if not self._owes_an_answer() or self.transport is None or len(self._all_half_closed) >= MOST:
             return False
         try:
             self._half_closed = HalfClosed(self.transport, self._is_answer_awaited)
-        except OSError:  # no file descriptor is left: then nobody could tell whether the client is there
+        except OSError:  # no free fd: then nothing could show if the client is still there
             return False
         self._all_half_closed.add(self._half_closed)
         self.transport = cast(asyncio.Transport, self._half_closed)
@@ -146,12 +152,18 @@ class HalfClosable(web.RequestHandler):
         return finished
 
     async def delivered(self) -> None:
-        """Wait for a half-closed client's kernel, as :meth:`HalfClosed.delivered` does. Return at once for others."""
+        """Wait until a half-closed client has its answer, as :meth:`HalfClosed.delivered` does.
+
+        Return at once for other clients.
+        """
         if self._half_closed is not None:
             await self._half_closed.delivered()
 
     def _owes_an_answer(self) -> bool:
-        """Tell whether a whole request has come that is not answered. While this waits for the next one, none has."""
+        """Return true if a whole request has come that is not answered.
+
+        aiohttp's ``_waiter`` is set only while no request is there.
+        """
         is_busy = bool(self._messages) or self._waiter is None
         is_whole = self._last_body is not None and (self._last_body.is_eof() or self._last_body.exception() is not None)
         return is_busy and is_whole
@@ -162,6 +174,6 @@ class HalfClosable(web.RequestHandler):
 
 
 async def delivered(request: web.BaseRequest) -> None:
-    """Raise ``ConnectionResetError`` if the client of an answered request is gone."""
+    """Wait until a half-closed client has its answer. Raises ``ConnectionResetError`` if the client is gone."""
     if isinstance(request.protocol, HalfClosable):
         await request.protocol.delivered()

@@ -1,4 +1,4 @@
-"""The listening socket: connections are accepted as long as there is room for them."""
+"""Listening socket, which accepts connections as long as there is room for them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .throttled_warning import ThrottledWarning
 __all__ = ["Listener"]
 
 BATCH = 64
-"""Connections that are taken in one turn of the event loop. asyncio's own server takes as many as the backlog holds,
-each with a file descriptor, before the first of them is known."""
+"""Connections that are accepted in one turn of the event loop. asyncio's own server accepts as many as the backlog
+holds before the first one is known. Each of them takes a file descriptor."""
 PAUSE = 0.1
-"""Seconds before the next try, when none can be accepted."""
+"""Seconds until the next try, if no connection can be accepted."""
 EVICTED = 4
-"""Idle connections that are closed before it."""
+"""Idle connections that are closed before the next try."""
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _LOST = {
     errno.ECONNABORTED,
@@ -40,11 +40,14 @@ _LOST = {
     errno.ESOCKTNOSUPPORT,
     errno.ETIMEDOUT,
 }
-"""Errors of the connection that would have been accepted: Linux passes them on, see accept(2). EPERM: a firewall."""
+"""Errors of the connection that was to be accepted. Linux passes them on: see accept(2). A firewall causes EPERM."""
 
 
 class Listener:
-    """Accepts connections on a socket, from ``start`` to ``close``, and makes room for them or refuses them."""
+    """Listener that accepts connections on a socket, from ``start`` to ``close``.
+
+    Without room for a connection, the listener closes another one or refuses the new one.
+    """
 
     def __init__(self, sock: socket.socket, crowd: Crowd, connection: Callable[[str], Connection]) -> None:
         self._sock = sock
@@ -62,7 +65,7 @@ class Listener:
         self._go_on()
 
     async def close(self) -> None:
-        """Take no more connections. The socket stays open."""
+        """Accept no more connections. The socket stays open."""
         self._loop.remove_reader(self._sock)
         if self._pause is not None:
             self._pause.cancel()
@@ -114,10 +117,10 @@ class Listener:
         with sock, suppress(OSError):
             sock.send(_REFUSAL)
             sock.shutdown(socket.SHUT_WR)
-            sock.recv(1 << 16)  # what is unread at the close resets the connection, and the answer is lost
+            sock.recv(1 << 16)  # unread bytes would reset the connection at the close, and the answer would be lost
 
     def _pause_accepting(self, error: OSError) -> None:
-        # The connection stays in the backlog, and the socket readable: without a pause the loop would spin.
+        # The connection stays in the backlog, and the socket stays readable. Without a pause, the loop would spin.
         text = "cannot accept a connection: %s"
         values: list[object] = [error.strerror]
         if error.errno in _NO_ROOM:

@@ -1,7 +1,7 @@
-"""One connection: aiohttp's protocol, with our form for the errors that it answers by itself, and with bounds.
+"""One connection: aiohttp's protocol with bounds, and with the API's form for the errors that aiohttp itself answers.
 
-This module, ``half_closed``, ``bodies``, ``answers`` and ``server`` use names of aiohttp that it does not document.
-``test_aiohttp_contract`` fails if one of them changes.
+This module, ``half_closed``, ``bodies``, ``answers`` and ``app`` use undocumented names of aiohttp.
+``test_aiohttp_contract`` fails if one of these names changes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from aiohttp import StreamReader, web
 from aiohttp.typedefs import Handler
 
+from ...log_fields import log_fields
 from ...texts import ascii_only
 from .answers import LargeAnswers
 from .bodies import BODY_RATE, BODY_SECONDS, refuse_expectation, refuse_packed, size_on_the_wire
@@ -32,27 +33,28 @@ __all__ = ["Connection"]
 _logger = logging.getLogger("greenroom")
 
 IDLE_CONNECTION = 75.0
-"""Seconds that a connection may take for its first request, headers and all, or be idle between two."""
+"""Seconds that a connection may take for its first request with all headers, or may be idle between two requests."""
 SLOWEST_READER = 30.0
-"""Seconds for a client to read the next part of its answer: no more than 128 KiB, unless it is a stream of events."""
+"""Seconds that a client may take to read the next part of its answer. A part is 128 KiB or less, or an event of a
+stream."""
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 1024 * 1024
-"""How long, and how much, of an unwanted body is read and forgotten. Closed at once, a connection would be reset, and
-the answer lost."""
+"""Seconds for which, and bytes up to which, an unwanted body is read and dropped. If the connection were closed at
+once, it would be reset, and the answer would be lost."""
 _PROGRESS = 0.1
-"""Seconds by which a body has gained time before its deadline is moved."""
+"""Seconds that a body must have gained before its deadline is moved."""
 _READ_BUFFER = 64 * 1024
-"""Bytes of a body that may wait for its reader, or twice that."""
+"""Bytes of a body that may wait for their reader. aiohttp pauses at twice this number."""
 _LONGEST_START = 16 * 1024
-"""Bytes of a request that is to be refused, in which its headers are looked for."""
+"""Bytes of a refused request that are still parsed, to find its headers."""
 _MOST_AHEAD = 64 * 1024
-"""Bytes behind a request that lasts. With more, the connection may be cut if memory is needed."""
+"""Bytes that may wait behind a request that takes long. With more, the connection may be closed if memory is needed."""
 
 
 class Connection(HalfClosable):
-    """A client's connection: it parses requests in turns, has them answered in order, and keeps to the limits.
+    """Connection that parses a client's requests in turns, has them answered in order, and keeps the limits.
 
-    It answers by itself what is not HTTP, a packed body, an unknown ``Expect`` and a body that comes too late.
+    The connection itself answers data that is not HTTP, an encoded body, an unknown ``Expect``, and a late body.
     """
 
     __slots__ = (
@@ -88,7 +90,7 @@ class Connection(HalfClosable):
         half_closed: set[HalfClosed],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        # None switches it off, whatever its type says.
+        # None switches the access log off, although its type excludes None.
         quiet: Any = None
         super().__init__(
             manager,
@@ -98,13 +100,13 @@ class Connection(HalfClosable):
             keepalive_timeout=IDLE_CONNECTION,
             auto_decompress=False,
             read_bufsize=_READ_BUFFER,
-            lingering_time=0.0,  # _linger does it, within bounds
+            lingering_time=0.0,  # _linger does this, within bounds
         )
         self.network = network
         self._our_loop = loop
         self._crowd, self._held, self._answers, self._turns = crowd, held, answers, turns
         self._piece = b""
-        """Bytes that wait for their turn to be parsed. Nothing is read meanwhile."""
+        """Bytes that wait for their turn to be parsed. Nothing is read from the socket meanwhile."""
         self._wire: asyncio.Transport | None = None
         self._is_evicted = False
         self._present: web.BaseRequest | None = None
@@ -123,7 +125,7 @@ class Connection(HalfClosable):
         super().connection_made(transport)
         assert isinstance(transport, asyncio.Transport)
         self._wire = transport
-        # Writing pauses whenever the kernel does not take all: an answer is sent when it is out of this process.
+        # Writing pauses if the kernel does not take all bytes. So a sent answer has left this process.
         transport.set_write_buffer_limits(high=0)
         transport.max_size = PIECE  # type: ignore[attr-defined]  # the most bytes that asyncio reads at a time
         if self._is_evicted:
@@ -137,10 +139,13 @@ class Connection(HalfClosable):
         self._stop_write_clock()
         self._present = None
         super().connection_lost(exc)
-        self._messages.clear()  # each refers to this connection, which would keep all of them until a collection
+        self._messages.clear()  # each refers to this connection, in a cycle that would last until a garbage collection
 
     def evict(self) -> None:
-        """Close. Bytes that the client did not read are thrown away: they would keep the connection open."""
+        """Close the connection.
+
+        Bytes that the client has not read are dropped, because they would keep the connection open.
+        """
         self._is_evicted = True
         if self._wire is not None:
             self._wire.abort() if self._wire.get_write_buffer_size() else self._wire.close()
@@ -149,21 +154,21 @@ class Connection(HalfClosable):
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
-            return  # nobody will read it
+            return  # no handler will read the data
         if data:
             data = self._count(data)
             if self._clock is not None and (self._clock.when() or math.inf) < self._our_loop.time():
-                self._stop_clock()  # the loop was held up: these bytes may have come in time
+                self._stop_clock()  # the loop was blocked: these bytes may have come in time
             if self._piece or not self._turns.now():
                 self._wait_for_turn(data)
                 return
-        # No data: aiohttp has its parser go on with the rest of a piece, since the reader has taken some of it.
+        # aiohttp calls this without data when the reader has taken some bytes. The parser then goes on with the rest.
         begin = time.perf_counter()
         self._parse(data)
         self._turns.spend(begin)
 
     def _wait_for_turn(self, data: bytes) -> None:
-        assert self._wire is not None  # it has brought the data
+        assert self._wire is not None  # the transport has brought the data
         if not self._piece:
             self._turns.wait(self, len(data))
             self._stop_clock()
@@ -171,14 +176,14 @@ class Connection(HalfClosable):
         self._wire.pause_reading()
 
     def _stop_clock(self) -> None:
-        """Let no time of the client's pass until the bytes that are here have been parsed."""
+        """Stop the client's clock until the bytes that have come are parsed."""
         now = self._waits_since = self._our_loop.time()
         if self._clock is not None and self._refusal is None and not self._clock.expired():
             self._started += max(now - (self._clock.when() or now), 0.0)
             self._clock.reschedule(None)
 
     def parse_piece(self) -> None:
-        """Parse the bytes that waited for their turn."""
+        """Parse the bytes that waited for their turn, and read on."""
         data, self._piece = self._piece, b""
         now = self._our_loop.time()
         self._started += now - max(self._waits_since, self._started)
@@ -187,7 +192,7 @@ class Connection(HalfClosable):
         try:
             self._parse(data)
         except Exception:
-            _logger.exception("the bytes of a client could not be parsed")
+            _logger.exception("the bytes of a client could not be parsed", extra=log_fields("internal_error"))
             self._wire.abort()
             return
         self._resume_transport_reading()
@@ -198,7 +203,10 @@ class Connection(HalfClosable):
             super()._resume_transport_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Read on, if it was paused. aiohttp calls this for every chunk that its reader takes, and parses each time."""
+        """Read on, if reading was paused.
+
+        aiohttp calls this for every chunk that its reader takes. Without the check, aiohttp would parse each time.
+        """
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
@@ -209,9 +217,9 @@ class Connection(HalfClosable):
             self._note_progress(self._present, is_broken=self._request_count > before)
 
     def _count(self, data: bytes) -> bytes:
-        """Note what is held now; returns what is to be parsed."""
+        """Count the bytes that are held now. Return the bytes that are to be parsed."""
         if self._is_after_request and self._present is None:
-            # All before is answered, so there is at most the end of the latest piece.
+            # All earlier requests are answered, so at most the end of the latest piece is still held.
             self._held.at_most(self, self._last_size)
             self._is_after_request = False
         self._last_size = len(data)
@@ -223,9 +231,9 @@ class Connection(HalfClosable):
     def _note_progress(self, request: web.BaseRequest, *, is_broken: bool) -> None:
         assert self._clock is not None
         if request.content.is_eof():
-            return  # and so has _body_is_complete been called
+            return  # _body_is_complete was called
         if is_broken:
-            # The parser has gone on to another message, which is its complaint: this body will never be complete.
+            # The parser has added another message, which is an error: this body will never be complete.
             self._refuse(ApiError(400, "bad_body", "the body cannot be read: it is not framed as its headers say"))
         elif not self._clock.expired():
             due = self._started + BODY_SECONDS + request.content.total_bytes / BODY_RATE
@@ -240,12 +248,12 @@ class Connection(HalfClosable):
         return self._held.of(self) - size_on_the_wire(self._present) > _MOST_AHEAD
 
     def refuse(self) -> None:
-        """Memory is needed."""
+        """Take no more bytes in, because memory is needed."""
         message = "the worker holds too many unfinished bodies. Send the request again later."
         self._refuse(ApiError(503, "too_many_bodies", message, retry_after=2.0))
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer with this if there is a request to answer, and take nothing more in."""
+        """Take no more bytes in. Answer a request that is not complete with this error, else close the connection."""
         self._refusal = error
         if self._clock is not None:
             if not self._clock.expired():
@@ -262,13 +270,13 @@ class Connection(HalfClosable):
     # --- a request -------------------------------------------------------------------------------
 
     async def serve(self, request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
-        """Have a request answered. If its body is not complete in time, whatever it waits for is given up."""
+        """Return the answer to a request. If its body is not complete in time, its handler is cancelled."""
         self._present = request
         self._crowd.busy(self)
         refuse_packed(request)
         refuse_expectation(request)
         if self._refusal is not None:
-            return error_response(self._refusal)  # raised, it would keep all frames, and their bodies, for a while
+            return error_response(self._refusal)  # a raised error would keep all frames and bodies for a while
         if request.content.is_eof():
             return await handler(request)  # type: ignore[arg-type]
         return await self._serve_unfinished(request, handler)
@@ -301,7 +309,7 @@ class Connection(HalfClosable):
         if request.writer.output_size == 0:
             return error_response(self._refusal)
         if self._wire is not None:
-            self._wire.abort()  # the answer has begun, and cannot be another one now
+            self._wire.abort()  # the answer has begun, and cannot be replaced now
         raise ConnectionResetError("a client did not complete its body")
 
     async def finish_response(
@@ -320,7 +328,7 @@ class Connection(HalfClosable):
         return resp, is_lost
 
     def _may_end_soon(self, request: web.BaseRequest) -> bool:
-        """Tell whether the unread rest of a body is small enough to wait for."""
+        """Return true if the unread rest of a body is small enough to wait for."""
         length = request.headers.get("Content-Length", "")
         is_small = length.isdecimal() and int(length) <= LINGER_BYTES
         return is_small and "Expect" not in request.headers
@@ -332,7 +340,10 @@ class Connection(HalfClosable):
         self._crowd.idle(self)
 
     async def _linger(self, body: StreamReader, *, is_last: bool) -> None:
-        """Read on, and forget it, until the client has its answer. What follows then is aiohttp's close."""
+        """Read and drop the rest of a body, until the client has its answer.
+
+        aiohttp closes the connection afterwards, if the body is still not complete.
+        """
         known, most = body.total_bytes, body.total_bytes + LINGER_BYTES
         with suppress(TimeoutError, OSError, web.RequestPayloadError):
             if is_last and self.transport is not None:
@@ -350,11 +361,11 @@ class Connection(HalfClosable):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        super().handle_error(request, status, exc, message)  # which logs it, and raises if it is too late to answer
+        super().handle_error(request, status, exc, message)  # logs the error, and raises if it is too late to answer
         if exc is not None:
-            exc.__traceback__ = None  # a cycle, which would keep the bytes that were parsed until a collection
+            exc.__traceback__ = None  # else a cycle would keep the parsed bytes until a garbage collection
         kind = "bad_request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal"
-        # The message shows the client's bytes, over several lines, with a mark below the wrong one.
+        # The message quotes the client's bytes in several lines, with a mark below the wrong byte.
         text = " ".join((message or HTTPStatus(status).description or HTTPStatus(status).phrase).split())
         response = error_response(ApiError(status, kind, ascii_only(text)))
         response.force_close()
@@ -364,7 +375,7 @@ class Connection(HalfClosable):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        assert self._wire is not None  # it writes
+        assert self._wire is not None  # the transport calls this
         self._crowd.stuck(self, self._our_loop.time())
         self._write_clock = self._our_loop.call_later(SLOWEST_READER, self._wire.abort)
 

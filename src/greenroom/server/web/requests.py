@@ -1,4 +1,4 @@
-"""What all handlers do with a request's body and an answer's."""
+"""Helpers for all handlers: bodies and queries of requests, and JSON answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def json_response(body: object, *, status: int = 200, headers: dict[str, str] | 
 
 
 async def read_body(request: web.Request, kind: type[T]) -> T:
-    """The body, checked. The media type is checked, too: a web page of another site cannot send this one unasked."""
+    """Return the body of a request as a ``kind``. Raises :class:`ApiError` if the body does not fit.
+
+    The media type must be JSON. For a page of another site, the browser then asks the worker first (CORS).
+    """
     if request.content_type != "application/json":
         message = f"the body is {request.content_type}; send JSON, with the header Content-Type: application/json"
         raise ApiError(415, "not_json", message)
@@ -40,7 +43,7 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
 
 
 def read_query(request: web.Request, kind: type[T]) -> T:
-    """The parameters, checked."""
+    """Return the parameters of the query as a ``kind``. Raises :class:`ApiError` if they do not fit."""
     try:
         return msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as error:

@@ -1,7 +1,7 @@
-"""A job's result as JSON that every client can read. Pure.
+"""Results of jobs, as JSON that every client can read. Pure.
 
-A result comes over the wire as JSON text in Python's dialect: it may hold ``NaN``, and escapes of half a
-surrogate pair. It is passed on as it is, without decoding, unless one of these is in it.
+A process sends its result as JSON in Python's dialect, which may hold ``NaN`` and halves of surrogate pairs. A result
+without these is passed on as it is, without decoding.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["ResultEncoding", "json_of", "strict_json"]
 ResultEncoding = Literal["json", "base64"]
 
 _SUSPICIOUS = (b"NaN", b"Infinity", b"\\ud")
-# No match is longer than some hundred KiB: while one is looked for, no other thread runs.
+# Each match is bounded to some hundred KiB. re holds the GIL during a match, so that no other thread runs.
 _BESIDE_STRINGS = re.compile(rb'(?:[^"NI-]|-(?!I)){1,65536}+|(?P<constant>-?Infinity|NaN)|(?P<quote>")|.', re.DOTALL)
 _IN_STRING = re.compile(
     rb'(?:[^"\\]{1,64}+|\\(?!ud[89a-f]).|\\ud[89ab][^"\\]{2}\\ud[c-f][^"\\]{2}){1,4096}+'
@@ -28,7 +28,7 @@ _STRICT = {"constant": b"null", "half": rb"\ufffd"}
 
 
 def json_of(report: ExitReport) -> tuple[bytes, ResultEncoding | None]:
-    """The result as strict JSON, and how to read it; without a result, ``null`` and ``None``."""
+    """Return the result as strict JSON, and its encoding. Without a result, return ``null`` and ``None``."""
     if report.result_payload is None:
         return b"null", None
     text = report.result_json
@@ -38,10 +38,10 @@ def json_of(report: ExitReport) -> tuple[bytes, ResultEncoding | None]:
 
 
 def strict_json(text: bytes) -> bytes:
-    """Make NaN and infinities ``null``, as JavaScript does, and half a surrogate pair the replacement character."""
+    """Replace NaN and infinities by ``null``, as JavaScript does, and half a surrogate pair by U+FFFD."""
     if not any(mark in text for mark in _SUSPICIOUS):
         return text
-    # Piece by piece and not by sub(), which keeps each piece as an object: fifty times the text.
+    # Not by sub(), which keeps each piece as an object: fifty times the memory of the text.
     strict, end, pattern = bytearray(), 0, _BESIDE_STRINGS
     while match := pattern.match(text, end):
         strict += _STRICT.get(match.lastgroup or "", match[0])

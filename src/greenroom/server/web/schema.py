@@ -1,4 +1,4 @@
-"""What the API takes and gives, as types. Built from the pool's own, which are never declared again here."""
+"""Types of the API's requests and answers, made from the pool's own types."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 JobId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,127}$")]
-# JSON does not tell 3 from 3.0, and a schema that says "integer" allows both.
+# In JSON, 3 and 3.0 are the same number. A schema with the type "integer" allows both.
 WholeNumber = Annotated[float, Meta(ge=0, le=100_000, multiple_of=1)]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
@@ -52,11 +52,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode(value: Any) -> bytes:
-    """Return a value as JSON. NaN becomes ``null``, half a surrogate pair an escape."""
+    """Return a value as JSON. NaN becomes ``null``, and half a surrogate pair becomes an escape."""
     try:
         return _encode(value)
     except UnicodeEncodeError:
-        # Rare: the name of an app's file that is not UTF-8, or the text of a child that breaks the rules.
+        # Rare: the name of the app's file is not UTF-8, or a child has sent text that is not valid.
         return _encode(_cleaned(msgspec.to_builtins(value, builtin_types=(Raw,))))
 
 
@@ -69,93 +69,93 @@ def _cleaned(value: Any) -> Any:
 
 
 class StartJob(Struct, forbid_unknown_fields=True):
-    """The body of ``POST /v1/jobs``."""
+    """Body of ``POST /v1/jobs``."""
 
     metadata: Raw = msgspec.field(default_factory=lambda: Raw(b"null"))
-    """Any JSON; passed on to the job without being decoded here."""
+    """Any JSON value, which the job gets. The worker does not decode it."""
     id: JobId | None = None
     timeout: Seconds | None = None
-    """How long it may wait for a process that is on its way, in seconds; by default ``offer_timeout``."""
+    """Seconds to wait for a process that is warming; by default ``offer_timeout``."""
 
     def __post_init__(self) -> None:
-        # In Python's patterns, though not in those of JSON Schema, "$" also matches before a line feed at the end.
+        # In Python's patterns, "$" also matches before a line feed at the end. In JSON Schema, "$" does not.
         if self.id is not None and self.id.endswith("\n"):
             raise ValueError("the id ends in a line feed")
 
 
 class ListJobs(Struct, forbid_unknown_fields=True):
-    """The parameters of ``GET /v1/jobs``. Each narrows the list down."""
+    """Parameters of ``GET /v1/jobs``. Each parameter narrows the list."""
 
     state: Literal["live", "reserved", "waiting", "starting", "running", "draining", "ending", "ended"] | None = None
     outcome: Outcome | None = None
     reason: Reason | None = None
     label: Annotated[str, Meta(pattern="^[^=]+=", max_length=1000)] | None = None
-    """``NAME=TEXT``: the jobs that have this label, such as ``room=hall``."""
+    """Label that the jobs have, as ``NAME=TEXT``. An example is ``room=hall``."""
     limit: Annotated[int, Meta(ge=1, le=2000)] = 2000
-    """No more than so many: the latest."""
+    """Most jobs to list. If there are more, the latest are listed."""
 
 
 class ShowJob(Struct, forbid_unknown_fields=True):
-    """The parameters of ``GET /v1/jobs/{id}``."""
+    """Parameters of ``GET /v1/jobs/{id}``."""
 
     wait: Annotated[float, Meta(ge=0, le=600)] = 0.0
-    """Answer when the job has ended, or after so many seconds."""
+    """Seconds to wait for the end of the job before the answer."""
 
 
 class CancelJob(Struct, forbid_unknown_fields=True):
-    """The parameters of ``DELETE /v1/jobs/{id}``."""
+    """Parameters of ``DELETE /v1/jobs/{id}``."""
 
-    # In a URL a character takes up to twelve bytes, and a longer line than 8,190 is refused before it is read.
+    # In a URL, a character takes up to 12 bytes. aiohttp refuses a request line of more than 8,190 bytes.
     reason: Annotated[str, Meta(max_length=500)] = ""
 
 
 class Resize(Struct, forbid_unknown_fields=True):
-    """The body of ``POST /v1/pool/resize``."""
+    """Body of ``POST /v1/pool/resize``."""
 
     num_idle_processes: WholeNumber
     max_idle_processes: WholeNumber | None = None
 
 
 class Drain(Struct, forbid_unknown_fields=True):
-    """The body of ``POST /v1/pool/drain``."""
+    """Body of ``POST /v1/pool/drain``."""
 
     timeout: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
-    """How long accepted jobs may go on, in seconds; by default ``drain_timeout``."""
+    """Seconds that accepted jobs may go on; by default ``drain_timeout``."""
 
 
 class Nothing(Struct, forbid_unknown_fields=True):
-    """A body with nothing in it: ``{}``."""
+    """Empty body: ``{}``."""
 
 
 class Reloaded(Struct):
-    """The answer to ``POST /v1/pool/reload``."""
+    """Answer to ``POST /v1/pool/reload``."""
 
     generation: int
-    """The generation that serves from now on."""
+    """Number of the generation of code that serves from now on."""
 
 
 class Resized(Struct):
-    """The answer to ``POST /v1/pool/resize``."""
+    """Answer to ``POST /v1/pool/resize``."""
 
     num_idle_processes: int
     max_idle_processes: int
 
 
 class DrainStarted(Struct):
-    """The answer to ``POST /v1/pool/drain``: it has begun, and the worker ends when it is done."""
+    """Answer to ``POST /v1/pool/drain``. The drain has begun, and the worker ends after it."""
 
     jobs: int
     timeout: float
 
 
 class Alive(Struct):
-    """The answer to ``GET /livez``."""
+    """Answer to ``GET /livez``."""
 
     alive: bool
 
 
 class Readiness(Struct, omit_defaults=True):
-    """The answer to ``GET /readyz``. ``detail`` is left out if there is a token, and it was not sent."""
+    """Answer to ``GET /readyz``. If the worker has a token, a client without the token does not get ``detail``."""
 
     ready: bool
     reason: str | None = None
@@ -163,7 +163,7 @@ class Readiness(Struct, omit_defaults=True):
 
 
 class TurnedDownRecently(Struct):
-    """Sessions turned down within the last ``seconds``."""
+    """Rejections of jobs within the last ``seconds``."""
 
     seconds: float
     total: int
@@ -171,40 +171,40 @@ class TurnedDownRecently(Struct):
 
 
 class Pressure(Struct):
-    """The answer to ``GET /pressure``: how much more this worker could take."""
+    """Answer to ``GET /pressure``: the load of the worker, and its room for more jobs."""
 
     accepting: bool
-    """Whether a session could start now."""
+    """True if a job could start now."""
     reason: str | None
     running: int
-    """Accepted jobs that have not ended."""
+    """Number of accepted jobs that have not ended."""
     idle: int
     warming: int
     capacity: int
-    """Jobs that may live at any one time."""
+    """Most jobs that may be live at any one time."""
     free: int
-    """How many more that are."""
+    """Number of further jobs that ``capacity`` allows."""
     idle_target: int
     warm_deficit: int
-    """How many idle processes are missing."""
+    """Number of idle processes below ``idle_target``."""
     turned_down: TurnedDownRecently
     session_mb: float | None
-    """Memory (MiB) that a session has to itself, by those that were looked at."""
+    """Private memory (MiB) of a job by the samples so far; ``null`` before the first sample."""
     sources: dict[str, dict[str, Any]]
-    """What each source of sessions says of itself."""
+    """Status of each source of jobs, by its name."""
 
 
 class JobStarted(Struct):
-    """The answer to ``POST /v1/jobs``."""
+    """Answer to ``POST /v1/jobs``."""
 
     id: str
     pid: int | None
     launch_type: Literal["warm", "cold"]
     state: str
     start_ms: float | None
-    """From the request until the process had acknowledged the job."""
+    """Milliseconds from the request until the process had acknowledged the job."""
     answer: Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
-    """What the app's ``request`` function wants whoever asked to be told; empty if there is nothing."""
+    """Answer of the app's ``request`` function for the client; empty if there is none."""
 
     @classmethod
     def of(cls, handle: JobHandle, answer: dict[str, Any]) -> JobStarted:
@@ -214,7 +214,7 @@ class JobStarted(Struct):
 
 
 class JobBrief(Struct):
-    """A job in ``GET /v1/jobs``."""
+    """Job in ``GET /v1/jobs``."""
 
     id: str
     pid: int | None
@@ -222,7 +222,7 @@ class JobBrief(Struct):
     state: str
     start_ms: float | None
     labels: dict[str, str]
-    """What its source calls it: of a LiveKit job ``room``, ``room_id``, ``dispatch`` and ``agent``."""
+    """Names that the source has for the job. A LiveKit job has ``room``, ``room_id``, ``dispatch`` and ``agent``."""
     outcome: str | None = None
     reason: str | None = None
 
@@ -242,7 +242,7 @@ class JobBrief(Struct):
 
 
 class ReportView(Struct):
-    """An :class:`~greenroom.ExitReport`."""
+    """Report of a job that has ended."""
 
     outcome: Outcome
     reason: Reason
@@ -264,9 +264,9 @@ class ReportView(Struct):
     labels: dict[str, str]
     result: Raw
     result_encoding: ResultEncoding | None
-    """How to read the result; base64 is of bytes."""
+    """Encoding of ``result``. With ``base64``, the result is bytes."""
     result_dropped: bool
-    """It was too large to be kept this long."""
+    """True if the result was dropped to bound memory."""
 
     @classmethod
     def of(cls, report: ExitReport, *, result_dropped: bool = False) -> ReportView:
@@ -278,35 +278,35 @@ class ReportView(Struct):
 
 
 class JobView(JobBrief, kw_only=True):
-    """The answer to ``GET /v1/jobs/{id}``."""
+    """Answer to ``GET /v1/jobs/{id}``."""
 
     report: ReportView | None = None
-    """Once the job has ended."""
+    """Report of the job, once the job has ended."""
 
 
 class JobList(Struct):
-    """The answer to ``GET /v1/jobs``: those that ended, oldest first, then those that live."""
+    """Answer to ``GET /v1/jobs``: jobs that have ended, oldest first, and then live jobs."""
 
     jobs: list[JobBrief]
 
 
 class ErrorDetail(Struct):
-    """What went wrong: ``type`` for programs, ``message`` for people."""
+    """Error, with ``type`` for programs and ``message`` for people."""
 
     type: str
     message: str
     reason: str | None = None
-    """Of a session that was not started: why."""
+    """Reason why a job was not started."""
 
 
 class ErrorBody(Struct):
-    """The answer to whatever could not be done."""
+    """Answer to a request that has failed."""
 
     error: ErrorDetail
 
 
 class ApiError(Exception):
-    """A request that is answered with an error."""
+    """Error that is sent as the answer to a request."""
 
     def __init__(
         self, status: int, type: str, message: str, *, reason: str | None = None, retry_after: float | None = None
@@ -325,5 +325,5 @@ PoolView = msgspec.defstruct(
 
 
 def pool_view(pool: ProcessPool) -> Struct:
-    """The pool's figures, and its processes."""
+    """Return the figures and the processes of the pool as an answer."""
     return PoolView(**dataclasses.asdict(pool.stats()), processes=list(pool.processes))

@@ -1,4 +1,4 @@
-"""A warning for what may happen a thousand times a second."""
+"""Warning about events that may come a thousand times per second."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _logger = logging.getLogger("greenroom")
 
 
 class ThrottledWarning:
-    """One kind of warning: logged at once, and then at most once in ``every`` seconds, with a count.
+    """Warning of one kind, logged at once, and then at most once in ``every`` seconds with a count.
 
-    ``close`` logs those that are counted and not logged yet.
+    ``close`` logs the warnings that are counted and not logged yet.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, event: str, every: float = _EVERY) -> None:
@@ -29,7 +29,7 @@ class ThrottledWarning:
         self._timer: asyncio.TimerHandle | None = None
 
     def warn(self, text: str, *values: object, **fields: object) -> None:
-        """Log, or count. ``fields`` are those of the log record."""
+        """Log or count a warning. ``fields`` are fields of the log record."""
         self._count += 1
         self._latest = (text, values, fields)
         if self._timer is None:

@@ -1,4 +1,4 @@
-"""The token that holds now: the one that was set, or the one in a file, which may change."""
+"""Token that holds now: the one that was set, or the one in a file, which may change."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _logger = logging.getLogger("greenroom")
 
 
 class Token:
-    """The token that clients must send. From :meth:`start` on, a file that changes is read again.
+    """Token that clients must send. From :meth:`start` on, a file that changes is read again.
 
-    Making one raises ``OptionError`` if its file holds no token.
+    The constructor raises ``OptionError`` if the file holds no token.
     """
 
     def __init__(self, options: ServerOptions) -> None:
@@ -36,17 +36,17 @@ class Token:
 
     @property
     def current(self) -> bytes | None:
-        """``None``: clients need none."""
+        """Token as bytes; ``None`` if clients need none."""
         return self._current
 
     def start(self) -> None:
         """Follow the file, if there is one."""
         if self._path is not None:
-            # A thread of its own, and a daemon: a file system that hangs holds up neither the loop nor the end.
+            # A daemon thread: a file system that hangs then delays neither the event loop nor the end of the worker.
             threading.Thread(target=self._follow, name="greenroom-token", daemon=True).start()
 
     def close(self) -> None:
-        """Have the thread end, without waiting for it: it may be held up by the file system."""
+        """Let the thread end, without waiting for it. The file system may block the thread."""
         self._closing.set()
 
     def _follow(self) -> None:
@@ -54,14 +54,14 @@ class Token:
             self._look()
 
     def _look(self) -> None:
-        assert self._path is not None  # or there would be no thread
+        assert self._path is not None  # the thread runs only with a file
         stamp = stamp_of(self._path)
         if stamp is not None and stamp == self._stamp:
             return
         try:
             token, self._stamp = read_token(self._path)
         except OptionError as error:
-            self._stamp = None  # the cause may pass (no open files, say), and leaves no mark on the file
+            self._stamp = None  # read again: the cause (no free fd, say) may pass without a change of the file
             self._complain(str(error))
         else:
             self._take(token.encode())

@@ -1,7 +1,7 @@
-"""The time in each turn of the event loop in which clients' bytes are parsed.
+"""Turns of the event loop, with a bound on the time in which clients' bytes are parsed.
 
-One piece from each of a thousand connections takes seconds to parse, if it consists of the smallest chunks or
-requests, and all of them can be ready in the same turn. The sessions' messages would wait for the last one.
+Pieces from a thousand connections can be ready in the same turn. If they consist of the smallest chunks or requests,
+their parsing takes seconds. Messages of the jobs would wait until the last piece is parsed.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Protocol
 __all__ = ["PIECE", "Turns", "Waiter"]
 
 PIECE = 16 * 1024
-"""Bytes that are read from a connection at a time; parsing as many takes up to 20 ms."""
+"""Bytes that are read from a connection at a time. To parse them takes up to 20 ms."""
 SECONDS = 0.01
-"""For parsing in one turn. The last piece may go beyond it."""
+"""Seconds for parsing in one turn. The last piece may take longer."""
 SMALL = 1024
-"""Bytes. A piece up to this size, such as a health check, is parsed before larger ones."""
+"""Bytes of the largest piece that is parsed before larger ones. A health check is smaller."""
 
 
 class Waiter(Protocol):
-    """A connection whose piece waits."""
+    """Connection with a piece that waits."""
 
     def parse_piece(self) -> None:
-        """Parse it, and read on. Called once for each :meth:`Turns.wait`."""
+        """Parse the piece, and read on. Called once for each :meth:`Turns.wait`."""
 
 
 class Turns:
-    """Shares the time among connections: small pieces first, and among equals the first that came."""
+    """Division of the time among connections: small pieces first, and pieces of the same class in order of arrival."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float = SECONDS) -> None:
         self._loop = loop
@@ -40,16 +40,16 @@ class Turns:
         self._is_scheduled = False
 
     def now(self) -> bool:
-        """Tell whether a piece may be parsed at once. Then :meth:`spend` the time that it took."""
+        """Return true if a piece may be parsed at once. Then :meth:`spend` the time that this took."""
         return self._spent < self._seconds and not self._small and not self._large
 
     def spend(self, begin: float) -> None:
-        """Count the time since ``begin``, by ``time.perf_counter``."""
+        """Count the time since ``begin``, a value of ``time.perf_counter``."""
         self._spent += time.perf_counter() - begin
         self._schedule()
 
     def wait(self, waiter: Waiter, size: int) -> None:
-        """Have a piece of so many bytes parsed in a later turn."""
+        """Have a piece of ``size`` bytes parsed in a later turn."""
         (self._small if size <= SMALL else self._large).append(waiter)
         self._schedule()
 
@@ -70,11 +70,11 @@ class Turns:
         while self._small and self._spent < self._seconds:
             self._parse(self._small)
         if self._large:
-            self._parse(self._large)  # one in each turn: small pieces must not keep them out for ever
+            self._parse(self._large)  # at least one in each turn: small pieces must not delay large ones for ever
         while self._large and self._spent < self._seconds:
             self._parse(self._large)
         if self._spent:
-            self._schedule()  # for what still waits, or to begin a turn anew for what comes
+            self._schedule()  # for the pieces that still wait, or to reset the time for new ones
 
     def _parse(self, queue: deque[Waiter]) -> None:
         begin = time.perf_counter()

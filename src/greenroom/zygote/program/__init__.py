@@ -1,1 +1,1 @@
-"""A script run as a program: once in the worker's life, in a process of its own, which hands over what to serve."""
+"""Process that runs a script as a program, once in the life of the worker. The script hands over an app to serve."""

@@ -1,4 +1,7 @@
-"""``python -m greenroom.zygote.program CHANNEL_FD LIFELINE_FD LOG_FD``: exec'd by the supervisor."""
+"""Program of a script's process, executed by the supervisor.
+
+Usage: ``python -m greenroom.zygote.program CHANNEL_FD LIFELINE_FD LOG_FD``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where a script hands over what is to be served. Integrations call it in the place of what would serve it."""
+"""Desk: the object through which a script hands over its app to the supervisor.
+
+Integrations call the desk in the place of the framework's function that would serve the app.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,18 @@ from ..scripts import Script
 __all__ = ["Desk", "apply", "open_desk", "the_desk"]
 
 LARGEST = 64 * 1024
-"""Bytes of what is handed over: it travels in one packet, together with what a zygote is told besides."""
+"""Largest size of the handed-over data, in bytes. The data travels to a zygote in one packet, with other settings."""
 
 
 class Desk:
-    """One script's way to the supervisor."""
+    """Connection of one script to the supervisor."""
 
     def __init__(self, channel: socket.socket, on_handed_over: Callable[[int | None], object]) -> None:
         self.script: Script
         self.before_block: Mapping[str, Any] = {}
-        """The script's names, as they were when its main block began."""
+        """Global names of the script and their values, as they were when its main block began."""
         self.watchers: list[Callable[[Mapping[str, Any]], object]] = []
-        """Called when the main block begins."""
+        """Functions that are called with these names when the main block begins."""
         self.has_handed_over = False
         self._channel = channel
         self._on_handed_over = on_handed_over
@@ -40,10 +43,11 @@ class Desk:
             watcher(self.before_block)
 
     def hand_over(self, framework: str, make: Callable[[], tuple[dict[str, Any], int | None]]) -> None:
-        """Hand over what is to be served, as plain data. Ends the process if that cannot be; raises
-        :class:`AppLoadError` if something else is served already.
+        """Hand over the app to serve, as plain data.
 
-        With it comes the level of the root logger from then on, if the integration knows it.
+        ``make`` returns the data, and the new level of the root logger. The level is ``None`` if the integration does
+        not know it. A failure is sent to the supervisor, and ends the process with exit code 1. If this script has
+        handed over an app before, the failure raises :class:`AppLoadError` instead.
         """
         try:
             served, level = make()
@@ -67,7 +71,7 @@ class Desk:
         fd_packets.send(self._channel, packet)
 
     def _surroundings(self) -> dict[str, Any]:
-        """What the script's processes find as it is here: see :func:`apply`."""
+        """Return the state that the app's processes take over from this one: see :func:`apply`."""
         now = dict(os.environ)
         return {
             "argv": list(sys.argv),
@@ -78,12 +82,12 @@ class Desk:
         }
 
     def send(self, message: m.Message) -> None:
-        with suppress(OSError):  # the supervisor has gone, and this process goes, too
+        with suppress(OSError):  # the supervisor is gone, and the lifeline ends this process
             fd_packets.send(self._channel, m.encode(message))
 
 
 def apply(handed: Mapping[str, Any]) -> None:
-    """Bring about, in a process of the app, what the script had done in its own before it handed over."""
+    """Give this process the environment, arguments, ``sys.path`` and folder that the script had at its handover."""
     for name in handed["unset"]:
         os.environ.pop(name, None)
     os.environ.update(handed["set"])

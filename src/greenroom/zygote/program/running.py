@@ -1,4 +1,4 @@
-"""The process of a script: runs it as ``python script.py`` would, from its first line to its end."""
+"""Process of a script: runs it as ``python script.py`` would, from its first line to its end."""
 
 from __future__ import annotations
 import __future__
@@ -30,7 +30,7 @@ from .desk import Desk, open_desk
 __all__ = ["run"]
 
 LOG_PATIENCE = 1.0
-"""Seconds for which the script waits for a supervisor that does not read its log."""
+"""Seconds that the script waits for room in its log channel, when the supervisor does not read it."""
 
 _OURS = str(Path(__file__).parents[2])
 _FEATURES = [getattr(__future__, name) for name in __future__.all_feature_names]
@@ -38,14 +38,14 @@ _FUTURES = functools.reduce(operator.or_, (feature.compiler_flag for feature in 
 
 
 def run(channel: socket.socket, lifeline_fd: int, log_fd: int) -> None:
-    """Run the script; returns at its end, if it comes to one by itself."""
+    """Run the script, and return when its last line has run. An error or an exit of the script ends the process."""
     lifeline.arm(lifeline_fd)
     prctl.set_name("gr:program")
     received = fd_packets.receive(channel, 0)
     if received is None:
         return
     configuration: m.Configure = m.decode(received[0], m.Configure)
-    child.own_what_it_starts(configuration.pool_token)  # that ends with it, also what has left its parent
+    child.own_what_it_starts(configuration.pool_token)  # so that its descendants end with it, even as orphans
     open_files.restore(configuration.open_files)
     child.prepare_output()
     sys.path[:] = configuration.sys_path
@@ -87,7 +87,7 @@ class _Program:
 
 
 def _main_module(script: Script) -> ModuleType:
-    """The module ``__main__`` as Python makes it. The one that was there ran this program, and is not the script's."""
+    """Make the module ``__main__`` of the script, as Python does. The present one belongs to this program."""
     module = ModuleType("__main__")
     module.__file__ = script.path
     module.__dict__["__cached__"] = None
@@ -103,7 +103,10 @@ def _main_module(script: Script) -> ModuleType:
 
 
 def _compiled(script: Script) -> tuple[CodeType, CodeType]:
-    """What comes before the main block, and the rest, as one file: with the same ``from __future__ import``."""
+    """Return the code before the main block, and the code from there on.
+
+    Both have the same ``from __future__`` imports.
+    """
     body = script.tree.body
     above = _compile(body[: script.block], script.path, 0)
     return above, _compile(body[script.block :], script.path, above.co_flags & _FUTURES)
@@ -115,7 +118,7 @@ def _compile(body: list[ast.stmt], path: str, flags: int) -> CodeType:
 
 
 def _fail(error: Exception, desk: Desk) -> NoReturn:
-    """End as Python does after an exception that nobody has caught; the frames above the script are not shown."""
+    """End as Python does after an uncaught exception. Greenroom's frames above the script are not shown."""
     shown = error.with_traceback(_of_script(error.__traceback__))
     if desk.has_handed_over or sys.excepthook is not sys.__excepthook__:
         sys.excepthook(type(shown), shown, shown.__traceback__)

@@ -1,4 +1,4 @@
-"""Greenroom's pool under LiveKit's own worker and command line."""
+"""Drop-in: Greenroom's pool under LiveKit's own worker and command line."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _stock_pool = proc_pool.ProcPool
 def use_pool(**options: Any) -> None:
     """Have every ``AgentServer`` of this process run its jobs in a Greenroom pool. Call it before ``cli.run_app``.
 
-    ``options`` are those of :class:`~greenroom.PoolOptions`, for what an ``AgentServer`` has no setting for
-    (``job_timeout``, ``stall_timeout``, ``max_jobs``, ``idle_ttl`` …). Called again, it replaces them.
-    Raises :class:`OptionError` for one that is unknown, or that the ``AgentServer`` decides.
+    ``options`` are fields of :class:`~greenroom.PoolOptions` for which an ``AgentServer`` has no setting
+    (``job_timeout``, ``stall_timeout``, ``max_jobs``, ``idle_ttl`` …). A second call replaces these options.
+    Raises :class:`OptionError` for an option that is unknown, or that the ``AgentServer`` decides.
     """
     OWN_OPTIONS.check(options)
     PoolOptions.from_keywords(options)
 
     def make_pool(**arguments: Any) -> Any:
-        # The console's jobs speak through the terminal of this very process, and so run in threads of it.
+        # The console's jobs use the terminal of this process, and so run in its threads.
         if arguments.get("job_executor_type") is JobExecutorType.THREAD:
             _logger.warning(
                 "job_executor_type is THREAD, as in the console: jobs run in threads of the worker, past use_pool(). "
@@ -37,5 +37,5 @@ def use_pool(**options: Any) -> None:
             return _stock_pool(**arguments)
         return DropInPool(options, **arguments)
 
-    # The worker looks it up there when it runs; it is neither subclassed nor asked for its type.
+    # The worker looks the class up there when it runs. No code subclasses the class or checks its type.
     proc_pool.ProcPool = make_pool  # type: ignore[assignment, misc]

@@ -1,7 +1,6 @@
-"""The app that a zygote runs for LiveKit's worker. It has no name of its own in any module of the user's:
-what it is made of stands, as text, in the name by which it is asked for.
+"""App that a zygote runs for LiveKit's worker. No module of the user's defines the app. Its name holds its settings.
 
-So a zygote that replaces a lost one finds all that it needs, and two pools of one process do not meet.
+So a zygote that replaces a lost one finds the same settings. Two pools of one process do not share an app.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _PREFIX = "app_"
 
 
 def reference(settings: dict[str, Any]) -> str:
-    """How a pool names the app with these settings, which are plain data."""
+    """Return the name by which a pool loads the app with these settings. They are plain data."""
     return f"{__name__}:{_PREFIX}{json.dumps(settings).encode().hex()}"
 
 

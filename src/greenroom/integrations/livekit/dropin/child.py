@@ -1,4 +1,4 @@
-"""In the zygote and its children: the functions of LiveKit's worker as an app of Greenroom's."""
+"""App of Greenroom's from the functions of LiveKit's worker, for the zygote and its children."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 from ....app import App
 from ....job import JobContext, JobProcess
-from .. import running_job
-from ..blueprint import Part, nothing_to_set_up
-from ..performer import Performer, check_release
-from ..preload import share
-from ..references import resolve
+from ..agent import running_job
+from ..agent.blueprint import Part, nothing_to_set_up
+from ..agent.job_run import LiveKitJobRun, check_release
+from ..agent.preload import share
+from ..agent.references import resolve
 from .inference import infer
 
 __all__ = ["make_app"]
 
 
 def make_app(settings: Mapping[str, Any]) -> App:
-    """The app of a worker; the settings are those of ``settings.child_settings``. Imports the user's code."""
+    """Make the app of a worker. ``settings.child_settings`` returns the settings. Imports the user's code."""
     role = _Role(_part(settings), settings)
     app = App()
     app.end_timeout = role.end_timeout
@@ -32,17 +32,17 @@ def make_app(settings: Mapping[str, Any]) -> App:
 
 
 class _Role:
-    """The app's functions; in each process a copy of its own."""
+    """Functions of the app. Each process has its own copy."""
 
     def __init__(self, part: Part, settings: Mapping[str, Any]) -> None:
         check_release(part)
         self._part = part
         self._settings = settings
-        self._performer: Performer
+        self._job_run: LiveKitJobRun
 
     @property
     def end_timeout(self) -> float:
-        """Seconds up to its end: here LiveKit's sequence calls the callbacks, too, within ``close_timeout``."""
+        """Seconds for LiveKit's whole sequence, which here includes the callbacks, within ``close_timeout``."""
         return self._part.end_timeout + float(self._settings["close_timeout"])
 
     def preload(self) -> None:
@@ -52,10 +52,10 @@ class _Role:
 
     async def prewarm(self, process: JobProcess) -> None:
         ask = functools.partial(infer, self._settings["inference"])
-        self._performer = Performer(self._part, ask, self._settings["close_timeout"])
+        self._job_run = LiveKitJobRun(self._part, ask, self._settings["close_timeout"])
 
     async def entrypoint(self, context: JobContext) -> dict[str, Any]:
-        return await self._performer.run(context, running_job.from_plain(context.job.metadata))
+        return await self._job_run.run(context, running_job.from_plain(context.job.metadata))
 
 
 def _part(settings: Mapping[str, Any]) -> Part:

@@ -1,4 +1,4 @@
-"""One process of the pool, as LiveKit's worker sees it."""
+"""View of one process of the pool, for LiveKit's worker."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Executor"]
 
 
 class Executor:
-    """Implements LiveKit's ``JobExecutor``, as far as anybody but its pool uses it.
+    """Implementation of LiveKit's ``JobExecutor``, with the members that code outside of LiveKit's pool uses.
 
-    One that has a job has it from the moment of acceptance, so that a job which still waits for a
-    process can be terminated, and is waited for by a drain.
+    A job has an executor from its acceptance on. So the worker can terminate a job that still waits for a process,
+    and a drain waits for the job.
     """
 
     def __init__(self, info: RunningJobInfo | None = None) -> None:
@@ -31,7 +31,7 @@ class Executor:
         self._cancel: Callable[[str], object] | None = None
         self._give_up: Callable[[str], object] | None = None
         self._is_settled = asyncio.Event()
-        """Whether the pool has taken the job is known."""
+        """Set when the pool has taken or rejected the job."""
         self._is_given_up = False
         self._over = asyncio.Event()
 
@@ -41,12 +41,12 @@ class Executor:
 
     @property
     def running_job(self) -> RunningJobInfo | None:
-        """The job, also after its end."""
+        """Job of this executor, also after the job's end."""
         return self._info
 
     @property
     def job_id(self) -> str:
-        assert self._info is not None  # only those with a job are asked
+        assert self._info is not None  # LiveKit reads this only from an executor with a job
         return self._info.job.id
 
     @property
@@ -56,37 +56,40 @@ class Executor:
         return self._status
 
     def ended(self, report: ExitReport) -> None:
-        """A job that ended by itself, or as it was told to, without an error is a success."""
+        """Note the status of an ended job. An end without an error, by itself or by a cancel, is a success."""
         is_in_order = report.outcome in ("succeeded", "cancelled") and report.error is None
         in_order = is_in_order and not self._is_given_up
         self._status = JobStatus.SUCCESS if in_order else JobStatus.FAILED
 
     def accepted(self, cancel: Callable[[str], object], give_up: Callable[[str], object]) -> None:
-        """The pool has taken the job, and ends it by ``cancel``; by ``give_up`` only while it waits for a process."""
+        """Note that the pool has taken the job.
+
+        ``cancel`` ends the job. ``give_up`` ends the job only while it waits for a process.
+        """
         self._cancel, self._give_up = cancel, give_up
         self._is_settled.set()
 
     def refused(self) -> None:
-        """It was accepted by the worker, and turned down by the pool."""
+        """Note that the pool has rejected the job. The worker had accepted it."""
         self._status = JobStatus.FAILED
         self._is_settled.set()
         self._over.set()
 
     def give_up(self, cause: str) -> None:
-        """Have it fail now, if it still waits for a process: none becomes warm. Only the pool knows whether it does."""
+        """Have the job fail, if it still waits for a process. Only the pool knows whether the job waits."""
         if self._give_up is not None:
             self._give_up(cause)
 
     def given_up(self) -> None:
-        """It waited, and is cancelled; called on the pool's loop, before the end can be told."""
+        """Note that the job waited and is being cancelled. The pool's loop calls this before it reports the end."""
         self._is_given_up = True
 
     async def join(self) -> None:
-        """Wait until the process is gone, and the worker has been told."""
+        """Wait until the process is gone, and the worker is notified."""
         await self._over.wait()
 
     async def aclose(self) -> None:
-        """End the job as LiveKit does, and wait for that. A process without a job is the pool's to end."""
+        """End the job as LiveKit does, and wait for its end. The pool itself ends a process without a job."""
         if self._info is not None:
             await self._is_settled.wait()
             if self._cancel is not None:
@@ -94,7 +97,7 @@ class Executor:
             await self.join()
 
     def is_over(self) -> None:
-        """Release those who wait in :meth:`join`."""
+        """Release the callers that wait in :meth:`join`."""
         self._over.set()
 
     def logging_extra(self) -> dict[str, Any]:

@@ -1,27 +1,27 @@
-"""Inference for the jobs, by the process that LiveKit's worker keeps for it: both ends of the way there.
+"""Relay of inference requests from the jobs to the inference process of LiveKit's worker, with both of its ends.
 
-The socket is an abstract one, so that nothing is left over in a file system however the worker ends.
-Each request has a connection of its own: a line of JSON, and then bytes.
+The socket has an abstract address, so no file is left over when the worker dies. Each request has a connection of its
+own, with one frame in each direction.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
-import socket
-import struct
-from typing import Any, Protocol
+from typing import Protocol
 
 from ....errors import GreenroomError
-from ....wire import plain_json
+from ....system.peer import is_own_user
+from ....wire.frames import Frame, FrameDecoder, FrameError, encode_frame
 
 __all__ = ["InferenceRelay", "Inferrer", "infer"]
 
 _logger = logging.getLogger("greenroom.livekit")
 
-_LARGEST = 64 * 1024 * 1024
+_REQUEST, _ANSWER, _NO_ANSWER, _FAILURE = range(1, 5)
+"""Kinds of frames: a request, and its outcomes. The result ``None`` has a kind of its own."""
+_CHUNK = 64 * 1024
 
 
 class Inferrer(Protocol):
@@ -31,23 +31,26 @@ class Inferrer(Protocol):
 
 
 async def infer(address: str, method: str, data: bytes) -> bytes | None:
-    """Ask the worker. Raises :class:`GreenroomError` if the inference failed, or the worker is gone."""
+    """Send a request to the worker, and return the result.
+
+    Raises :class:`GreenroomError` if the inference failed, or the worker is gone.
+    """
     try:
         reader, writer = await asyncio.open_unix_connection("\0" + address)
         try:
-            _write(writer, {"method": method}, data)
-            header, answer = await _read(reader)
+            writer.write(encode_frame(_REQUEST, method.encode(), data))
+            answer = await _received(reader)
         finally:
             writer.close()
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, FrameError) as error:
         raise GreenroomError(f"the worker did not answer: {error!r}") from error
-    if header["error"] is not None:
-        raise GreenroomError(header["error"])
-    return answer
+    if answer.kind == _FAILURE:
+        raise GreenroomError(answer.body.decode("utf-8", "replace"))
+    return None if answer.kind == _NO_ANSWER else answer.body
 
 
 class InferenceRelay:
-    """The worker's end. Serves processes of the same user alone."""
+    """Worker's end of the relay. Serves processes of the same user alone."""
 
     def __init__(self, inferrer: Inferrer | None) -> None:
         self.address = f"greenroom-livekit-{secrets.token_hex(16)}"
@@ -74,42 +77,32 @@ class InferenceRelay:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if _is_own(writer):
-                header, data = await _read(reader)
-                error, answer = await self._infer(str(header["method"]), data or b"")
-                _write(writer, {"error": error}, answer)
+            if is_own_user(writer.get_extra_info("socket")):
+                writer.write(await self._answer(await _received(reader)))
                 await writer.drain()
-        except (OSError, EOFError, ValueError, KeyError) as error:  # the job has ended meanwhile; or nonsense
+        except (OSError, EOFError, FrameError) as error:  # the job has ended meanwhile, or sent an invalid frame
             _logger.debug("an inference request was dropped: %r", error)
         finally:
             writer.close()
 
-    async def _infer(self, method: str, data: bytes) -> tuple[str | None, bytes | None]:
+    async def _answer(self, request: Frame) -> bytes:
         if self._inferrer is None:
-            return "no inference executor", None
+            return _failure("no inference executor")
         try:
-            return None, await self._inferrer.do_inference(method, data)
-        except Exception as error:  # the model's: it is told to the job that asked
-            return str(error) or type(error).__name__, None
+            result = await self._inferrer.do_inference(request.header.decode("utf-8", "replace"), request.body)
+        except Exception as error:  # the model may raise anything; the job gets the error
+            return _failure(str(error) or type(error).__name__)
+        return encode_frame(_NO_ANSWER, b"") if result is None else encode_frame(_ANSWER, b"", bytes(result))
 
 
-def _is_own(writer: asyncio.StreamWriter) -> bool:
-    peer: socket.socket = writer.get_extra_info("socket")
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return bool(struct.unpack("3i", credentials)[1] == os.geteuid())
+def _failure(text: str) -> bytes:
+    return encode_frame(_FAILURE, b"", text.encode("utf-8", "replace"))
 
 
-def _write(writer: asyncio.StreamWriter, header: dict[str, Any], data: bytes | None) -> None:
-    size = None if data is None else len(data)
-    writer.write(plain_json.encoded({**header, "size": size}).encode() + b"\n")
-    writer.write(data or b"")
-
-
-async def _read(reader: asyncio.StreamReader) -> tuple[dict[str, Any], bytes | None]:
-    header = plain_json.decoded(await reader.readuntil(b"\n"))
-    size = header["size"]
-    if size is None:
-        return header, None
-    if not 0 <= size <= _LARGEST:
-        raise ValueError(f"{size} bytes of data; at most {_LARGEST} can be passed")
-    return header, await reader.readexactly(size)
+async def _received(reader: asyncio.StreamReader) -> Frame:
+    """Read the only frame that the peer sends. Raises ``EOFError`` if the peer closes the connection before."""
+    decoder = FrameDecoder()
+    while data := await reader.read(_CHUNK):
+        for frame in decoder.feed(data):
+            return frame
+    raise EOFError("the connection was closed")

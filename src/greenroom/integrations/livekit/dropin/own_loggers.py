@@ -1,4 +1,4 @@
-"""Log records of jobs in LiveKit's worker: under the names that they had in their process, as LiveKit has them."""
+"""Log records of jobs in LiveKit's worker, under the logger names of the job's process, as LiveKit logs them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["OwnLoggers"]
 
 _OF_JOBS = "greenroom.app"
 _OURS = ("process_id", "job_pid", "generation", "labels", "stream", "app_logger", "fields")
-"""What a record of a job has from its pool; LiveKit's worker has names of its own for that."""
+"""Attributes that the pool adds to a job's record. LiveKit's worker has other names for these facts."""
 
 
 class OwnLoggers(logging.Filter):
-    """Passes each record of a job on to the logger of its name, with its fields, and those that LiveKit adds."""
+    """Filter that passes each record of a job on to the logger of its name. The record also gets LiveKit's fields."""
 
     def __init__(self, executor_of: Callable[[str], Executor | None]) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class OwnLoggers(logging.Filter):
 
     def install(self) -> None:
         self._level_before = self._logger.level
-        self._logger.setLevel(1)  # what is heard is decided by the logger that a record is passed on to
+        self._logger.setLevel(1)  # the logger to which a record is passed on decides on its level
         self._logger.addFilter(self)
 
     def remove(self) -> None:
@@ -36,7 +36,7 @@ class OwnLoggers(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         name = getattr(record, "app_logger", "")
         if not name:
-            parent = self._logger.parent or self._logger  # a line that was printed
+            parent = self._logger.parent or self._logger  # a line that the job has printed has no logger
             return parent.isEnabledFor(record.levelno)
         kept = {key: value for key, value in vars(record).items() if key not in _OURS}
         logger = _nearest(name)
@@ -47,13 +47,15 @@ class OwnLoggers(logging.Filter):
     def _added(self, record: logging.LogRecord) -> dict[str, Any]:
         executor = self._executor_of(getattr(record, "job_id", None) or "")
         known = {} if executor is None else executor.logging_extra()
-        # The process tells of itself before the worker is told of its start.
+        # The process may log before the worker is notified of its start.
         return {**(getattr(record, "fields", None) or {}), **known, "pid": getattr(record, "job_pid", None)}
 
 
 def _nearest(name: str) -> logging.Logger:
-    """The logger of this name, or the one that it would pass its records on to: a job cannot fill this process with
-    loggers."""
+    """Return the logger of this name, or its nearest existing parent.
+
+    No logger is made, so a job cannot fill this process with loggers.
+    """
     while name:
         found = logging.Logger.manager.loggerDict.get(name)
         if isinstance(found, logging.Logger):

@@ -1,9 +1,8 @@
-"""Greenroom's pool with the face of LiveKit's ``ProcPool``."""
+"""Greenroom's pool with the interface of LiveKit's ``ProcPool``."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,8 +16,8 @@ from ....errors import GreenroomError
 from ....job import Job
 from ....pool import JobHandle, ProcessPool, events
 from ....report import ExitReport
-from .. import running_job
-from ..labels import labels_of
+from ..agent import running_job
+from ..job_order import labels_of
 from . import app
 from .executor import Executor
 from .inference import InferenceRelay
@@ -28,16 +27,14 @@ from .thread import LoopThread
 
 __all__ = ["OWN_OPTIONS", "DropInPool"]
 
-_logger = logging.getLogger("greenroom.livekit")
-
 EventTypes = Literal["process_created", "process_started", "process_ready", "process_closed", "process_job_launched"]
 
 _ATTEMPTS = 3
-"""LiveKit waits for so many processes to be initialized, one after the other, before it gives a job up."""
+"""Number of processes whose initialization LiveKit awaits, one after the other, before it gives a job up."""
 
 
 class DropInPool(utils.EventEmitter[EventTypes]):
-    """Takes whatever keywords this release's worker makes its pool with, and does as that pool would."""
+    """Replacement of LiveKit's pool. ``arguments`` are the keywords with which this release makes its own pool."""
 
     def __init__(self, options: Mapping[str, Any], **arguments: Any) -> None:
         super().__init__()
@@ -54,13 +51,13 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         self._unsubscribe: Callable[[], None]
         self._log = OwnLoggers(self.get_by_job_id)
 
-    # --- what the worker calls -------------------------------------------------------------------
+    # --- calls of the worker ---------------------------------------------------------------------
 
     async def start(self) -> None:
         """Warm the first processes. Raises :class:`AppLoadError` if the worker's functions cannot be loaded."""
         if self._pool is not None:
             return
-        # Not before now: the worker names the modules to preload between making its pool and starting it.
+        # The worker names the modules to preload after it has made its pool, and before it starts the pool.
         settings = child_settings(self._arguments, self._relay.address)
         self._pool = pool = ProcessPool(app.reference(settings), **self._options)
         self._unsubscribe = pool.subscribe(self._passed_on_to(asyncio.get_running_loop()))
@@ -74,7 +71,7 @@ class DropInPool(utils.EventEmitter[EventTypes]):
             raise
 
     def _passed_on_to(self, loop: asyncio.AbstractEventLoop) -> Callable[[events.Event], object]:
-        """What the pool tells on its own loop is heard on the worker's, in the same order."""
+        """Return a subscriber that passes the pool's events to the worker's loop, in the same order."""
 
         def pass_on(event: events.Event) -> None:
             if not loop.is_closed():
@@ -83,27 +80,27 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         return pass_on
 
     async def aclose(self) -> None:
-        """End all jobs, in LiveKit's order of things, and all processes. Safe to call again, and at any time."""
+        """End all jobs as LiveKit does, and then all processes. Safe to call again, and at any time."""
         await self._close_pool(kill=False)
 
     async def _close_pool(self, *, kill: bool) -> None:
         if self._pool is not None and self._closing is None:
             self._closing = asyncio.create_task(self._end(self._pool, kill=kill), name="greenroom-livekit-close")
         if self._closing is not None:
-            # Half a clean-up would leave processes behind: it goes on even if the caller is cancelled.
+            # Half a clean-up would leave processes behind. So the clean-up goes on if the caller is cancelled.
             await asyncio.shield(self._closing)
 
     async def _end(self, pool: ProcessPool, *, kill: bool) -> None:
         try:
             if not kill:
-                await asyncio.gather(*(executor.aclose() for executor in self.processes))  # for LiveKit's reason
+                await asyncio.gather(*(executor.aclose() for executor in self.processes))  # with LiveKit's reason
             await self._thread.run(pool.aclose(kill=kill))
             await self._end_around()
         finally:
             self._closing = None
 
     async def _end_around(self) -> None:
-        """The pool is closed: end what is around it."""
+        """Close the loop, the relay and the log filter around a closed pool."""
         self._pool = None
         self._unsubscribe()
         self._log.remove()
@@ -111,20 +108,20 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         await self._relay.close()
 
     async def launch_job(self, info: RunningJobInfo) -> None:
-        """Returns when a process has acknowledged the job.
+        """Launch a job, and return when a process has acknowledged it.
 
-        Raises :class:`NoCapacity` or :class:`LaunchError`; the server is told that the job has failed, too,
-        for it was accepted long ago.
+        Raises :class:`NoCapacity` or :class:`LaunchError`. Then the worker also reports the failure to the server,
+        since it has accepted the job already.
         """
         if self._pool is None:
             raise RuntimeError("the pool has not been started")
         info.launched_at = time.time()
         executor = Executor(info)
-        is_known = info.job.id in self._by_job  # then it is the other one that the server knows by this id
+        is_known = info.job.id in self._by_job  # then the server's job with this id is the earlier one
         if not is_known:
-            self._by_job[info.job.id] = executor  # before the pool can tell of it
+            self._by_job[info.job.id] = executor  # before the first event about the job
             self._executors.append(executor)
-        # To its end, whatever becomes of the caller: who closes the executor has to know whether there is a job.
+        # If the caller is cancelled, this goes on: Executor.aclose() waits to learn whether the pool has the job.
         handle = await asyncio.shield(self._take(self._pool, info, executor, is_known))
         await self._thread.run(handle.started())
 
@@ -142,7 +139,7 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         return handle
 
     async def _submit(self, pool: ProcessPool, info: RunningJobInfo) -> JobHandle:
-        """On the pool's loop."""
+        """Submit a job. Runs on the pool's loop."""
         job = Job(info.job.id, running_job.to_plain(info))
         timeout = _ATTEMPTS * self._options["prewarm_timeout"]
         return pool.submit(job, timeout=timeout, source="livekit", labels=labels_of(info.job))
@@ -166,17 +163,17 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         return self._target_idle
 
     def set_target_idle_processes(self, num_idle_processes: int) -> None:
-        """Called twice a second, with what the worker's load leaves room for.
+        """Set the number of idle processes. The worker calls this twice a second, with the room that its load leaves.
 
-        As in LiveKit's pool a smaller number ends no process that is warm, it only is not replaced: the load
-        goes up and down, and each time warm processes would be thrown away.
+        As in LiveKit's pool, a smaller number ends no warm process: the pool only starts no new one in its place. The
+        load goes up and down, and each time warm processes would be lost.
         """
         self._target_idle = num_idle_processes
         if self._pool is not None:
             self._thread.call(self._resize, self._pool, num_idle_processes)
 
     def _resize(self, pool: ProcessPool, num_idle_processes: int) -> None:
-        """On the pool's loop."""
+        """Set the pool's number of idle processes. Runs on the pool's loop."""
         if not pool.is_open:
             return
         target = min(max(num_idle_processes, 0), self._default_idle)
@@ -184,7 +181,7 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         if target != pool.options.num_idle_processes:
             pool.resize(target)
 
-    # --- what the pool tells ---------------------------------------------------------------------
+    # --- the pool's events -----------------------------------------------------------------------
 
     def _on_event(self, event: events.Event) -> None:
         match event:
@@ -215,24 +212,24 @@ class DropInPool(utils.EventEmitter[EventTypes]):
 
     def _started(self, event: events.JobStarted) -> None:
         executor = self._by_job[event.job_id]
-        self._executors.remove(self._by_process.pop(event.process_id))  # the job's takes its place
+        self._executors.remove(self._by_process.pop(event.process_id))  # the job's executor takes its place
         executor.pid = event.pid
         self.emit("process_job_launched", executor)
 
     def _process_ended(self, report: ExitReport) -> None:
         executor = self._by_process.pop(report.process_id or "", None)
-        if executor is not None:  # else it had a job, and is closed by that job's end
+        if executor is not None:  # a process that had a job is closed by the job's end
             self._close(executor, report)
 
     def _close(self, executor: Executor, report: ExitReport) -> None:
         executor.ended(report)
-        self.emit("process_closed", executor)  # first: the worker looks at it in its list
+        self.emit("process_closed", executor)  # first: the worker looks the executor up in its list
         self._executors.remove(executor)
-        executor.is_over()  # last: a drain goes round and round while one that is over is in the list
+        executor.is_over()  # last: a drain loops while an ended executor is in the list
 
 
 def _give_up(handle: JobHandle, executor: Executor, cause: str) -> None:
-    """On the pool's loop: on the worker's a job may seem to wait that runs already."""
+    """Cancel a job that still waits. Runs on the pool's loop: on the worker's, a job that runs may seem to wait."""
     if handle.state == "waiting":
         executor.given_up()
         handle.cancel(cause)

@@ -1,4 +1,4 @@
-"""What an ``AgentServer`` says of its pool, as what Greenroom needs to know."""
+"""Settings of an ``AgentServer``, as options of a pool and as settings of its children."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from multiprocessing import forkserver
 from typing import Any
 
 from ....errors import OptionError
-from ..app_settings import megabytes
-from ..blueprint import GUARDS
-from ..references import reference_to
+from ..agent.app_settings import megabytes
+from ..agent.blueprint import GUARDS
+from ..agent.references import reference_to
 
 __all__ = ["OWN_OPTIONS", "child_settings", "pool_options"]
 
-_FREEZE = "livekit.agents.ipc._preload_freeze"  # the zygote settles its memory itself, and later
+_FREEZE = "livekit.agents.ipc._preload_freeze"  # the zygote freezes its memory itself, and later
 _FUNCTIONS = ("initialize_process_fnc", "job_entrypoint_fnc", "session_end_fnc", "simulation_end_fnc")
 
 
 @dataclass(frozen=True, slots=True)
 class _OwnOptions:
-    """The pool options that come from the ``AgentServer``, with the name of its own setting for each."""
+    """Pool options that come from the ``AgentServer``, with the name of its own setting for each."""
 
     names: Mapping[str, str]
 
@@ -43,8 +43,8 @@ OWN_OPTIONS = _OwnOptions(
 
 
 def pool_options(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a pool for what LiveKit's worker makes its own with."""
-    # A child is cancelled after half of its shutdown_timeout, which LiveKit's own bounds come before.
+    """Return the options of a pool for the arguments with which LiveKit's worker makes its own pool."""
+    # A child is cancelled after half of its shutdown_timeout. LiveKit's own limits must pass before.
     patience = 2 * (GUARDS + _session_end_timeout(arguments) + arguments["close_timeout"])
     return {
         "num_idle_processes": arguments["num_idle_processes"],
@@ -52,14 +52,14 @@ def pool_options(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> di
         "shutdown_timeout": patience,
         "memory_warn_mb": megabytes(arguments["memory_warn_mb"]),
         "memory_limit_mb": megabytes(arguments["memory_limit_mb"]),
-        "max_jobs": 1_000_000,  # how many is the worker's decision, by its load
+        "max_jobs": 1_000_000,  # the worker limits the number by its load
         "stall_timeout": 60.0,  # LiveKit's ping_timeout
         **options,
     }
 
 
 def child_settings(arguments: Mapping[str, Any], inference: str) -> dict[str, Any]:
-    """Plain data from which a zygote can build the app. Raises :class:`AppLoadError`: see ``references``."""
+    """Return plain data from which a zygote makes the app. Raises :class:`AppLoadError`: see ``references``."""
     return {
         "functions": {name: reference_to(arguments.get(name), name) for name in _FUNCTIONS},
         "preload": _preload_modules(),
@@ -72,13 +72,13 @@ def child_settings(arguments: Mapping[str, Any], inference: str) -> dict[str, An
 
 
 def _preload_modules() -> list[str]:
-    """What the worker has told its forkserver to import."""
+    """Return the modules that the worker has named to its forkserver for import."""
     listed = getattr(getattr(forkserver, "_forkserver", None), "_preload_modules", ())
     return [name for name in listed if name not in ("__main__", _FREEZE)]
 
 
 def _session_end_timeout(arguments: Mapping[str, Any]) -> float:
-    return float(arguments.get("session_end_timeout", 300.0))  # releases that do not name one have no bound
+    return float(arguments.get("session_end_timeout", 300.0))  # a release without it sets no limit
 
 
 def _log_levels() -> dict[str, int]:

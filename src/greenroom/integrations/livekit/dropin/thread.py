@@ -1,4 +1,4 @@
-"""An event loop of the pool's own: what the pool reads of its processes is not to hold up LiveKit's worker."""
+"""Thread with an event loop for the pool, so that the pool's reads do not delay LiveKit's worker."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs from its making until it is stopped. To be used from one other event loop."""
+    """Event loop in a thread. It runs from its construction until :meth:`stop`. One other event loop may use it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        # A daemon: a worker that ends without closing its pool must not wait for it.
+        # A daemon thread: a worker that ends without closing its pool must not wait for the thread.
         self._thread = threading.Thread(target=self._loop.run_forever, name="greenroom-pool", daemon=True)
         self._thread.start()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run it there, and return what it returns, or raise what it raises; cancelled here, it is cancelled there."""
+        """Run a coroutine in the thread, and return its result or raise its error.
+
+        If the caller is cancelled, the coroutine is cancelled, too.
+        """
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Have it called there, after all that was asked for before."""
+        """Call a function in the thread, after all earlier calls."""
         self._loop.call_soon_threadsafe(function, *arguments)
 
     async def stop(self) -> None:
-        """Stop when all that was asked for has been done, also what was cancelled here and still cleans up there."""
+        """Stop the thread after all its tasks have ended, also cancelled tasks that still clean up."""
         await self.run(_others_done())
         self._loop.call_soon_threadsafe(self._loop.stop)
         await asyncio.to_thread(self._thread.join)

@@ -1,4 +1,4 @@
-"""The status page: plain files, served as they are. It has no data; what it shows it asks the API for."""
+"""Status page: plain files, served as they are. The page gets its data from the API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["PageFiles"]
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _HEADERS = {
-    # Nothing but its own files runs or is loaded, and nobody may frame it.
+    # The page runs and loads only its own files, and no other page may frame it.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -24,7 +24,7 @@ _HEADERS = {
 
 
 class PageFiles:
-    """The handlers."""
+    """Handlers for the files of the status page."""
 
     def __init__(self) -> None:
         self._files = {
@@ -46,11 +46,11 @@ class PageFiles:
         ]
 
     async def show_page(self, request: web.Request) -> web.Response:
-        """A live picture of the worker. It asks for the token itself, where there is one."""
+        """Return the status page, a live view of the worker. If the worker has a token, the page asks for it."""
         return self._answer("index.html")
 
     async def show_file(self, request: web.Request) -> web.Response:
-        """A file that the page is made of."""
+        """Return a file of the status page."""
         return self._answer(request.path.rpartition("/")[2])
 
     def _answer(self, name: str) -> web.Response:

@@ -80,7 +80,7 @@ const handlers = {
     const start = Math.round(event.start_seconds * 1e6) / 1000;
     keep(board.startMs, [event.launch_type, start], KEPT_LATENCIES);
     const session = board.sessions.get(event.job_id);
-    if (session) Object.assign(session, { started: event.at, start_ms: start, pid: event.pid });
+    if (session) Object.assign(session, { started: event.at, start_ms: start, launch_type: event.launch_type, pid: event.pid });
   },
 
   JobEnded(board, { at, report }) {

@@ -1,0 +1,78 @@
+"""``python -m benchmarks.everything``: exit code 0 if the account is exact and nothing is left, else 1."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
+
+import livekit_server
+from rooms.loopback import build_shim, has_ordinary_interface
+
+from . import __doc__ as about
+from .report import table
+from .run import Options, Run
+
+RESULTS = Path("build/nightly")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long calls and chaos last (60)")
+    parser.add_argument("--seed", type=int, help="of what is drawn; printed")
+    parser.add_argument("--lines", type=int, default=Options.lines, help="calls by HTTP at a time")
+    parser.add_argument("--rooms", type=int, default=Options.rooms, help="calls by LiveKit at a time; 0: no server")
+    parser.add_argument("--pause", type=float, default=Options.pause, help="seconds between two injections, on average")
+    parser.add_argument("--unannounced", action="store_true", help="kill one session unnoted: the account must find it")
+    told = parser.parse_args()
+    seed = random.SystemRandom().randrange(1_000_000) if told.seed is None else told.seed
+    folder = RESULTS / f"everything-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("worker.log", "livekit.log", "ledger.txt"):
+        (folder / name).unlink(missing_ok=True)
+    options = Options(told.minutes, seed, folder, told.lines, told.rooms, told.pause, not told.unannounced)
+    print(f"seed {seed}, {told.minutes:g} min; kept in {folder}", flush=True)
+    try:
+        binary = livekit_server.ensure() if told.rooms else None
+    except livekit_server.NotBuilt as error:
+        parser.error(f"no LiveKit server: {error}. Without one: --rooms 0")
+    with tempfile.TemporaryDirectory(prefix="soak-") as work:
+        run = Run(options, Path(work), binary, _network(Path(work)) if binary else {})
+        asyncio.run(run.go())
+    print(table(run))
+    return _verdict(run)
+
+
+def _network(folder: Path) -> dict[str, str]:
+    """Let WebRTC clients find an interface, where there is none but loopback."""
+    if has_ordinary_interface():
+        return {}
+    os.environ["LD_PRELOAD"] = str(build_shim(folder))  # for the callers
+    return {"LD_PRELOAD": os.environ["LD_PRELOAD"]}
+
+
+def _verdict(run: Run) -> int:
+    violation = run.result.violation
+    if violation is None:
+        print(f"\nEvery call is accounted for, and nothing is left. ({run.result.seconds / 60:.1f} min)")
+        return 0
+    at = time.strftime("%H:%M:%S", time.localtime(violation.at))
+    print(f"\nVIOLATION at {at}, seed {run.options.seed}, after {run.result.seconds:.0f} s")
+    print("\n".join(f"  {fault}" for fault in violation.faults))
+    print("\nAround it (seconds, ledger):")
+    print("\n".join(run.ledger.around(violation.at, 5.0)))
+    print("\n".join(["", *run.result.recording]))
+    print(f"again: python -m benchmarks.everything --minutes {run.options.minutes:g} --seed {run.options.seed}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""State of one LiveKit job in the source."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from livekit.protocol import agent
+
+from ....job_labels import tidy_labels
+from ....sources import Acceptance, JobHandle
+from .. import job_order as orders
+from ..job_order import Order, labels_of
+from .connection import Connection
+
+__all__ = ["Session", "order_of"]
+
+
+@dataclass(eq=False)
+class Session:
+    """One LiveKit job, from its offer to its end."""
+
+    connection: Connection
+    job: agent.Job
+    order: Order
+    acceptance: Acceptance | None = None
+    answer: bytes = b""
+    kept_until: float = 0.0
+    """End of the reservation without a start, on the event loop's clock."""
+    expiry: asyncio.TimerHandle | None = None
+    considering: asyncio.Task[None] | None = None
+    following: asyncio.Task[None] | None = None
+    handle: JobHandle | None = None
+    terminated: bool = False
+    """True if the server does not want the job any more."""
+    is_reserved: bool = False
+    """True if the app's load leaves room for the job. The job counts as reserved until its launch."""
+
+    @property
+    def id(self) -> str:
+        return self.job.id
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return tidy_labels(labels_of(self.job))
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        """Fields of all log lines about this job."""
+        return {"job_id": self.id, "labels": self.labels}
+
+    @property
+    def is_running(self) -> bool:
+        return self.handle is not None and self.handle.report is None and self.handle.start_seconds is not None
+
+
+def order_of(job: agent.Job) -> Order:
+    """Return the order of an offered job. If its room was dispatched anew, an attribute has the number of restarts."""
+    told = job.attributes.get(orders.RESTARTS_ATTRIBUTE, "")
+    restarts = int(told) if told.isascii() and told.isdigit() else 0
+    return Order(job.SerializeToString(), restarts=restarts, received_at=time.time())

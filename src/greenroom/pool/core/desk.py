@@ -1,0 +1,145 @@
+"""Jobs in the order of their arrival, and the one place where a job gets a process."""
+
+from __future__ import annotations
+
+from ...errors import GreenroomError, LaunchError, NoCapacity, RejectionReason
+from ...job_labels import tidy_labels
+from ..events import TurnedDown
+from . import generation
+from .machine import step
+from .records import Generation, Job, Pool, Process
+from .states import DeskState, JobEvent, JobState
+from .vocabulary import Launch, Refused, Reserve
+
+__all__ = ["accept", "candidate", "capacity_problem", "leave", "offer", "put_back", "serve", "turn_down"]
+
+
+def accept(pool: Pool, message: Launch) -> None:
+    """Accept a job, or reject it. An accepted job gets an idle process, or waits in the queue up to its timeout."""
+    job = _job_of(pool, message)
+    error = _reason_to_refuse(pool, job)
+    _take_in(pool, job, error, JobEvent.TAKE, JobEvent.QUEUE)
+
+
+def offer(pool: Pool, message: Reserve) -> None:
+    """Reserve a process for an offered job. Reject the offer at once if no process can be warm in time."""
+    job = _job_of(pool, message)
+    error = _reason_to_refuse(pool, job)
+    if error is None and candidate(pool) is None:
+        error = _reason_not_to_wait(pool, job)
+    _take_in(pool, job, error, JobEvent.HOLD, JobEvent.OFFER)
+
+
+def _take_in(pool: Pool, job: Job, error: GreenroomError | None, at_once: JobEvent, later: JobEvent) -> None:
+    """Reject a job if there is an error. Otherwise give the job an idle process, or a place in the queue."""
+    if error is not None:
+        pool.emit(Refused(job.number, error))
+        return
+    pool.desk.jobs[job.number] = pool.desk.by_id[job.id] = job
+    pool.is_empty = False
+    process = candidate(pool)
+    if process is not None:
+        job.launch_type = "warm"
+    step(pool, job, later if process is None else at_once, process)
+
+
+def candidate(pool: Pool) -> Process | None:
+    """Return the process that has been idle for longest; ``None`` without an idle process."""
+    serving = pool.serving
+    return next(iter(serving.idle.values()), None) if serving is not None else None
+
+
+def serve(pool: Pool) -> None:
+    """Give idle processes to waiting jobs: first come, first served."""
+    waiting = pool.desk.waiting
+    while waiting and (process := candidate(pool)) is not None:
+        job = waiting.popleft()
+        event = JobEvent.TAKE if job.state is JobState.WAITING else JobEvent.HOLD
+        step(pool, job, event, process)
+
+
+def put_back(pool: Pool, job: Job) -> None:
+    """Put a job back into its old place in the queue. Other jobs may have lost their processes, too."""
+    before = sum(1 for other in pool.desk.waiting if other.number < job.number)
+    pool.desk.waiting.insert(before, job)
+    pool.is_unbalanced = True
+
+
+def leave(pool: Pool, job: Job) -> None:
+    """Remove a job that is over."""
+    if job in pool.desk.waiting:
+        pool.desk.waiting.remove(job)
+    del pool.desk.jobs[job.number], pool.desk.by_id[job.id]
+    job.metadata = b""
+    job.ask = None  # breaks a reference cycle, so that the result is freed at once
+    pool.is_unbalanced = True
+
+
+def _job_of(pool: Pool, message: Launch | Reserve) -> Job:
+    return Job(
+        number=message.number,
+        id=message.job_id,
+        metadata=message.metadata,
+        timeout=message.timeout,
+        source=message.source,
+        labels=tidy_labels(message.labels),
+        queued_at=pool.now,
+        requested_wall=pool.wall,
+        expires_at=pool.now + message.timeout,
+    )
+
+
+# --- rejection -----------------------------------------------------------------------------------
+
+
+def capacity_problem(pool: Pool) -> RejectionReason | None:
+    """Return the reason why the pool would reject a new job now; ``None`` without a reason."""
+    if pool.desk.state is not DeskState.OPEN:
+        return "draining"
+    if len(pool.desk.jobs) >= pool.options.max_jobs:
+        return "full"
+    serving = pool.serving
+    if serving is not None and not serving.idle and (serving.breaker.is_open or serving.trouble is not None):
+        return "breaker_open"
+    return None
+
+
+def turn_down(pool: Pool, job: Job, reason: RejectionReason, message: str, retry_after: float) -> NoCapacity:
+    """Publish the rejection of a job, and return the error for its caller."""
+    pool.emit(TurnedDown(job.id, job.source, reason, message, job.labels, at=pool.wall))
+    return NoCapacity(message, reason=reason, retry_after=retry_after)
+
+
+def draining(pool: Pool, job: Job) -> NoCapacity:
+    """Reject a job because the pool drains, and return the error for its caller."""
+    return turn_down(pool, job, "draining", "the pool is draining and takes no more jobs", 5.0)
+
+
+def _reason_to_refuse(pool: Pool, job: Job) -> GreenroomError | None:
+    problem, serving = capacity_problem(pool), pool.serving
+    if problem == "draining":
+        return draining(pool, job)
+    if problem == "full":
+        most = pool.options.max_jobs
+        seconds = min(max(pool.demand.session_seconds / most, 1.0), 30.0)
+        return turn_down(pool, job, problem, f"all {most} jobs are taken", seconds)
+    if problem == "breaker_open" and serving is not None:
+        return turn_down(pool, job, problem, _why_broken(serving), max(serving.breaker.wait(pool.now), 1.0))
+    if job.id in pool.desk.by_id:
+        return LaunchError(f"job id {job.id!r} is in use by a job that has not ended")
+    return None
+
+
+def _why_broken(serving: Generation) -> str:
+    breaker = serving.breaker
+    return serving.trouble or f"no process becomes warm ({breaker.failures} failures in a row): {breaker.cause}"
+
+
+def _reason_not_to_wait(pool: Pool, job: Job) -> GreenroomError | None:
+    """Reject an offer, and return the error, if the expected wait for a process is too long."""
+    expected = generation.expected_wait(pool)
+    if expected is not None and expected <= job.timeout and job.timeout > 0:
+        return None
+    when = "there is no zygote to fork one from" if expected is None else f"the next one takes {expected:.2g} s"
+    message = f"no process is idle for job {job.id}, and {when}"
+    return turn_down(pool, job, "warming", message, max(expected or 0.0, 1.0))

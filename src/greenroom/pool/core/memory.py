@@ -1,0 +1,125 @@
+"""Decisions about a process's memory, and the memory that a job costs. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+__all__ = ["LONGEST", "SHORTEST", "MemoryPolicy", "MemoryVerdict", "SessionCost"]
+
+_FASTEST_GROWTH = 2048.0
+"""Upper bound, in MiB/s, for the growth by one thread that touches fresh memory."""
+SHORTEST, LONGEST = 0.01, 1.0
+"""Limits of the seconds between two readings."""
+_RECHECK = 0.5
+
+
+class MemoryVerdict(Enum):
+    FINE = "fine"
+    CONFIRM = "confirm"
+    """RSS is close to a limit, but includes pages that are shared with the zygote. PSS must be read."""
+    WARN = "warn"
+    KILL = "kill"
+
+
+@dataclass(slots=True)
+class MemoryPolicy:
+    """Limits of one process. A cheap reading (RSS) decides if the costly reading (PSS) is needed."""
+
+    warn_mb: float | None
+    limit_mb: float | None
+    inherited_mb: float = 0.0
+    """Resident memory at the fork, which is pages of the zygote."""
+    used_mb: float = 0.0
+    """Memory that was compared with the limits at the latest PSS reading."""
+    _shared_mb: float = 0.0
+    """Part of the RSS that was not the process's own at the latest PSS reading."""
+    _confirmed_at: float = float("-inf")
+    _warned: bool = False
+
+    def judge_rss(self, rss_mb: float, now: float) -> MemoryVerdict:
+        threshold = self._threshold()
+        if threshold is None or rss_mb < 0.9 * threshold:
+            return MemoryVerdict.FINE
+        # A write makes a shared page private without a change in RSS. So PSS is read again after a while.
+        if rss_mb - self._shared_mb < 0.9 * threshold and now - self._confirmed_at < _RECHECK:
+            return MemoryVerdict.FINE
+        return MemoryVerdict.CONFIRM
+
+    def judge_pss(self, rss_mb: float, pss_mb: float, faulted_mb: float, now: float) -> MemoryVerdict:
+        """Judge a costly reading. ``faulted_mb`` is one page for each page fault of the process.
+
+        PSS divides a page among the processes that share it, and rises when one of them ends. If the zygote and all
+        other children end, PSS charges the last process with the whole image, even untouched pages. An inherited page
+        becomes the process's own only by a write, and the write causes a page fault. So the inherited memory, less one
+        page for each fault, is never counted.
+        """
+        self._shared_mb = max(rss_mb - pss_mb, min(self.inherited_mb - faulted_mb, rss_mb), 0.0)
+        self.used_mb = rss_mb - self._shared_mb
+        self._confirmed_at = now
+        if self.limit_mb is not None and self.used_mb > self.limit_mb:
+            return MemoryVerdict.KILL
+        if self.warn_mb is not None and self.used_mb > self.warn_mb and not self._warned:
+            self._warned = True
+            return MemoryVerdict.WARN
+        return MemoryVerdict.FINE
+
+    def next_look(self, rss_mb: float) -> float:
+        """Return the seconds until the next reading. The fastest growth is then seen before twice the limit."""
+        if self.limit_mb is None:
+            return LONGEST
+        headroom = 2 * self.limit_mb - (rss_mb - self._shared_mb)
+        return min(max(headroom / _FASTEST_GROWTH / 4, SHORTEST), LONGEST)
+
+    def _threshold(self) -> float | None:
+        warn = None if self._warned else self.warn_mb
+        limits = [value for value in (warn, self.limit_mb) if value is not None]
+        return min(limits, default=None)
+
+
+_REMEMBERED = 64
+"""Number of ended jobs that count: enough for a percentile, few enough to follow changes of the app."""
+_PERCENTILE = 0.9
+
+
+@dataclass(slots=True)
+class SessionCost:
+    """Samples of the private memory of processes, in MiB, and the cost of a job by these samples."""
+
+    idle_mb: float | None = None
+    """Latest sample of an idle process. Any job costs at least this."""
+    _running: dict[str, float] = field(default_factory=dict)
+    _peaks: dict[str, float] = field(default_factory=dict)
+    _ended: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+
+    def sampled_idle(self, private_mb: float) -> None:
+        self.idle_mb = private_mb
+
+    def sampled_running(self, process_id: str, private_mb: float) -> None:
+        self._running[process_id] = private_mb
+        self._peaks[process_id] = max(private_mb, self._peaks.get(process_id, 0.0))
+
+    def ended(self, process_id: str) -> None:
+        self._running.pop(process_id, None)
+        peak = self._peaks.pop(process_id, None)
+        if peak is not None:
+            self._ended.append(peak)
+
+    @property
+    def session_mb(self) -> float | None:
+        """Cost of a job in MiB: the 90th percentile of the jobs' peaks. ``None`` before the first sample."""
+        peaks = sorted([*self._ended, *self._peaks.values()])
+        if not peaks:
+            return self.idle_mb
+        return max(peaks[min(int(len(peaks) * _PERCENTILE), len(peaks) - 1)], self.idle_mb or 0.0)
+
+    def expected_growth_mb(self, unsampled: int) -> float:
+        """Return the MiB that jobs will still take. ``unsampled`` is the number of jobs without a sample."""
+        cost = self.session_mb or 0.0
+        return sum(max(cost - now, 0.0) for now in self._running.values()) + cost * max(unsampled, 0)
+
+    @property
+    def sampled(self) -> int:
+        """Number of running jobs that have a sample."""
+        return len(self._running)

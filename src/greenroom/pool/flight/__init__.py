@@ -1,0 +1,1 @@
+"""Flight recorder: it keeps the latest events and decisions of the core, and replays them."""

@@ -1,0 +1,128 @@
+"""Phrases in plain English for events and effects of the core, which a replay prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core.states import (
+    AskEvent,
+    GenerationEvent,
+    JobEvent,
+    LauncherEvent,
+    LauncherState,
+    ProcessEvent,
+    ProcessState,
+)
+
+__all__ = ["EFFECTS", "REASONS", "SPECIAL"]
+
+P, J, L, G, A = ProcessEvent, JobEvent, LauncherEvent, GenerationEvent, AskEvent
+
+REASONS: dict[Any, str] = {
+    P.FORKED: "its zygote has forked it",
+    P.FORK_FAILED: "it could not be forked",
+    P.HELLO: "it runs, and its lifeline is armed",
+    P.WARM: "its prewarm is over",
+    P.INSTALLED: "its prewarm is over, and it answers questions",
+    P.PREWARM_FAILED: "its prewarm raised",
+    P.RESERVE: "it is kept for a reservation",
+    P.RELEASE: "its reservation is over",
+    P.CLAIM: "it gets a job",
+    P.STARTED: "it has acknowledged its job",
+    P.ENDING: "its job has begun to end by itself",
+    P.SPARED: "its job had begun to end by itself before it was told to",
+    P.ENDED: "its entrypoint has ended",
+    P.SPARED_AT_END: "its entrypoint had ended by itself before it was told to",
+    P.CLEANING_UP: "its shutdown callbacks are over",
+    P.OVERRAN: "its shutdown callbacks were cut off",
+    P.STOP: "it is not wanted any more",
+    P.KILL: "it must go now",
+    P.DUMP_AND_KILL: "it must go, and its stacks are wanted",
+    P.OVERDUE: "the deadline of its state has passed",
+    P.DUMPED: "it has written its stacks, or had its time for that",
+    P.STOPPED: "a signal or a debugger has stopped it",
+    P.UNFIT: "the kernel says that it is dead or dying",
+    P.ORPHANED: "its zygote is lost, so the supervisor looks after it",
+    P.DIED: "it is dead",
+    P.SAMPLED: "its zygote, which is late, was looked at",
+    P.TRACED: "a debugger holds its exit status back",
+    P.UNTRACED: "nobody holds its exit status back",
+    P.REAPED: "it is reaped, with everything it had left behind",
+    J.QUEUE: "no process is idle",
+    J.OFFER: "no process is idle for the reservation",
+    J.TAKE: "a process is free for it",
+    J.HOLD: "a process is free for the reservation",
+    J.LAUNCH: "its reservation is launched",
+    J.ANSWERED: "the app's request hook accepts it",
+    J.OVERDUE: "its deadline has passed",
+    J.CANCEL: "it is cancelled",
+    J.CANCEL_UNLESS_ENDING: "it is cancelled, unless it ends by itself already",
+    J.RELEASE: "nothing comes of its reservation",
+    J.UNSENT: "its process was dying before the job was sent",
+    J.LOST: "its process is dead, or given up",
+    J.LOST_FOR_GOOD: "its process is dead, and it is not tried again",
+    J.LOST_UNEXPLAINED: "its process is dead, and its report is to tell why",
+    J.STARTED: "its process has acknowledged it",
+    J.OWN_END: "it ends by itself",
+    J.TOLD: "its process is to end",
+    J.SPARED: "its own end had begun before it was told to end",
+    J.REPORTED: "its process has its report",
+    L.SPAWNED: "its process exists",
+    L.BEGAN: "its interpreter runs, and imports the app",
+    L.LOADED: "it has loaded the app",
+    L.REFUSED: "the app does not load",
+    L.OVERDUE: "the deadline of its state has passed",
+    L.DUMPED: "it has written its stacks, or had its time for that",
+    L.CLOSE: "it is not needed any more",
+    L.KILL: "it does not do what it must",
+    L.LOST: "it is dead",
+    G.LOADED: "its code is loaded",
+    G.LOADED_TO_PROVE: "its code is loaded, and is to be proven beside the code that serves",
+    G.PROVEN: "as many of its processes are warm as are to wait",
+    G.FAILED: "its code does not serve",
+    G.RETIRE: "newer code serves",
+    G.EMPTY: "it has neither a process nor a zygote",
+    A.SEND: "the resident process is there",
+    A.ANSWERED: "the resident process has answered",
+    A.LOST: "the resident process ends, or there will be none",
+    A.OVERDUE: "its time has passed",
+    A.DROPPED: "nothing comes of its reservation",
+}
+"""Reasons of a step, by the event of the table."""
+
+SPECIAL: dict[tuple[Any, Any], str] = {
+    (LauncherState.WAITING, L.OVERDUE): "its time has come",
+    (ProcessState.REQUESTED, P.OVERDUE): "its zygote has not answered yet",
+    (ProcessState.DOOMED, P.OVERDUE): "its zygote has not answered yet",
+    (ProcessState.DUMPING, P.OVERDUE): "its stacks are not awaited any longer",
+    (ProcessState.SIGNALLED, P.OVERDUE): "SIGKILL has not ended it yet",
+    (ProcessState.UNKILLED, P.OVERDUE): "nothing ends it, and it is given up",
+    (ProcessState.DEAD, P.OVERDUE): "its exit status is late",
+    (ProcessState.UNREPORTED, P.OVERDUE): "its exit status is not awaited any longer",
+}
+"""Reasons of a step by state and event, where the state makes the reason more exact."""
+
+EFFECTS: dict[str, str] = {
+    "Ask": "the question is sent",
+    "CloseLauncher": "it is asked to exit",
+    "CutLifeline": "its lifeline is cut",
+    "Dump": "its stacks are asked for",
+    "DumpLauncher": "its stacks are asked for",
+    "Examine": "its exit status is looked into",
+    "ForgetLauncher": "it is given up",
+    "Granted": "the caller has its process",
+    "HasStarted": "the caller is told that it runs",
+    "Inform": "it is told news",
+    "Kill": "SIGKILL is sent",
+    "KillLauncher": "SIGKILL is sent",
+    "NotStarted": "the caller is told that it will not start",
+    "Over": "the report is delivered",
+    "ReadStatus": "the supervisor reads its exit status",
+    "Retire": "it is asked to exit",
+    "SampleLauncher": "its zygote is looked at",
+    "Shutdown": "the job is told to end",
+    "Start": "the job is sent",
+    "StartLauncher": "it is started",
+    "WithdrawAsk": "the question is taken back",
+}
+"""Phrases for the effects that a replay names beside a step, by the name of the effect's class."""

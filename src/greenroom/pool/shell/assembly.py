@@ -1,0 +1,79 @@
+"""Assembly of a pool from its parts."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from ...report import ExitReport
+from ...system.cgroup import MemoryCgroups
+from ..core.core import PoolCore
+from ..core.terms import Terms
+from ..event_bus import EventBus
+from ..flight.beginning import recorder_of
+from ..wall_clock import EPOCH
+from .budgets import Allowance
+from .clock import AwakeClock
+from .housekeeping import Housekeeping
+from .launchers import Launchers
+from .oom import OomCounter
+from .orphans import OrphanKiller
+from .process_counter import ProcessCounter
+from .program import Invocation, Program
+from .reaper import Reaper
+from .shell import Shell
+from .tools import Tools
+from .transit import TransitMemory
+
+__all__ = ["assemble"]
+
+
+def assemble(
+    app: str,
+    terms: Terms,
+    invocation: Invocation,
+    events: EventBus,
+    keep: Callable[[ExitReport], object],
+    recordings: Path | None,
+) -> Shell:
+    """Return the shell of a pool, with its clock running. ``keep`` gets each exit report.
+
+    ``recordings`` is the folder for the flight recording that a crash leaves behind.
+    """
+    token, clock = secrets.token_hex(8), AwakeClock()
+    core = PoolCore(terms, offset=EPOCH)
+    pids = _Pids()
+    orphans = OrphanKiller(token, pids.own, pids.living)
+    cgroups = functools.cache(lambda: MemoryCgroups.where_delegated(token))
+    walks = ThreadPoolExecutor(1, thread_name_prefix="greenroom-walks")
+    with suppress(RuntimeError):  # no thread can be started
+        walks.submit(int)  # start the thread now: in a fork storm, no thread can be started
+    tools = Tools(clock, OomCounter(), orphans, Allowance.of_pool(), TransitMemory(clock), walks, cgroups)
+    shell = Shell(core, tools, events, keep, recorder_of(core, terms.options.flight_recorder_mb, recordings))
+    pids.shell = shell
+    program = Program(app, token, tools, terms.options.preload_timeout, invocation)
+    shell.launchers = Launchers(app, token, lambda: core.pool.terms, program, tools, shell.report)
+    shell.reaper = Reaper(token)
+    clock.start()
+    shell.reaper.start()
+    Housekeeping(shell, tools).start()
+    ProcessCounter(shell.children, token, tools, shell.report).start()
+    return shell
+
+
+class _Pids:
+    """Pids of a pool whose shell is made later."""
+
+    shell: Shell
+
+    def own(self) -> set[int]:
+        """Return the pids of the pool's processes that are not reaped."""
+        return self.shell.own_pids()
+
+    def living(self) -> set[int]:
+        """Return the pids of the pool's processes that are not dead."""
+        return self.shell.living_pids()

@@ -1,0 +1,163 @@
+"""Launchers of a pool: zygotes or spawners, and the process in which the app's script runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from ...errors import AppLoadError, PoolClosed
+from ...log_fields import log_fields
+from ...system import open_files
+from ...wire import messages as m
+from ..core import vocabulary as v
+from ..core.stalls import Sample
+from ..core.terms import Terms
+from .child import Child
+from .interpreters import import_path
+from .program import Program
+from .spawner import Spawner
+from .tools import Report, Tools
+from .watch import CHECKS_PER_TIMEOUT
+from .zygote import Zygote
+
+__all__ = ["Launchers"]
+
+_logger = logging.getLogger("greenroom")
+
+
+class Launchers:
+    """Launchers of one pool, by number."""
+
+    def __init__(
+        self, app: str, token: str, terms: Callable[[], Terms], program: Program, tools: Tools, report: Report
+    ) -> None:
+        self._app = app
+        self._token = token
+        self._terms = terms
+        self._program = program
+        self._tools = tools
+        self._report = report
+        self._launchers: dict[int, Zygote | Spawner] = {}
+        self._starting: dict[int, asyncio.Task[None]] = {}
+
+    @property
+    def pids(self) -> set[int]:
+        """Pids of the launchers and of the script, which run no job."""
+        return self._program.pids.union(*(launcher.pids for launcher in self._launchers.values()))
+
+    def fork(self, number: int, child: Child) -> None:
+        """Request a process from a launcher."""
+        self._launchers[number].fork(child)
+
+    def sample(self, number: int) -> Sample | None:
+        """Return a sample of a launcher. Return ``None`` if the launcher has no process."""
+        return self._launchers[number].sample()
+
+    def start(self, effect: v.StartLauncher) -> None:
+        """Start a launcher. Run the app's script before the launcher, if the effect says so."""
+        task = asyncio.create_task(self._start(effect), name="greenroom-launcher")
+        self._starting[effect.launcher] = task
+        task.add_done_callback(partial(self._started, effect.launcher))
+
+    async def _start(self, effect: v.StartLauncher) -> None:
+        if effect.script == "run":
+            await self._program.start()
+        elif effect.script == "renew":
+            await self._program.renew()
+        launcher = self._make(effect)
+        self._launchers[effect.launcher] = launcher
+        launcher.start(self._configuration(effect.generation, self._terms()))
+
+    def _make(self, effect: v.StartLauncher) -> Zygote | Spawner:
+        report = self._report_checked if effect.script == "run" else self._report
+        if self._terms().options.start_method == "spawn":
+            return Spawner(effect.launcher, report)
+        return Zygote(effect.launcher, effect.generation, self._tools, report)
+
+    def _report_checked(self, happening: v.Happening) -> None:
+        """Report an event. An app whose script has complained after it handed over is reported as failed to load."""
+        if isinstance(happening, v.LauncherLoaded) and self._program.complaint is not None:
+            happening = v.LauncherFailed(happening.launcher, self._program.complaint)
+        self._report(happening)
+
+    def _started(self, number: int, task: asyncio.Task[None]) -> None:
+        """Report a launcher whose start has failed. There is no process then."""
+        self._starting.pop(number, None)
+        if task.cancelled():
+            self._report(v.LauncherLost(number, "it was not started"))
+            return
+        error = task.exception()
+        if error is None:
+            return
+        self._launchers.pop(number, None)
+        if isinstance(error, OSError):
+            error = AppLoadError(f"a zygote could not be started: {error}")
+        elif isinstance(error, PoolClosed):
+            error = AppLoadError(str(error))
+        elif not isinstance(error, AppLoadError):
+            _logger.error("a zygote could not be started", exc_info=error, extra=log_fields("internal_error"))
+            error = AppLoadError(f"a zygote could not be started: {error!r}")
+        self._report(v.LauncherFailed(number, error, is_gone=True))
+
+    def _configuration(self, generation: int, terms: Terms) -> m.Configure:
+        options = terms.options
+        # The child must beat well within the time between two looks at its beats.
+        interval = 1.0 if options.stall_timeout is None else options.stall_timeout / CHECKS_PER_TIMEOUT / 2
+        return m.Configure(
+            app=self._app,
+            arguments=self._program.arguments,
+            handed=self._program.handed,
+            sys_path=import_path(),
+            generation=generation,
+            pool_token=self._token,
+            open_files=open_files.original_soft_limit(),
+            child=m.ChildSettings(
+                shutdown_timeout=options.shutdown_timeout,
+                cleanup_timeout=options.cleanup_timeout,
+                heartbeat_interval=min(interval, 1.0),
+            ),
+            fixed=sorted(terms.fixed),
+            allow_threads=list(options.allow_threads),
+            preload_timeout=options.preload_timeout,
+        )
+
+    def dump(self, number: int) -> None:
+        """Request the stacks of a launcher."""
+        self._launchers[number].dump()
+
+    def close(self, number: int) -> None:
+        """Ask a launcher to exit."""
+        self._launchers[number].close()
+
+    def kill(self, number: int) -> None:
+        """Kill a launcher, or cancel its start."""
+        if number in self._launchers:
+            self._launchers[number].kill()
+        elif number in self._starting:
+            self._starting[number].cancel()
+
+    def lost(self, number: int) -> None:
+        """Forget a launcher that is gone. The supervisor is the parent of the launcher's processes now."""
+        launcher = self._launchers.pop(number, None)
+        if launcher is not None:
+            for child in launcher.children.values():
+                child.is_adopted = True
+            launcher.children.clear()
+        self._tools.orphans.sweep(lambda _: None)  # kill forks that the launcher may not have reported
+
+    def forget(self, number: int) -> None:
+        """Go on without a launcher that SIGKILL does not end."""
+        launcher = self._launchers.get(number)
+        if launcher is not None:
+            launcher.forget()
+        self.lost(number)
+
+    async def close_program(self) -> None:
+        """End the app's script, and wait for its end."""
+        await self._program.close()
+
+    def kill_program(self) -> None:
+        """Kill the app's script at once."""
+        self._program.kill()

@@ -1,0 +1,38 @@
+"""Mechanisms that all processes of a pool share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from ...system.cgroup import MemoryCgroups
+from ..core.vocabulary import Happening
+from .budgets import Allowance
+from .clock import AwakeClock
+from .oom import OomCounter
+from .orphans import OrphanKiller
+from .transit import TransitMemory
+
+__all__ = ["Report", "Tools"]
+
+Report = Callable[[Happening], object]
+"""Function that hands an event to the core."""
+
+
+@dataclass(slots=True)
+class Tools:
+    """Mechanisms that a pool has once, for all its processes."""
+
+    clock: AwakeClock
+    oom: OomCounter
+    orphans: OrphanKiller
+    log_budget: Allowance
+    transit: TransitMemory
+    walks: Executor
+    """Executor with one thread, for calls that walk the page tables of a process or look at all processes."""
+    find_cgroups: Callable[[], MemoryCgroups | None]
+    """Function that returns delegated cgroups, in which the kernel enforces ``memory_limit_mb``, or ``None``.
+
+    The function is called only if there is a limit.
+    """

@@ -1,0 +1,191 @@
+"""Watches of one process: one checks that its event loop runs, one checks that its memory stays within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from functools import partial
+from typing import Protocol
+
+from ...log_fields import log_fields
+from ...options import PoolOptions
+from ...system import proc
+from ...system.heartbeat import Beats
+from ..core.memory import SHORTEST, MemoryPolicy, MemoryVerdict
+from ..core.records import Process
+from ..core.stalls import Sample, Stall, classify
+from .clock import AwakeClock, Timer
+
+__all__ = ["MemoryWatch", "StallWatch", "Watched", "sample_of"]
+
+_logger = logging.getLogger("greenroom")
+
+AT_REST = 5.0
+"""Seconds between two readings of the memory of a process that is idle."""
+NEWBORN = 0.25
+"""Seconds after a fork in which almost all resident memory of the new process is still shared with its zygote."""
+CHECKS_PER_TIMEOUT = 8
+"""Number of checks for a stall within the stall timeout."""
+
+
+class Watched(Protocol):
+    """Process, as far as a watch needs it."""
+
+    id: str
+    is_idle: bool
+    record: Process
+    """Record of the core, with the names for log lines."""
+
+    @property
+    def live_pid(self) -> int: ...
+    def beats(self) -> Beats: ...
+
+
+def sample_of(pid: int, now: float, beats: Beats) -> Sample:
+    """Return a sample of a process at this moment."""
+    try:
+        cpu, waited = proc.schedule(pid)
+        state = proc.stat(pid).state
+    except OSError:
+        # The process is gone, and its pidfd reports that. Or the kernel lacks these files: then none looks starved.
+        cpu, waited, state = 0.0, 0.0, "?"
+    return Sample(now, beats.loop, beats.thread, state, cpu, waited)
+
+
+class StallWatch:
+    """Watch of the heartbeats of a process, which reports each new kind of stall once."""
+
+    def __init__(
+        self,
+        process: Watched,
+        timeout: float,
+        clock: AwakeClock,
+        on_stall: Callable[[Stall, float], object],
+    ) -> None:
+        self._process = process
+        self._timeout = timeout
+        self._clock = clock
+        self._on_stall = on_stall
+        self._last_beat = self._before = self._sample()
+        self._reported: Stall | None = None
+        self._timer = self._next()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _next(self) -> Timer:
+        return self._clock.call_later(self._timeout / CHECKS_PER_TIMEOUT, self._check)
+
+    def _check(self) -> None:
+        beats = self._process.beats()
+        if beats.loop != self._last_beat.loop_beat:
+            # The usual case costs two reads of shared memory and two reads of /proc.
+            self._last_beat = self._before = self._sample()
+            self._reported = None
+        else:
+            self._judge(self._sample())
+        self._timer = self._next()
+
+    def _judge(self, now: Sample) -> None:
+        stall = classify(self._last_beat, self._before, now, self._timeout)
+        if now.at - self._before.at > self._timeout / 2:
+            self._before = now
+        if stall is None or stall is self._reported:
+            return
+        self._reported = stall
+        self._on_stall(stall, now.at - self._last_beat.at)
+
+    def _sample(self) -> Sample:
+        return sample_of(self._process.live_pid, self._clock.now(), self._process.beats())
+
+
+class MemoryWatch:
+    """Watch of the memory of a process. The nearer the memory is to its limit, the more often it is read."""
+
+    def __init__(
+        self,
+        process: Watched,
+        options: PoolOptions,
+        clock: AwakeClock,
+        walks: Executor,
+        on_overweight: Callable[[float], object],
+    ) -> None:
+        self._process = process
+        self._walks = walks
+        self._on_overweight = on_overweight
+        self._policy = MemoryPolicy(options.memory_warn_mb, options.memory_limit_mb)
+        self._clock = clock
+        self._is_stopped = False
+        self._timer = clock.call_later(0.0, self._first_check)
+
+    def stop(self) -> None:
+        """Stop looking."""
+        self._is_stopped = True
+        self._timer.cancel()
+
+    def hurry(self) -> None:
+        """Look soon: the process is not idle any more, and its memory may grow fast."""
+        self._timer.cancel()
+        self._timer = self._clock.call_later(SHORTEST, self._check)
+
+    def _first_check(self) -> None:
+        """Note the inherited memory, if the process is so young that it has almost nothing else. Then check."""
+        with suppress(OSError):  # the check meets the same error
+            pid = self._process.live_pid
+            # A spawned process has inherited nothing: each of its pages came by a fault.
+            inherited = proc.rss_mb(pid) - proc.faulted_mb(pid)
+            self._policy.inherited_mb = inherited if proc.age(pid) < NEWBORN else 0.0
+        self._check()
+
+    def _check(self) -> None:
+        try:
+            rss = proc.rss_mb(self._process.live_pid)
+        except OSError as error:
+            if proc.is_out_of_fds(error):
+                self._look_later(0.0)
+            return  # otherwise the process is gone, and its pidfd reports that
+        if self._policy.judge_rss(rss, self._clock.now()) is MemoryVerdict.CONFIRM:
+            self._confirm(rss)
+        else:
+            self._look_later(rss)
+
+    def _confirm(self, rss: float) -> None:
+        """Read the PSS in a thread: to walk the page tables of a large process takes many milliseconds."""
+        reading = asyncio.get_running_loop().run_in_executor(self._walks, _pss_and_faults, self._process.live_pid, rss)
+        reading.add_done_callback(partial(self._confirmed, rss))
+
+    def _confirmed(self, rss: float, reading: asyncio.Future[tuple[float, float] | None]) -> None:
+        if self._is_stopped or reading.cancelled():
+            return
+        found = reading.result()
+        if found is None:
+            self._look_later(rss)  # no fds are left; or the process is gone, and its pidfd reports that
+            return
+        verdict = self._policy.judge_pss(rss, *found, self._clock.now())
+        self._act(verdict, self._policy.used_mb)
+        if verdict is not MemoryVerdict.KILL:
+            self._look_later(rss)
+
+    def _look_later(self, rss: float) -> None:
+        delay = AT_REST if self._process.is_idle else self._policy.next_look(rss)
+        self._timer.cancel()
+        self._timer = self._clock.call_later(delay, self._check)
+
+    def _act(self, verdict: MemoryVerdict, used: float) -> None:
+        if verdict is MemoryVerdict.WARN:
+            extra = log_fields("memory_warning", **self._process.record.ids, memory_mb=round(used, 1))
+            _logger.warning("%s uses %.0f MiB", self._process.record.label, used, extra=extra)
+        elif verdict is MemoryVerdict.KILL:
+            self._on_overweight(used)
+
+
+def _pss_and_faults(pid: int, rss: float) -> tuple[float, float] | None:
+    try:
+        return proc.pss_mb(pid), proc.faulted_mb(pid)
+    except PermissionError:
+        return rss, proc.faulted_mb(pid)  # the process runs as another user: its shared pages count in full
+    except OSError:
+        return None

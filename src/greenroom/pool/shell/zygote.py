@@ -1,0 +1,345 @@
+"""Zygote, as the supervisor sees it: its start, its forks, its reports, and its death.
+
+This code runs in the supervisor. :mod:`greenroom.zygote.template` runs in the zygote itself. All fork requests and all
+reports are packets on one channel (:mod:`greenroom.wire.fds`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+from collections import deque
+from contextlib import suppress
+
+from ...errors import AppLoadError, ErrorInfo
+from ...log_fields import log_fields
+from ...system.heartbeat import Beats
+from ...texts import clean
+from ...wire import fds as fd_packets
+from ...wire import messages as m
+from ...wire.frames import FrameError
+from ..core import vocabulary as v
+from ..core.stalls import FULL_DUMP, Sample
+from ..core.verdict import ExitStatus
+from . import output
+from .channels import ZygoteChannels
+from .child import Child
+from .dumps import DumpTaker
+from .interpreters import ending_of, never_began, start_interpreter
+from .tools import Report, Tools
+from .watch import sample_of
+
+__all__ = ["Zygote", "explained"]
+
+_logger = logging.getLogger("greenroom")
+
+_FROM_ZYGOTE = m.Loading | m.Loaded | m.LoadFailed | m.Forked | m.ForkFailed | m.Stopped | m.Exited | m.Reaped
+
+HANG_UP_TIMEOUT = 1.0
+"""Seconds from the hang-up of a zygote's channel to the death of the zygote.
+
+A zygote that lives longer has broken the protocol.
+"""
+
+
+class Zygote:
+    """Process of one zygote, with its channel.
+
+    ``number`` is the launcher's number. Each report about the zygote carries this number.
+
+    The order of the calls is :meth:`start`, :meth:`fork` for each process, and :meth:`close` or :meth:`kill`. In the
+    end, the pidfd reports the death. Only for a zygote that SIGKILL does not end, :meth:`forget` is called.
+    """
+
+    def __init__(self, number: int, generation: int, tools: Tools, report: Report) -> None:
+        self.children: dict[str, Child] = {}
+        """Children of the zygote, by id, until the zygote has reaped them."""
+        self._number = number
+        self._generation = generation
+        self._tools = tools
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self._popen: subprocess.Popen[bytes]
+        self._pidfd = -1
+        self._is_open = False
+        """True while the channel is read and written to."""
+        self._answers = 0
+        self._has_loaded = False
+        self._dump_fd: int | None = None
+        self._dump: DumpTaker | None = None
+        self._captures: list[output.StreamCapture | output.LogCapture] = []
+        self._outlet: output.Outlet
+        self._disowned: set[str] = set()
+        self._outbox: deque[Child] = deque()
+
+    @property
+    def pids(self) -> set[int]:
+        """Pid of the zygote, until the zygote is reaped. A sweep for orphans spares this pid."""
+        return {self._popen.pid} if self._pidfd != -1 else set()
+
+    # --- start -----------------------------------------------------------------------------------
+
+    def start(self, configuration: m.Configure) -> None:
+        """Start the zygote, and send the configuration, with which the zygote loads the app.
+
+        Raises ``OSError``; then there is no process.
+        """
+        packet = m.encode(configuration)  # before the start: an error here leaves no process
+        ends = self._channels = ZygoteChannels()
+        self._popen, self._pidfd = start_interpreter("greenroom.zygote", ends, configuration.pool_token)
+        self._channel = socket.socket(fileno=ends.channel)
+        self._is_open = True
+        self._loop.add_reader(self._pidfd, self._on_death)
+        self._loop.add_reader(self._channel, self._on_readable)
+        outlet = self._outlet = output.Outlet(self._emit, self._tools.log_budget)
+        self._captures = [
+            output.StreamCapture(ends.stdout, "stdout", outlet),
+            output.StreamCapture(ends.stderr, "stderr", outlet),
+            output.LogCapture(ends.log, outlet),
+        ]
+        self._report(v.LauncherSpawned(self._number, self._popen.pid))
+        with suppress(BrokenPipeError, ConnectionResetError):  # the zygote has ended, and its pidfd reports that
+            fd_packets.send(self._channel, packet)
+
+    def dump(self) -> None:
+        """Request the stacks of the zygote, and report them."""
+        if self._dump_fd is not None and self._pidfd != -1:
+            with suppress(OSError):  # the zygote is dead, or may not be read any more
+                self._dump = DumpTaker(self._popen.pid, self._dump_fd, FULL_DUMP, self._tools.clock, self._on_dump)
+                return
+        self._on_dump("")
+
+    def _on_dump(self, stacks: str) -> None:
+        self._report(v.LauncherDumped(self._number, stacks))
+
+    # --- forks -----------------------------------------------------------------------------------
+
+    def fork(self, child: Child) -> None:
+        """Request a process. The answer of the zygote is reported through ``child``."""
+        self.children[child.id] = child
+        self._outbox.append(child)
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._outbox and self._is_open:
+            child = self._outbox[0]
+            packet = m.encode(m.Fork(process_id=child.id))
+            try:
+                fd_packets.send(self._channel, packet, child.fork_fds)
+            except BlockingIOError:
+                self._loop.add_writer(self._channel, self._flush)
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                # The zygote is dying. Its pidfd will report the death, and each unforked process gets the true cause.
+                self._outbox.clear()
+                break
+            except OSError as error:
+                # For example ETOOMANYREFS: too many fds are in flight (unix(7)).
+                extra = log_fields("fork_refused", **self._ids, cause=str(error))
+                _logger.warning("zygote %d takes no request: %s", self._popen.pid, error, extra=extra)
+                self._outbox.popleft()
+                self.children.pop(child.id, None)
+                child.not_forked(f"the zygote takes no request: {error}")
+                continue
+            self._outbox.popleft()
+            child.fork_sent()
+        if self._is_open:
+            self._loop.remove_writer(self._channel)
+
+    def sample(self) -> Sample:
+        """Return a sample of the zygote. Its answers to fork requests count as beats."""
+        beats = Beats(self._answers, self._answers, 0)
+        return sample_of(self._popen.pid, self._tools.clock.now(), beats)
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def _on_readable(self) -> bool:
+        """Read one packet. Return false if no packet is there to read."""
+        if not self._is_open:
+            return False
+        try:
+            received = fd_packets.receive(self._channel, 1)
+        except BlockingIOError:
+            return False
+        except fd_packets.FdsLost as error:
+            self._disown(error)
+            return True
+        except FrameError as error:
+            self._break(str(error))
+            return False
+        except OSError:
+            received = None
+        if received is None:
+            # Wait for the pidfd to report the death. Only then are the zygote's children children of this process.
+            self._loop.remove_reader(self._channel)
+            self._tools.clock.call_later(HANG_UP_TIMEOUT, self._break_if_alive, "it has hung up")
+            return False
+        frame, fds = received
+        try:
+            self._handle(m.decode(frame, _FROM_ZYGOTE), fds)
+        except FrameError as error:
+            self._break(str(error))
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _handle(self, message: m.Message, fds: list[int]) -> None:
+        if isinstance(message, m.Loading):
+            is_first, self._dump_fd = self._dump_fd is None, message.dump_fd
+            if is_first:
+                self._report(v.LauncherBegan(self._number))
+        elif isinstance(message, m.Loaded):
+            self._loaded(message)
+        elif isinstance(message, m.LoadFailed):
+            error = AppLoadError(f"the app did not load: {explained(message.error)}")
+            self._report(v.LauncherFailed(self._number, error))
+        else:
+            self._handle_of_child(message, fds)
+
+    def _loaded(self, message: m.Loaded) -> None:
+        if self._has_loaded:
+            raise FrameError("Loaded, again")
+        self._has_loaded = True
+        imports, preload = message.import_seconds, message.preload_seconds
+        extra = log_fields("zygote_loaded", **self._ids, import_seconds=imports, preload_seconds=preload)
+        text = "zygote %d has loaded the app: %.2f s for imports, %.2f s for preload"
+        _logger.info(text, self._popen.pid, imports, preload, extra=extra)
+        for warning in message.warnings:
+            extra = log_fields("zygote_warning", **self._ids)
+            _logger.warning("zygote %d: %s", self._popen.pid, clean(warning), extra=extra)
+        self._report(v.LauncherLoaded(self._number, message.app, message.digest, imports, preload))
+
+    def _handle_of_child(self, message: m.Message, fds: list[int]) -> None:
+        assert isinstance(message, (m.Forked, m.ForkFailed, m.Stopped, m.Exited, m.Reaped))
+        if message.process_id in self._disowned:
+            return
+        kind, child = type(message).__name__, self.children.get(message.process_id)
+        if child is None:
+            raise FrameError(f"{kind} for a process {message.process_id!r} that it was never asked for")
+        if isinstance(message, (m.Forked, m.ForkFailed)):
+            self._answers += 1
+            if child.pid is not None:
+                raise FrameError(f"{kind} for process {child.id}, which it has said to have forked")
+        elif child.pid is None:
+            raise FrameError(f"{kind} for process {child.id}, which it has not said to have forked")
+        if isinstance(message, m.Forked):
+            if len(fds) != 1:
+                raise FrameError(f"Forked with {len(fds)} fds instead of a pidfd")
+            pidfd = fds.pop()  # the child owns this fd from now on
+            child.forked(message.pid, pidfd)
+        elif isinstance(message, m.ForkFailed):
+            del self.children[child.id]
+            child.not_forked(clean(message.message))
+        elif isinstance(message, m.Stopped):
+            self._report(v.Stopped(child.id, message.signal))
+        elif isinstance(message, m.Exited):
+            child.exited(ExitStatus(message.exit_code, message.signal))
+        else:
+            if not child.is_dead:
+                raise FrameError(f"Reaped for process {child.id}, which has not ended")
+            del self.children[child.id]
+            child.reaped(message)
+
+    def _disown(self, error: fd_packets.FdsLost) -> None:
+        """Give up a child whose pidfd was lost. Without a pidfd, the child cannot be supervised."""
+        try:
+            message = m.decode(error.frame, m.Forked)
+        except FrameError as nonsense:
+            self._break(str(nonsense))
+            return
+        child = self.children.pop(message.process_id, None)
+        if child is not None:
+            self._disowned.add(message.process_id)
+            child.disown(f"this process: {error}")
+
+    def _break_if_alive(self, complaint: str) -> None:
+        if self._pidfd != -1 and self._is_open:
+            self._break(complaint)
+
+    def _break(self, complaint: str) -> None:
+        self._report(v.LauncherBroke(self._number, complaint))
+
+    # --- the end of the zygote -------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Ask the zygote to end all processes below it, and to exit."""
+        if self._is_open:
+            with suppress(OSError):  # the zygote is dead; or it does not read, and will see the channel's hang-up
+                fd_packets.send(self._channel, m.encode(m.Stop()))
+            self._close_channel()
+
+    def kill(self) -> None:
+        """Send SIGKILL to the zygote. Its children live on, as children of this process."""
+        if self._pidfd != -1:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Close the channels of a zygote that lives on, and reap the zygote when it dies."""
+        self._let_go()
+        self._loop.remove_reader(self._pidfd)
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    def _reap(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        ending_of(self._popen)
+        os.close(self._pidfd)
+        self._pidfd = -1
+
+    def _on_death(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        ending = ending_of(self._popen)
+        while self._on_readable():  # messages of the zygote from before its death still count
+            continue
+        self._let_go()
+        os.close(self._pidfd)
+        self._pidfd = -1
+        has_begun = self._dump_fd is not None
+        cause = f"the zygote ended while it loaded the app ({ending})"
+        cause = cause if has_begun else never_began("the zygote", ending)
+        self._report(v.LauncherLost(self._number, ending, cause))
+
+    def _let_go(self) -> None:
+        if self._is_open:
+            self._close_channel()
+        for capture in self._captures:
+            capture.finish()
+        self._captures.clear()  # the captures refer to this object: leave no cycle
+        self._outlet.finish()
+        if self._dump is not None:
+            self._dump.finish()
+            self._dump = None  # the taker refers to this object, too
+        self._channels.close()
+
+    def _close_channel(self) -> None:
+        self._is_open = False
+        self._outbox.clear()
+        self._loop.remove_reader(self._channel)
+        self._loop.remove_writer(self._channel)
+        self._channel.detach()
+        self._channels.close_channel()
+
+    def _emit(self, line: output.OutputLine | output.Loss) -> None:
+        output.emit(line, self._ids)
+
+    @property
+    def _ids(self) -> dict[str, object]:
+        """Fields of log lines about this zygote."""
+        process_id = f"zygote-{self._generation}"
+        return {
+            "process_id": process_id,
+            "job_pid": self._popen.pid,
+            "job_id": None,
+            "generation": self._generation,
+        }
+
+
+def explained(error: ErrorInfo) -> str:
+    """Return an error as text. Only an error of the user's code is returned with its traceback."""
+    is_own = error.type == f"{AppLoadError.__module__}.{AppLoadError.__qualname__}"
+    return error.message if is_own else f"{error}\n{error.traceback}"

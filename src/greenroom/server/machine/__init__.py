@@ -1,0 +1,1 @@
+"""Machine and service manager of a worker: limits, memory, zombies, systemd."""

@@ -1,0 +1,115 @@
+"""Limits of the machine: open files for jobs and connections, and free memory for a further job."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ...log_fields import log_fields
+from ...options import PoolOptions
+from ...pool import PoolStats
+from ...settings.open_files import Limits, fds_needed, limits_of
+from ...settings.server import ServerOptions
+from ...system import open_files
+from ...system.machine_memory import available_memory_mb
+
+__all__ = ["MemoryRoom", "apply_limits", "shortage"]
+
+_logger = logging.getLogger("greenroom")
+
+
+def apply_limits(pool: PoolOptions, server: ServerOptions) -> Limits:
+    """Raise the soft limit on open files to the hard limit. Log and return the jobs and connections that it allows.
+
+    The supervisor holds about 8 file descriptors for each process. So the usual soft limit of 1,024 is reached at some
+    120 processes. The limit is that low for programs that use select(2), and this program does not use select(2).
+    """
+    limits = limits_of(_raised(), pool, server.max_connections)
+    extra = log_fields("limits", connections=limits.connections, sessions=limits.sessions, fds=limits.fds)
+    text = "open files suffice for %d connections and %d sessions (limit: %s)"
+    files = "unlimited" if limits.fds is None else str(limits.fds)
+    _logger.info(text, limits.connections, limits.sessions, files, extra=extra)
+    if limits.sessions < pool.max_jobs:
+        _warn(limits, pool, server)
+    _tell_of_narrow_proc()
+    return limits
+
+
+def _tell_of_narrow_proc() -> None:
+    if not Path("/proc/meminfo").exists():
+        text = (
+            "/proc shows processes alone (ProcSubset=pid): the machine's free memory, its OOM kills and its load are "
+            "not known. Sessions are taken by the memory of cgroups that have a limit (MemoryMax=), or else without "
+            "regard to min_free_memory_mb"
+        )
+        _logger.warning(text, extra=log_fields("narrow_proc"))
+
+
+def _raised() -> int | None:
+    try:
+        _, limit = open_files.raise_soft_limit()
+    except (OSError, ValueError) as error:  # such as a hard limit above fs.nr_open
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        extra = log_fields("fd_limit_kept", fds=limit, cause=str(error))
+        _logger.warning("the limit on open files stays at %d: %s", limit, error, extra=extra)
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _warn(limits: Limits, pool: PoolOptions, server: ServerOptions) -> None:
+    needed = fds_needed(pool, server)
+    text = (
+        "the limit on open files is %d, but max_jobs=%d may need %d, connections included; it is enough for "
+        "%d sessions. Raise it (ulimit -Hn, LimitNOFILE=), or lower max_jobs"
+    )
+    extra = log_fields("too_few_fds", fds=limits.fds, sessions=limits.sessions, max_jobs=pool.max_jobs, needed=needed)
+    _logger.warning(text, limits.fds, pool.max_jobs, needed, limits.sessions, extra=extra)
+
+
+FRESH = 0.1
+"""Seconds for which one reading of the machine's memory is used. Many offers can come at the same moment."""
+
+
+class MemoryRoom:
+    """Check of the memory that is available for a further job, by the memory that jobs have taken so far.
+
+    Tests pass in ``available``.
+    """
+
+    def __init__(self, min_free_mb: float | None, available: Callable[[], float] = available_memory_mb) -> None:
+        self._min_free_mb = min_free_mb
+        self._available = available
+        self._read = 0.0
+        self._read_at = float("-inf")
+
+    def problem(self, stats: PoolStats) -> str | None:
+        """Return why there is no memory for a further job; ``None`` if there is enough, or if the check is off."""
+        if self._min_free_mb is None:
+            return None
+        session_mb = stats.session_mb or 0.0  # None before the first sample; min_free_memory_mb holds even then
+        try:
+            available = self._available_lately()
+        except FileNotFoundError:
+            return None  # not known here, as apply_limits has logged
+        except OSError as error:  # such as no free fd: then a process could not start, either
+            return f"how much memory is available cannot be found out: {error}"
+        if shortage(available, session_mb, stats.expected_growth_mb, self._min_free_mb) <= 0:
+            return None
+        return (
+            f"{available:.0f} MiB of memory are available; one more session takes about {session_mb:.0f} MiB, "
+            f"those that run may still take {stats.expected_growth_mb:.0f} MiB, "
+            f"and {self._min_free_mb:g} MiB (min_free_memory_mb) are to stay free"
+        )
+
+    def _available_lately(self) -> float:
+        now = time.monotonic()
+        if now - self._read_at > FRESH:
+            self._read, self._read_at = self._available(), now
+        return self._read
+
+
+def shortage(available_mb: float, session_mb: float, growth_mb: float, min_free_mb: float) -> float:
+    """Return the MiB of memory that are missing for one more job; 0 or less if there is enough. Pure."""
+    return session_mb + growth_mb + min_free_mb - available_mb

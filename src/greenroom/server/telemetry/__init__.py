@@ -1,0 +1,1 @@
+"""Observation of a worker: snapshot, metrics, event log, traces."""
