@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,7 +15,7 @@ from stage import Stage, assert_recovered
 from support import DEADLINE, eventually, is_gone, kill, zygote_pid
 
 from greenroom import ExitReport, ProcessPool
-from greenroom.pool.events import MemorySampled
+from greenroom.pool.events import MemorySampled, ProcessChanged
 from greenroom.system import proc
 
 MakeApp = Callable[[str], str]
@@ -246,10 +247,18 @@ async def test_J4_the_limit_holds_while_a_job_that_was_cancelled_ends(make_app: 
             assert report.peak_memory_mb < 300
 
 
-async def test_J4_a_job_is_not_charged_with_its_image_when_it_is_the_last_to_have_it(make_app: MakeApp) -> None:
-    """Its zygote and all its neighbours are gone: every page that they shared is its alone."""
+@pytest.mark.parametrize("loop", ["free", "held up"])
+async def test_J4_a_job_is_not_charged_with_its_image_when_it_is_the_last_to_have_it(
+    make_app: MakeApp, loop: str
+) -> None:
+    """Its zygote and all its neighbours are gone: every page that they shared is its alone.
+
+    ``held up``: the supervisor first looks at the process when it is no longer young.
+    """
     options = {"num_idle_processes": 0, "memory_limit_mb": 250, "launch_timeout": DEADLINE}
     async with Stage(make_app) as stage, ProcessPool(stage.app(IMAGE), **options) as pool:
+        if loop == "held up":
+            pool.subscribe(lambda event: time.sleep(0.5) if isinstance(event, ProcessChanged) else None)
         looks = Counter[str]()
         pool.subscribe(lambda event: looks.update([event.process_id] if isinstance(event, MemorySampled) else []))
         handle = await pool.launch()

@@ -353,7 +353,7 @@ ZYGOTE_GARBAGE = {
     "two frames in one packet": "m.encode(m.Loading(1)) * 2",
     "a truncated frame": "m.encode(m.Loading(1))[:-1]",
     "a header that is not JSON": "frame(kind=KIND['Loaded'], header=b'{')",
-    "a fork without a pidfd": "m.encode(m.Forked('1-1', 1))",
+    "a fork without a pidfd": "m.encode(m.Forked('1-1', 1, 0.0))",
     "an end of an unknown process": "m.encode(m.Exited('9-9', 0, None))",
 }
 
@@ -392,7 +392,7 @@ async def entrypoint(ctx):
 LIES = {
     **ZYGOTE_GARBAGE,
     "nothing": "b''",
-    "a second answer": "m.encode(m.Forked(LAST, os.getpid())), (os.pidfd_open(os.getpid()),)",
+    "a second answer": "m.encode(m.Forked(LAST, os.getpid(), 0.0)), (os.pidfd_open(os.getpid()),)",
     "a refusal of what was forked": "m.encode(m.ForkFailed(LAST, 'no'))",
     "a live process that was reaped": "m.encode(m.Reaped(LAST, 0.0, 0.0, 0))",
     "a death of the living": "m.encode(m.Exited(LAST, 0, None)) + b'x'",

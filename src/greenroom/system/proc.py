@@ -8,14 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import time
 from contextlib import suppress
 from typing import NamedTuple
 
 __all__ = [
     "MemoryParts",
     "Stat",
-    "age",
+    "anonymous_mb",
     "children",
     "environ_has",
     "environ_value",
@@ -37,7 +36,6 @@ __all__ = [
 ]
 
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
-_TICKS = os.sysconf("SC_CLK_TCK")
 _SIGKILL_BIT = 1 << (signal.SIGKILL - 1)
 
 
@@ -78,11 +76,6 @@ def faulted_mb(pid: int) -> float:
     """Return the memory (MiB) that a process has loaded or copied since its fork, at one page for each fault."""
     fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return (int(fields[7]) + int(fields[9])) * _PAGE_MB
-
-
-def age(pid: int) -> float:
-    """Return the age of a process, in seconds. The kernel counts hundredths of a second."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - stat(pid).started / _TICKS
 
 
 def runs_on(pid: int) -> bool:
@@ -133,6 +126,12 @@ def machine_threads() -> int:
 def rss_mb(pid: int) -> float:
     """Return the resident memory (MiB), with shared pages. The kernel keeps the count, so the call is cheap."""
     return int(_read(f"/proc/{pid}/statm").split()[1]) * _PAGE_MB
+
+
+def anonymous_mb(pid: int) -> float:
+    """Return the resident memory (MiB) that a forked process inherits: all but the pages of files and shared memory."""
+    _size, resident, of_files, *_ = _read(f"/proc/{pid}/statm").split()
+    return (int(resident) - int(of_files)) * _PAGE_MB
 
 
 def pss_mb(pid: int) -> float:

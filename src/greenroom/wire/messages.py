@@ -98,6 +98,8 @@ class Forked:
 
     process_id: str
     pid: int
+    inherited_mb: float
+    """Memory (MiB) that the process has from its zygote, without the pages of files."""
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from typing import NoReturn
 from ..app import App
 from ..errors import AppLoadError, ErrorInfo
 from ..job import JobProcess
-from ..system import lifeline, mark, open_files, prctl, stackdump, wakeup
+from ..system import lifeline, mark, open_files, prctl, proc, stackdump, wakeup
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
@@ -342,9 +342,10 @@ class Zygote:
             self._send(m.ForkFailed(process_id, "it was forked before, and has ended since"))
 
     def _send_forked(self, process_id: str, pid: int) -> None:
+        inherited_mb = proc.anonymous_mb(os.getpid())
         pidfd = os.pidfd_open(pid)  # no race: a dead child stays a zombie until it is reaped here
         try:
-            self._send(m.Forked(process_id, pid), (pidfd,))
+            self._send(m.Forked(process_id, pid, inherited_mb), (pidfd,))
         finally:
             os.close(pidfd)
 

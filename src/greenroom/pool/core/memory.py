@@ -30,7 +30,7 @@ class MemoryPolicy:
     warn_mb: float | None
     limit_mb: float | None
     inherited_mb: float = 0.0
-    """Resident memory at the fork, which is pages of the zygote."""
+    """Memory that the process has from its zygote."""
     used_mb: float = 0.0
     """Memory that was compared with the limits at the latest PSS reading."""
     _shared_mb: float = 0.0

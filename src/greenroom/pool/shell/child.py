@@ -62,6 +62,7 @@ class Child:
         self._requested_at = time.monotonic()
         self._wires = Wires(tools.transit, self._on_message, self._on_nonsense, self._on_wait)
         self._os_process: OsProcess | None = None
+        self.inherited_mb = 0.0
         self._dump_fd: int | None = None
         self.watches = Watches(self, tools, report)
         self._last_words: list[v.Happening] | None = None
@@ -108,8 +109,9 @@ class Child:
         """Close the process's ends of the channels: the request is sent, and carries copies of these fds."""
         self._wires.close_child_ends()
 
-    def forked(self, pid: int, pidfd: int) -> None:
+    def forked(self, pid: int, pidfd: int, inherited_mb: float) -> None:
         """Take over the process, which exists now, and its pidfd. This object closes the pidfd in the end."""
+        self.inherited_mb = inherited_mb
         self._os_process = OsProcess(pid, pidfd, self._tools.clock, self.found_dead)
         self._wires.open(self._emit, self._tools.log_budget)
         self._report(v.Forked(self.id, pid))

@@ -56,7 +56,7 @@ class Spawner:
             return
         child.fork_sent()
         child.is_adopted = True  # the supervisor is the parent of this child, and reaps it
-        child.forked(popen.pid, pidfd)
+        child.forked(popen.pid, pidfd, inherited_mb=0.0)
         child.send(self._configuration)  # a forked process inherits this from its zygote
         popen.returncode = 0  # otherwise Popen's finalizer would wait for the process, and so reap it
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -25,8 +24,6 @@ _logger = logging.getLogger("greenroom")
 
 AT_REST = 5.0
 """Seconds between two readings of the memory of a process that is idle."""
-NEWBORN = 0.25
-"""Seconds after a fork in which almost all resident memory of the new process is still shared with its zygote."""
 CHECKS_PER_TIMEOUT = 8
 """Number of checks for a stall within the stall timeout."""
 
@@ -36,6 +33,8 @@ class Watched(Protocol):
 
     id: str
     is_idle: bool
+    inherited_mb: float
+    """Memory (MiB) that the process has from its zygote."""
     record: Process
     """Record of the core, with the names for log lines."""
 
@@ -116,10 +115,10 @@ class MemoryWatch:
         self._process = process
         self._walks = walks
         self._on_overweight = on_overweight
-        self._policy = MemoryPolicy(options.memory_warn_mb, options.memory_limit_mb)
+        self._policy = MemoryPolicy(options.memory_warn_mb, options.memory_limit_mb, process.inherited_mb)
         self._clock = clock
         self._is_stopped = False
-        self._timer = clock.call_later(0.0, self._first_check)
+        self._timer = clock.call_later(0.0, self._check)
 
     def stop(self) -> None:
         """Stop looking."""
@@ -130,15 +129,6 @@ class MemoryWatch:
         """Look soon: the process is not idle any more, and its memory may grow fast."""
         self._timer.cancel()
         self._timer = self._clock.call_later(SHORTEST, self._check)
-
-    def _first_check(self) -> None:
-        """Note the inherited memory, if the process is so young that it has almost nothing else. Then check."""
-        with suppress(OSError):  # the check meets the same error
-            pid = self._process.live_pid
-            # A spawned process has inherited nothing: each of its pages came by a fault.
-            inherited = proc.rss_mb(pid) - proc.faulted_mb(pid)
-            self._policy.inherited_mb = inherited if proc.age(pid) < NEWBORN else 0.0
-        self._check()
 
     def _check(self) -> None:
         try:

@@ -231,7 +231,7 @@ class Zygote:
             if len(fds) != 1:
                 raise FrameError(f"Forked with {len(fds)} fds instead of a pidfd")
             pidfd = fds.pop()  # the child owns this fd from now on
-            child.forked(message.pid, pidfd)
+            child.forked(message.pid, pidfd, message.inherited_mb)
         elif isinstance(message, m.ForkFailed):
             del self.children[child.id]
             child.not_forked(clean(message.message))
