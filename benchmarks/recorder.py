@@ -24,10 +24,10 @@ from greenroom import ProcessPool
 from greenroom.options import PoolOptions
 from greenroom.pool.core import vocabulary as v
 from greenroom.pool.core.core import PoolCore
-from greenroom.pool.core.terms import Terms
-from greenroom.pool.flight.places import Memory
-from greenroom.pool.flight.recorder import Recorder
-from greenroom.pool.flight.state import capture
+from greenroom.pool.core.effective_options import EffectiveOptions
+from greenroom.pool.flight_recorder.recorder import Recorder
+from greenroom.pool.flight_recorder.state import capture
+from greenroom.pool.flight_recorder.storage import Memory
 
 _APP = """
 import greenroom
@@ -180,7 +180,9 @@ def _states() -> None:
 
 def _core(size: int) -> PoolCore:
     """Return a core in which so many jobs run."""
-    core = PoolCore(Terms(PoolOptions(num_idle_processes=0, max_jobs=size, max_concurrent_prewarms=size), frozenset()))
+    core = PoolCore(
+        EffectiveOptions(PoolOptions(num_idle_processes=0, max_jobs=size, max_concurrent_prewarms=size), frozenset())
+    )
     core.handle(v.Open(), 0.0)
     core.handle(v.Tick(), 0.1)
     core.handle(v.LauncherSpawned(1, 1), 0.2)

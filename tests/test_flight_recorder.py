@@ -23,16 +23,16 @@ from greenroom.options import PoolOptions
 from greenroom.pool.core import states
 from greenroom.pool.core import vocabulary as v
 from greenroom.pool.core.core import PoolCore
-from greenroom.pool.core.terms import Terms
-from greenroom.pool.flight import places, reading
-from greenroom.pool.flight.explain import decisions
-from greenroom.pool.flight.kinds import BadRow, kind_of
-from greenroom.pool.flight.phrases import EFFECTS, REASONS
-from greenroom.pool.flight.places import Folder, Memory, crashed_in, home
-from greenroom.pool.flight.reading import lines_of, written_out
-from greenroom.pool.flight.recorder import Recorder
-from greenroom.pool.flight.replay import Replay
-from greenroom.pool.flight.rows import EFFECT_ROWS, EVENT_ROWS, effects, happenings
+from greenroom.pool.core.effective_options import EffectiveOptions
+from greenroom.pool.flight_recorder import reader, storage
+from greenroom.pool.flight_recorder.explain import decisions
+from greenroom.pool.flight_recorder.kinds import BadRow, kind_of
+from greenroom.pool.flight_recorder.phrases import EFFECTS, REASONS
+from greenroom.pool.flight_recorder.reader import lines_of, written_out
+from greenroom.pool.flight_recorder.recorder import Recorder
+from greenroom.pool.flight_recorder.replay import Replay
+from greenroom.pool.flight_recorder.rows import EFFECT_ROWS, EVENT_ROWS, effects, happenings
+from greenroom.pool.flight_recorder.storage import Folder, Memory, crashed_in, home
 
 MakeApp = Callable[[str], str]
 ERROR = ErrorInfo("ValueError", "sesame", "sesame")
@@ -116,7 +116,7 @@ def test_every_event_of_a_table_has_a_reason() -> None:
 
 
 def _core() -> PoolCore:
-    return PoolCore(Terms(PoolOptions(), frozenset()), offset=1_700_000_000.0)
+    return PoolCore(EffectiveOptions(PoolOptions(), frozenset()), offset=1_700_000_000.0)
 
 
 def _tick(recorder: Recorder, core: PoolCore, count: int = 1) -> None:
@@ -140,7 +140,7 @@ def test_a_folder_is_private_and_gone_when_it_is_closed(tmp_path: Path) -> None:
 
 def test_the_latest_crashes_are_kept(tmp_path: Path) -> None:
     folders = []
-    for _ in range(places.KEPT + 2):
+    for _ in range(storage.KEPT + 2):
         folder = Folder(tmp_path)
         Recorder(_core(), folder, 2**20, lambda fn: fn())
         folders.append(folder)
@@ -150,7 +150,7 @@ def test_the_latest_crashes_are_kept(tmp_path: Path) -> None:
         fcntl.flock(folder._lock, fcntl.LOCK_UN)  # as the kernel does when its process dies
     found = crashed_in(tmp_path)
     assert [one.path.name for one in found] == [
-        folder.path.name.replace("live", "crashed") for folder in reversed(folders[-places.KEPT :])
+        folder.path.name.replace("live", "crashed") for folder in reversed(folders[-storage.KEPT :])
     ]
     assert all(one.is_found_now and one.pid == os.getpid() for one in found)
     assert not any(one.is_found_now for one in crashed_in(tmp_path))
@@ -296,7 +296,7 @@ def test_sizes_of_a_recording_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     header = b'{"flight_recording":1,"form":"objects"}\n'
     with pytest.raises(BadRow, match="a line of more than"):
         list(lines_of([header, *([b"x" * 2**20] * 20)]))
-    monkeypatch.setattr(reading, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(reader, "MOST_BYTES", 10_000)
     with pytest.raises(BadRow, match="longer than"):
         list(lines_of([header, *([b'{"n":1,"lost":""}\n'] * 600)]))
     with pytest.raises(BadRow, match="which no pool has"):

@@ -12,7 +12,7 @@ import pytest
 from support import eventually
 
 from greenroom import ExitReport, ProcessPool
-from greenroom.pool.resident import NoAnswer
+from greenroom.pool.resident_client import NoAnswer
 
 MakeApp = Callable[[str], str]
 

@@ -75,6 +75,6 @@ _SUPERVISOR_SIDE = {
 def __getattr__(name: str) -> Any:
     if name not in _SUPERVISOR_SIDE:
         raise AttributeError(f"module 'greenroom' has no attribute {name!r}")
-    from importlib import import_module
+    from importlib import import_module  # imported late: a zygote needs none of these names
 
     return getattr(import_module(f".{_SUPERVISOR_SIDE[name]}", __name__), name)

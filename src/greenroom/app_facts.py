@@ -32,6 +32,11 @@ class AppFacts:
     topics: list[str] = field(default_factory=list)
     """Topics of an integration that the resident process answers or hears, besides the request hook."""
 
+    @property
+    def own_settings(self) -> AppSettings:
+        """Settings that the app sets, also those of the server."""
+        return unpacked(self.settings)
+
     def __post_init__(self) -> None:
         # Both sides make this object, so the check is here. NaN becomes 0: no deadline can be NaN or infinity.
         self.end_timeout = min(max(0.0, self.end_timeout), LONGEST_END)

@@ -87,7 +87,7 @@ async def check_that_a_pool_goes_by_it(make_agent: MakeAgent, start_method: str,
             "memory_limit_mb": 700,
             "num_idle_processes": 1,
         }
-        assert pool.app_settings["drain_timeout"].value == 1800
+        assert pool.app_facts.own_settings["drain_timeout"].value == 1800
 
 
 async def test_what_the_operator_has_set_holds(make_agent: MakeAgent) -> None:
@@ -159,14 +159,14 @@ async def test_livekits_defaults_change_nothing_and_a_reload_brings_what_the_new
     path = make_agent(agent())
     async with ProcessPool(str(path)) as pool:
         assert pool.options == PoolOptions()
-        assert pool.app_settings["drain_timeout"].value == 3600  # agents are written for that one
+        assert pool.app_facts.own_settings["drain_timeout"].value == 3600  # agents are written for that one
         pool.resize(2)
         set_now = "job_memory_limit_mb=600, job_memory_warn_mb=float('inf'), drain_timeout=7, num_idle_processes=3, "
         path.write_text(path.read_text().replace("AgentServer(ws_url", f"AgentServer({set_now}ws_url"))
         await pool.reload()
         assert (pool.options.memory_warn_mb, pool.options.memory_limit_mb) == (None, 600)  # infinite: no limit
         assert pool.options.num_idle_processes == 2  # a resize outlasts a reload
-        assert pool.app_settings["drain_timeout"].value == 7
+        assert pool.app_facts.own_settings["drain_timeout"].value == 7
 
 
 # --- the worker ----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from stage import Stage, assert_recovered
 from support import DEADLINE, Kept, eventually, listening
 
 from greenroom import ProcessPool
-from greenroom.pool.shell.budgets import PROCESS_BYTES_AT_ONCE, Allowance
+from greenroom.pool.shell.log_allowance import PROCESS_BYTES_AT_ONCE, LogAllowance
 from greenroom.pool.shell.output import LogCapture, Outlet, StreamCapture
 
 MakeApp = Callable[[str], str]
@@ -268,7 +268,7 @@ async def test_J6_packets_that_are_no_records_use_up_the_allowance() -> None:
     """Each costs a parse. Without room they are counted, and nobody looks into them."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     near.setblocking(False)
-    outlet = Outlet(lambda line: None, Allowance.of_pool())
+    outlet = Outlet(lambda line: None, LogAllowance.of_pool())
     capture = LogCapture(near.fileno(), outlet)
     sent = 0
     with near, far:

@@ -15,7 +15,7 @@ from stage import Stage, assert_recovered
 from support import eventually
 
 from greenroom import JobHandle, ProcessPool
-from greenroom.pool.shell.child import MOST_DROPS_PER_SECOND
+from greenroom.pool.shell.child_client import MOST_DROPS_PER_SECOND
 from greenroom.pool.shell.transit import RESERVED, TOTAL
 
 MakeApp = Callable[[str], str]

@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from greenroom.pool.flight.places import Memory
-from greenroom.pool.flight.recorder import Recorder
+from greenroom.pool.flight_recorder.recorder import Recorder
+from greenroom.pool.flight_recorder.storage import Memory
 
 from .plans import Plan
 from .world import World

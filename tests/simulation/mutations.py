@@ -10,10 +10,10 @@ from typing import Any
 from greenroom.pool.core import (
     accounts,
     core,
-    desk,
     evidence,
     generation,
     job,
+    job_queue,
     launcher,
     process,
     process_actions,
@@ -30,10 +30,10 @@ from greenroom.pool.core.states import (
     AskEvent,
     AskState,
     Bound,
-    DeskState,
     GenerationEvent,
     GenerationState,
     JobEvent,
+    JobQueueState,
     JobState,
     LauncherEvent,
     LauncherState,
@@ -110,7 +110,7 @@ def _words_lost(before: Any) -> Any:
 
 def _last_first(before: Any) -> Any:
     def put_back(pool: Any, record: Any) -> None:
-        pool.desk.waiting.append(record)
+        pool.job_queue.waiting.append(record)
         pool.is_unbalanced = True
 
     return put_back
@@ -118,10 +118,10 @@ def _last_first(before: Any) -> Any:
 
 def _newest(before: Any) -> Any:
     def serve(pool: Any) -> None:
-        waiting = pool.desk.waiting
-        while waiting and (found := desk.candidate(pool)) is not None:
+        waiting = pool.job_queue.waiting
+        while waiting and (found := job_queue.candidate(pool)) is not None:
             taken = waiting.pop()
-            desk.step(pool, taken, JE.TAKE if taken.state is J.WAITING else JE.HOLD, found)
+            job_queue.step(pool, taken, JE.TAKE if taken.state is J.WAITING else JE.HOLD, found)
 
     return serve
 
@@ -129,14 +129,14 @@ def _newest(before: Any) -> Any:
 def _one_more(before: Any) -> Any:
     def problem(pool: Any) -> Any:
         found = before(pool)
-        return None if found == "full" and len(pool.desk.jobs) == pool.options.max_jobs else found
+        return None if found == "full" and len(pool.job_queue.jobs) == pool.options.max_jobs else found
 
     return problem
 
 
 def _one_less(before: Any) -> Any:
     def problem(pool: Any) -> Any:
-        return before(pool) or ("full" if len(pool.desk.jobs) >= pool.options.max_jobs - 1 else None)
+        return before(pool) or ("full" if len(pool.job_queue.jobs) >= pool.options.max_jobs - 1 else None)
 
     return problem
 
@@ -189,7 +189,7 @@ def _obeyed(before: Any) -> Any:
 def _shed_idle_only(before: Any) -> Any:
     def shed(pool: Any) -> None:
         serving = pool.serving
-        if pool.desk.state is DeskState.DRAINING and serving is not None and not pool.desk.waiting:
+        if pool.job_queue.state is JobQueueState.DRAINING and serving is not None and not pool.job_queue.waiting:
             for one in list(serving.idle.values()):
                 core._stop(pool, one, core.Decision("drained", "the pool is draining"))
 
@@ -334,7 +334,7 @@ def _forgotten_reload(before: Any) -> Any:
     """Forget who waits for the reload, and go on with it."""
 
     def give_up(pool: Any, event: Any) -> None:
-        if event.number in pool.desk.reloads:
+        if event.number in pool.job_queue.reloads:
             before(pool, event)
 
     return give_up
@@ -403,8 +403,8 @@ def _refused_launch(before: Any) -> Any:
     """Refuse a launch for which no process is expected in time."""
 
     def accept(pool: Any, event: Any) -> None:
-        taken = desk._job_of(pool, event)
-        error = None if desk.candidate(pool) is not None else desk._reason_not_to_wait(pool, taken)
+        taken = job_queue._job_of(pool, event)
+        error = None if job_queue.candidate(pool) is not None else job_queue._reason_not_to_wait(pool, taken)
         if error is not None:
             pool.emit(v.Refused(event.number, error))
         else:
@@ -428,25 +428,25 @@ MUTATIONS: dict[str, Callable[[], Undo]] = {
     "try again after the deadline": _attribute(
         accounts,
         "may_try_again",
-        lambda before: lambda pool, record, taken: taken.attempts < 3 and pool.desk.state is DeskState.OPEN,
+        lambda before: lambda pool, record, taken: taken.attempts < 3 and pool.job_queue.state is JobQueueState.OPEN,
     ),
     "retry what may have started": _attribute(
         accounts,
         "may_try_again",
         lambda before: lambda pool, record, taken: taken.attempts < 3 and pool.now < taken.expires_at,
     ),
-    "serve the newest first": _attribute(desk, "serve", _newest),
-    "put back at the end": _attribute(desk, "put_back", _last_first),
-    "one job more than max_jobs": _attribute(desk, "capacity_problem", _one_more),
-    "one job less than max_jobs": _attribute(desk, "capacity_problem", _one_less),
+    "serve the newest first": _attribute(job_queue, "serve", _newest),
+    "put back at the end": _attribute(job_queue, "put_back", _last_first),
+    "one job more than max_jobs": _attribute(job_queue, "capacity_problem", _one_more),
+    "one job less than max_jobs": _attribute(job_queue, "capacity_problem", _one_less),
     "forget the deadline of a queued job": _row(job.TABLE, J.NEW, JE.QUEUE, bound=Bound.NONE),
     "forget the deadline of an offer": _row(job.TABLE, J.NEW, JE.OFFER, bound=Bound.NONE),
     "forget the deadline of a reservation": _row(job.TABLE, J.NEW, JE.HOLD, bound=Bound.NONE),
     "the next process of a reservation renews its time": _row(job.TABLE, J.UNHELD, JE.HOLD, bound=Bound.RESERVATION),
     "leave a withdrawn offer in the queue": _attribute(
-        desk,
+        job_queue,
         "leave",
-        lambda before: lambda pool, one: (pool.desk.jobs.pop(one.number), pool.desk.by_id.pop(one.id)),
+        lambda before: lambda pool, one: (pool.job_queue.jobs.pop(one.number), pool.job_queue.by_id.pop(one.id)),
     ),
     "answer before the death": _in_row(
         job.TABLE,
@@ -514,7 +514,7 @@ MUTATIONS: dict[str, Callable[[], Undo]] = {
     "a breach is forgiven": _attribute(process_reports, "break_protocol", _nothing),
     "what repeats itself is believed": _attribute(evidence, "is_repeated", lambda before: lambda *arguments: False),
     # Generations.
-    "serve unproven code": _attribute(desk, "candidate", _any_generation),
+    "serve unproven code": _attribute(job_queue, "candidate", _any_generation),
     "a reload at idle target 0 proves nothing": _in_row(
         generation.TABLE, G.LOADING, GE.LOADED_TO_PROVE, "_prove", _proof_of_none
     ),
@@ -531,7 +531,7 @@ MUTATIONS: dict[str, Callable[[], Undo]] = {
     "a reload that failed is not answered": _without(generation.TABLE, G.PROVING, GE.FAILED, "_fail"),
     "a retired generation keeps its launcher": _attribute(core, "_end_retired", _nothing),
     "reloads overtake each other": _attribute(
-        core, "_give_up_reloads", lambda before: lambda pool: pool.desk.reloads.clear()
+        core, "_give_up_reloads", lambda before: lambda pool: pool.job_queue.reloads.clear()
     ),
     # Launchers.
     "no deadline after CloseLauncher": _row(launcher.TABLE, L.UP, LE.CLOSE, bound=Bound.NONE),
@@ -598,7 +598,7 @@ MUTATIONS: dict[str, Callable[[], Undo]] = {
     "a reload that is given up is answered": _handler(v.GiveUpReload, _answered_reload),
     "a waiting reload is not given up": _handler(
         v.GiveUpReload,
-        lambda before: lambda pool, event: None if event.number in pool.desk.reloads else before(pool, event),
+        lambda before: lambda pool, event: None if event.number in pool.job_queue.reloads else before(pool, event),
     ),
     "changed code serves after a lost launcher": _handler(v.LauncherLoaded, _as_before),
     "a number of a generation is used again": _in_row(generation.TABLE, G.LOADING, GE.FAILED, "_fail", _counting_back),
@@ -620,7 +620,7 @@ MUTATIONS: dict[str, Callable[[], Undo]] = {
     "a void deadline fires": _attribute(Deadlines, "_void", _no_void),
     "the pool is never empty": _attribute(core, "_close_launchers", _nothing),
     "closing ends no job": _attribute(core, "_end_jobs", _nothing),
-    "a drain has no end": _overdue(records.Desk),
+    "a drain has no end": _overdue(records.JobQueue),
     "a question has no end": _overdue(records.Ask),
     "waiting jobs are ended last": _attribute(
         core,
@@ -628,7 +628,7 @@ MUTATIONS: dict[str, Callable[[], Undo]] = {
         lambda before: (
             lambda pool, decision: (
                 [core._stop(pool, one, decision) for one in list(pool.processes.values())],
-                [job.cancel_for(pool, one, decision) for one in list(pool.desk.jobs.values())],
+                [job.cancel_for(pool, one, decision) for one in list(pool.job_queue.jobs.values())],
             )
         ),
     ),

@@ -11,7 +11,7 @@ from greenroom.pool import events as e
 from greenroom.pool.core import vocabulary as v
 from greenroom.pool.core.records import Generation
 from greenroom.pool.core.stalls import Stall
-from greenroom.pool.core.states import DeskState, GenerationState, LauncherState, ProcessState
+from greenroom.pool.core.states import GenerationState, JobQueueState, LauncherState, ProcessState
 
 from .plans import QUERIES
 
@@ -276,7 +276,7 @@ class Oracles:
         return own_end + 3 * (shutdown + 1.0) + 2 * options.cleanup_timeout
 
     def _loaded(self, event: v.LauncherLoaded) -> None:
-        is_open = self.pool.desk.state is DeskState.OPEN
+        is_open = self.pool.job_queue.state is JobQueueState.OPEN
         # What it says a second time breaks the protocol, and counts for nothing.
         self.wanted.setdefault(event.launcher, max(self.pool.options.num_idle_processes, 1) if is_open else 1)
 
@@ -299,7 +299,7 @@ class Oracles:
         if self.asking:
             self._check_asks()
         pool = self.pool
-        if pool.desk.waiting and pool.serving is not None and pool.serving.idle:
+        if pool.job_queue.waiting and pool.serving is not None and pool.serving.idle:
             self.fail("no process idles while a job waits", f"after {event}")
         if self.is_draining and not self.is_closing and pool.serving is not None and pool.serving.resident is not None:
             self._check_resident(pool.serving.resident.state)
@@ -386,7 +386,7 @@ class Oracles:
         if event.number not in self.given_up:
             return
         trial = self.pool.trial
-        if (trial is not None and trial.request == event.number) or event.number in self.pool.desk.reloads:
+        if (trial is not None and trial.request == event.number) or event.number in self.pool.job_queue.reloads:
             self.fail("what is given up is not served", f"reload {event.number} goes on")
 
     def _after_stalled(self, event: v.Stalled, effects: list[Any]) -> None:
@@ -483,7 +483,7 @@ class Oracles:
             self.fail("max_jobs", f"{effect} beside {self.active}")
         if reason == "warming" and type(event) is v.Launch:
             self.fail("a launch waits", f"{effect}")
-        if reason == "draining" and self.pool.desk.state is DeskState.OPEN:
+        if reason == "draining" and self.pool.job_queue.state is JobQueueState.OPEN:
             self.fail("refused for a reason", f"{effect}")
 
     def _job_accepted(self, effect: e.JobAccepted) -> None:
@@ -1009,7 +1009,7 @@ class Oracles:
         """Note that a start was really sent."""
         caller = self.callers[int(job_id[4:])]
         caller.starts += 1
-        attempts = self.pool.desk.jobs[caller.number].attempts
+        attempts = self.pool.job_queue.jobs[caller.number].attempts
         if caller.starts > 3 or caller.starts != attempts:
             self.fail("attempts are bounded", f"job {caller.number}: {caller.starts} starts, {attempts} counted")
         if self.is_closing:
@@ -1060,7 +1060,7 @@ class Oracles:
         facts = serving.facts
         if facts is not None and (facts.has_request or facts.topics) and serving.resident is None:
             self.fail("at rest", "there is no resident process")
-        if pool.trial is not None or pool.desk.reloads:
+        if pool.trial is not None or pool.job_queue.reloads:
             self.fail("at rest", "a reload is not done")
 
     def _is_idle(self, process_id: str) -> bool:
@@ -1068,7 +1068,7 @@ class Oracles:
 
     def _is_good_code(self, code: Any) -> bool:
         try:
-            self.pool.terms.with_app({name: AppSetting(value, "simulated") for name, value in code.settings})
+            self.pool.effective.with_app({name: AppSetting(value, "simulated") for name, value in code.settings})
         except AppLoadError:
             return False
         return bool(code.load == "loads" and code.prewarm == "works")

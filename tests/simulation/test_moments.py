@@ -9,7 +9,7 @@ from greenroom.errors import ErrorInfo
 from greenroom.options import PoolOptions
 from greenroom.pool.core import vocabulary as v
 from greenroom.pool.core.core import PoolCore
-from greenroom.pool.core.terms import Terms
+from greenroom.pool.core.effective_options import EffectiveOptions
 from greenroom.pool.core.verdict import ExitStatus
 from greenroom.pool.events import ProcessEnded
 from greenroom.report import ExitReport
@@ -23,7 +23,7 @@ class Driver:
 
     def __init__(self, facts: AppFacts | None = None, **options: Any) -> None:
         self.facts = facts
-        self.core = PoolCore(Terms(PoolOptions(**options), frozenset()))
+        self.core = PoolCore(EffectiveOptions(PoolOptions(**options), frozenset()))
         self.now = 0.0
         self.effects: list[Any] = []
         self.feed(v.Open())
@@ -125,7 +125,7 @@ ONE = "1-1"
 
 def report_of_one(*events: v.Happening) -> ExitReport:
     """Feed these to a core that has requested one process, and return the report of its end."""
-    core = PoolCore(Terms(PoolOptions(num_idle_processes=1), frozenset()))
+    core = PoolCore(EffectiveOptions(PoolOptions(num_idle_processes=1), frozenset()))
     beginning = (v.Open(), v.Tick(), v.LauncherSpawned(1, 100), v.LauncherLoaded(1, None, "code"))
     effects = [effect for event in (*beginning, *events) for effect in core.handle(event, 0.0)]
     assert v.Fork in map(type, effects)

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 
 from greenroom.pool.core.core import PoolCore
-from greenroom.pool.core.terms import Terms
-from greenroom.pool.flight import recorder as recording
-from greenroom.pool.flight.explain import decisions
-from greenroom.pool.flight.places import Memory
-from greenroom.pool.flight.reading import lines_of, written_out
-from greenroom.pool.flight.replay import Replay
-from greenroom.pool.flight.state import StateReader, capture, record_names
+from greenroom.pool.core.effective_options import EffectiveOptions
+from greenroom.pool.flight_recorder import recorder as recording
+from greenroom.pool.flight_recorder.explain import decisions
+from greenroom.pool.flight_recorder.reader import lines_of, written_out
+from greenroom.pool.flight_recorder.replay import Replay
+from greenroom.pool.flight_recorder.state import StateReader, capture, record_names
+from greenroom.pool.flight_recorder.storage import Memory
 
 from .flights import record, recorded_by
 from .hunt import DATA
@@ -68,7 +68,7 @@ def test_a_state_is_taken_and_read_at_each_event() -> None:
     """A core that was read from a state has the same state, and does the same next."""
     for seed in range(12):
         plan = draw_plan(seed)
-        core = PoolCore(Terms(plan.options, plan.fixed), offset=1_700_000_000.0)
+        core = PoolCore(EffectiveOptions(plan.options, plan.fixed), offset=1_700_000_000.0)
         for event, now in recorded(plan):
             other = _read(core)
             assert msgspec.json.encode(capture(other.pool)) == msgspec.json.encode(capture(core.pool))
@@ -89,7 +89,7 @@ def test_a_look_at_the_pool_changes_nothing() -> None:
     """Statistics are asked for at any time, which no recording knows."""
     for seed in range(12):
         plan = draw_plan(seed)
-        core = PoolCore(Terms(plan.options, plan.fixed), offset=1_700_000_000.0)
+        core = PoolCore(EffectiveOptions(plan.options, plan.fixed), offset=1_700_000_000.0)
         for event, now in recorded(plan):
             core.handle(event, now)
             before = msgspec.json.encode(capture(core.pool))
@@ -117,7 +117,7 @@ def test_another_core_differs_and_the_place_is_named(name: str) -> None:
 def test_an_event_that_cannot_be_recorded_costs_a_gap_and_no_more() -> None:
     """The recording goes on, and so does a replay from the next state."""
     plan = draw_plan(23)
-    core = PoolCore(Terms(plan.options, plan.fixed), offset=1_700_000_000.0)
+    core = PoolCore(EffectiveOptions(plan.options, plan.fixed), offset=1_700_000_000.0)
     recorder = recording.Recorder(core, Memory(), 2**26, lambda fn: fn())
     events = recorded(plan)
     for number, (event, now) in enumerate(events):

@@ -12,7 +12,7 @@ from time import thread_time_ns
 from typing import Any
 
 from greenroom.pool.core.core import PoolCore
-from greenroom.pool.core.terms import Terms
+from greenroom.pool.core.effective_options import EffectiveOptions
 
 from .plans import Plan, draw_plan
 from .world import World
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     times = Times()
     with times:
         for plan, events in histories:
-            core = PoolCore(Terms(plan.options, plan.fixed), offset=1_700_000_000.0)
+            core = PoolCore(EffectiveOptions(plan.options, plan.fixed), offset=1_700_000_000.0)
             for event, now in events:
                 core.handle(event, now)
     print(times.told())

@@ -11,8 +11,8 @@ from greenroom.app_facts import AppFacts
 from greenroom.errors import AppLoadError, ErrorInfo
 from greenroom.pool.core import vocabulary as v
 from greenroom.pool.core.core import PoolCore
+from greenroom.pool.core.effective_options import EffectiveOptions
 from greenroom.pool.core.stalls import Sample, Stall
-from greenroom.pool.core.terms import Terms
 from greenroom.pool.core.verdict import ExitStatus
 
 from .oracles import Oracles, Violation
@@ -157,7 +157,7 @@ class World:
         self.plan = plan
         self.now = 0.0
         self.offset = 1_700_000_000.0
-        self.core = PoolCore(Terms(plan.options, plan.fixed), offset=self.offset)
+        self.core = PoolCore(EffectiveOptions(plan.options, plan.fixed), offset=self.offset)
         self.heap: list[tuple[float, int, bool, Callable[..., None], tuple[Any, ...]]] = []
         self.serial = 0
         self.local: deque[Any] = deque()

@@ -18,8 +18,8 @@ from .printing import Failure, print_json, tell, working
 from .serve import AppArgument, ArgumentsArgument
 
 if TYPE_CHECKING:
-    from ..doctor.bench import Plan
     from ..doctor.bench_figures import BenchFigures, Burst, Spread
+    from ..doctor.measurement import Plan
 
 __all__ = ["register"]
 
@@ -55,8 +55,8 @@ def bench(
 
     Exits with 0; with 1 if processes or sessions failed; with 3 if the app does not load.
     """
-    from ..doctor.bench import Plan
-    from ..doctor.plots import check_can_draw, draw
+    from ..doctor.measurement import Plan  # imported late, as the other commands do not need it
+    from ..doctor.plots import check_can_draw, draw  # imported late, as the other commands do not need it
 
     if plot is not None:
         check_can_draw(plot)
@@ -88,7 +88,7 @@ def bench(
 
 
 def _measured(plan: Plan, *, as_json: bool) -> BenchFigures:
-    from ..doctor.bench import bench as measure
+    from ..doctor.measurement import bench as measure  # imported late, as the other commands do not need it
 
     try:
         doing = f"measuring {plan.app} for up to {plan.seconds:g} s"
@@ -109,7 +109,7 @@ def _parsed(metadata: str) -> Any:
 
 
 def _lines(figures: BenchFigures) -> list[str]:
-    from ..doctor.plots import histogram_lines, memory_lines
+    from ..doctor.plots import histogram_lines, memory_lines  # imported late, as the other commands do not need it
 
     return [
         f"greenroom bench {figures.app}, {figures.seconds:.1f} s",

@@ -81,7 +81,7 @@ def _with_app(app: str, resolved: Resolved) -> tuple[Resolved, list[str]]:
 
 
 async def _ask(app: str, resolved: Resolved) -> tuple[AppSettings, list[str]]:
-    from ..pool import Invocation, ProcessPool
+    from ..pool import Invocation, ProcessPool  # imported late: only `config --app` loads the app
 
     options = resolved.settings.pool
     # A zygote reports the app's settings when the app has loaded. With spawn, only a process reports them.
@@ -89,10 +89,11 @@ async def _ask(app: str, resolved: Resolved) -> tuple[AppSettings, list[str]]:
     chosen = dataclasses.replace(options, num_idle_processes=idle, max_idle_processes=idle)
     pool = ProcessPool(app, invocation=Invocation((resolved.command,)), **dataclasses.asdict(chosen))
     async with pool:
-        if not pool.has_heard_app:
+        facts = pool.app_facts
+        if facts is None:
             raise AppLoadError(pool.stats().breaker_cause or "no process became warm")
-        manifest = pool.manifest.get("livekit") or {}
-        return pool.app_settings, list(manifest.get("without_effect") or ())
+        manifest = facts.manifest.get("livekit") or {}
+        return facts.own_settings, list(manifest.get("without_effect") or ())
 
 
 def _table(resolved: Resolved) -> str:

@@ -48,7 +48,7 @@ async def drain(
     connection: Connection, timeout: _TimeoutOption = None, wait: _WaitFlag = False, as_json_: JsonOption = False
 ) -> int:
     """Drain a worker, as SIGTERM does: the worker takes no more jobs, and ends after its last job."""
-    from .draining import drain_and_wait, start_to_drain
+    from .draining import drain_and_wait, start_to_drain  # imported late: it loads the HTTP library
 
     async with connection.open() as client:
         if not wait:

@@ -53,7 +53,7 @@ async def record(connection: Connection, crashed: _CrashedFlag = False, path: _F
     The worker can be running or can have crashed. The recording has job ids, labels and process ids, but no metadata,
     results or error messages.
     """
-    from ..pool.flight.download import pieces_of_path
+    from ..pool.flight_recorder.download import pieces_of_path  # imported late: it loads the core of the pool
 
     if crashed and path is not None:
         raise typer.BadParameter("--crashed and --from exclude each other")
@@ -67,7 +67,7 @@ async def record(connection: Connection, crashed: _CrashedFlag = False, path: _F
 
 
 def _latest_crash() -> Path:
-    from ..pool.flight.places import crashed_in, home
+    from ..pool.flight_recorder.storage import crashed_in, home  # imported late: it loads the core of the pool
 
     setting = all_settings()["flight_recorder_dir"]
     parent = Path(os.environ.get(setting.variable) or str(setting.of(DEFAULTS["start"])))
@@ -84,8 +84,8 @@ def _latest_crash() -> Path:
 
 
 def _write_out(pieces: Iterable[bytes], name: str) -> int:
-    from ..pool.flight.kinds import BadRow
-    from ..pool.flight.reading import written_out
+    from ..pool.flight_recorder.kinds import BadRow  # imported late: it loads the core of the pool
+    from ..pool.flight_recorder.reader import written_out  # imported late: it loads the core of the pool
 
     count = 0
     try:
@@ -117,9 +117,9 @@ def replay(
 
     Nothing is started or changed. The recording may come from a stranger.
     """
-    from ..pool.flight.kinds import BadRow
-    from ..pool.flight.reading import lines_of
-    from .replaying import Replaying
+    from ..pool.flight_recorder.kinds import BadRow  # imported late: it loads the core of the pool
+    from ..pool.flight_recorder.reader import lines_of  # imported late: it loads the core of the pool
+    from .replaying import Replaying  # imported late: it loads the core of the pool
 
     try:
         return Replaying(lines_of(_pieces(file)), until=until, job=job, as_json=as_json).run()
@@ -133,6 +133,7 @@ def replay(
 
 
 def _pieces(file: str) -> Iterator[bytes]:
-    from ..pool.flight.download import pieces_of_file, pieces_of_path
+    # imported late: it loads the core of the pool
+    from ..pool.flight_recorder.download import pieces_of_file, pieces_of_path
 
     return pieces_of_file(sys.stdin.buffer) if file == "-" else pieces_of_path(Path(file))

@@ -63,7 +63,7 @@ def doctor(
 
     Exits with 0 if the app can be served; with 1 if there are problems; with 3 if the app does not load.
     """
-    from ..doctor.examination import Questions, examine
+    from ..doctor.examination import Questions, examine  # imported late, as the other commands do not need it
 
     resolved = layers.resolve("start")
     find_modules_from_here(app)
@@ -107,7 +107,7 @@ def _print(found: Examination, *, as_json: bool) -> None:
 
 
 def _show(found: Examination) -> None:
-    from rich.console import Console
+    from rich.console import Console  # imported late, as the other commands do not need it
     from rich.table import Table
     from rich.text import Text
 

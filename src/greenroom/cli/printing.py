@@ -32,7 +32,7 @@ def working(on: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console
+    from rich.console import Console  # imported late: rich would slow down each command
     from rich.text import Text
 
     # A Text and not a string, since rich would read "[bold]" in the name of an app as markup.

@@ -13,10 +13,10 @@ from ..exit_codes import ExitCode
 from ..pool.core import vocabulary as v
 from ..pool.core.records import Job
 from ..pool.events import TurnedDown
-from ..pool.flight.explain import Decision, decisions
-from ..pool.flight.reading import Line
-from ..pool.flight.recorder import core_digest
-from ..pool.flight.replay import Difference, Moment, Replay
+from ..pool.flight_recorder.explain import Decision, decisions
+from ..pool.flight_recorder.reader import Line
+from ..pool.flight_recorder.recorder import core_digest
+from ..pool.flight_recorder.replay import Difference, Moment, Replay
 from .printing import Failure, tell
 from .text import one_line
 
@@ -156,7 +156,7 @@ class _OfJob:
 def _state(moment: Moment) -> str:
     """Return the numbers of processes and jobs in each state after a moment, as text."""
     processes = Counter(one.state.name for one in moment.pool.processes.values())
-    jobs = Counter(one.state.name for one in moment.pool.desk.jobs.values())
+    jobs = Counter(one.state.name for one in moment.pool.job_queue.jobs.values())
     parts = [f"{kind} {_counted(counts)}" for kind, counts in (("processes", processes), ("jobs", jobs)) if counts]
     return " and ".join(parts) or "neither processes nor jobs"
 
@@ -181,6 +181,6 @@ def _clock(at: float) -> str:
 
 
 def _tell_json(value: object) -> None:
-    import msgspec
+    import msgspec  # imported late: only --json needs it
 
     typer.echo(msgspec.json.encode(value).decode())

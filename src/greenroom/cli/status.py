@@ -21,7 +21,7 @@ def register(cli: typer.Typer) -> None:
 @with_connection
 async def status(connection: Connection, as_json_: JsonOption = False) -> int:
     """Show whether a job could start now, and the load of the worker. Exits with 1 if the worker is not ready."""
-    from .client import Refused
+    from .client import Refused  # imported late: it loads the HTTP library
 
     async with connection.open() as client:
         ready = (await client.get("/readyz", accepted=(503,))).body

@@ -35,7 +35,7 @@ def check_can_draw(path: Path) -> None:
 
 def draw(figures: BenchFigures, path: Path) -> None:
     """Draw launch latency on the left, and memory on the right. Raises ``OSError`` if the file cannot be written."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # imported late: a package of an extra
 
     figure = Figure(figsize=(11, 4.2), facecolor="white", layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..options import PoolOptions
-from ..pool.shell.budgets import Allowance
 from ..pool.shell.clock import AwakeClock
+from ..pool.shell.log_allowance import LogAllowance
 from ..pool.shell.oom import OomCounter
 from ..pool.shell.orphans import OrphanKiller
-from ..pool.shell.program import Invocation, Program
+from ..pool.shell.script_client import Invocation, ScriptClient
 from ..pool.shell.tools import Tools
 from ..pool.shell.transit import TransitMemory
 from ..system import prctl
@@ -26,14 +26,14 @@ async def handed_by(app: str, options: PoolOptions, invocation: Invocation) -> d
     """
     prctl.set_child_subreaper()
     token, clock = secrets.token_hex(8), AwakeClock()
-    orphans = OrphanKiller(token, lambda: program.pids, lambda: program.pids)
+    orphans = OrphanKiller(token, lambda: script.pids, lambda: script.pids)
     walks = ThreadPoolExecutor(1)  # never used, since no job is started
-    tools = Tools(clock, OomCounter(), orphans, Allowance.of_pool(), TransitMemory(clock), walks, lambda: None)
-    program = Program(app, token, tools, options.preload_timeout, invocation)
+    tools = Tools(clock, OomCounter(), orphans, LogAllowance.of_pool(), TransitMemory(clock), walks, lambda: None)
+    script = ScriptClient(app, token, tools, options.preload_timeout, invocation)
     clock.start()
     try:
-        await program.start()
-        return program.handed
+        await script.start()
+        return script.handed
     finally:
-        await program.close()
+        await script.close()
         clock.stop()

@@ -2,7 +2,7 @@
 
 from .handles import JobHandle, Reservation
 from .pool import PoolStats, ProcessInfo, ProcessPool
-from .resident import NoAnswer
-from .shell.program import Invocation
+from .resident_client import NoAnswer
+from .shell.script_client import Invocation
 
 __all__ = ["Invocation", "JobHandle", "NoAnswer", "PoolStats", "ProcessInfo", "ProcessPool", "Reservation"]

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Unpack
 
 from ..app import App
-from ..app_facts import AppFacts, AppSettings, unpacked
+from ..app_facts import AppFacts
 from ..errors import GreenroomError, PoolClosed, RejectionReason, fresh
 from ..job import Job
 from ..options import PoolKeywords, PoolOptions, checked_seconds
@@ -21,16 +21,16 @@ from ..report import ExitReport
 from ..system import prctl, wakeup
 from ..wire import payload
 from .core import vocabulary as v
+from .core.effective_options import EffectiveOptions
 from .core.records import Process
-from .core.terms import Terms
 from .event_bus import EventBus
 from .events import Event
-from .flight.download import pieces_of_recorder
+from .flight_recorder.download import pieces_of_recorder
 from .handles import JobHandle, Reservation
 from .kept_reports import KeptReports
-from .resident import Resident
+from .resident_client import ResidentClient
 from .shell.assembly import assemble
-from .shell.program import Invocation
+from .shell.script_client import Invocation
 from .shell.shell import Shell
 
 __all__ = ["PoolStats", "ProcessInfo", "ProcessPool"]
@@ -116,14 +116,14 @@ class ProcessPool:
         **options: Unpack[PoolKeywords],
     ) -> None:
         self._app = app if isinstance(app, str) else app.import_string()
-        self._terms = Terms(PoolOptions.from_keywords(options), frozenset(options))
+        self._effective = EffectiveOptions(PoolOptions.from_keywords(options), frozenset(options))
         self._invocation = invocation or Invocation()
         self._recordings = None if flight_recorder_dir is None else Path(flight_recorder_dir)
         self._state: Literal["new", "open", "closed"] = "new"
         self._closing: asyncio.Task[None] | None = None
         self._reports = KeptReports()
         self._events = EventBus()
-        self.resident = Resident(lambda: self._shell if self._state == "open" else None)
+        self.resident = ResidentClient(lambda: self._shell if self._state == "open" else None)
         """For sources: the resident process, which answers questions and gets news."""
         self._shell: Shell
 
@@ -152,7 +152,7 @@ class ProcessPool:
         prctl.set_child_subreaper()
         wakeup.harden_loop(asyncio.get_running_loop())
         parts = (self._invocation, self._events, self._reports.add, self._recordings)
-        shell = self._shell = assemble(self._app, self._terms, *parts)
+        shell = self._shell = assemble(self._app, self._effective, *parts)
         self._state = "open"
         try:
             shell.report(v.Open())
@@ -188,23 +188,13 @@ class ProcessPool:
             self._closing = asyncio.create_task(self._close(), name="greenroom-close")
         if kill and self._closing is not None and not self._closing.done():
             self._shell.report(v.Close(kill=True))
-            self._shell.launchers.kill_program()
+            self._shell.launchers.kill_script()
         if self._closing is not None:
             # Half a clean-up would leave processes behind. So the clean-up goes on even if the caller is cancelled.
             await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        shell = self._shell
-        shell.report(v.Close())
-        await shell.closed.wait()
-        await shell.launchers.close_program()
-        await shell.tools.orphans.end()
-        await shell.reaper.end()
-        if shell.recorder is not None:
-            shell.recorder.close()
-        shell.tools.clock.stop()
-        shell.tools.walks.shutdown(wait=False)
-        shell.settled.set()
+        await self._shell.close()
         self._events.flush()
 
     # --- jobs ------------------------------------------------------------------------------------
@@ -289,8 +279,8 @@ class ProcessPool:
         ``None`` keeps ``max_idle_processes``, or raises it to ``n``. Raises :class:`PoolClosed`, or
         :class:`OptionError`. After an error nothing has changed.
         """
-        shell, terms = self._open_shell(), self._shell.core.pool.terms
-        terms.resized(n, max_idle_processes)  # raises before anything has changed
+        shell, effective = self._open_shell(), self._shell.core.pool.effective
+        effective.resized(n, max_idle_processes)  # raises before anything has changed
         shell.report(v.Resize(n, max_idle_processes))
 
     async def reload(self) -> None:
@@ -327,12 +317,7 @@ class ProcessPool:
     @property
     def options(self) -> PoolOptions:
         """Options that hold now: those of the constructor and of the app, with the sizes of :meth:`resize`."""
-        return self._shell.core.pool.options if self._state == "open" else self._terms.options
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """For sources: :attr:`App.manifest` of the app. Raises :class:`PoolClosed`."""
-        return self._facts.manifest
+        return self._shell.core.pool.options if self._state == "open" else self._effective.options
 
     @property
     def is_open(self) -> bool:
@@ -341,26 +326,20 @@ class ProcessPool:
 
     def leave_to_app(self, names: Iterable[str]) -> None:
         """For integrations: let the app change these options, although they were set. Call it before :meth:`start`."""
-        self._terms = self._terms.left_to_app(names)
+        self._effective = self._effective.left_to_app(names)
 
     @property
-    def has_heard_app(self) -> bool:
-        """For sources: true if the pool knows the app's facts. With ``spawn``, the first warm process reports them."""
-        return self._open_shell().core.pool.facts is not None
+    def app_facts(self) -> AppFacts | None:
+        """For sources and integrations: facts about the app that is served, such as its manifest.
 
-    @property
-    def app_settings(self) -> AppSettings:
-        """For sources: settings that the app sets, also those of the server. Raises :class:`PoolClosed`."""
-        return unpacked(self._facts.settings)
-
-    @property
-    def has_request(self) -> bool:
-        """True if the app has a ``request`` function: see :meth:`Reservation.ask`. Raises :class:`PoolClosed`."""
-        return self._facts.has_request
+        ``None`` before they are known: with ``spawn``, the first warm process reports them. Raises
+        :class:`PoolClosed`.
+        """
+        return self._open_shell().core.pool.facts
 
     def has_job(self, job_id: str) -> bool:
         """Return true if a job or a reservation has this id."""
-        return self._state == "open" and job_id in self._shell.core.pool.desk.by_id
+        return self._state == "open" and job_id in self._shell.core.pool.job_queue.by_id
 
     @property
     def processes(self) -> tuple[ProcessInfo, ...]:
@@ -405,7 +384,7 @@ class ProcessPool:
             return
         now = time.monotonic()
         for child in self._shell.children.values():
-            child.tell_of_signal(now)
+            child.channels.tell_of_signal(now)
 
     def owns(self, pid: int) -> bool:
         """Return true if the pool waits for this child. Other code must not wait for it.
@@ -415,11 +394,6 @@ class ProcessPool:
         if self._state == "new":
             return False
         return pid in self._shell.own_pids() or self._shell.tools.orphans.may_own(pid)
-
-    @property
-    def _facts(self) -> AppFacts:
-        """Facts about the app that is served."""
-        return self._open_shell().core.pool.facts or AppFacts(False, {})
 
     def _open_shell(self) -> Shell:
         if self._state != "open":

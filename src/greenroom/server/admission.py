@@ -5,7 +5,7 @@ The checks of an offer, in this order:
 1. The job id is not in use.
 2. The worker takes jobs: ``Admission.closed`` is ``None``.
 3. The machine has enough free memory.
-4. The pool reserves a process. The pool checks ``max_jobs``, too: see :mod:`greenroom.pool.core.desk`.
+4. The pool reserves a process. The pool checks ``max_jobs``, too: see :mod:`greenroom.pool.core.job_queue`.
 5. The app's request hook accepts the job. The hook is asked in a resident process of the app, not in the reserved one.
 """
 

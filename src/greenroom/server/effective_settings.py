@@ -39,16 +39,17 @@ class SettingsInForce:
         Raises :class:`OptionError` if the app sets a wrong value. The error names the setting in the app's words.
         """
         self._pool.subscribe(self._on_event)
-        self._heard = self._pool.app_settings if self._pool.has_heard_app else None
+        self._heard = self._app_settings()
         return self._settle()
 
     def _on_event(self, event: Event) -> None:
         # A zygote reports the app before it forks. With spawn, a process reports the app when it is warm.
         if not isinstance(event, (ZygoteStarted, ProcessWarmed)) or not self._pool.is_open:
             return
-        if not self._pool.has_heard_app or self._pool.app_settings == self._heard:
+        heard = self._app_settings()
+        if heard is None or heard == self._heard:
             return
-        is_first, self._heard = self._heard is None, self._pool.app_settings
+        is_first, self._heard = self._heard is None, heard
         try:
             settings = self._settle()
         except OptionError as error:
@@ -56,6 +57,10 @@ class SettingsInForce:
             _logger.error("%s; what held before still holds", error, extra=extra)
         else:
             self._on_change(settings, is_first)
+
+    def _app_settings(self) -> AppSettings | None:
+        facts = self._pool.app_facts
+        return facts.own_settings if facts is not None else None
 
     def _settle(self) -> Settings:
         heard = self._heard or {}

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from ..errors import PoolClosed, RejectionReason
+from ..errors import RejectionReason
 from ..log_fields import log_fields
 from ..options import PoolOptions
 from ..pool import PoolStats, ProcessPool
@@ -46,10 +46,8 @@ class SourceHost:
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        try:
-            return self._pool.manifest
-        except PoolClosed:
-            return {}
+        facts = self._pool.app_facts if self._pool.is_open else None
+        return facts.manifest if facts is not None else {}
 
     async def offer(self, offer: Offer) -> Acceptance:
         return await self._admission.offer(offer)

@@ -1,6 +1,6 @@
 """Life of a child, from the fork to the exit: a copy of the zygote becomes a process of its own.
 
-This code runs in the child. :mod:`greenroom.pool.shell.child` is the supervisor's side. The order of the calls is
+This code runs in the child. :mod:`greenroom.pool.shell.child_client` is the supervisor's side. The order of calls is
 :func:`settle`, then :func:`live`, both inside :func:`run`, which ends the process. A spawned process
 (:mod:`.spawned`) makes the same calls. :func:`prepare_output` and :func:`flush_stdio` are also called in the zygote.
 """

@@ -29,7 +29,7 @@ from ..wire.frames import FrameDecoder
 from . import open_objects
 from .app_thread import AppThread, is_sync, note_remedy
 from .job_run import JobRun, exit_code_of
-from .resident import Resident
+from .resident_process import Resident
 from .warmup_run import warm_up
 
 __all__ = ["ChildMain"]

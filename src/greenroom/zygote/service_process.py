@@ -79,9 +79,9 @@ def serve(service: AppService, listener: socket.socket, pause: float) -> int:
         _logger.error(
             "the service %s could not be loaded. It is loaded again in %g s", service.name, pause, exc_info=error
         )
-        _Desk(service, failure=ErrorInfo.of(error, limit=_LONGEST_ERROR)).run(listener, pause)
+        _Calls(service, failure=ErrorInfo.of(error, limit=_LONGEST_ERROR)).run(listener, pause)
         return COULD_NOT_LOAD
-    _Desk(service, function).run(listener)
+    _Calls(service, function).run(listener)
     return 0
 
 
@@ -113,9 +113,9 @@ class _Call(NamedTuple):
 class _Caller(Line):
     """Connection of a caller, and the call that was received on this connection."""
 
-    def __init__(self, desk: _Desk) -> None:
+    def __init__(self, calls: _Calls) -> None:
         super().__init__()
-        self._desk = desk
+        self._calls = calls
         self.call: _Call | None = None
         self.run: _Run | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -123,16 +123,16 @@ class _Caller(Line):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._desk.came(self)
+        self._calls.came(self)
 
     def on_frame(self, kind: int, header: dict[str, Any], body: memoryview) -> None:
         if kind != CALL or self.call is not None:
             raise FrameError(f"a frame of kind {kind}")
         self.call = _Call.of(header, body)
-        self._desk.asked(self, self.call)
+        self._calls.asked(self, self.call)
 
     def on_lost(self) -> None:
-        self._desk.left(self)
+        self._calls.left(self)
 
     def let_wait(self) -> None:
         if not self._is_told:
@@ -165,7 +165,7 @@ class _Run:
         return "".join(traceback.format_stack(frame)) if frame is not None else stack_of(self.task)
 
 
-class _Desk:
+class _Calls:
     """Callers of the service, their order, and the calls that run.
 
     All methods except :meth:`_in_thread` run in the event loop of this process.
@@ -191,7 +191,7 @@ class _Desk:
         self._is_open = False
 
     def run(self, listener: socket.socket, seconds: float | None = None) -> None:
-        from concurrent.futures import ThreadPoolExecutor
+        from concurrent.futures import ThreadPoolExecutor  # imported late: zygote and sessions do not need it
 
         self._listener = listener
         self._executor = ThreadPoolExecutor(self._service.concurrency, thread_name_prefix=self._service.name)

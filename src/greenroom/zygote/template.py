@@ -1,7 +1,7 @@
 """Zygote: a single-threaded process that has loaded the app, and forks itself on request.
 
-This code runs in the zygote. :mod:`greenroom.pool.shell.zygote` is the supervisor's side. A fork leaves this module at
-once: a child goes on in :mod:`.child`, and a service in :mod:`.services`.
+This code runs in the zygote. :mod:`greenroom.pool.shell.zygote_client` is the supervisor's side. A fork leaves this
+module at once: a child goes on in :mod:`.child`, and a service in :mod:`.services`.
 """
 
 from __future__ import annotations

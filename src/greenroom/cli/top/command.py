@@ -26,7 +26,7 @@ def register(cli: typer.Typer) -> None:
 async def top(connection: Connection, once: _OnceOption = False, as_json_: JsonOption = False) -> int:
     """Watch a worker live: its processes, its sessions and its troubles. Arrows select a session, c cancels it."""
     from .live import LiveView, print_once  # imported late: it loads rich's live display
-    from .picture import Picture
+    from .picture import Picture  # imported late, with the live view
 
     if not (once or as_json_ or sys.stdout.isatty()):
         raise OptionError("the standard output is no terminal; use --once or --json")

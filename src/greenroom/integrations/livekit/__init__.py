@@ -13,6 +13,6 @@ __all__ = ["use_pool"]
 def __getattr__(name: str) -> Any:
     if name != "use_pool":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .dropin import use_pool
+    from .dropin import use_pool  # imported late: it imports livekit.agents
 
     return use_pool

@@ -7,7 +7,7 @@ from ..events import BreakerChanged, MemorySampled, PrewarmsBounded
 from ..events import Stalled as StalledEvent
 from .records import Generation, Job, Pool, Process
 from .stalls import Stall
-from .states import DeskState, GenerationState, ProcessState
+from .states import GenerationState, JobQueueState, ProcessState
 from .vocabulary import ERROR, INFO, WARNING, Log, Settled
 
 __all__ = [
@@ -48,7 +48,7 @@ def may_try_again(pool: Pool, process: Process, job: Job) -> bool:
     process must not run twice.
     """
     is_possible = job.attempts < MAX_ATTEMPTS and pool.now < job.expires_at and not process.is_distrusted
-    return is_possible and pool.desk.state in (DeskState.OPEN, DeskState.DRAINING)
+    return is_possible and pool.job_queue.state in (JobQueueState.OPEN, JobQueueState.DRAINING)
 
 
 def settle(pool: Pool) -> None:

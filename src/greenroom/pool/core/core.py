@@ -1,8 +1,8 @@
 """The core of the pool. One function takes in an event and returns its effects in order.
 
 :meth:`PoolCore.handle` only dispatches. Each kind of record has a table of its own: process, job, launcher, generation
-and question. The order of steps is a convention. A process moves before its job. Then the desk serves the waiting jobs.
-Then missing processes are requested.
+and question. The order of steps is a convention. A process moves before its job. Then the job queue serves the waiting
+jobs. Then missing processes are requested.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Callable
 from typing import Any
 
 from ..events import Draining
-from . import accounts, desk, generation, invariants, job, launcher, process_reports, questions, resident, stats
-from .acts import end
+from . import accounts, generation, invariants, job, job_queue, launcher, process_reports, questions, resident, stats
+from .effective_options import EffectiveOptions
 from .machine import step
-from .records import Ask, Desk, Job, Launcher, Pool, Process, Timer
+from .process_commands import end
+from .records import Ask, Job, JobQueue, Launcher, Pool, Process, Timer
 from .states import (
     AskEvent,
-    DeskState,
     GenerationEvent,
     GenerationState,
     JobEvent,
+    JobQueueState,
     LauncherEvent,
     LauncherState,
     ProcessEvent,
     ProcessState,
 )
-from .terms import Terms
 from .verdict import Decision
 from .vocabulary import (
     WARNING,
@@ -93,8 +93,8 @@ class PoolCore:
     ``now`` is in seconds, on a clock that stands still while the supervisor does. Wall time is ``now`` plus ``offset``.
     """
 
-    def __init__(self, terms: Terms, *, offset: float = 0.0) -> None:
-        self.pool = Pool(terms=terms, options=terms.options, offset=offset)
+    def __init__(self, effective: EffectiveOptions, *, offset: float = 0.0) -> None:
+        self.pool = Pool(effective=effective, options=effective.options, offset=offset)
 
     def handle(self, event: Happening, now: float) -> list[Effect]:
         """Handle an event and return its effects. Perform all of them, in order, before the next call."""
@@ -111,7 +111,7 @@ class PoolCore:
 
     def candidate(self) -> Process | None:
         """Return the idle process that the next job would get. The shell checks first if this process is alive."""
-        return desk.candidate(self.pool)
+        return job_queue.candidate(self.pool)
 
     def idle_target(self) -> int:
         """Return the number of processes that should be idle."""
@@ -139,8 +139,8 @@ class PoolCore:
 
 
 def _settle(pool: Pool) -> None:
-    if pool.desk.waiting:
-        desk.serve(pool)
+    if pool.job_queue.waiting:
+        job_queue.serve(pool)
     if pool.is_unbalanced:
         _begin_loads(pool)
         if len(pool.generations) > 1:
@@ -148,20 +148,25 @@ def _settle(pool: Pool) -> None:
         if pool.refill.due is None:
             generation.balance(pool)
         _go_on_housekeeping(pool)
-        if pool.desk.state is DeskState.DRAINING:
+        if pool.job_queue.state is JobQueueState.DRAINING:
             _shed(pool)
-    if not pool.is_empty and not pool.processes and not pool.desk.jobs:
+    if not pool.is_empty and not pool.processes and not pool.job_queue.jobs:
         pool.is_empty = True
         pool.emit(Emptied())
-    if pool.desk.state is DeskState.CLOSING and pool.is_empty:
+    if pool.job_queue.state is JobQueueState.CLOSING and pool.is_empty:
         _close_launchers(pool)
 
 
 def _begin_loads(pool: Pool) -> None:
     """Begin the next reload, or replace a lost launcher. Only one generation at a time is on trial."""
     serving = pool.serving
-    if pool.desk.reloads and serving is not None and pool.trial is None and pool.desk.state is DeskState.OPEN:
-        generation.make(pool, request_number=pool.desk.reloads.popleft())
+    if (
+        pool.job_queue.reloads
+        and serving is not None
+        and pool.trial is None
+        and pool.job_queue.state is JobQueueState.OPEN
+    ):
+        generation.make(pool, request_number=pool.job_queue.reloads.popleft())
     launcher.replace_missing(pool)
 
 
@@ -178,7 +183,7 @@ def _end_retired(pool: Pool) -> None:
 def _shed(pool: Pool) -> None:
     """End the idle and warming processes of a draining pool, unless a job waits for a process."""
     serving = pool.serving
-    if serving is not None and not pool.desk.waiting:
+    if serving is not None and not pool.job_queue.waiting:
         unwanted = [*serving.idle.values(), *serving.warming.values()]
         if serving.resident is not None and not questions.is_needed(pool, serving):
             unwanted.append(serving.resident)
@@ -191,13 +196,13 @@ def _close_launchers(pool: Pool) -> None:
         if one.state not in (LauncherState.CLOSING, LauncherState.KILLED, LauncherState.UNKILLED):
             step(pool, one, LauncherEvent.CLOSE)
     if not pool.launchers:
-        pool.desk.state = DeskState.CLOSED
+        pool.job_queue.state = JobQueueState.CLOSED
         _stop_clocks(pool)
         pool.emit(Closed())
 
 
 def _stop_clocks(pool: Pool) -> None:
-    for timer in (pool.refill, pool.housekeeping, pool.retry, pool.desk):
+    for timer in (pool.refill, pool.housekeeping, pool.retry, pool.job_queue):
         pool.deadlines.clear(timer)
 
 
@@ -209,26 +214,26 @@ def _stop(pool: Pool, one: Process, decision: Decision) -> None:
 
 
 def _open(pool: Pool, event: Open) -> None:
-    pool.desk.state = DeskState.OPEN
+    pool.job_queue.state = JobQueueState.OPEN
     generation.make(pool)
 
 
 def _launch_reserved(pool: Pool, event: LaunchReserved) -> None:
-    job.launch_reserved(pool, pool.desk.jobs.get(event.number), event)
+    job.launch_reserved(pool, pool.job_queue.jobs.get(event.number), event)
 
 
 def _ask_app(pool: Pool, event: AskApp) -> None:
-    job.ask_app(pool, pool.desk.jobs.get(event.number), event)
+    job.ask_app(pool, pool.job_queue.jobs.get(event.number), event)
 
 
 def _release(pool: Pool, event: Release) -> None:
-    found = pool.desk.jobs.get(event.number)
+    found = pool.job_queue.jobs.get(event.number)
     if found is not None:  # else the reservation is over already
         job.release(pool, found, event.cause)
 
 
 def _cancel(pool: Pool, event: Cancel) -> None:
-    found = pool.desk.jobs.get(event.number)
+    found = pool.job_queue.jobs.get(event.number)
     if found is not None:
         job.cancel(pool, found, event)
 
@@ -238,35 +243,35 @@ def _reload(pool: Pool, event: Reload) -> None:
     if closed is not None:
         pool.emit(HasReloaded(event.number, closed))
         return
-    pool.desk.reloads.append(event.number)
+    pool.job_queue.reloads.append(event.number)
     pool.is_unbalanced = True
 
 
 def _give_up_reload(pool: Pool, event: GiveUpReload) -> None:
-    if event.number in pool.desk.reloads:
-        pool.desk.reloads.remove(event.number)
+    if event.number in pool.job_queue.reloads:
+        pool.job_queue.reloads.remove(event.number)
     elif pool.trial is not None and pool.trial.request == event.number:
         step(pool, pool.trial, GenerationEvent.FAILED, None)
 
 
 def _drain(pool: Pool, event: Drain) -> None:
-    if pool.desk.state is DeskState.OPEN:
-        pool.desk.state = DeskState.DRAINING
+    if pool.job_queue.state is JobQueueState.OPEN:
+        pool.job_queue.state = JobQueueState.DRAINING
         pool.emit(Draining(event.timeout, at=pool.wall))
         _give_up_reloads(pool)
         accounts.settle(pool)  # ends the wait in start(), since no more processes become warm
-    elif pool.desk.state is not DeskState.DRAINING:
+    elif pool.job_queue.state is not JobQueueState.DRAINING:
         return
-    if pool.desk.due is None or event.timeout < pool.desk.due - pool.now:
-        pool.desk.drain_timeout = event.timeout
-        pool.deadlines.set(pool.desk, pool.now, event.timeout)
+    if pool.job_queue.due is None or event.timeout < pool.job_queue.due - pool.now:
+        pool.job_queue.drain_timeout = event.timeout
+        pool.deadlines.set(pool.job_queue, pool.now, event.timeout)
     pool.is_unbalanced = True
     if pool.is_empty:
         pool.emit(Emptied())
 
 
-def _drain_overdue(pool: Pool, desk_: Desk) -> None:
-    timeout, count = pool.desk.drain_timeout, len(pool.desk.jobs)
+def _drain_overdue(pool: Pool, desk_: JobQueue) -> None:
+    timeout, count = pool.job_queue.drain_timeout, len(pool.job_queue.jobs)
     text = f"{count} jobs are still there after {timeout:g} s of draining; they are ended"
     pool.emit(Log(WARNING, text, {"event": "drain_overdue", "jobs": count}))
     _end_jobs(pool, Decision("drained", f"the pool was drained, and the job did not end within {timeout:g} s"))
@@ -278,9 +283,9 @@ def _close(pool: Pool, event: Close) -> None:
     if event.kill:
         for one in list(pool.processes.values()):
             end(pool, one, ProcessEvent.KILL, decision)
-    if pool.desk.state in (DeskState.CLOSING, DeskState.CLOSED):
+    if pool.job_queue.state in (JobQueueState.CLOSING, JobQueueState.CLOSED):
         return
-    pool.desk.state = DeskState.CLOSING
+    pool.job_queue.state = JobQueueState.CLOSING
     _stop_clocks(pool)
     _give_up_reloads(pool)
     _end_jobs(pool, decision)
@@ -301,14 +306,14 @@ def _give_up_reloads(pool: Pool) -> None:
     for one in list(pool.generations.values()):
         if one.state in (GenerationState.LOADING, GenerationState.PROVING):
             step(pool, one, GenerationEvent.FAILED, closed)
-    while pool.desk.reloads:
-        pool.emit(HasReloaded(pool.desk.reloads.popleft(), closed))
+    while pool.job_queue.reloads:
+        pool.emit(HasReloaded(pool.job_queue.reloads.popleft(), closed))
 
 
 def _end_jobs(pool: Pool, decision: Decision) -> None:
     # End the waiting jobs first, so that they do not get the processes that other jobs release.
-    for one in [*pool.desk.waiting, *pool.desk.jobs.values()]:
-        if one.number in pool.desk.jobs:
+    for one in [*pool.job_queue.waiting, *pool.job_queue.jobs.values()]:
+        if one.number in pool.job_queue.jobs:
             job.cancel_for(pool, one, decision)
 
 
@@ -344,7 +349,7 @@ _OVERDUE: dict[type, Callable[[Pool, Any], object]] = {
     Launcher: lambda pool, record: step(pool, record, LauncherEvent.OVERDUE),
     Ask: lambda pool, record: step(pool, record, AskEvent.OVERDUE),
     Timer: _timer_overdue,
-    Desk: _drain_overdue,
+    JobQueue: _drain_overdue,
 }
 
 
@@ -398,8 +403,8 @@ _SAID = _of_process(process_reports.said)
 
 _HANDLERS: dict[type, Callable[[Pool, Any], None]] = {
     Open: _open,
-    Launch: desk.accept,
-    Reserve: desk.offer,
+    Launch: job_queue.accept,
+    Reserve: job_queue.offer,
     LaunchReserved: _launch_reserved,
     AskApp: _ask_app,
     AskResident: questions.ask_resident,

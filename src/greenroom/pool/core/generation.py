@@ -18,12 +18,12 @@ from ...errors import GreenroomError, PoolClosed, PrewarmError
 from ...report import ExitReport
 from ..events import BreakerChanged, Reloaded, ReloadFailed, Resized, ZygoteStarted
 from . import accounts, questions, resident
-from .acts import end, request
 from .machine import Machine, Row, register, step
+from .process_commands import end, request
 from .records import Generation, Launcher, Pool, Process
 from .sizing import expected_wait as wait_by
 from .sizing import forks_needed
-from .states import Bound, DeskState, LauncherEvent, LauncherState, ProcessEvent
+from .states import Bound, JobQueueState, LauncherEvent, LauncherState, ProcessEvent
 from .states import GenerationEvent as E
 from .states import GenerationState as S
 from .verdict import Decision
@@ -46,7 +46,7 @@ __all__ = [
     "resize",
 ]
 
-_DRAINS = {DeskState.DRAINING: "the pool is draining", DeskState.CLOSING: "the pool was closed"}
+_DRAINS = {JobQueueState.DRAINING: "the pool is draining", JobQueueState.CLOSING: "the pool was closed"}
 """Causes to give up code that is loaded or proven, apart from a fault of the code itself."""
 HOUSEKEEPING = 0.5
 """Seconds between two checks of the idle processes, in :func:`keep_house`."""
@@ -59,7 +59,7 @@ def make(pool: Pool, *, request_number: int | None = None, launcher: Launcher | 
     """Begin a generation of the code that ``launcher`` has loaded. Without ``launcher``, begin a launcher, too."""
     pool.generations_made += 1
     number = pool.generations_made
-    made = Generation(number=number, options=pool.terms.options, request=request_number, began_at=pool.now)
+    made = Generation(number=number, options=pool.effective.options, request=request_number, began_at=pool.now)
     pool.generations[number] = made
     if pool.serving is not None:
         pool.trial = made
@@ -77,7 +77,7 @@ def make_launcher(pool: Pool, of: Generation, *, script: Script, delay: float) -
         number=pool.launchers_made,
         generation=of,
         script=script,
-        is_parent=pool.terms.options.start_method != "spawn",
+        is_parent=pool.effective.options.start_method != "spawn",
     )
     pool.launchers[made.number] = of.launcher = made
     pool.deadlines.set(made, pool.now, delay)
@@ -86,7 +86,7 @@ def make_launcher(pool: Pool, of: Generation, *, script: Script, delay: float) -
 
 def learn(pool: Pool, generation: Generation, facts: AppFacts) -> None:
     """Adopt the facts and settings of the app. Raises :class:`AppLoadError` if a setting is invalid."""
-    options = pool.terms.with_app(unpacked(facts.settings))
+    options = pool.effective.with_app(unpacked(facts.settings))
     generation.options, generation.facts = options, facts
     if generation is pool.serving:
         _take_on(pool, generation)
@@ -96,14 +96,14 @@ def _take_on(pool: Pool, generation: Generation) -> None:
     """Adopt the facts and options of the serving generation, if the app has reported its facts."""
     if generation.facts is not None and generation.facts != pool.facts:
         pool.facts = generation.facts
-        pool.options = pool.terms.with_app(unpacked(generation.facts.settings))
+        pool.options = pool.effective.with_app(unpacked(generation.facts.settings))
 
 
 def reason_not_to_load(pool: Pool) -> PoolClosed | None:
     """Return the reason why no new code is loaded; ``None`` if the pool neither drains nor closes."""
-    if pool.desk.state is DeskState.DRAINING:
+    if pool.job_queue.state is JobQueueState.DRAINING:
         return PoolClosed("the pool is draining: it is not reloaded any more")
-    if pool.desk.state in (DeskState.CLOSING, DeskState.CLOSED):
+    if pool.job_queue.state in (JobQueueState.CLOSING, JobQueueState.CLOSED):
         return PoolClosed("the pool is closed: its app is not loaded any more")
     return None
 
@@ -169,7 +169,7 @@ def _fail(pool: Pool, generation: Generation, error: GreenroomError | None) -> N
     """
     if pool.trial is generation:
         pool.trial = None
-    _let_go(pool, generation, _DRAINS.get(pool.desk.state, "the new code does not serve"))
+    _let_go(pool, generation, _DRAINS.get(pool.job_queue.state, "the new code does not serve"))
     _close_unless_up(pool, generation)
     if error is None:
         return
@@ -269,7 +269,7 @@ def process_ended(pool: Pool, generation: Generation, process: Process, report: 
 
 def idle_target(pool: Pool) -> int:
     """Return the number of processes that should be idle: 0 unless the pool is open."""
-    if pool.desk.state is not DeskState.OPEN:
+    if pool.job_queue.state is not JobQueueState.OPEN:
         return 0
     options = pool.options
     return pool.demand.idle_target(pool.now, options.num_idle_processes, options.idle_ceiling)
@@ -282,7 +282,7 @@ def expected_wait(pool: Pool) -> float | None:
         return None
     return wait_by(
         idle=len(serving.idle),
-        waiting=len(pool.desk.waiting),
+        waiting=len(pool.job_queue.waiting),
         refill_seconds=pool.demand.refill_seconds,
         concurrent=max(_prewarms_allowed(pool, serving), 1),
         delay=serving.breaker.wait(pool.now),
@@ -297,12 +297,16 @@ def balance(pool: Pool) -> None:
     """
     pool.is_unbalanced = False
     serving = pool.serving
-    if serving is None or not _can_fork(serving) or pool.desk.state in (DeskState.CLOSING, DeskState.CLOSED):
+    if (
+        serving is None
+        or not _can_fork(serving)
+        or pool.job_queue.state in (JobQueueState.CLOSING, JobQueueState.CLOSED)
+    ):
         return
     assert serving.launcher is not None
     _balance_resident(pool, serving, serving.launcher)
     outgoing = 1 if serving.resident is not None and serving.resident.id in serving.warming else 0
-    target, idle, waiting = idle_target(pool), len(serving.idle), len(pool.desk.waiting)
+    target, idle, waiting = idle_target(pool), len(serving.idle), len(pool.job_queue.waiting)
     if idle < target + waiting:
         missing = forks_needed(
             idle_target=target,
@@ -321,7 +325,11 @@ def balance(pool: Pool) -> None:
 
 def _balance_resident(pool: Pool, serving: Generation, launcher: Launcher) -> None:
     """Request the resident process, if it is missing and the app has work for a resident process."""
-    if serving.resident is not None or not resident.is_wanted(serving.facts) or pool.desk.state is not DeskState.OPEN:
+    if (
+        serving.resident is not None
+        or not resident.is_wanted(serving.facts)
+        or pool.job_queue.state is not JobQueueState.OPEN
+    ):
         return
     delay = serving.resident_breaker.wait(pool.now)
     if delay > 0:
@@ -374,7 +382,7 @@ def resize(pool: Pool, message: Resize) -> None:
     num_idle, max_idle = message.num_idle_processes, message.max_idle_processes
     if max_idle is None and pool.options.max_idle_processes is not None:
         max_idle = max(pool.options.max_idle_processes, num_idle)
-    pool.terms = pool.terms.resized(num_idle, max_idle)
+    pool.effective = pool.effective.resized(num_idle, max_idle)
     pool.options = replace(pool.options, num_idle_processes=num_idle, max_idle_processes=max_idle)
     pool.emit(Resized(num_idle, max_idle, at=pool.wall))
     if pool.serving is not None:

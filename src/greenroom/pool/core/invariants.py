@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from . import generation, job, launcher, process
 from .records import Pool, Process
-from .states import DeskState, GenerationState, JobState, LauncherState, ProcessState
+from .states import GenerationState, JobQueueState, JobState, LauncherState, ProcessState
 
 __all__ = ["violations"]
 
@@ -22,7 +22,7 @@ def violations(pool: Pool) -> list[str]:
     found: list[str] = []
     for child in pool.processes.values():
         _check_process(child, found)
-    if pool.desk.jobs or pool.desk.waiting:
+    if pool.job_queue.jobs or pool.job_queue.waiting:
         _check_jobs(pool, found)
     for one in pool.launchers.values():
         if one.due is None and one.state not in launcher.UNBOUNDED:
@@ -30,7 +30,7 @@ def violations(pool: Pool) -> list[str]:
         if one.state is LauncherState.LOST:
             found.append(f"launcher {one.number} is lost and still on the books")
     _check_generations(pool, found)
-    if pool.desk.state is DeskState.CLOSED and (pool.processes or pool.desk.jobs or pool.launchers):
+    if pool.job_queue.state is JobQueueState.CLOSED and (pool.processes or pool.job_queue.jobs or pool.launchers):
         found.append("the pool is closed and not empty")
     return found
 
@@ -52,10 +52,10 @@ def _check_process(one: Process, found: list[str]) -> None:
 
 
 def _check_jobs(pool: Pool, found: list[str]) -> None:
-    waiting = pool.desk.waiting
+    waiting = pool.job_queue.waiting
     if len(waiting) > 1 and any(one.number > next_.number for one, next_ in pairwise(waiting)):
         found.append("those who wait are not in the order in which they came")
-    for one in pool.desk.jobs.values():
+    for one in pool.job_queue.jobs.values():
         state = one.state
         if one.due is None and state not in job.UNBOUNDED:
             found.append(f"job {one.id} is {state.name} and has no deadline")

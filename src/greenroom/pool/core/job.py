@@ -13,7 +13,7 @@ from __future__ import annotations
 from ...errors import GreenroomError, LaunchError
 from ...report import ExitReport
 from ..events import ClaimFailed, JobAccepted, JobEnded, JobStarted, Released
-from . import acts, desk, questions
+from . import job_queue, process_commands, questions
 from .machine import Machine, Row, quiet, register, step
 from .records import Job, Pool, Process
 from .reports import unstarted_report
@@ -33,14 +33,14 @@ REFILL_DELAY = 0.002
 
 
 def _queue(pool: Pool, job: Job, data: object) -> None:
-    pool.desk.waiting.append(job)
+    pool.job_queue.waiting.append(job)
     pool.deadlines.clear(pool.refill)  # a waiting job needs the next process without delay
     pool.is_unbalanced = True
 
 
 def _put_back(pool: Pool, job: Job, data: object) -> None:
     job.process = None
-    desk.put_back(pool, job)
+    job_queue.put_back(pool, job)
 
 
 def _part(pool: Pool, job: Job, process: Process) -> None:
@@ -52,7 +52,7 @@ def _claim(pool: Pool, job: Job, process: Process) -> None:
     job.process = process
     job.attempts += 1
     job.claimed_wall = pool.wall
-    acts.claim(pool, process, job)
+    process_commands.claim(pool, process, job)
     pool.deadlines.set(pool.refill, pool.now, REFILL_DELAY)
 
 
@@ -64,7 +64,7 @@ def _claim_held(pool: Pool, job: Job, data: object) -> None:
 
 def _hold(pool: Pool, job: Job, process: Process) -> None:
     job.process, job.pid = process, process.pid
-    acts.reserve(pool, process, job)
+    process_commands.reserve(pool, process, job)
     pool.deadlines.set(pool.refill, pool.now, REFILL_DELAY)
 
 
@@ -123,7 +123,7 @@ def _has_started(pool: Pool, job: Job, process: Process) -> None:
 def _stop(pool: Pool, job: Job, decision: Decision) -> None:
     job.cancelled = job.cancelled or decision
     assert job.process is not None
-    acts.end(pool, job.process, ProcessEvent.STOP, decision)
+    process_commands.end(pool, job.process, ProcessEvent.STOP, decision)
 
 
 def _end_cancelled(pool: Pool, job: Job, decision: Decision) -> None:
@@ -132,13 +132,13 @@ def _end_cancelled(pool: Pool, job: Job, decision: Decision) -> None:
 
 def _end_overdue(pool: Pool, job: Job, data: object) -> None:
     message = _not_in_time(job)
-    error = desk.turn_down(pool, job, "warming", message, max(pool.demand.refill_seconds, 1.0))
+    error = job_queue.turn_down(pool, job, "warming", message, max(pool.demand.refill_seconds, 1.0))
     _end_unstarted(pool, job, Decision("start_timeout", message), error)
 
 
 def _end_unstarted(pool: Pool, job: Job, decision: Decision, error: GreenroomError) -> None:
     """End a job that has no process and will not get one."""
-    desk.leave(pool, job)
+    job_queue.leave(pool, job)
     job.report = unstarted_report(job, decision, pool.wall)
     pool.emit(NotStarted(job.number, error))
     pool.emit(JobEnded(job.report, job.source, at=pool.wall))
@@ -157,7 +157,7 @@ def _note_session(pool: Pool, job: Job, report: ExitReport) -> None:
 
 
 def _end(pool: Pool, job: Job, report: ExitReport) -> None:
-    desk.leave(pool, job)
+    job_queue.leave(pool, job)
     job.report, job.process = report, None
     pool.emit(JobEnded(report, job.source, at=pool.wall))
     pool.emit(Over(job.number, report))
@@ -179,12 +179,12 @@ def _withdraw_cancelled(pool: Pool, job: Job, decision: Decision) -> None:
 def _turn_down_offer(pool: Pool, job: Job, decision: Decision) -> None:
     """End a reservation that still waits for its first process. In a drain, the reason is ``draining``."""
     is_drained = decision.reason == "drained"
-    error = desk.draining(pool, job) if is_drained else never_started(job, decision.detail)
+    error = job_queue.draining(pool, job) if is_drained else never_started(job, decision.detail)
     _give_up(pool, job, error, is_expired=False)
 
 
 def _offer_overdue(pool: Pool, job: Job, data: object) -> None:
-    error = desk.turn_down(pool, job, "warming", _not_in_time(job), max(pool.demand.refill_seconds, 1.0))
+    error = job_queue.turn_down(pool, job, "warming", _not_in_time(job), max(pool.demand.refill_seconds, 1.0))
     _give_up(pool, job, error, is_expired=False)
 
 
@@ -211,7 +211,7 @@ def _give_up(pool: Pool, job: Job, error: GreenroomError, *, is_expired: bool) -
     )
     pool.emit(released)
     questions.drop(pool, job)
-    desk.leave(pool, job)
+    job_queue.leave(pool, job)
     pool.emit(NotStarted(job.number, error))
     if process is not None:
         _give_back(pool, process)
@@ -220,9 +220,9 @@ def _give_up(pool: Pool, job: Job, error: GreenroomError, *, is_expired: bool) -
 def _give_back(pool: Pool, process: Process) -> None:
     """Release a reserved process. If the pool has already decided to end this process, only detach the job from it."""
     if process.state is ProcessState.RESERVED:
-        acts.release(pool, process)
+        process_commands.release(pool, process)
         if process.generation is not pool.serving:
-            acts.end(pool, process, ProcessEvent.STOP, Decision("drained", "its code was reloaded"))
+            process_commands.end(pool, process, ProcessEvent.STOP, Decision("drained", "its code was reloaded"))
     else:
         process.job = None
 
@@ -395,7 +395,7 @@ def cancel_for(pool: Pool, job: Job, decision: Decision) -> None:
     """End a job or a reservation that is not over, for the reason in ``decision``.
 
     No row is needed for the other states. ``NEW`` lasts no longer than the event that accepts the job. In ``ENDED`` and
-    ``WITHDRAWN``, the job is no longer in ``Desk.jobs``. ``CANCEL_UNLESS_ENDING`` never meets a reservation, so
+    ``WITHDRAWN``, the job is no longer in ``JobQueue.jobs``. ``CANCEL_UNLESS_ENDING`` never meets a reservation, so
     ``OFFERED``, ``HELD`` and ``UNHELD`` have no row for it.
     """
     step(pool, job, E.CANCEL_UNLESS_ENDING if decision.spares_own_end else E.CANCEL, decision)

@@ -15,7 +15,7 @@ from . import accounts
 from .generation import learn, make, make_launcher, reason_not_to_load
 from .machine import Machine, Row, quiet, register, step
 from .records import Generation, Launcher, Pool
-from .states import Bound, DeskState, GenerationEvent, GenerationState, ProcessEvent
+from .states import Bound, GenerationEvent, GenerationState, JobQueueState, ProcessEvent
 from .states import LauncherEvent as E
 from .states import LauncherState as S
 from .vocabulary import (
@@ -52,7 +52,7 @@ SETTLED = 10.0
 
 FINAL = frozenset((S.CLOSING, S.KILLED_UP, S.KILLED, S.UNKILLED))
 """States in which the end of the launcher is certain. Reports of progress are then ignored."""
-_REPLACES = (DeskState.OPEN, DeskState.DRAINING)
+_REPLACES = (JobQueueState.OPEN, JobQueueState.DRAINING)
 """States of the pool in which a lost launcher is replaced. In a drain, this is done only for a waiting job."""
 
 
@@ -105,7 +105,7 @@ def _fail_generation(pool: Pool, launcher: Launcher, error: AppLoadError) -> Non
 
 
 def _not_replaced(pool: Pool, generation: Generation, error: AppLoadError) -> None:
-    if pool.desk.state not in _REPLACES:
+    if pool.job_queue.state not in _REPLACES:
         return
     pool.launcher_breaker.failed(pool.now, str(error))
     generation.trouble = f"there is no zygote to fork from: {error}"
@@ -147,7 +147,7 @@ def _lose_unstarted(pool: Pool, launcher: Launcher, data: object) -> None:
 def _lose_up(pool: Pool, launcher: Launcher, lost: LauncherLost) -> None:
     """Report the loss of a launcher that was up, and count the loss. Another launcher replaces the lost launcher."""
     generation = launcher.generation
-    if generation.state is GenerationState.SERVING and pool.desk.state in _REPLACES:
+    if generation.state is GenerationState.SERVING and pool.job_queue.state in _REPLACES:
         if pool.now - launcher.loaded_at > SETTLED:
             pool.launcher_breaker.succeeded()
         pool.launcher_breaker.failed(pool.now, f"zygote {launcher.pid} was lost")
@@ -333,7 +333,9 @@ def replace_missing(pool: Pool) -> None:
     serving = pool.serving
     if serving is None or serving.launcher is not None or pool.trial is not None:
         return
-    if pool.desk.state is DeskState.OPEN or (pool.desk.state is DeskState.DRAINING and pool.desk.waiting):
+    if pool.job_queue.state is JobQueueState.OPEN or (
+        pool.job_queue.state is JobQueueState.DRAINING and pool.job_queue.waiting
+    ):
         make_launcher(pool, serving, script="keep", delay=pool.launcher_breaker.wait(pool.now))
 
 
@@ -342,9 +344,9 @@ def replace_missing(pool: Pool) -> None:
 
 def _seconds(pool: Pool, launcher: Launcher, bound: Bound) -> float | None:
     if bound is Bound.PRELOAD:
-        return pool.terms.options.preload_timeout
+        return pool.effective.options.preload_timeout
     if bound is Bound.SCRIPT:
-        return pool.terms.options.preload_timeout + SCRIPT_MARGIN
+        return pool.effective.options.preload_timeout + SCRIPT_MARGIN
     return _SECONDS[bound]
 
 

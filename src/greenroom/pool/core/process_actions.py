@@ -12,13 +12,13 @@ from ...errors import AppLoadError
 from ...report import Reason
 from ..events import ProcessEnded, ProcessWarmed
 from . import accounts, generation, questions, resident
-from .acts import FORK_TIMEOUT, end
 from .evidence import BECOMING_WARM, take_evidence
 from .machine import Action, step
+from .process_commands import FORK_TIMEOUT, end
 from .records import Job, Pool, Process
 from .reports import process_report
 from .stalls import FULL_DUMP, SHORT_DUMP
-from .states import Bound, DeskState, JobEvent, JobState, LauncherEvent, LauncherState, ProcessState
+from .states import Bound, JobEvent, JobQueueState, JobState, LauncherEvent, LauncherState, ProcessState
 from .states import ProcessEvent as E
 from .verdict import Decision
 from .vocabulary import (
@@ -161,7 +161,7 @@ def judge_launcher(pool: Pool, process: Process, sampled: Sampled) -> None:
     if sampled.sample is None:
         return
     is_over = process.patience.ends_with(sampled.sample)
-    if is_over or pool.desk.state is DeskState.CLOSING:  # a closing pool does not wait for a late fork
+    if is_over or pool.job_queue.state is JobQueueState.CLOSING:  # a closing pool does not wait for a late fork
         launcher = process.launcher
         launcher.remark = f"its zygote did not fork it in time ({process.patience.finding})"
         text = f"the zygote did not fork process {process.id} in time ({process.patience.finding}); it is killed"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ...signal_names import SIGSTOP
 from ...texts import cut_end
 from . import accounts, evidence, questions
-from .acts import end
 from .evidence import FINAL, LONGEST_COMPLAINT, RUNS_JOB, problem, take_evidence
 from .machine import step
+from .process_commands import end
 from .records import Pool, Process
 from .stalls import Stall
 from .states import ProcessEvent as E

@@ -11,12 +11,12 @@ from ...app_facts import REQUEST
 from ...errors import LaunchError
 from ...texts import clean, cut_end
 from . import resident
-from .acts import end
 from .machine import Machine, Row, register, step
+from .process_commands import end
 from .records import Ask, Generation, Job, Pool, Process
 from .states import AskEvent as E
 from .states import AskState as S
-from .states import Bound, DeskState, GenerationState, JobEvent, JobState, ProcessEvent, ProcessState
+from .states import Bound, GenerationState, JobEvent, JobQueueState, JobState, ProcessEvent, ProcessState
 from .verdict import Decision
 from .vocabulary import WARNING, Answered, AppAnswered, AskResident, Log, WithdrawAsk
 from .vocabulary import Ask as AskProcess
@@ -56,7 +56,7 @@ def ask_resident(pool: Pool, message: AskResident) -> None:
 
 
 def _reason_not_to_ask(pool: Pool, topic: str) -> str | None:
-    if pool.desk.state is not DeskState.OPEN:
+    if pool.job_queue.state is not JobQueueState.OPEN:
         return "the pool takes no more jobs"
     if pool.serving is None or not resident.takes(pool.serving.facts, topic):
         return f"the app does not answer {topic!r}"
@@ -83,7 +83,7 @@ def send_pending(pool: Pool, process: Process) -> None:
 def is_needed(pool: Pool, generation: Generation) -> bool:
     """Return true if there is a question, or a reservation about which the app may still be asked."""
     held = (JobState.HELD, JobState.UNHELD)
-    return bool(generation.asks) or any(job.ask is None and job.state in held for job in pool.desk.jobs.values())
+    return bool(generation.asks) or any(job.ask is None and job.state in held for job in pool.job_queue.jobs.values())
 
 
 def answered(pool: Pool, process: Process, message: Answered) -> None:

@@ -13,15 +13,15 @@ from ...options import PoolOptions
 from ...report import ExitReport
 from .breaker import Breaker
 from .deadlines import Deadlines, Timed
+from .effective_options import EffectiveOptions
 from .memory import SessionCost
 from .sizing import Crowd, Demand
 from .stalls import Patience
-from .states import AskState, DeskState, GenerationState, JobState, LauncherState, ProcessState
-from .terms import Terms
+from .states import AskState, GenerationState, JobQueueState, JobState, LauncherState, ProcessState
 from .verdict import Decision
 from .vocabulary import Effect, Ended, Reaped, Script
 
-__all__ = ["Ask", "Desk", "Generation", "Job", "Launcher", "Pool", "Process", "Timer"]
+__all__ = ["Ask", "Generation", "Job", "JobQueue", "Launcher", "Pool", "Process", "Timer"]
 
 
 @dataclass(slots=True, eq=False)
@@ -232,10 +232,10 @@ class Timer(Timed):
 
 
 @dataclass(slots=True, eq=False)
-class Desk(Timed):
+class JobQueue(Timed):
     """Record of the pool's jobs, in the order of their arrival. The deadline of this record is that of a drain."""
 
-    state: DeskState = DeskState.NEW
+    state: JobQueueState = JobQueueState.NEW
     jobs: dict[int, Job] = field(default_factory=dict)
     """Jobs and reservations that are not over, by number."""
     by_id: dict[str, Job] = field(default_factory=dict)
@@ -249,7 +249,7 @@ class Desk(Timed):
 class Pool:
     """Record of a whole pool. Only the core changes it."""
 
-    terms: Terms
+    effective: EffectiveOptions
     options: PoolOptions
     """Options that hold now, with the settings of the served app."""
     offset: float
@@ -257,7 +257,7 @@ class Pool:
     now: float = 0.0
     effects: list[Effect] = field(default_factory=list)
     deadlines: Deadlines = field(default_factory=Deadlines)
-    desk: Desk = field(default_factory=Desk)
+    job_queue: JobQueue = field(default_factory=JobQueue)
     processes: dict[str, Process] = field(default_factory=dict)
     launchers: dict[int, Launcher] = field(default_factory=dict)
     generations: dict[int, Generation] = field(default_factory=dict)

@@ -9,10 +9,10 @@ __all__ = [
     "AskEvent",
     "AskState",
     "Bound",
-    "DeskState",
     "GenerationEvent",
     "GenerationState",
     "JobEvent",
+    "JobQueueState",
     "JobState",
     "LauncherEvent",
     "LauncherState",
@@ -302,7 +302,7 @@ class AskEvent(_Quick):
     """The reservation ends without a launch."""
 
 
-class DeskState(_Quick):
+class JobQueueState(_Quick):
     """State of the whole pool."""
 
     NEW = "new"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import desk, generation
+from . import generation, job_queue
 from .records import Pool
 from .states import LauncherState
 
@@ -18,15 +18,15 @@ def of_pool(pool: Pool) -> dict[str, Any]:
     is_up = launcher is not None and launcher.state is LauncherState.UP
     idle = len(serving.idle) if serving is not None else 0
     trouble = serving.trouble if serving is not None else None
-    problem = desk.capacity_problem(pool) or (None if idle else "warming")
-    jobs = len(pool.desk.jobs)
+    problem = job_queue.capacity_problem(pool) or (None if idle else "warming")
+    jobs = len(pool.job_queue.jobs)
     return {
         "ready": problem is None,
         "not_ready_reason": problem,
         "idle": idle,
         "warming": sum(len(one.warming) for one in pool.generations.values()),
         "jobs": jobs,
-        "waiting": len(pool.desk.waiting),
+        "waiting": len(pool.job_queue.waiting),
         "expected_wait": generation.expected_wait(pool),
         "idle_target": generation.idle_target(pool),
         "generation": serving.number if serving is not None and is_up else None,

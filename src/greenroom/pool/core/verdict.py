@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ...errors import ErrorInfo
 from ...report import Outcome, Reason
 from ...signal_names import ASK_TO_END, CRASHES, DUMP, SIGKILL, signal_name
-from .plain import plain
+from .frozen import plain
 
 __all__ = ["Decision", "Evidence", "ExitStatus", "Verdict", "judge"]
 

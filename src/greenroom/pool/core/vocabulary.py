@@ -15,7 +15,7 @@ from ...job_labels import Labels
 from ...options import PoolOptions
 from ...report import ExitReport
 from ..events import Event
-from .plain import plain
+from .frozen import plain
 from .stalls import DumpTime, Sample, Stall
 from .verdict import ExitStatus
 

@@ -12,19 +12,19 @@ from pathlib import Path
 from ...report import ExitReport
 from ...system.cgroup import MemoryCgroups
 from ..core.core import PoolCore
-from ..core.terms import Terms
+from ..core.effective_options import EffectiveOptions
 from ..event_bus import EventBus
-from ..flight.beginning import recorder_of
+from ..flight_recorder.startup import recorder_of
 from ..wall_clock import EPOCH
-from .budgets import Allowance
 from .clock import AwakeClock
 from .housekeeping import Housekeeping
 from .launchers import Launchers
+from .log_allowance import LogAllowance
 from .oom import OomCounter
 from .orphans import OrphanKiller
 from .process_counter import ProcessCounter
-from .program import Invocation, Program
-from .reaper import Reaper
+from .reaper_client import ReaperClient
+from .script_client import Invocation, ScriptClient
 from .shell import Shell
 from .tools import Tools
 from .transit import TransitMemory
@@ -34,7 +34,7 @@ __all__ = ["assemble"]
 
 def assemble(
     app: str,
-    terms: Terms,
+    effective: EffectiveOptions,
     invocation: Invocation,
     events: EventBus,
     keep: Callable[[ExitReport], object],
@@ -45,19 +45,19 @@ def assemble(
     ``recordings`` is the folder for the flight recording that a crash leaves behind.
     """
     token, clock = secrets.token_hex(8), AwakeClock()
-    core = PoolCore(terms, offset=EPOCH)
+    core = PoolCore(effective, offset=EPOCH)
     pids = _Pids()
     orphans = OrphanKiller(token, pids.own, pids.living)
     cgroups = functools.cache(lambda: MemoryCgroups.where_delegated(token))
     walks = ThreadPoolExecutor(1, thread_name_prefix="greenroom-walks")
     with suppress(RuntimeError):  # no thread can be started
         walks.submit(int)  # start the thread now: in a fork storm, no thread can be started
-    tools = Tools(clock, OomCounter(), orphans, Allowance.of_pool(), TransitMemory(clock), walks, cgroups)
-    shell = Shell(core, tools, events, keep, recorder_of(core, terms.options.flight_recorder_mb, recordings))
+    tools = Tools(clock, OomCounter(), orphans, LogAllowance.of_pool(), TransitMemory(clock), walks, cgroups)
+    shell = Shell(core, tools, events, keep, recorder_of(core, effective.options.flight_recorder_mb, recordings))
     pids.shell = shell
-    program = Program(app, token, tools, terms.options.preload_timeout, invocation)
-    shell.launchers = Launchers(app, token, lambda: core.pool.terms, program, tools, shell.report)
-    shell.reaper = Reaper(token)
+    script = ScriptClient(app, token, tools, effective.options.preload_timeout, invocation)
+    shell.launchers = Launchers(app, token, lambda: core.pool.effective, script, tools, shell.report)
+    shell.reaper = ReaperClient(token)
     clock.start()
     shell.reaper.start()
     Housekeeping(shell, tools).start()

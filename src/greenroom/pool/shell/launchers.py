@@ -12,15 +12,15 @@ from ...log_fields import log_fields
 from ...system import open_files
 from ...wire import messages as m
 from ..core import vocabulary as v
+from ..core.effective_options import EffectiveOptions
 from ..core.stalls import Sample
-from ..core.terms import Terms
-from .child import Child
+from .child_client import ChildClient
 from .interpreters import import_path
-from .program import Program
+from .script_client import ScriptClient
 from .spawner import Spawner
 from .tools import Report, Tools
 from .watch import CHECKS_PER_TIMEOUT
-from .zygote import Zygote
+from .zygote_client import ZygoteClient
 
 __all__ = ["Launchers"]
 
@@ -31,23 +31,29 @@ class Launchers:
     """Launchers of one pool, by number."""
 
     def __init__(
-        self, app: str, token: str, terms: Callable[[], Terms], program: Program, tools: Tools, report: Report
+        self,
+        app: str,
+        token: str,
+        effective: Callable[[], EffectiveOptions],
+        script: ScriptClient,
+        tools: Tools,
+        report: Report,
     ) -> None:
         self._app = app
         self._token = token
-        self._terms = terms
-        self._program = program
+        self._effective = effective
+        self._script = script
         self._tools = tools
         self._report = report
-        self._launchers: dict[int, Zygote | Spawner] = {}
+        self._launchers: dict[int, ZygoteClient | Spawner] = {}
         self._starting: dict[int, asyncio.Task[None]] = {}
 
     @property
     def pids(self) -> set[int]:
         """Pids of the launchers and of the script, which run no job."""
-        return self._program.pids.union(*(launcher.pids for launcher in self._launchers.values()))
+        return self._script.pids.union(*(launcher.pids for launcher in self._launchers.values()))
 
-    def fork(self, number: int, child: Child) -> None:
+    def fork(self, number: int, child: ChildClient) -> None:
         """Request a process from a launcher."""
         self._launchers[number].fork(child)
 
@@ -63,23 +69,23 @@ class Launchers:
 
     async def _start(self, effect: v.StartLauncher) -> None:
         if effect.script == "run":
-            await self._program.start()
+            await self._script.start()
         elif effect.script == "renew":
-            await self._program.renew()
+            await self._script.renew()
         launcher = self._make(effect)
         self._launchers[effect.launcher] = launcher
-        launcher.start(self._configuration(effect.generation, self._terms()))
+        launcher.start(self._configuration(effect.generation, self._effective()))
 
-    def _make(self, effect: v.StartLauncher) -> Zygote | Spawner:
+    def _make(self, effect: v.StartLauncher) -> ZygoteClient | Spawner:
         report = self._report_checked if effect.script == "run" else self._report
-        if self._terms().options.start_method == "spawn":
+        if self._effective().options.start_method == "spawn":
             return Spawner(effect.launcher, report)
-        return Zygote(effect.launcher, effect.generation, self._tools, report)
+        return ZygoteClient(effect.launcher, effect.generation, self._tools, report)
 
     def _report_checked(self, happening: v.Happening) -> None:
         """Report an event. An app whose script has complained after it handed over is reported as failed to load."""
-        if isinstance(happening, v.LauncherLoaded) and self._program.complaint is not None:
-            happening = v.LauncherFailed(happening.launcher, self._program.complaint)
+        if isinstance(happening, v.LauncherLoaded) and self._script.complaint is not None:
+            happening = v.LauncherFailed(happening.launcher, self._script.complaint)
         self._report(happening)
 
     def _started(self, number: int, task: asyncio.Task[None]) -> None:
@@ -101,14 +107,14 @@ class Launchers:
             error = AppLoadError(f"a zygote could not be started: {error!r}")
         self._report(v.LauncherFailed(number, error, is_gone=True))
 
-    def _configuration(self, generation: int, terms: Terms) -> m.Configure:
-        options = terms.options
+    def _configuration(self, generation: int, effective: EffectiveOptions) -> m.Configure:
+        options = effective.options
         # The child must beat well within the time between two looks at its beats.
         interval = 1.0 if options.stall_timeout is None else options.stall_timeout / CHECKS_PER_TIMEOUT / 2
         return m.Configure(
             app=self._app,
-            arguments=self._program.arguments,
-            handed=self._program.handed,
+            arguments=self._script.arguments,
+            handed=self._script.handed,
             sys_path=import_path(),
             generation=generation,
             pool_token=self._token,
@@ -118,7 +124,7 @@ class Launchers:
                 cleanup_timeout=options.cleanup_timeout,
                 heartbeat_interval=min(interval, 1.0),
             ),
-            fixed=sorted(terms.fixed),
+            fixed=sorted(effective.fixed),
             allow_threads=list(options.allow_threads),
             preload_timeout=options.preload_timeout,
         )
@@ -154,10 +160,10 @@ class Launchers:
             launcher.forget()
         self.lost(number)
 
-    async def close_program(self) -> None:
+    async def close_script(self) -> None:
         """End the app's script, and wait for its end."""
-        await self._program.close()
+        await self._script.close()
 
-    def kill_program(self) -> None:
+    def kill_script(self) -> None:
         """Kill the app's script at once."""
-        self._program.kill()
+        self._script.kill()

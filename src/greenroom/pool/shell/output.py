@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ...log_fields import log_fields
 from ...texts import clean
 from ...wire.frames import MAX_LOG_PACKET
-from .budgets import Allowance
+from .log_allowance import LogAllowance
 from .stream_lines import Line, StreamLines
 
 __all__ = ["LogCapture", "Loss", "Outlet", "OutputLine", "StreamCapture", "emit"]
@@ -72,7 +72,7 @@ def _tell_loss(loss: Loss, ids: Mapping[str, object]) -> None:
 class Outlet:
     """Outlet for the output of one process, within its allowance. The rest is dropped, and its size is logged."""
 
-    def __init__(self, emit: Callable[[OutputLine | Loss], object], pool: Allowance) -> None:
+    def __init__(self, emit: Callable[[OutputLine | Loss], object], pool: LogAllowance) -> None:
         self.dropped = 0
         """Number of lines and records that were not passed on, or were passed on without their end."""
         self._emit = emit

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 from ...log_fields import log_fields
 from ...system import families, machine_limits, proc
 from ..core import vocabulary as v
-from .child import Child
+from .child_client import ChildClient
 from .tools import Report, Tools
 
 __all__ = ["ProcessCounter"]
@@ -50,7 +50,7 @@ class ProcessCounter:
     too.
     """
 
-    def __init__(self, children: dict[str, Child], token: str, tools: Tools, report: Report) -> None:
+    def __init__(self, children: dict[str, ChildClient], token: str, tools: Tools, report: Report) -> None:
         self._children = children
         self._token = token
         self._tools = tools
@@ -93,7 +93,7 @@ class ProcessCounter:
         self._is_looking = True
         return future
 
-    def _has_looked(self, owners: dict[int, Child], looking: asyncio.Future[_Seen]) -> None:
+    def _has_looked(self, owners: dict[int, ChildClient], looking: asyncio.Future[_Seen]) -> None:
         self._is_looking = False
         if looking.cancelled() or looking.exception() is not None:
             return
@@ -106,7 +106,7 @@ class ProcessCounter:
                 self._report(v.Overcrowded(child.id, len(family), seen.scarce if uses_up else None))
                 self._end(pid, family, child)
 
-    def _end(self, pid: int, family: list[families.Member], child: Child) -> None:
+    def _end(self, pid: int, family: list[families.Member], child: ChildClient) -> None:
         """Kill the family: some of its processes may have left its process group, which is being killed by now."""
         owner = next((member for member in family if member.pid == pid), None)
         if owner is not None:
@@ -120,11 +120,11 @@ class ProcessCounter:
             _logger.info("%d processes of a session with too many were killed", ending.result(), extra=extra)
 
 
-def _is_limited(child: Child) -> bool:
+def _is_limited(child: ChildClient) -> bool:
     return child.pid is not None and not child.is_dead and child.record.options.process_limit is not None
 
 
-def _limit(child: Child) -> float:
+def _limit(child: ChildClient) -> float:
     limit = child.record.options.process_limit
     return math.inf if limit is None else limit
 

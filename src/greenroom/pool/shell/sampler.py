@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 
 from ...system import proc
 from ..core import vocabulary as v
-from .child import Child
+from .child_client import ChildClient
 from .tools import Report
 
 __all__ = ["MemorySampler"]
@@ -27,7 +27,7 @@ class MemorySampler:
         self._turns: tuple[deque[str], deque[str]] = (deque(), deque())
         self._is_looking = False
 
-    def look(self, kinds: Iterable[dict[str, Child]]) -> None:
+    def look(self, kinds: Iterable[dict[str, ChildClient]]) -> None:
         """Sample the next process of each kind, in turn. Do nothing while the samples before are not there yet."""
         if self._is_looking:
             return
@@ -39,7 +39,7 @@ class MemorySampler:
             self._is_looking = True
             future.add_done_callback(lambda done: self._seen(chosen, done))
 
-    def _seen(self, chosen: list[Child], done: asyncio.Future[list[float | None]]) -> None:
+    def _seen(self, chosen: list[ChildClient], done: asyncio.Future[list[float | None]]) -> None:
         self._is_looking = False
         if done.cancelled() or done.exception() is not None:
             return
@@ -48,7 +48,7 @@ class MemorySampler:
                 self._report(v.Measured(child.id, size))
 
 
-def _next(turns: deque[str], there: dict[str, Child]) -> Child | None:
+def _next(turns: deque[str], there: dict[str, ChildClient]) -> ChildClient | None:
     if not turns:
         turns.extend(there)
     while turns:

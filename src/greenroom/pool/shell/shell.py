@@ -22,14 +22,14 @@ from ..core import vocabulary as v
 from ..core.core import PoolCore
 from ..event_bus import EventBus
 from ..events import Event, ProcessEnded
-from ..flight.recorder import Recorder
+from ..flight_recorder.recorder import Recorder
 from ..report_log import log_end
 from ..wall_clock import EPOCH
 from .callers import Callers, Ticket
-from .child import Child
+from .child_client import ChildClient
 from .clock import Timer
 from .launchers import Launchers
-from .reaper import Reaper
+from .reaper_client import ReaperClient
 from .tools import Tools
 
 __all__ = ["Shell"]
@@ -54,7 +54,7 @@ class Shell:
     ) -> None:
         self.core = core
         self.recorder = recorder
-        self.children: dict[str, Child] = {}
+        self.children: dict[str, ChildClient] = {}
         self.callers = Callers()
         self.settled = asyncio.Event()
         """Event that is set when it is known whether processes become warm. ``ProcessPool.start`` waits for this."""
@@ -63,8 +63,8 @@ class Shell:
         self.closed = asyncio.Event()
         """Event that is set at the end of a close, when no launcher is left either."""
         self.launchers: Launchers
-        self.reaper: Reaper
-        """Reaper: a process that ends the rest of the pool when this process, the supervisor, is dead."""
+        self.reaper: ReaperClient
+        """Client of the reaper: a process that ends the rest of the pool when this process, the supervisor, is dead."""
         self.tools = tools
         self._clock = tools.clock
         self._events = events
@@ -76,6 +76,19 @@ class Shell:
         self._fit = ""
         """Id of the process that this request has found alive, or an empty text. No second look is needed then."""
         self._acts = self._all_acts()
+
+    async def close(self) -> None:
+        """End all jobs and processes, wait until they are gone, and free what the shell holds."""
+        self.report(v.Close())
+        await self.closed.wait()
+        await self.launchers.close_script()
+        await self.tools.orphans.end()
+        await self.reaper.end()
+        if self.recorder is not None:
+            self.recorder.close()
+        self.tools.clock.stop()
+        self.tools.walks.shutdown(wait=False)
+        self.settled.set()
 
     def own_pids(self) -> set[int]:
         """Return the pids of the pool's processes that are not reaped."""
@@ -117,7 +130,7 @@ class Shell:
             self.report(unfit)
         self.report(request)
         self._fit = ""
-        ticket.job = self.core.pool.desk.jobs.get(request.number)
+        ticket.job = self.core.pool.job_queue.jobs.get(request.number)
         if ticket.refusal is not None:
             raise fresh(ticket.refusal)
 
@@ -185,7 +198,7 @@ class Shell:
             v.Shutdown: lambda effect: of[effect.process].send(m.Shutdown(effect.reason, effect.bounds_own_end)),
             v.Dump: lambda effect: of[effect.process].dump(effect.time),
             v.Kill: lambda effect: of[effect.process].kill(with_descendants=effect.with_descendants),
-            v.CutLifeline: lambda effect: of[effect.process].cut_lifeline(),
+            v.CutLifeline: lambda effect: of[effect.process].channels.cut_lifeline(),
             v.Examine: lambda effect: of[effect.process].examine(),
             v.ReadStatus: lambda effect: of[effect.process].read_status(),
             v.Forget: self._forget,
@@ -212,7 +225,7 @@ class Shell:
     def _fork(self, effect: v.Fork) -> None:
         record = self.core.pool.processes[effect.process]
         try:
-            child = Child(record, self.tools, self.report)
+            child = ChildClient(record, self.tools, self.report)
         except OSError as error:
             self.report(v.ForkFailed(effect.process, f"no resources for another process: {error}"))
             return
@@ -241,7 +254,7 @@ class Shell:
     def _not_started(self, effect: v.NotStarted) -> None:
         job = self.callers.tickets[effect.number].job
         self.callers.not_started(effect)
-        if job is not None and job.report is None and effect.number not in self.core.pool.desk.jobs:
+        if job is not None and job.report is None and effect.number not in self.core.pool.job_queue.jobs:
             self.callers.withdrawn(effect.number)  # a reservation: no report follows
 
     def _publish(self, effect: v.Effect) -> None:
@@ -253,11 +266,11 @@ class Shell:
             log_end(effect.report)
 
 
-def _ask(child: Child, effect: v.Ask) -> None:
+def _ask(child: ChildClient, effect: v.Ask) -> None:
     child.send(m.Ask(effect.number, effect.topic, effect.job_id, effect.source), effect.body)
 
 
-def _inform(child: Child, effect: v.Inform) -> None:
+def _inform(child: ChildClient, effect: v.Inform) -> None:
     for topic, key, body in effect.news:
         child.send(m.News(topic, key, body is None), body or b"")
 

@@ -11,7 +11,7 @@ import sys
 
 from ...wire import messages as m
 from ..core import vocabulary as v
-from .child import Child
+from .child_client import ChildClient
 from .interpreters import child_environment, interpreter_flags, pidfd_of
 from .tools import Report
 
@@ -22,7 +22,7 @@ class Spawner:
     """Launcher in place of a zygote. Each process loads the app itself; the first one shows whether the app loads."""
 
     def __init__(self, number: int, report: Report) -> None:
-        self.children: dict[str, Child] = {}
+        self.children: dict[str, ChildClient] = {}
         self._number = number
         self._report = report
         self._configuration: m.Configure
@@ -38,9 +38,9 @@ class Spawner:
         self._report(v.LauncherSpawned(self._number, None))
         self._report(v.LauncherLoaded(self._number, None, ""))
 
-    def fork(self, child: Child) -> None:
+    def fork(self, child: ChildClient) -> None:
         """Start a process, and report it."""
-        fds = child.fork_fds
+        fds = child.channels.child_ends
         arguments = [child.id, *map(str, fds)]
         try:
             popen = subprocess.Popen(
@@ -54,7 +54,7 @@ class Spawner:
         except OSError as error:
             child.not_forked(str(error))
             return
-        child.fork_sent()
+        child.channels.close_child_ends()
         child.is_adopted = True  # the supervisor is the parent of this child, and reaps it
         child.forked(popen.pid, pidfd, inherited_mb=0.0)
         child.send(self._configuration)  # a forked process inherits this from its zygote

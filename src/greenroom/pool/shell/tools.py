@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from ...system.cgroup import MemoryCgroups
 from ..core.vocabulary import Happening
-from .budgets import Allowance
 from .clock import AwakeClock
+from .log_allowance import LogAllowance
 from .oom import OomCounter
 from .orphans import OrphanKiller
 from .transit import TransitMemory
@@ -27,7 +27,7 @@ class Tools:
     clock: AwakeClock
     oom: OomCounter
     orphans: OrphanKiller
-    log_budget: Allowance
+    log_budget: LogAllowance
     transit: TransitMemory
     walks: Executor
     """Executor with one thread, for calls that walk the page tables of a process or look at all processes."""

@@ -28,7 +28,7 @@ from ...pool.events import (
     ZygoteLost,
     ZygoteStarted,
 )
-from ...pool.shell.budgets import Budget
+from ...token_bucket import TokenBucket
 
 __all__ = ["EventLog"]
 
@@ -56,7 +56,7 @@ class EventLog:
             ZygoteLost: self._on_zygote_lost,
             ZygoteStarted: self._on_zygote_started,
         }
-        self._budgets: dict[tuple[str, str], Budget] = {}
+        self._budgets: dict[tuple[str, str], TokenBucket] = {}
         self._left_out: Counter[tuple[str, str]] = Counter()
         self._summary: asyncio.TimerHandle | None = None
         self._has_lost_zygote = False
@@ -78,7 +78,7 @@ class EventLog:
 
     def _on_turned_down(self, event: TurnedDown) -> None:
         kind = (event.source, event.reason)
-        budget = self._budgets.setdefault(kind, Budget(TURNED_DOWN_RATE, TURNED_DOWN_BURST))
+        budget = self._budgets.setdefault(kind, TokenBucket(TURNED_DOWN_RATE, TURNED_DOWN_BURST))
         if not budget.take():
             self._leave_out(kind)
             return

@@ -100,6 +100,7 @@ def _check_protocol(environ: Mapping[str, str]) -> None:
 
 def _provider() -> TracerProvider:
     try:
+        # imported late: packages of an extra
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource
         from opentelemetry.sdk.trace import TracerProvider

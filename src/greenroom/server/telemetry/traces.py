@@ -25,8 +25,8 @@ from ...pool.events import (
     Stalled,
     TurnedDown,
 )
-from ...pool.shell.budgets import Budget
 from ...report import ExitReport
+from ...token_bucket import TokenBucket
 
 __all__ = ["SessionTracer"]
 
@@ -59,7 +59,7 @@ class SessionTracer:
     def __init__(self, pool: ProcessPool, tracer: Tracer) -> None:
         self._tracer = tracer
         self._sessions: dict[str, _Session] = {}
-        self._turned_down = Budget(TURNED_DOWN_RATE, TURNED_DOWN_BURST)
+        self._turned_down = TokenBucket(TURNED_DOWN_RATE, TURNED_DOWN_BURST)
         self._left_out = 0
         self._released: dict[Released, asyncio.TimerHandle] = {}
         self._handlers: dict[type[Event], Callable[[Any], None]] = {

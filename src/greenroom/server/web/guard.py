@@ -10,8 +10,8 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ...pool.shell.budgets import Budget
 from ...texts import ascii_only
+from ...token_bucket import TokenBucket
 from .connections import network_of
 from .hosts import host_name, is_absolute, is_of_another_site, target_host
 from .schema import ApiError
@@ -129,12 +129,12 @@ class RateLimit:
     def __init__(self, rate: float, now: Callable[[], float] = time.monotonic) -> None:
         self.rate = rate
         self._now = now
-        self._clients: OrderedDict[str, Budget] = OrderedDict()
+        self._clients: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def take(self, address: str) -> float:
         """Count a request. Return 0 if it may be served, else the seconds until the next request may be served."""
         client = network_of(address)
-        bucket = self._clients.pop(client, None) or Budget(self.rate, max(2 * self.rate, 1.0), now=self._now)
+        bucket = self._clients.pop(client, None) or TokenBucket(self.rate, max(2 * self.rate, 1.0), now=self._now)
         self._clients[client] = bucket
         while len(self._clients) > _MOST_CLIENTS:
             self._clients.popitem(last=False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from contextlib import suppress
 from functools import partial
@@ -22,6 +21,7 @@ from ...log_fields import log_fields
 from ...texts import ascii_only
 from .answers import LargeAnswers
 from .bodies import BODY_RATE, BODY_SECONDS, refuse_expectation, refuse_packed, size_on_the_wire
+from .body_clock import BodyClock
 from .connections import Crowd, HeldBytes
 from .errors import error_response, routing_error
 from .half_closed import HalfClosable, HalfClosed
@@ -41,8 +41,6 @@ LINGER_SECONDS = 2.0
 LINGER_BYTES = 1024 * 1024
 """Seconds for which, and bytes up to which, an unwanted body is read and dropped. If the connection were closed at
 once, it would be reset, and the answer would be lost."""
-_PROGRESS = 0.1
-"""Seconds that a body must have gained before its deadline is moved."""
 _READ_BUFFER = 64 * 1024
 """Bytes of a body that may wait for their reader. aiohttp pauses at twice this number."""
 _LONGEST_START = 16 * 1024
@@ -70,9 +68,7 @@ class Connection(HalfClosable):
         "_piece",
         "_present",
         "_refusal",
-        "_started",
         "_turns",
-        "_waits_since",
         "_wire",
         "_write_clock",
         "network",
@@ -110,9 +106,7 @@ class Connection(HalfClosable):
         self._wire: asyncio.Transport | None = None
         self._is_evicted = False
         self._present: web.BaseRequest | None = None
-        self._clock: asyncio.Timeout | None = None
-        self._started = 0.0
-        self._waits_since = 0.0
+        self._clock = BodyClock(loop)
         self._refusal: ApiError | None = None
         self._is_receiving = False
         self._is_after_request = False
@@ -157,8 +151,8 @@ class Connection(HalfClosable):
             return  # no handler will read the data
         if data:
             data = self._count(data)
-            if self._clock is not None and (self._clock.when() or math.inf) < self._our_loop.time():
-                self._stop_clock()  # the loop was blocked: these bytes may have come in time
+            if self._clock.is_overdue:
+                self._clock.stop()  # the loop was blocked: these bytes may have come in time
             if self._piece or not self._turns.now():
                 self._wait_for_turn(data)
                 return
@@ -171,22 +165,14 @@ class Connection(HalfClosable):
         assert self._wire is not None  # the transport has brought the data
         if not self._piece:
             self._turns.wait(self, len(data))
-            self._stop_clock()
+            self._clock.stop()
         self._piece += data
         self._wire.pause_reading()
-
-    def _stop_clock(self) -> None:
-        """Stop the client's clock until the bytes that have come are parsed."""
-        now = self._waits_since = self._our_loop.time()
-        if self._clock is not None and self._refusal is None and not self._clock.expired():
-            self._started += max(now - (self._clock.when() or now), 0.0)
-            self._clock.reschedule(None)
 
     def parse_piece(self) -> None:
         """Parse the bytes that waited for their turn, and read on."""
         data, self._piece = self._piece, b""
-        now = self._our_loop.time()
-        self._started += now - max(self._waits_since, self._started)
+        self._clock.go_on()
         if self._wire is None or self._wire.is_closing():
             return
         try:
@@ -213,7 +199,7 @@ class Connection(HalfClosable):
     def _parse(self, data: bytes) -> None:
         before = self._request_count
         super().data_received(data)
-        if self._clock is not None and self._present is not None:
+        if self._clock.is_running and self._present is not None:
             self._note_progress(self._present, is_broken=self._request_count > before)
 
     def _count(self, data: bytes) -> bytes:
@@ -229,21 +215,17 @@ class Connection(HalfClosable):
         return data if self._refusal is None else data[:_LONGEST_START]
 
     def _note_progress(self, request: web.BaseRequest, *, is_broken: bool) -> None:
-        assert self._clock is not None
         if request.content.is_eof():
-            return  # _body_is_complete was called
+            return  # the clock has stopped
         if is_broken:
             # The parser has added another message, which is an error: this body will never be complete.
             self._refuse(ApiError(400, "bad_body", "the body cannot be read: it is not framed as its headers say"))
-        elif not self._clock.expired():
-            due = self._started + BODY_SECONDS + request.content.total_bytes / BODY_RATE
-            when = self._clock.when()
-            if when is None or due - when >= _PROGRESS:
-                self._clock.reschedule(due)
+        else:
+            self._clock.note(request.content.total_bytes)
 
     @property
     def may_be_refused(self) -> bool:
-        if self._present is None or self._clock is not None:
+        if self._present is None or self._clock.is_running:
             return True
         return self._held.of(self) - size_on_the_wire(self._present) > _MOST_AHEAD
 
@@ -255,9 +237,8 @@ class Connection(HalfClosable):
     def _refuse(self, error: ApiError) -> None:
         """Take no more bytes in. Answer a request that is not complete with this error, else close the connection."""
         self._refusal = error
-        if self._clock is not None:
-            if not self._clock.expired():
-                self._clock.reschedule(self._our_loop.time())
+        if self._clock.is_running:
+            self._clock.expire()
         elif self._present is None and self._is_receiving:
             self._our_loop.call_later(LINGER_SECONDS, self._cut_without_request)
         elif self._wire is not None:
@@ -282,25 +263,18 @@ class Connection(HalfClosable):
         return await self._serve_unfinished(request, handler)
 
     async def _serve_unfinished(self, request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
-        self._started = self._our_loop.time()
-        clock = asyncio.timeout_at(None if self._piece else self._started + BODY_SECONDS)
+        timeout = self._clock.timeout(is_stopped=bool(self._piece))
         try:
-            async with clock:
-                self._clock = clock
-                request.content.on_eof(partial(self._body_is_complete, clock))
+            async with timeout:
+                self._clock.run(timeout)
+                request.content.on_eof(partial(self._clock.finish, timeout))
                 return await handler(request)  # type: ignore[arg-type]
         except TimeoutError:
-            if not clock.expired():
+            if not timeout.expired():
                 raise
         finally:
-            self._clock = None
+            self._clock.end()
         return self._late(request)
-
-    def _body_is_complete(self, clock: asyncio.Timeout) -> None:
-        if self._clock is clock:
-            self._clock = None
-            if not clock.expired():
-                clock.reschedule(None)
 
     def _late(self, request: web.BaseRequest) -> web.Response:
         if self._refusal is None:
@@ -318,7 +292,7 @@ class Connection(HalfClosable):
         if isinstance(resp, web.HTTPException):
             resp = error_response(routing_error(request, resp))
         is_unread = not request.content.is_eof()
-        if self._refusal is not None or (is_unread and not self._may_end_soon(request)):
+        if self._refusal is not None or (is_unread and not _may_end_soon(request)):
             resp.force_close()
         with self._answers.sending(resp) as resp:
             resp, is_lost = await super().finish_response(request, resp, start_time)
@@ -326,12 +300,6 @@ class Connection(HalfClosable):
         if is_unread and not is_lost:
             await self._linger(request.content, is_last=not resp.keep_alive)
         return resp, is_lost
-
-    def _may_end_soon(self, request: web.BaseRequest) -> bool:
-        """Return true if the unread rest of a body is small enough to wait for."""
-        length = request.headers.get("Content-Length", "")
-        is_small = length.isdecimal() and int(length) <= LINGER_BYTES
-        return is_small and "Expect" not in request.headers
 
     def _end(self, request: web.BaseRequest) -> None:
         self._present = None
@@ -388,3 +356,10 @@ class Connection(HalfClosable):
         if self._write_clock is not None:
             self._write_clock.cancel()
             self._write_clock = None
+
+
+def _may_end_soon(request: web.BaseRequest) -> bool:
+    """Return true if the unread rest of a body is small enough to wait for."""
+    length = request.headers.get("Content-Length", "")
+    is_small = length.isdecimal() and int(length) <= LINGER_BYTES
+    return is_small and "Expect" not in request.headers

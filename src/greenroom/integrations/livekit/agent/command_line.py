@@ -71,7 +71,7 @@ def _parsed(source: Any, name: str, arguments: list[str]) -> dict[str, Any]:
 def _builder() -> Any:
     build = getattr(cli, "_build_cli", None)
     if build is None:
-        from livekit.agents.cli import _legacy
+        from livekit.agents.cli import _legacy  # imported late: older versions do not have it
 
         build = _legacy._build_cli
     return build

@@ -13,8 +13,8 @@ from livekit.agents import AgentServer, Plugin, WorkerOptions
 
 from ....app import App
 from ....errors import AppLoadError
-from ....zygote.program.desk import the_desk
-from ....zygote.scripts import import_script
+from ....zygote.script.script_handover import current_handover
+from ....zygote.script.source import import_script
 from .adapter import adapt
 from .blueprint import Blueprint, Unfound, server_of
 from .by_reference import NotImportable, made, plain
@@ -74,7 +74,7 @@ def _name_in_script(source: Any) -> str | None:
 
     Other processes find a server by its name only if it exists before the main block begins.
     """
-    names = the_desk().before_block.items()
+    names = current_handover().before_block.items()
     return next((name for name, value in names if value is source), None)
 
 
@@ -126,8 +126,8 @@ def _handlers(source: Any, before: Mapping[str, Any]) -> Iterator[list[Any]]:
 def _is_shared(reference: list[str]) -> bool:
     """Return whether other processes find this object, too. They do not find an object of the main block."""
     place, path = reference
-    script = the_desk().script
-    return place not in (script.path, script.name) or path.partition(".")[0] in the_desk().before_block
+    script = current_handover().script
+    return place not in (script.path, script.name) or path.partition(".")[0] in current_handover().before_block
 
 
 # --- in the zygote --------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from ....errors import AppLoadError
 from ....wire.messages import StopWorker
-from ....zygote.program.desk import the_desk
+from ....zygote.script.script_handover import current_handover
 
 __all__ = ["imported", "loaded"]
 
@@ -35,7 +35,7 @@ def imported(module: ModuleType) -> None:
         return
     server = module.AgentServer
     server.run, server.drain, server.aclose = _run, _drain, _aclose
-    the_desk().watchers.append(_note_servers)
+    current_handover().watchers.append(_note_servers)
 
 
 def loaded() -> None:
@@ -44,7 +44,7 @@ def loaded() -> None:
 
 def run_app(server: Any) -> NoReturn:
     """Replace ``cli.run_app``. Like that function, never return, and raise ``SystemExit`` when the worker ends."""
-    from .command_line import with_arguments
+    from .command_line import with_arguments  # imported late: only a script that serves needs it
 
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _exit)
@@ -88,7 +88,7 @@ async def _drain(server: Any, timeout: Any = None) -> None:
 
 def _stop_worker() -> None:
     if _served is not None:
-        the_desk().send(StopWorker())
+        current_handover().send(StopWorker())
 
 
 def _hand_over(server: Any, place: str, complaint: str = "") -> None:
@@ -102,16 +102,16 @@ def _hand_over(server: Any, place: str, complaint: str = "") -> None:
                 f"{place} runs another server, or the same one again: a worker serves one. Start a worker for each, "
                 f"with a script for each, or name the server: agent.py:server"
             )
-        from .handed import describe, level_of
+        from .handed import describe, level_of  # imported late: only a script that serves needs it
 
         return describe(server, place, _before.get(id(server))), level_of(server)
 
-    the_desk().hand_over(_FRAMEWORK, make)
+    current_handover().hand_over(_FRAMEWORK, make)
     _served = server
 
 
 def _note_servers(namespace: Mapping[str, Any]) -> None:
-    from livekit.agents import AgentServer, WorkerOptions
+    from livekit.agents import AgentServer, WorkerOptions  # imported late: the script has imported it by now
 
     for value in namespace.values():
         if isinstance(value, (AgentServer, WorkerOptions)):

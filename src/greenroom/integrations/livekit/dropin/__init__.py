@@ -9,7 +9,7 @@ from livekit.agents.ipc import proc_pool
 from livekit.agents.job import JobExecutorType
 
 from ....options import PoolOptions
-from .pool import OWN_OPTIONS, DropInPool
+from .proc_pool import OWN_OPTIONS, DropInPool
 
 __all__ = ["use_pool"]
 

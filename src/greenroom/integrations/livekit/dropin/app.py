@@ -23,6 +23,6 @@ def reference(settings: dict[str, Any]) -> str:
 def __getattr__(name: str) -> App:
     if not name.startswith(_PREFIX):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .child import make_app
+    from .job_program import make_app  # imported late: it imports livekit.agents
 
     return make_app(json.loads(bytes.fromhex(name.removeprefix(_PREFIX))))

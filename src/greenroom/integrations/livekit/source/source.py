@@ -68,6 +68,7 @@ class LiveKitSource(Listener):
         if host is None or manifest is None:
             return
         try:
+            # imported late: LiveKit's protocol is a package of an extra
             from .config import registrations, time_for_session_end
             from .worker import LiveKitWorker
         except ImportError as error:

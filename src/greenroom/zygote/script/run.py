@@ -24,8 +24,8 @@ from .. import child
 from ..app_logging import AppLogging
 from ..import_hooks import HANDING_OVER, watched_imports
 from ..logs import DropCount, LogChannel
-from ..scripts import Script
-from .desk import Desk, open_desk
+from .script_handover import ScriptHandover, open_handover
+from .source import Script
 
 __all__ = ["run"]
 
@@ -40,7 +40,7 @@ _FUTURES = functools.reduce(operator.or_, (feature.compiler_flag for feature in 
 def run(channel: socket.socket, lifeline_fd: int, log_fd: int) -> None:
     """Run the script, and return when its last line has run. An error or an exit of the script ends the process."""
     lifeline.arm(lifeline_fd)
-    prctl.set_name("gr:program")
+    prctl.set_name("gr:script")
     received = fd_packets.receive(channel, 0)
     if received is None:
         return
@@ -51,25 +51,25 @@ def run(channel: socket.socket, lifeline_fd: int, log_fd: int) -> None:
     sys.path[:] = configuration.sys_path
     fd_packets.send(channel, m.encode(m.Loading(stackdump.install())))
     app_logging = AppLogging(LogChannel(log_fd, DropCount(), LOG_PATIENCE))
-    desk = open_desk(channel, app_logging.install)
+    handover = open_handover(channel, app_logging.install)
     with watched_imports(HANDING_OVER), app_logging.while_loading():
         try:
-            _Program(configuration, desk).run()
+            _ScriptRun(configuration, handover).run()
         except Exception as error:
-            _fail(error, desk)
+            _fail(error, handover)
 
 
-class _Program:
-    def __init__(self, configuration: m.Configure, desk: Desk) -> None:
+class _ScriptRun:
+    def __init__(self, configuration: m.Configure, handover: ScriptHandover) -> None:
         self._configuration = configuration
-        self._desk = desk
+        self._handover = handover
 
     def run(self) -> None:
         sys.argv[:] = [self._configuration.app, *self._configuration.arguments]
         script = Script.find(self._configuration.app)
         if script is None or script.block is None or script.makes_an_app:
             self._nothing_to_run()
-        self._desk.script = script
+        self._handover.script = script
         namespace = vars(_main_module(script))
         if script.name is not None:
             sys.argv[0] = script.path
@@ -77,11 +77,11 @@ class _Program:
         exec(above, namespace)
         if any(isinstance(value, App) for value in namespace.values()):
             self._nothing_to_run()
-        self._desk.begin_block(namespace)
+        self._handover.begin_block(namespace)
         exec(block, namespace)
 
     def _nothing_to_run(self) -> NoReturn:
-        self._desk.send(m.NothingToRun())
+        self._handover.send(m.NothingToRun())
         child.flush_stdio()
         os._exit(0)
 
@@ -117,13 +117,13 @@ def _compile(body: list[ast.stmt], path: str, flags: int) -> CodeType:
     return code
 
 
-def _fail(error: Exception, desk: Desk) -> NoReturn:
+def _fail(error: Exception, handover: ScriptHandover) -> NoReturn:
     """End as Python does after an uncaught exception. Greenroom's frames above the script are not shown."""
     shown = error.with_traceback(_of_script(error.__traceback__))
-    if desk.has_handed_over or sys.excepthook is not sys.__excepthook__:
+    if handover.has_handed_over or sys.excepthook is not sys.__excepthook__:
         sys.excepthook(type(shown), shown, shown.__traceback__)
-    if not desk.has_handed_over:
-        desk.send(m.LoadFailed(ErrorInfo.of(shown, limit=6000)))
+    if not handover.has_handed_over:
+        handover.send(m.LoadFailed(ErrorInfo.of(shown, limit=6000)))
     sys.exit(1)
 
 

@@ -39,7 +39,7 @@ def _form(number: int, made: type, key: Callable[[Mapping[str, Any]], Any]) -> _
 
 RECORDS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "Pool": lambda values: True,
-    "Desk": lambda values: True,
+    "JobQueue": lambda values: True,
     "Generation": lambda values: values["number"],
     "Launcher": lambda values: values["number"],
     "Process": lambda values: values["id"],
@@ -64,7 +64,7 @@ def record_names() -> list[list[str]]:
 
 def capture(pool: Pool) -> list[Row]:
     """Return the state of a pool between two events, as rows. Later events do not change these rows."""
-    launchers, jobs = dict(pool.launchers), dict(pool.desk.jobs)
+    launchers, jobs = dict(pool.launchers), dict(pool.job_queue.jobs)
     generations, processes = dict(pool.generations), dict(pool.processes)
     for process in pool.processes.values():
         # A process may refer to a lost launcher or an ended job, and a launcher to a retired generation.
@@ -78,7 +78,7 @@ def capture(pool: Pool) -> list[Row]:
         if job.ask is not None:
             asks.setdefault(job.ask.number, job.ask)
     OPTIONS.clear()
-    rows = [_FORMS["Pool"].make_row(pool), _FORMS["Desk"].make_row(pool.desk)]
+    rows = [_FORMS["Pool"].make_row(pool), _FORMS["JobQueue"].make_row(pool.job_queue)]
     every: tuple[tuple[str, Iterable[Any]], ...] = (
         ("Generation", generations.values()),
         ("Launcher", launchers.values()),
@@ -133,7 +133,7 @@ class StateReader:
         core: PoolCore = object.__new__(PoolCore)
         core.pool = pool
         timed: list[Timed] = [pool.refill, pool.housekeeping, pool.retry]
-        for name in ("Desk", "Process", "Job", "Launcher", "Generation", "Ask"):
+        for name in ("JobQueue", "Process", "Job", "Launcher", "Generation", "Ask"):
             timed += self._known.by_class[name].values()
         for one in timed:
             pool.deadlines.know(one)

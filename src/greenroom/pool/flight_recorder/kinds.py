@@ -17,7 +17,7 @@ from ...job_labels import tidy_labels
 from ...options import PoolOptions
 from ..core.stalls import DumpTime, Sample, Stall
 from ..core.verdict import ExitStatus
-from .kept import error_row, kept_settings, load_error_row, raised_row, report_row, short
+from .trimmed_rows import error_row, kept_settings, load_error_row, raised_row, report_row, short
 
 __all__ = [
     "EFFECT",

@@ -10,7 +10,7 @@ from ...app_facts import AppSetting, unpacked
 from ...errors import AppLoadError, ErrorInfo, GreenroomError, NoCapacity
 from ...report import ExitReport
 from ...texts import cut_end
-from ..core.terms import APPS
+from ..core.effective_options import APP_OPTIONS
 
 __all__ = ["REPORT", "error_row", "kept_settings", "load_error_row", "raised_row", "report_row", "short"]
 
@@ -50,7 +50,7 @@ def kept_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         except AppLoadError:
             kept[short(name)] = None
             continue
-        if name in APPS and setting is not None:
+        if name in APP_OPTIONS and setting is not None:
             kept[name] = (setting.value, setting.origin)
     return kept
 

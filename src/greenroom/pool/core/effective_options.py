@@ -11,16 +11,16 @@ from ...app_facts import AppSettings
 from ...errors import AppLoadError, OptionError
 from ...options import PoolOptions
 
-__all__ = ["APPS", "Terms"]
+__all__ = ["APP_OPTIONS", "EffectiveOptions"]
 
 _NOT_THE_APPS = {"preload_timeout", "start_method", "flight_recorder_mb"}
 """Options that are needed before the app is loaded."""
-APPS = frozenset(field.name for field in fields(PoolOptions)) - _NOT_THE_APPS
+APP_OPTIONS = frozenset(field.name for field in fields(PoolOptions)) - _NOT_THE_APPS
 """Options that an app can set."""
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class EffectiveOptions:
     """Options of the operator, with defaults, and the names of those that the app cannot change."""
 
     options: PoolOptions
@@ -28,7 +28,7 @@ class Terms:
 
     def with_app(self, settings: AppSettings) -> PoolOptions:
         """Return the options with the settings of an app. Raises :class:`AppLoadError` for an invalid value."""
-        said = {name: setting for name, setting in settings.items() if name in APPS and name not in self.fixed}
+        said = {name: setting for name, setting in settings.items() if name in APP_OPTIONS and name not in self.fixed}
         if not said:
             return self.options
         values: dict[str, Any] = {name: setting.value for name, setting in said.items()}
@@ -38,14 +38,14 @@ class Terms:
             origins = [said[name].origin for name in re.findall(r"\w+", str(error)) if name in said]
             raise AppLoadError(f"{'; '.join(dict.fromkeys(origins))}: {error}") from None
 
-    def resized(self, num_idle: int, max_idle: int | None) -> Terms:
-        """Return terms with new numbers of idle processes, which an app cannot change."""
+    def resized(self, num_idle: int, max_idle: int | None) -> EffectiveOptions:
+        """Return effective with new numbers of idle processes, which an app cannot change."""
         options = replace(self.options, num_idle_processes=num_idle, max_idle_processes=max_idle)
-        return Terms(options, self.fixed.union(_SIZES))
+        return EffectiveOptions(options, self.fixed.union(_SIZES))
 
-    def left_to_app(self, names: Iterable[str]) -> Terms:
-        """Return terms in which the app can change these options, although the operator has set them."""
-        return Terms(self.options, self.fixed.difference(names))
+    def left_to_app(self, names: Iterable[str]) -> EffectiveOptions:
+        """Return effective in which the app can change these options, although the operator has set them."""
+        return EffectiveOptions(self.options, self.fixed.difference(names))
 
 
 _SIZES = ("num_idle_processes", "max_idle_processes")

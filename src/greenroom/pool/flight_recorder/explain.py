@@ -124,6 +124,6 @@ def _need(moment: Moment) -> str:
         return "new code is to be proven"
     if serving is None:
         return "the pool opens"
-    target, waiting = generation.idle_target(pool), len(pool.desk.waiting)
+    target, waiting = generation.idle_target(pool), len(pool.job_queue.waiting)
     waits = f", and {waiting} {'job waits' if waiting == 1 else 'jobs wait'}" if waiting else ""
     return f"the idle target is {target}, {len(serving.idle)} are idle{waits}"

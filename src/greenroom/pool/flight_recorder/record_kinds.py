@@ -12,11 +12,11 @@ from ..core import states
 from ..core import vocabulary as v
 from ..core.breaker import Breaker
 from ..core.deadlines import Deadlines
+from ..core.effective_options import EffectiveOptions
 from ..core.memory import SessionCost
 from ..core.records import Timer
 from ..core.sizing import Crowd, Demand
 from ..core.stalls import Patience
-from ..core.terms import Terms
 from ..core.verdict import Decision
 from .kinds import HELPERS, STATE, BadRow, Kind, enum_kind, kind_of, row_maker
 from .rows import EVENT_ROWS
@@ -135,9 +135,9 @@ def _ended(value: Any) -> v.Ended | None:
     return v.Ended(process, how, bool(told), _error_info(error), _BYTES.read(result))
 
 
-def _terms(known: Known, value: Any) -> Terms:
+def _terms(known: Known, value: Any) -> EffectiveOptions:
     options, fixed = _list(value, 2)
-    return Terms(known.one("PoolOptions", options), frozenset(_texts(fixed)))
+    return EffectiveOptions(known.one("PoolOptions", options), frozenset(_texts(fixed)))
 
 
 class _Options:
@@ -191,7 +191,7 @@ _EMBEDDED: dict[str, Kind | Ref] = {
     "ExitReport | None": Kind("", lambda value: None),
     "AppLoadError | None": Kind("{} is not None", lambda value: AppLoadError("(withheld)") if value else None),
     "PoolOptions": _OPTIONS_REF,
-    "Terms": _TERMS,
+    "EffectiveOptions": _TERMS,
     "dict[tuple[str, str], bytes]": Kind(
         "tuple((topic, key, len(body)) for (topic, key), body in {}.items())",
         lambda value: {(str(topic), str(key)): _BYTES.read(size) for topic, key, size in map(_three, _list(value))},
@@ -209,7 +209,7 @@ _EMBEDDED: dict[str, Kind | Ref] = {
     "AskState": enum_kind(states.AskState),
     "LauncherState": enum_kind(states.LauncherState),
     "GenerationState": enum_kind(states.GenerationState),
-    "DeskState": enum_kind(states.DeskState),
+    "JobQueueState": enum_kind(states.JobQueueState),
     "Launcher": Ref("{}.number", lambda known, value: known.one("Launcher", value)),
     "Generation": Ref("{}.number", lambda known, value: known.one("Generation", value)),
     "Job": Ref("{}.number", lambda known, value: known.one("Job", value)),
@@ -223,7 +223,7 @@ _EMBEDDED: dict[str, Kind | Ref] = {
         "None if {} is None else {}.number",
         lambda known, value: None if value is None else known.one("Ask", value),
     ),
-    "Desk": Ref("True", lambda known, value: known.one("Desk", True)),
+    "JobQueue": Ref("True", lambda known, value: known.one("JobQueue", True)),
     "dict[str, Process]": Ref("tuple({})", lambda known, value: known.each("Process", value)),
     "dict[int, Launcher]": Ref("tuple({})", lambda known, value: known.each("Launcher", value)),
     "dict[int, Generation]": Ref("tuple({})", lambda known, value: known.each("Generation", value)),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ...log_fields import log_fields
 from ..core.core import PoolCore
-from .places import Folder, Memory, Place, crashed_in
 from .recorder import Recorder
+from .storage import Folder, Memory, Place, crashed_in
 
 __all__ = ["FLUSH_AFTER", "recorder_of"]
 

@@ -13,7 +13,7 @@ from importlib.machinery import SourceFileLoader
 from types import ModuleType
 from typing import NoReturn
 
-from ..errors import AppLoadError
+from ...errors import AppLoadError
 
 __all__ = ["SPARE_NAME", "Script", "import_script", "is_path", "module_of"]
 

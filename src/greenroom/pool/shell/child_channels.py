@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 from ...system.heartbeat import Beats
 from ...wire import messages as m
-from .budgets import Allowance
 from .channels import Channels
 from .control import Control
+from .log_allowance import LogAllowance
 from .output import LogCapture, Loss, Outlet, OutputLine, StreamCapture
 from .transit import TransitMemory
 
-__all__ = ["Wires"]
+__all__ = ["ChildChannels"]
 
 
-class Wires:
+class ChildChannels:
     """Control channel, output, lifeline and heartbeat page of a child. Raises ``OSError`` if no fds are left."""
 
     def __init__(
@@ -36,7 +36,10 @@ class Wires:
         return self._channels.heartbeat.read()
 
     def tell_of_signal(self, now: float) -> None:
-        """Note a signal to the supervisor in the child's heartbeat page. Not to be called after :meth:`close`."""
+        """Note in the child's heartbeat page that the supervisor got a signal to end, at ``now`` (monotonic).
+
+        Not to be called after :meth:`close`.
+        """
         self._channels.heartbeat.tell_of_signal(now)
 
     @property
@@ -45,9 +48,10 @@ class Wires:
         return self._channels.child_ends
 
     def close_child_ends(self) -> None:
+        """Close these fds: the request to fork is sent, and carries copies of them."""
         self._channels.close_child_ends()
 
-    def open(self, emit: Callable[[OutputLine | Loss], object], pool: Allowance) -> None:
+    def open(self, emit: Callable[[OutputLine | Loss], object], pool: LogAllowance) -> None:
         """Start to read from a child that exists now."""
         outlet = self._outlet = Outlet(emit, pool)
         self._captures = [
@@ -71,7 +75,7 @@ class Wires:
         return 0 if self._outlet is None else self._outlet.dropped
 
     def cut_lifeline(self) -> None:
-        """Have the kernel kill each process that has armed the other end, or will arm it."""
+        """Close our end of the lifeline. The kernel kills each process that has armed the other end, or will arm it."""
         self._channels.cut_lifeline()
 
     def close(self) -> None:

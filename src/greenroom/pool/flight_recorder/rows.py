@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, get_args
 
 from .. import events
 from ..core import vocabulary as v
-from ..core.plain import Plain
-from .kept import REPORT
+from ..core.frozen import Plain
 from .kinds import EFFECT, EVENT, HELPERS, BadRow, Kind, kind_of, row_maker
+from .trimmed_rows import REPORT
 
 __all__ = ["EFFECT_ROWS", "EVENT_ROWS", "Form", "Row", "effects", "happenings", "vocabulary"]
 

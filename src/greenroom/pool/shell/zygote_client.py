@@ -1,4 +1,4 @@
-"""Zygote, as the supervisor sees it: its start, its forks, its reports, and its death.
+"""Client of a zygote, in the supervisor: its start, its forks, its reports, and its death.
 
 This code runs in the supervisor. :mod:`greenroom.zygote.template` runs in the zygote itself. All fork requests and all
 reports are packets on one channel (:mod:`greenroom.wire.fds`).
@@ -27,13 +27,13 @@ from ..core.stalls import FULL_DUMP, Sample
 from ..core.verdict import ExitStatus
 from . import output
 from .channels import ZygoteChannels
-from .child import Child
+from .child_client import ChildClient
 from .dumps import DumpTaker
 from .interpreters import ending_of, never_began, start_interpreter
 from .tools import Report, Tools
 from .watch import sample_of
 
-__all__ = ["Zygote", "explained"]
+__all__ = ["ZygoteClient", "explained"]
 
 _logger = logging.getLogger("greenroom")
 
@@ -46,7 +46,7 @@ A zygote that lives longer has broken the protocol.
 """
 
 
-class Zygote:
+class ZygoteClient:
     """Process of one zygote, with its channel.
 
     ``number`` is the launcher's number. Each report about the zygote carries this number.
@@ -56,7 +56,7 @@ class Zygote:
     """
 
     def __init__(self, number: int, generation: int, tools: Tools, report: Report) -> None:
-        self.children: dict[str, Child] = {}
+        self.children: dict[str, ChildClient] = {}
         """Children of the zygote, by id, until the zygote has reaped them."""
         self._number = number
         self._generation = generation
@@ -74,7 +74,7 @@ class Zygote:
         self._captures: list[output.StreamCapture | output.LogCapture] = []
         self._outlet: output.Outlet
         self._disowned: set[str] = set()
-        self._outbox: deque[Child] = deque()
+        self._outbox: deque[ChildClient] = deque()
 
     @property
     def pids(self) -> set[int]:
@@ -118,7 +118,7 @@ class Zygote:
 
     # --- forks -----------------------------------------------------------------------------------
 
-    def fork(self, child: Child) -> None:
+    def fork(self, child: ChildClient) -> None:
         """Request a process. The answer of the zygote is reported through ``child``."""
         self.children[child.id] = child
         self._outbox.append(child)
@@ -129,7 +129,7 @@ class Zygote:
             child = self._outbox[0]
             packet = m.encode(m.Fork(process_id=child.id))
             try:
-                fd_packets.send(self._channel, packet, child.fork_fds)
+                fd_packets.send(self._channel, packet, child.channels.child_ends)
             except BlockingIOError:
                 self._loop.add_writer(self._channel, self._flush)
                 return
@@ -146,7 +146,7 @@ class Zygote:
                 child.not_forked(f"the zygote takes no request: {error}")
                 continue
             self._outbox.popleft()
-            child.fork_sent()
+            child.channels.close_child_ends()
         if self._is_open:
             self._loop.remove_writer(self._channel)
 

@@ -21,9 +21,9 @@ import msgspec
 from ... import __version__
 from ..core import vocabulary as v
 from ..core.core import PoolCore
-from .places import Place
 from .rows import EFFECT_ROWS, EVENT_ROWS, vocabulary
 from .state import Row, capture, record_names
+from .storage import Place
 
 __all__ = ["FORM", "Part", "Recorder", "core_digest"]
 

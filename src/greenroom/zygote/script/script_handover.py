@@ -1,6 +1,6 @@
-"""Desk: the object through which a script hands over its app to the supervisor.
+"""Handover: the object through which a script hands over its app to the supervisor.
 
-Integrations call the desk in the place of the framework's function that would serve the app.
+Integrations call it in the place of the framework's function that would serve the app.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 from ...errors import AppLoadError, ErrorInfo
 from ...wire import fds as fd_packets
 from ...wire import messages as m
-from ..scripts import Script
+from .source import Script
 
-__all__ = ["Desk", "apply", "open_desk", "the_desk"]
+__all__ = ["ScriptHandover", "apply", "current_handover", "open_handover"]
 
 LARGEST = 64 * 1024
 """Largest size of the handed-over data, in bytes. The data travels to a zygote in one packet, with other settings."""
 
 
-class Desk:
+class ScriptHandover:
     """Connection of one script to the supervisor."""
 
     def __init__(self, channel: socket.socket, on_handed_over: Callable[[int | None], object]) -> None:
@@ -96,15 +96,15 @@ def apply(handed: Mapping[str, Any]) -> None:
     os.chdir(handed["folder"])
 
 
-_desk: Desk | None = None
+_handover: ScriptHandover | None = None
 
 
-def open_desk(channel: socket.socket, on_handed_over: Callable[[int | None], object]) -> Desk:
-    global _desk
-    _desk = Desk(channel, on_handed_over)
-    return _desk
+def open_handover(channel: socket.socket, on_handed_over: Callable[[int | None], object]) -> ScriptHandover:
+    global _handover
+    _handover = ScriptHandover(channel, on_handed_over)
+    return _handover
 
 
-def the_desk() -> Desk:
-    assert _desk is not None
-    return _desk
+def current_handover() -> ScriptHandover:
+    assert _handover is not None
+    return _handover

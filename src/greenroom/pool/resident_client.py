@@ -12,7 +12,7 @@ from .core import vocabulary as v
 from .core.resident import takes
 from .shell.shell import Shell
 
-__all__ = ["NoAnswer", "Resident"]
+__all__ = ["NoAnswer", "ResidentClient"]
 
 
 class NoAnswer(GreenroomError):
@@ -26,8 +26,8 @@ class NoAnswer(GreenroomError):
         self.was_lost = was_lost
 
 
-class Resident:
-    """Resident process of the code that serves. After a loss or a reload, another process takes its place.
+class ResidentClient:
+    """Client of the resident process of the serving code. After a loss or a reload, another process takes its place.
 
     An integration declares the topics of its questions and news by ``App.answers`` and ``App.hears``.
     """

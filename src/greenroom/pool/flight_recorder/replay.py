@@ -12,11 +12,11 @@ from ..core import vocabulary as v
 from ..core.core import PoolCore
 from ..core.machine import Machine, Observed
 from ..core.records import Pool
-from .kept import REPORT
 from .kinds import BadRow
-from .reading import Begin, End, Event, Header, Line, Lost, Record
+from .reader import Begin, End, Event, Header, Line, Lost, Record
 from .rows import EFFECT_ROWS, effects
 from .state import RECORDS, StateReader, capture, record_names
+from .trimmed_rows import REPORT
 
 __all__ = ["Difference", "Moment", "Replay", "Step"]
 

@@ -1,11 +1,11 @@
-"""Process in which an app's script runs, as the supervisor sees it.
+"""Client of the process in which an app's script runs, in the supervisor.
 
 The script is the main block of a file, which starts a worker as in ``python agent.py start``. The script runs in a
 process of its own, before the first zygote; a reload may run the script again (``is_renewed``). Each zygote loads the
 app from the data that the script hands over. Servers, threads and other things that the script has started live on in
 the script's process.
 
-This code runs in the supervisor. :mod:`greenroom.zygote.program` runs in the process of the script.
+This code runs in the supervisor. :mod:`greenroom.zygote.script` runs in the process of the script.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from .clock import Timer
 from .dumps import DumpTaker
 from .interpreters import ending_of, import_path, never_began, start_interpreter
 from .tools import Tools
-from .zygote import explained
+from .zygote_client import explained
 
-__all__ = ["Invocation", "Program"]
+__all__ = ["Invocation", "ScriptClient"]
 
 _logger = logging.getLogger("greenroom")
 
@@ -64,7 +64,7 @@ class Invocation:
     """Function that is called when the main block closes its server."""
 
 
-class Program:
+class ScriptClient:
     """Script of an app, if the app's file has a main block that starts a worker.
 
     The order of the calls is :meth:`start`, :meth:`renew` at each reload, and :meth:`close` or :meth:`kill`.
@@ -218,7 +218,7 @@ class _Run:
 
     def _start(self, configuration: m.Configure) -> None:
         ends = self._ends = ZygoteChannels()
-        self._popen, self._pidfd = start_interpreter("greenroom.zygote.program", ends, configuration.pool_token)
+        self._popen, self._pidfd = start_interpreter("greenroom.zygote.script", ends, configuration.pool_token)
         self._pid = self._popen.pid
         self._ended.clear()
         self._channel = socket.socket(fileno=ends.channel)

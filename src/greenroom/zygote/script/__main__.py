@@ -1,6 +1,6 @@
 """Program of a script's process, executed by the supervisor.
 
-Usage: ``python -m greenroom.zygote.program CHANNEL_FD LIFELINE_FD LOG_FD``.
+Usage: ``python -m greenroom.zygote.script CHANNEL_FD LIFELINE_FD LOG_FD``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import sys
 
-from .running import run
+from .run import run
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from ..events import TurnedDown
 from . import generation
 from .machine import step
 from .records import Generation, Job, Pool, Process
-from .states import DeskState, JobEvent, JobState
+from .states import JobEvent, JobQueueState, JobState
 from .vocabulary import Launch, Refused, Reserve
 
 __all__ = ["accept", "candidate", "capacity_problem", "leave", "offer", "put_back", "serve", "turn_down"]
@@ -35,7 +35,7 @@ def _take_in(pool: Pool, job: Job, error: GreenroomError | None, at_once: JobEve
     if error is not None:
         pool.emit(Refused(job.number, error))
         return
-    pool.desk.jobs[job.number] = pool.desk.by_id[job.id] = job
+    pool.job_queue.jobs[job.number] = pool.job_queue.by_id[job.id] = job
     pool.is_empty = False
     process = candidate(pool)
     if process is not None:
@@ -51,7 +51,7 @@ def candidate(pool: Pool) -> Process | None:
 
 def serve(pool: Pool) -> None:
     """Give idle processes to waiting jobs: first come, first served."""
-    waiting = pool.desk.waiting
+    waiting = pool.job_queue.waiting
     while waiting and (process := candidate(pool)) is not None:
         job = waiting.popleft()
         event = JobEvent.TAKE if job.state is JobState.WAITING else JobEvent.HOLD
@@ -60,16 +60,16 @@ def serve(pool: Pool) -> None:
 
 def put_back(pool: Pool, job: Job) -> None:
     """Put a job back into its old place in the queue. Other jobs may have lost their processes, too."""
-    before = sum(1 for other in pool.desk.waiting if other.number < job.number)
-    pool.desk.waiting.insert(before, job)
+    before = sum(1 for other in pool.job_queue.waiting if other.number < job.number)
+    pool.job_queue.waiting.insert(before, job)
     pool.is_unbalanced = True
 
 
 def leave(pool: Pool, job: Job) -> None:
     """Remove a job that is over."""
-    if job in pool.desk.waiting:
-        pool.desk.waiting.remove(job)
-    del pool.desk.jobs[job.number], pool.desk.by_id[job.id]
+    if job in pool.job_queue.waiting:
+        pool.job_queue.waiting.remove(job)
+    del pool.job_queue.jobs[job.number], pool.job_queue.by_id[job.id]
     job.metadata = b""
     job.ask = None  # breaks a reference cycle, so that the result is freed at once
     pool.is_unbalanced = True
@@ -94,9 +94,9 @@ def _job_of(pool: Pool, message: Launch | Reserve) -> Job:
 
 def capacity_problem(pool: Pool) -> RejectionReason | None:
     """Return the reason why the pool would reject a new job now; ``None`` without a reason."""
-    if pool.desk.state is not DeskState.OPEN:
+    if pool.job_queue.state is not JobQueueState.OPEN:
         return "draining"
-    if len(pool.desk.jobs) >= pool.options.max_jobs:
+    if len(pool.job_queue.jobs) >= pool.options.max_jobs:
         return "full"
     serving = pool.serving
     if serving is not None and not serving.idle and (serving.breaker.is_open or serving.trouble is not None):
@@ -125,7 +125,7 @@ def _reason_to_refuse(pool: Pool, job: Job) -> GreenroomError | None:
         return turn_down(pool, job, problem, f"all {most} jobs are taken", seconds)
     if problem == "breaker_open" and serving is not None:
         return turn_down(pool, job, problem, _why_broken(serving), max(serving.breaker.wait(pool.now), 1.0))
-    if job.id in pool.desk.by_id:
+    if job.id in pool.job_queue.by_id:
         return LaunchError(f"job id {job.id!r} is in use by a job that has not ended")
     return None
 

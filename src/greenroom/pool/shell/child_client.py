@@ -1,4 +1,4 @@
-"""Process of the pool, as the supervisor sees it: channels, pidfd, watches, stacks and exit status.
+"""Client of one child, in the supervisor: channels, pidfd, watches, stacks and exit status.
 
 This code runs in the supervisor. :mod:`greenroom.zygote.child` runs in the process itself.
 
@@ -22,12 +22,12 @@ from ..core.records import Process
 from ..core.stalls import DumpTime
 from ..core.verdict import ExitStatus
 from . import output
+from .child_channels import ChildChannels
 from .os_process import OsProcess
 from .tools import Report, Tools
 from .watches import Watches
-from .wires import Wires
 
-__all__ = ["MOST_DROPS_PER_SECOND", "Child"]
+__all__ = ["MOST_DROPS_PER_SECOND", "ChildClient"]
 
 MOST_DROPS_PER_SECOND = 1_000_000
 """More log records than a Python process can make in a second.
@@ -37,7 +37,7 @@ the supervisor cuts the number to this rate.
 """
 
 
-class Child:
+class ChildClient:
     """Process of the pool, from the request for its fork until it is forgotten.
 
     ``record`` is the core's record of the process, from which log lines take names and labels. The constructor opens
@@ -45,7 +45,7 @@ class Child:
 
     The order of the calls in a normal life is:
 
-    - :attr:`fork_fds`, :meth:`fork_sent`, then :meth:`forked`. Without a process: :meth:`not_forked`, :meth:`forget`.
+    - the ends of :attr:`channels` are sent, then :meth:`forked`. Without a process: :meth:`not_forked`, :meth:`forget`.
     - :meth:`look`, :meth:`start`, and :meth:`send` for further messages.
     - :meth:`exited`, when the zygote has reported the exit status. The pidfd may call :meth:`found_dead` before.
     - :meth:`reaped`, when the zygote has reported that no descendant is left. Without a zygote: :meth:`read_status`.
@@ -60,7 +60,7 @@ class Child:
         self._tools = tools
         self._report = report
         self._requested_at = time.monotonic()
-        self._wires = Wires(tools.transit, self._on_message, self._on_nonsense, self._on_wait)
+        self.channels = ChildChannels(tools.transit, self._on_message, self._on_nonsense, self._on_wait)
         self._os_process: OsProcess | None = None
         self.inherited_mb = 0.0
         self._dump_fd: int | None = None
@@ -92,28 +92,15 @@ class Child:
 
     def beats(self) -> Beats:
         """Read the heartbeat page of the process."""
-        return self._wires.beats()
-
-    def tell_of_signal(self, now: float) -> None:
-        """Note in the heartbeat page that the supervisor got a signal to end. ``now`` is on the monotonic clock."""
-        self._wires.tell_of_signal(now)
+        return self.channels.beats()
 
     # --- the fork --------------------------------------------------------------------------------
-
-    @property
-    def fork_fds(self) -> tuple[int, ...]:
-        """Ends of channels that go to the process, in the order of :data:`~greenroom.wire.messages.CHILD_FDS`."""
-        return self._wires.child_ends
-
-    def fork_sent(self) -> None:
-        """Close the process's ends of the channels: the request is sent, and carries copies of these fds."""
-        self._wires.close_child_ends()
 
     def forked(self, pid: int, pidfd: int, inherited_mb: float) -> None:
         """Take over the process, which exists now, and its pidfd. This object closes the pidfd in the end."""
         self.inherited_mb = inherited_mb
         self._os_process = OsProcess(pid, pidfd, self._tools.clock, self.found_dead)
-        self._wires.open(self._emit, self._tools.log_budget)
+        self.channels.open(self._emit, self._tools.log_budget)
         self._report(v.Forked(self.id, pid))
 
     def not_forked(self, cause: str) -> None:
@@ -122,7 +109,7 @@ class Child:
 
     def disown(self, cause: str) -> None:
         """Give up a process that exists but cannot be supervised. Cutting the lifeline makes the kernel kill it."""
-        self._wires.cut_lifeline()
+        self.channels.cut_lifeline()
         self.not_forked(cause)
 
     # --- messages to the process, and signals ----------------------------------------------------
@@ -139,20 +126,20 @@ class Child:
     def start(self, job_id: str, metadata: bytes) -> None:
         """Send the process its job."""
         self.is_idle = False
-        self._wires.send(m.Start(job_id), metadata)
+        self.channels.send(m.Start(job_id), metadata)
         self.watches.hurry()
 
     def send(self, message: m.Message, body: bytes = b"") -> None:
         """Send the process a message."""
         self.is_idle = False
-        self._wires.send(message, body)
+        self.channels.send(message, body)
 
     def dump(self, dump_time: DumpTime) -> None:
         """Request the stacks of the process, and report them."""
         if self._os_process is None or self._dump_fd is None:
             self._report(v.Dumped(self.id, ""))
         else:
-            self._os_process.dump(self._dump_fd, dump_time, self._on_dump)
+            self._os_process.dump(self._dump_fd, dump_time, lambda stacks: self._report(v.Dumped(self.id, stacks)))
 
     def kill(self, *, with_descendants: bool = False) -> None:
         """Send SIGKILL to the process.
@@ -166,16 +153,6 @@ class Child:
             self._os_process.kill_group()
         if self._os_process is not None:
             self._os_process.kill()
-
-    def cut_lifeline(self) -> None:
-        """Close our end of the lifeline.
-
-        The kernel then kills every process that has armed the other end, also a process that arms it later.
-        """
-        self._wires.cut_lifeline()
-
-    def _on_dump(self, stacks: str) -> None:
-        self._report(v.Dumped(self.id, stacks))
 
     # --- messages from the process ---------------------------------------------------------------
 
@@ -213,7 +190,7 @@ class Child:
         self._os_process.has_died()
         self.watches.stop()
         words = self._last_words = []
-        self._wires.finish()
+        self.channels.finish()
         self._last_words = None
         self._report(v.Died(self.id, tuple(words)))
 
@@ -261,7 +238,7 @@ class Child:
                 descendants_killed=descendants,
                 limit_was_hit=self.watches.limit_was_hit(),
                 oom_killed=is_killed_by_other and self._tools.oom.has_struck(self.live_pid),
-                dropped=self._claimed_drops() + self._wires.dropped,
+                dropped=self._claimed_drops() + self.channels.dropped,
             )
         )
 
@@ -282,7 +259,7 @@ class Child:
         self._is_forgotten = True
         self.watches.forget()
         del self.watches  # the watches refer to this object: leave no cycle
-        self._wires.close()
+        self.channels.close()
         if self._os_process is not None:
             if is_alive:
                 self._os_process.reap_when_dead()

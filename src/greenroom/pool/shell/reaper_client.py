@@ -1,4 +1,4 @@
-"""Reaper of the pool, as the supervisor sees it: its start, its restarts, and its end with the pool."""
+"""Client of the pool's reaper process, in the supervisor: its start, its restarts, and its end with the pool."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...system import mark
 from .channels import ReaperChannel
 from .interpreters import ending_of, pidfd_of
 
-__all__ = ["Reaper"]
+__all__ = ["ReaperClient"]
 
 _logger = logging.getLogger("greenroom")
 
@@ -34,7 +34,7 @@ _END_TIMEOUT = 5.0
 """Seconds from SIGKILL until a reaper that does not die is left alone. Such a reaper ends when this process ends."""
 
 
-class Reaper:
+class ReaperClient:
     """Keeper of one running reaper process (:mod:`greenroom.zygote.reaper`), from :meth:`start` to :meth:`end`."""
 
     def __init__(self, token: str) -> None:
