@@ -63,11 +63,11 @@ def _summary(figure: Figure, record: Record, ours: list[Round]) -> dict[str, obj
     if not values:
         return {"cannot": record.cannot or "not measured"}
     samples = [sample for one in record.rounds for sample in one.samples]
-    told: dict[str, object] = {"value": median(values), "rounds": values, "range": spread(values)}
+    found: dict[str, object] = {"value": median(values), "rounds": values, "range": spread(values)}
     if samples:
-        told |= {"samples": len(samples), "p99": percentile(samples, 99)}
+        found |= {"samples": len(samples), "p99": percentile(samples, 99)}
     if ours:
-        told["ratio"] = median(one / own.value for one, own in zip(values, ours, strict=False))
+        found["ratio"] = median(one / own.value for one, own in zip(values, ours, strict=False))
     if record.cannot:
-        told["failed_once"] = record.cannot
-    return told
+        found["failed_once"] = record.cannot
+    return found

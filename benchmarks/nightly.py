@@ -1,6 +1,6 @@
 """The long checks: ``make nightly`` runs them one after the other, each as a process of its own.
 
-Too long for each change, so they run at night. ``--list`` names the steps and says how long each takes.
+Too long for each change, so they run at night. ``--list`` lists the steps with their lengths.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ STEPS = (
     ),
     Step(
         "hostile-open",
-        "the same on a worker without a token, which reads what everybody sends",
+        "the same on a worker without a token, which reads all requests",
         lambda settings: settings.minutes / 2,
         hostile("--without-token", "--json", str(RESULTS / "hostile-open.json"), share=0.5),
     ),
@@ -70,7 +70,7 @@ STEPS = (
     ),
     Step(
         "everything",
-        "calls by HTTP and by a LiveKit server while everything is killed, stopped, held, reloaded and made short",
+        "calls by HTTP and LiveKit while processes are killed, stopped, held and reloaded, and resources run short",
         lambda settings: settings.minutes + 1,
         everything,
     ),
@@ -112,26 +112,26 @@ def run(step: Step, settings: Settings) -> str | None:
     print(f"\n==> {step.name}: {step.about}; about {step.minutes(settings):.0f} min", flush=True)
     begin = time.monotonic()
     code = subprocess.run([sys.executable, "-m", *step.command(settings)], check=False).returncode
-    said = "ok" if code == 0 else f"FAILED ({code})"
-    print(f"==> {step.name}: {said}, {(time.monotonic() - begin) / 60:.1f} min", flush=True)
+    outcome = "ok" if code == 0 else f"FAILED ({code})"
+    print(f"==> {step.name}: {outcome}, {(time.monotonic() - begin) / 60:.1f} min", flush=True)
     return None if code == 0 else step.name
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make nightly", description=__doc__)
-    text = "for both hostile steps together, and for everything (60)"
+    text = "minutes of both hostile steps together, and of the step everything (60)"
     parser.add_argument("--minutes", type=float, default=HOSTILE_MINUTES, help=text)
     parser.add_argument("--only", metavar="NAME,...", help="only these attacks")
-    parser.add_argument("--seed", type=int, help="of the step everything, which prints it")
+    parser.add_argument("--seed", type=int, help="seed of the step everything (default: a random one, printed)")
     parser.add_argument("--steps", metavar="NAME,...", help="only these steps")
-    parser.add_argument("--list", action="store_true", help="name the steps, and say how long each takes")
-    told = parser.parse_args()
-    settings = Settings(told.minutes, told.only, told.seed)
-    wanted = told.steps.split(",") if told.steps else [step.name for step in STEPS]
+    parser.add_argument("--list", action="store_true", help="list the steps with their lengths")
+    arguments = parser.parse_args()
+    settings = Settings(arguments.minutes, arguments.only, arguments.seed)
+    wanted = arguments.steps.split(",") if arguments.steps else [step.name for step in STEPS]
     if unknown := set(wanted) - {step.name for step in STEPS}:
-        parser.error(f"no step is called {', '.join(unknown)}. There are: {', '.join(step.name for step in STEPS)}")
+        parser.error(f"unknown step: {', '.join(unknown)}. The steps are: {', '.join(step.name for step in STEPS)}")
     steps = [step for step in STEPS if step.name in wanted]
-    if told.list:
+    if arguments.list:
         print("\n".join(f"{step.name:<20} {step.minutes(settings):>4.0f} min  {step.about}" for step in steps))
         return 0
     RESULTS.mkdir(parents=True, exist_ok=True)

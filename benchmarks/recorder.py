@@ -75,8 +75,8 @@ def main() -> int:
 def _one(name: str, launches: int) -> dict[str, float]:
     """Return the figures of one pool, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.recorder", "--one", name, "--launches", str(launches)]
-    told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout
-    figures: dict[str, float] = json.loads(told)
+    output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout
+    figures: dict[str, float] = json.loads(output)
     return figures
 
 

@@ -84,7 +84,7 @@ class Remote:
         except OSError as error:
             raise Failed(f"{error}{self._log_tail()}") from None
         if not line:
-            raise Failed(f"its driver ended{self._log_tail()}")
+            raise Failed(f"the driver ended{self._log_tail()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise Failed(str(answer["error"]))

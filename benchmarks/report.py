@@ -94,17 +94,17 @@ def _figure_table(figures: dict[str, dict[str, Any]], notes: Notes) -> str:
     return table(rows)
 
 
-def _cell(figure: Figure, name: str, told: dict[str, Any] | None, notes: Notes) -> str:
-    if told is None:
+def _cell(figure: Figure, name: str, measured: dict[str, Any] | None, notes: Notes) -> str:
+    if measured is None:
         return ""
-    if "cannot" in told:
-        return f"—{notes.mark(told['cannot'])}"
-    text = f"{_number(told['value'])} {figure.unit}"
+    if "cannot" in measured:
+        return f"—{notes.mark(measured['cannot'])}"
+    text = f"{_number(measured['value'])} {figure.unit}"
     if figure.tail:
-        text += f", p99 {_number(told['p99'])}"
+        text += f", p99 {_number(measured['p99'])}"
     if name == "greenroom":
         return f"**{text}**"
-    return f"{text} ({_number(told['ratio'])}×)" if "ratio" in told else text
+    return f"{text} ({_number(measured['ratio'])}×)" if "ratio" in measured else text
 
 
 def _number(value: float) -> str:

@@ -101,12 +101,12 @@ def _every_join(bursts: list[Burst]) -> str:
 
 
 def _rest_text(at_rest: list[Burst]) -> str:
-    told = [
+    parts = [
         f"{one['private_mb']:.0f} MB private in {one['processes']} processes, {one['idle_process_mb']:.1f} MB of it in "
         f"each idle one, and {one['cpu_percent']:.1f} % of a core ({one['worker']})"
         for one in at_rest
     ]
-    return f"At rest with {at_rest[0]['idle']} idle processes: {'; '.join(told)}."
+    return f"At rest with {at_rest[0]['idle']} idle processes: {'; '.join(parts)}."
 
 
 # --- the plot -------------------------------------------------------------------------------------

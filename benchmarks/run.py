@@ -35,17 +35,25 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one round, fewer samples and sizes: minutes")
-    parser.add_argument("--only", nargs="+", choices=_KEYS, metavar="FIGURE", help=f"of: {', '.join(_KEYS)}")
-    parser.add_argument("--peers", nargs="+", choices=PEERS, metavar="PEER", help=f"of: {', '.join(PEERS)}")
+    parser.add_argument(
+        "--quick", action="store_true", help="run one round with fewer samples and sizes; takes minutes"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=_KEYS, metavar="FIGURE", help=f"figures to measure: {', '.join(_KEYS)}"
+    )
+    parser.add_argument(
+        "--peers", nargs="+", choices=PEERS, metavar="PEER", help=f"peers to measure: {', '.join(PEERS)}"
+    )
     parser.add_argument(
         "--out",
         type=Path,
         default=None,
-        help="JSON file; the default for a full run is benchmarks/results/latest.json, from which the docs "
-        "are made, and for any other benchmarks/results/partial.json",
+        help="JSON file for the results (default: benchmarks/results/latest.json for a full run, which also updates "
+        "the docs, and benchmarks/results/partial.json for any other run)",
     )
-    parser.add_argument("--render", action="store_true", help="make the docs from the JSON; measure nothing")
+    parser.add_argument(
+        "--render", action="store_true", help="update the docs from the JSON file, without a measurement"
+    )
     return parser
 
 
@@ -88,9 +96,9 @@ def _render(results: report.Results) -> int:
 def _failures(results: report.Results) -> int:
     """A peer that cannot do something is a result; Greenroom failing is not."""
     failed = [
-        f"{key}: {told['greenroom']['cannot']}"
-        for key, told in results["figures"].items()
-        if "cannot" in told.get("greenroom", {})
+        f"{key}: {by_peer['greenroom']['cannot']}"
+        for key, by_peer in results["figures"].items()
+        if "cannot" in by_peer.get("greenroom", {})
     ]
     for line in failed:
         _say(f"Greenroom failed: {line}")

@@ -182,7 +182,7 @@ def lie_in(report: ExitReport, account: Account, runs: int) -> str | None:
     """What in a report cannot be true, given what was done."""
     started = report.timings.started is not None
     if runs and not started:
-        return f"it ran, and the report says it never started: {report.detail}"
+        return f"it ran, but the report has no start: {report.detail}"
     checks = {
         "completed": runs == 1 and report.result == report.job_id,
         "signaled": report.signal == signal.SIGKILL and report.pid in account.killed,
@@ -265,14 +265,15 @@ def _print_account(
     }
     print(json.dumps(summary, indent=2))
     print(
-        "every accepted job has one true report, none ran twice, nothing is left" if not faults else "FAULTS", end="\n"
+        "Every accepted job has one true report, no job ran twice, and nothing is left." if not faults else "FAULTS",
+        end="\n",
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=10_000)
-    parser.add_argument("--concurrency", type=int, default=24)
+    parser.add_argument("--jobs", type=int, default=10_000, help="number of jobs (10,000)")
+    parser.add_argument("--concurrency", type=int, default=24, help="number of simultaneous callers (24)")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     arguments = parser.parse_args()
     sys.exit(asyncio.run(soak(arguments.jobs, arguments.concurrency, arguments.seed)))

@@ -109,7 +109,7 @@ SECTIONS = [
             "Reservation": "pool/handles",
             "PoolStats": "pool/pool",
             "ProcessInfo": "pool/pool",
-            "Invocation": "pool/shell/program",
+            "Invocation": "pool/shell/script_client",
         },
     ),
     Section(

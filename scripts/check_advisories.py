@@ -48,7 +48,7 @@ def _covers(advisory: dict[str, Any], version: Version) -> bool:
     try:
         return SpecifierSet(advisory["v"]).contains(version, prereleases=True)
     except InvalidSpecifier as error:
-        raise DatabaseError(f"{advisory['id']} has versions that cannot be read: {advisory['v']!r}") from error
+        raise DatabaseError(f"{advisory['id']} has an invalid range of versions: {advisory['v']!r}") from error
 
 
 def fetch(folder: Path) -> Path:
@@ -71,7 +71,7 @@ def load(wheel: Path) -> Database:
         advisories.setdefault(canonicalize_name(name), []).extend(each)
     database = Database(advisories, made)
     if not any(database.matches(KNOWN_BAD)):
-        raise DatabaseError(f"it does not know that {KNOWN_BAD.name} {KNOWN_BAD.version} has faults")
+        raise DatabaseError(f"the database lacks the known faults of {KNOWN_BAD.name} {KNOWN_BAD.version}")
     return database
 
 
@@ -110,7 +110,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             return check(options.database or fetch(Path(folder)), options.locks)
     except KeyError as error:
-        print(f"error: the advisories were not checked: one has no {error}", file=sys.stderr)
+        print(f"error: the advisories were not checked: an advisory has no field {error}", file=sys.stderr)
         return 2
     except (DatabaseError, LockError, OSError, ValueError, zipfile.BadZipFile) as error:
         print(f"error: the advisories were not checked: {error}", file=sys.stderr)

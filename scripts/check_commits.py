@@ -72,7 +72,7 @@ def check_message(file: Path) -> int:
 
 def check_last(count: int) -> int:
     """Check the last commits. Merges are left out."""
-    # The checkout may belong to another user: git refuses that, unless it is told otherwise.
+    # The checkout may belong to another user: git refuses that without this option.
     git = ["git", "-c", f"safe.directory={Path.cwd()}"]
     if subprocess.run([*git, "rev-parse", "--verify", "--quiet", "HEAD"], capture_output=True, check=False).returncode:
         print("There is no history here: no commit message was checked.")
@@ -90,7 +90,7 @@ def check_last(count: int) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check the form of commit messages.")
-    parser.add_argument("--last", type=int, default=LAST, metavar="N", help=f"how many commits to check ({LAST})")
+    parser.add_argument("--last", type=int, default=LAST, metavar="N", help=f"number of commits to check ({LAST})")
     parser.add_argument("--message", type=Path, metavar="FILE", help="check the message in this file instead")
     options = parser.parse_args()
     return check_message(options.message) if options.message else check_last(options.last)

@@ -123,7 +123,7 @@ def check_page(page: Path) -> Iterator[str]:
 def main() -> int:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
     problems = [f"{page.relative_to(ROOT)}: {problem}" for page in pages for problem in check_page(page)]
-    print("\n".join(problems) or f"{len(pages)} pages: every command and link leads somewhere")
+    print("\n".join(problems) or f"{len(pages)} pages: every command and link is valid")
     return 1 if problems else 0
 
 

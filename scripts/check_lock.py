@@ -88,7 +88,9 @@ def problems(root: Path) -> Iterator[str]:
             versions.setdefault((pin.name, str(pin.marker)), {})[str(pin.version)] = name
         found = (unmet(each, pins, place) for each in wanted(data, content) for place in places)
         yield from (f"requirements/{name}.lock: {why}" for why in found if why)
-    yield from (f"the lock files disagree on {name}: {said}" for (name, _), said in versions.items() if len(said) > 1)
+    yield from (
+        f"the lock files disagree on {name}: {found}" for (name, _), found in versions.items() if len(found) > 1
+    )
 
 
 def main(root: Path) -> int:

@@ -18,13 +18,13 @@ def main() -> int:
         check=False,
     )
     if draft.returncode:
-        print(f"error: the news do not build:\n{draft.stdout}{draft.stderr}", file=sys.stderr)
+        print(f"error: the news fragments do not build:\n{draft.stdout}{draft.stderr}", file=sys.stderr)
         return 1
     fragments = sorted((ROOT / "news").glob("*.md"))
     if not fragments and f"\n## {version} " not in (ROOT / "CHANGELOG.md").read_text():
         print(f"error: {version} has no fragments in news/ and no section in CHANGELOG.md", file=sys.stderr)
         return 1
-    print(f"{len(fragments)} news fragments for {version}, draft builds")
+    print(f"{len(fragments)} news fragments for {version}; the draft builds")
     return 0
 
 

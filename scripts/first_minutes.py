@@ -56,7 +56,7 @@ def read(page: Path = PAGE) -> Page:
         [serve] = _commands(sections["Serve it"])
         install, requests = _commands(sections["Install"]), _commands(sections["Start a session"])
     except (KeyError, ValueError) as error:
-        raise PageError(f"{page.name} has not the parts that are expected: {error!r}. Change {__file__}.") from error
+        raise PageError(f"{page.name} lacks an expected part: {error!r}. Change {__file__}.") from error
     return Page(install, file, source, serve, requests, dict(PROMISE.findall(sections["Start a session"])))
 
 
@@ -154,7 +154,7 @@ def _compare(page: Page, answers: list[dict[str, object]], code: int, log: str) 
         raise PageError(f"there is no report to compare: {answers[-1]}")
     for field, value in page.promises.items():
         if last.get(field) != value:
-            raise PageError(f"the report's `{field}` is {last.get(field)!r}, and the page says {value!r}")
+            raise PageError(f"the report's `{field}` is {last.get(field)!r}, but the page has {value!r}")
     for text in LOGGED:
         if text not in log:
             raise PageError(f"the log does not have {text!r}:\n{log}")

@@ -23,7 +23,7 @@ NO_GO = 3
 
 
 class NotBuilt(Exception):
-    """Says why there is no server; ``code`` is the exit code for it."""
+    """Error that names the reason why there is no server. ``code`` is the exit code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ def ensure() -> Path:
     if is_built():
         return cached()
     if not can_build():
-        raise NotBuilt(f"{cached()} is not there, and there is no `go` in PATH to build it with", NO_GO)
+        raise NotBuilt(f"{cached()} does not exist, and `go` is not in PATH to build it", NO_GO)
     cached().parent.mkdir(parents=True, exist_ok=True)
     with cached().with_name(f"{cached().name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file, also when this process is killed
@@ -83,12 +83,12 @@ def _go_install(gobin: str) -> None:
     except subprocess.TimeoutExpired:
         raise NotBuilt(f"`{' '.join(command)}` took longer than {BUILD_SECONDS} s", BUILD_FAILED) from None
     if done.returncode:
-        said = "\n".join(done.stdout.strip().splitlines()[-20:])
-        raise NotBuilt(f"`{' '.join(command)}` failed with exit code {done.returncode}:\n{said}", BUILD_FAILED)
+        output = "\n".join(done.stdout.strip().splitlines()[-20:])
+        raise NotBuilt(f"`{' '.join(command)}` failed with exit code {done.returncode}:\n{output}", BUILD_FAILED)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Print the path of the LiveKit server for tests; build it if need be.")
+    parser = argparse.ArgumentParser(description="Print the path of the LiveKit server for tests; build it if needed.")
     parser.parse_args()
     try:
         print(ensure())

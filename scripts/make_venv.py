@@ -41,7 +41,7 @@ def has_pip(venv: Path) -> bool:
 
 
 def failure(command: list[str]) -> str | None:
-    """The last line that a failing command says."""
+    """Return the last line that a failing command prints."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:

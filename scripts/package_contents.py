@@ -29,7 +29,7 @@ IGNORED = (".git", ".venv", "build", "dist", "__pycache__", ".hypothesis", ".sch
 
 def files(root: Path) -> set[str]:
     """Return the files of a repository: the files that git has, and new files that git does not ignore."""
-    # The checkout may belong to another user: git refuses that, unless it is told otherwise.
+    # The checkout may belong to another user: git refuses that without this option.
     listing = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     command = ["git", "-c", f"safe.directory={root.resolve()}", *listing]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -67,12 +67,12 @@ def _metadata_problems(info: str, texts: dict[str, str], project: dict[str, Any]
             yield f"{info}{file} is missing"
     for name, target in project["scripts"].items():
         if f"{name} = {target}" not in texts.get(f"{info}entry_points.txt", "").splitlines():
-            yield f"the command {name} is no entry point"
+            yield f"the command {name} is not an entry point"
     metadata = HeaderParser().parsestr(texts.get(f"{info}METADATA", ""))
     wanted = {"Name": project["name"], "Version": project["version"], "Requires-Python": project["requires-python"]}
     for field, value in wanted.items():
         if metadata[field] != value:
-            yield f"its {field} is {metadata[field]}, and {value} in pyproject.toml"
+            yield f"its {field} is {metadata[field]}, but {value} in pyproject.toml"
 
 
 def sdist_problems(sdist: Path, root: Path) -> Iterator[str]:
@@ -87,7 +87,7 @@ def sdist_problems(sdist: Path, root: Path) -> Iterator[str]:
 
 def _differences(file: Path, found: set[str], wanted: set[str]) -> Iterator[str]:
     yield from (f"{file.name}: {name} is missing" for name in sorted(wanted - found))
-    yield from (f"{file.name}: {name} is in it, and is no file of the repository" for name in sorted(found - wanted))
+    yield from (f"{file.name}: {name} is not a file of the repository" for name in sorted(found - wanted))
 
 
 def _pyproject(root: Path) -> dict[str, Any]:

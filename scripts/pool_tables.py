@@ -64,7 +64,7 @@ def main() -> int:
     if "--check" not in sys.argv:
         PAGE.write_text(wanted)
     elif text != wanted:
-        print(f"{PAGE.name} does not show the tables as they are; run: python scripts/pool_tables.py", file=sys.stderr)
+        print(f"{PAGE.name} differs from the tables. Run: python scripts/pool_tables.py", file=sys.stderr)
         return 1
     return 0
 

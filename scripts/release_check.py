@@ -52,7 +52,7 @@ def try_on(python: Path, wheel: Path, folder: Path) -> None:
     _run([inner, "-m", "pip", "check"], "`pip check`", cwd=place, env=environment)
     where = _run([inner, "-c", "import greenroom; print(greenroom.__file__)"], "the import", cwd=place, env=environment)
     if not Path(where.strip()).is_relative_to(place):
-        raise CheckError(f"another greenroom than the wheel's was tried: {where.strip()}")
+        raise CheckError(f"the imported greenroom is not from the wheel: {where.strip()}")
 
 
 def _environment(python: Path, store: Path, bin_folder: Path) -> dict[str, str]:
@@ -88,8 +88,8 @@ def try_all(wheel: Path, folder: Path) -> Iterator[tuple[str, str | None]]:
             try_on(python, wheel, place)
         except (CheckError, first_minutes.PageError) as error:
             problem = f"Python {version}: {error}"
-        said = "FAILED" if problem else "ok"
-        print(f"Python {version}: {said}, {time.monotonic() - begin:.0f} s ({python})", flush=True)
+        outcome = "FAILED" if problem else "ok"
+        print(f"Python {version}: {outcome}, {time.monotonic() - begin:.0f} s ({python})", flush=True)
         yield version, problem
 
 
@@ -117,9 +117,9 @@ def check(options: argparse.Namespace, folder: Path) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the packages, and try the wheel on each Python that is found.")
     parser.add_argument("--all", action="store_true", help=f"fail unless each of Python {', '.join(PYTHONS)} is found")
-    text = "the same, and fail unless the commit can be released: its news are in CHANGELOG.md, and nothing is changed"
+    text = "like --all, and fail unless the commit can be released: CHANGELOG.md has its news, and no file is changed"
     parser.add_argument("--release", action="store_true", help=text)
-    parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="FOLDER", help="where packages are put")
+    parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="FOLDER", help="folder for the packages")
     options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -17,12 +17,12 @@ def statements(root: Path) -> Iterator[str]:
     about = project(root)
     claimed = [match[1] for line in about["classifiers"] if (match := CLASSIFIER.fullmatch(line))]
     if claimed != list(PYTHONS):
-        yield f"pyproject.toml: the classifiers name Python {', '.join(claimed)}, and {', '.join(PYTHONS)} are tried"
+        yield f"pyproject.toml: the classifiers name Python {', '.join(claimed)}, but {', '.join(PYTHONS)} are tried"
     if about["requires-python"] != f">={PYTHONS[0]}":
-        yield f"pyproject.toml: requires-python is {about['requires-python']}, and {PYTHONS[0]} is the oldest tried"
+        yield f"pyproject.toml: requires-python is {about['requires-python']}, but {PYTHONS[0]} is the oldest tried"
     module = (root / "src" / about["name"] / "__init__.py").read_text()
     if f'__version__ = "{about["version"]}"' not in module.splitlines():
-        yield f"the package has another __version__ than pyproject.toml, which has {about['version']}"
+        yield f"the package's __version__ differs from pyproject.toml, which has {about['version']}"
 
 
 def unreleased(root: Path) -> Iterator[str]:

@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         codes.append(run([f"--phase={phase}", "--dist", "worksteal", *ordered], counts))
         if codes[-1] in OVER_AT_ONCE:
             break
-    print(f"\ntotal: {told(counts)} in {time.monotonic() - begin:.0f} s")
+    print(f"\ntotal: {counts_text(counts)} in {time.monotonic() - begin:.0f} s")
     return total(codes)
 
 
@@ -62,7 +62,7 @@ def run(arguments: list[str], counts: Counter[str]) -> int:
 
 def wait(process: subprocess.Popen[bytes]) -> int:
     while True:
-        with suppress(KeyboardInterrupt):  # a Ctrl-C reaches pytest as well, which tells what it has and ends
+        with suppress(KeyboardInterrupt):  # a Ctrl-C reaches pytest as well, which prints its results and ends
             return process.wait()
 
 
@@ -72,7 +72,7 @@ def total(codes: list[int]) -> int:
     return failed[0] if failed else min(codes)
 
 
-def told(counts: Counter[str]) -> str:
+def counts_text(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no tests"
 
 

@@ -1,4 +1,4 @@
-"""Write docs/settings.md from the types that declare the settings; with --check, only say whether it is up to date."""
+"""Write docs/settings.md from the types of the settings; with --check, only report whether it is up to date."""
 
 import sys
 from pathlib import Path
@@ -96,7 +96,7 @@ def main() -> int:
         return 0
     if PAGE.exists() and PAGE.read_text() == text:
         return 0
-    print("docs/settings.md is not what the types say; run: python scripts/settings_doc.py", file=sys.stderr)
+    print("docs/settings.md differs from the types. Run: python scripts/settings_doc.py", file=sys.stderr)
     return 1
 
 

@@ -237,7 +237,7 @@ async def test_a_call_has_a_deadline_and_is_withdrawn_then(serving: Serving) -> 
         # While another call is worked on, this one does not get its turn. It is never begun.
         (((busy, message),),) = await results(pool, [[["model", 0.3, "queued"]]])
         assert busy == "busy"
-        assert "did not come to this call within 0.3 s" in message
+        assert "did not begin this call within 0.3 s" in message
         held.order("done")
         assert await holds == [["done"]]
         # Its own time is over while it is worked on.
@@ -609,7 +609,7 @@ def needs(path: str) -> Callable[..., Any]:
     ("register", "message"),
     [
         (lambda app: app.service(loads), "the app has a service 'loads' already"),
-        (lambda app: app.service("loads")(needs), "called without arguments"),
+        (lambda app: app.service("loads")(needs), "must work without arguments"),
         (lambda app: app.service(3), "takes a function, not 3"),
         (lambda app: app.service("x")(None), "takes a function, not None"),
         (lambda app: app.service("x")(loads_async), "must be a plain function. The function that it returns may be"),
@@ -647,7 +647,7 @@ def test_data_arrives_as_it_was_packed(value: Any) -> None:
     ("value", "message"),
     [
         (object(), "not plain data"),
-        ([b"x", {"\0buffer": 0}], "stands for a buffer"),
+        ([b"x", {"\0buffer": 0}], "is reserved for buffers"),
         (b"x" * (64 << 20), "at most"),
         ([b""] * 10_001, "10001 buffers; at most"),
         ({1: {2}}, "not plain data"),

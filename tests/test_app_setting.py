@@ -29,6 +29,6 @@ def test_texts_are_cut_and_cleaned() -> None:
 
 
 def test_another_form_is_refused_in_few_words() -> None:
-    with pytest.raises(AppLoadError, match="in a form that is not known") as error:
+    with pytest.raises(AppLoadError, match="has an unknown form") as error:
         unpacked({"x" * 10_000: [[], "AgentServer()"]})
     assert len(str(error.value)) < 500

@@ -301,7 +301,7 @@ async def test_files_that_are_there_are_not_overwritten(tmp_path: Path) -> None:
         path.write_text("mine")
         code, out, err = await _greenroom(*command, cwd=tmp_path)
         assert (code, out) == (1, "")
-        assert f"{name} is there already" in err
+        assert f"{name}: already there" in err
         assert path.read_text() == "mine"
         code, out, _ = await _greenroom(*command, "--stdout", cwd=tmp_path)
         assert code == 0

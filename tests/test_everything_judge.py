@@ -25,7 +25,7 @@ KILL = Injection(102.0, "kill session", PID, "job")
 
 
 def a_call(end: End | None, plan: str = "return", **fields: object) -> Call:
-    known = {"asked": 99.8, "answer": "accepted", "answered": 100.1, "nonce": "nonce", **fields}
+    known = {"requested": 99.8, "answer": "accepted", "answered": 100.1, "nonce": "nonce", **fields}
     return Call("job", plan, end=end, **known)  # type: ignore[arg-type]
 
 
@@ -281,7 +281,7 @@ def test_a_room_that_was_turned_down_has_a_reason() -> None:
     assert not faults_of_room(replace(UNSERVED, turned_down=[(98.2, "full")]), [], [])
     assert faults_of_room(replace(UNSERVED, turned_down=[(98.2, "rejected_by_app")]), [], [])
     (fault,) = faults_of_room(replace(UNSERVED, turned_down=[(98.2, "because")]), [], [])
-    assert "which is no reason" in fault
+    assert "with the unknown reason" in fault
 
 
 # --- the ledger ----------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def test_all_events_and_effects_have_a_row() -> None:
         v.Start("1-1", "job", b"sesame"),
         v.Ask("1-1", 1, "request", "job", "http", b"sesame"),
         v.AskResident(1, "load", b"sesame", 1.0),
-        v.Tell("job", "job", b"sesame"),
+        v.SetNews("job", "job", b"sesame"),
         v.Inform("1-1", (v.News("job", "job", b"sesame"),)),
         v.Shutdown("1-1", "sesame", True),
         v.Refused(1, GreenroomError("sesame")),
@@ -103,7 +103,7 @@ def test_a_long_text_is_cut_alike_everywhere() -> None:
 
 
 def test_a_field_of_an_unknown_kind_is_an_error() -> None:
-    with pytest.raises(TypeError, match="'Secret', which new of Launch is"):
+    with pytest.raises(TypeError, match="new of Launch: the flight recorder has no kind for 'Secret'"):
         kind_of("Secret", "new", "Launch", "event")
 
 
@@ -180,7 +180,7 @@ def test_a_folder_that_could_be_anybodys_is_not_used(tmp_path: Path, trap: str) 
     else:
         home(tmp_path).mkdir()
         home(tmp_path).chmod(0o770)
-    with pytest.raises(OSError, match="not a folder of this user's alone"):
+    with pytest.raises(OSError, match="must be a folder of this user"):
         Folder(tmp_path)
     assert crashed_in(tmp_path) == []
 
@@ -211,7 +211,7 @@ def test_a_recorder_without_room_stops_and_says_so(caplog: pytest.LogCaptureFixt
     assert recorder.parts() == []
     for turn in turns:
         turn()
-    assert "nothing is recorded from here on, since the flight recorder failed: [Errno 28]" in caplog.text
+    assert "the flight recorder failed, and records nothing from now on: [Errno 28]" in caplog.text
     recorder.close()
 
 
@@ -299,7 +299,7 @@ def test_sizes_of_a_recording_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(reader, "MOST_BYTES", 10_000)
     with pytest.raises(BadRow, match="longer than"):
         list(lines_of([header, *([b'{"n":1,"lost":""}\n'] * 600)]))
-    with pytest.raises(BadRow, match="which no pool has"):
+    with pytest.raises(BadRow, match="the maximum of a pool"):
         happenings["Resize"].read({"num_idle_processes": 10**6, "max_idle_processes": None})
 
 

@@ -23,7 +23,7 @@ def test_the_command_names_each_attack() -> None:
     command[-1:] = ["--only", "no-such-attack"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "no attack is called no-such-attack" in done.stderr
+    assert "unknown attack: no-such-attack" in done.stderr
 
 
 def test_the_bombs_unpack() -> None:

@@ -228,7 +228,7 @@ async def test_a_connection_of_preloads_is_closed_in_each_process(
     """
     report = await report_of(make_app(source))
     assert report.result == ["", "x", True, True, [True]]
-    assert caplog.text.count("which each process finds closed: open it in prewarm instead") == 1
+    assert caplog.text.count("which is closed in each process: open it in prewarm instead") == 1
     assert f"to {tmp_path / 'database' if family == 'AF_UNIX' else '127.0.0.1:'}" in caplog.text
 
 

@@ -86,13 +86,13 @@ def test_a_kind_of_file_that_no_module_needs_is_named(wheel: Path) -> None:
 def test_tests_in_the_wheel_are_named(wheel: Path) -> None:
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("tests/test_docs.py", "")
-    assert "tests/test_docs.py is in it, and is no file of the repository" in wheel_problems(wheel)
+    assert "tests/test_docs.py is not a file of the repository" in wheel_problems(wheel)
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "wanted"),
     [
-        ("entry_points.txt", b"greenroom.cli", b"greenroom.no", "the command greenroom is no entry point"),
+        ("entry_points.txt", b"greenroom.cli", b"greenroom.no", "the command greenroom is not an entry point"),
         ("METADATA", b"Requires-Python: >=3.11", b"Requires-Python: >=3.8", "Requires-Python is >=3.8"),
         ("METADATA", b"\nVersion: ", b"\nVersion: 9", "its Version is 9"),
     ],
@@ -119,7 +119,7 @@ def test_a_file_too_many_in_the_sdist_is_named(sdist: Path) -> None:
     found = list(package_contents.sdist_problems(sdist.with_name("changed.tar.gz"), ROOT))
     assert found == [
         "changed.tar.gz: README.md is missing",
-        "changed.tar.gz: secret.txt is in it, and is no file of the repository",
+        "changed.tar.gz: secret.txt is not a file of the repository",
     ]
 
 
@@ -187,7 +187,7 @@ def test_what_is_claimed_is_so() -> None:
     [
         ("pyproject.toml", ":: 3.12", ":: 3.15", "the classifiers name Python 3.11, 3.15, 3.13"),
         ("pyproject.toml", '">=3.11"', '">=3.10"', "requires-python is >=3.10"),
-        ("src/greenroom/__init__.py", '__version__ = "', '__version__ = "9', "another __version__"),
+        ("src/greenroom/__init__.py", '__version__ = "', '__version__ = "9', "__version__ differs"),
     ],
 )
 def test_a_wrong_claim_is_named(tree: Path, file: str, old: str, new: str, wanted: str) -> None:

@@ -119,7 +119,7 @@ async def test_what_cannot_be_warm_in_time_is_turned_down_at_once(make_app: Make
     app = make_app(ECHO + "\n@app.prewarm\ndef prewarm(proc):\n    time.sleep(2)\n")
     async with ProcessPool(app, num_idle_processes=1, max_idle_processes=1) as pool:
         await pool.reserve()
-        with pytest.raises(NoCapacity, match="the next one takes") as turned_down:
+        with pytest.raises(NoCapacity, match="the next one is expected") as turned_down:
             await pool.reserve(timeout=0.2)
         assert turned_down.value.reason == "warming"
 
@@ -231,7 +231,7 @@ async def test_S5_a_drain_waits_for_what_is_reserved(make_app: MakeApp) -> None:
 
 async def test_an_app_without_a_request_function_takes_everything(make_app: MakeApp) -> None:
     async with ProcessPool(make_app(ECHO), num_idle_processes=1) as pool:
-        assert not pool.app_facts.has_request
+        assert not pool.has_request
         assert isinstance(await (await pool.reserve()).ask(), Accept)
 
 
@@ -250,7 +250,7 @@ async def test_the_app_accepts_in_a_process_of_its_own(make_app: MakeApp) -> Non
 @pytest.mark.parametrize(
     ("metadata", "reason"),
     [
-        (False, "the app turned it down"),
+        (False, "the app rejected it"),
         ("raise", "RuntimeError: not today"),
         (None, "returned a NoneType"),
         (1, "returned a int"),
@@ -435,7 +435,7 @@ async def test_a_question_that_is_given_up_is_no_error_of_the_apps(make_app: Mak
 
 async def test_with_spawn_the_first_process_tells_of_the_request_function(make_app: MakeApp) -> None:
     async with ProcessPool(make_app(ASKED), num_idle_processes=1, request_timeout=50, start_method="spawn") as pool:
-        assert pool.app_facts.has_request
+        assert pool.has_request
         assert isinstance(await (await pool.reserve(False)).ask(), Reject)
 
 
@@ -445,7 +445,7 @@ async def test_S2_the_app_is_asked_also_while_its_zygote_is_being_replaced(make_
         (stage.directory / "stage.again").touch()
         kill(zygote_pid(pool))
         loading = await stage.next("loading")
-        assert pool.app_facts.has_request
+        assert pool.has_request
         verdict = await (await pool.reserve(False)).ask()
         assert isinstance(verdict, Reject)
         loading.order("go on")
@@ -456,7 +456,7 @@ async def test_the_manifest_comes_from_the_zygote(make_app: MakeApp) -> None:
     source = PLAIN.replace('note("start", ctx.job.id)', "pass")
     app = make_app(source + "\n@app.preload\ndef preload():\n    app.manifest['plugin'] = {'names': ['a', 'b']}\n")
     async with ProcessPool(app, num_idle_processes=1) as pool:
-        assert pool.app_facts.manifest == {"plugin": {"names": ["a", "b"]}}
+        assert pool.manifest == {"plugin": {"names": ["a", "b"]}}
 
 
 async def test_times_that_make_no_sense_change_nothing(make_app: MakeApp) -> None:

@@ -85,7 +85,7 @@ async def test_it_answers_and_what_it_cannot_answer_has_a_cause(make_app: MakeAp
         assert await ask("gauge", {"kind": "news"}, timeout=60) == [["cancelled"]]
         with pytest.raises(NoAnswer, match="does not answer 'other'"):
             await ask("other", timeout=60)
-        with pytest.raises(NoAnswer, match="this code does not answer 'room'"):
+        with pytest.raises(NoAnswer, match="the app does not answer 'room'"):
             await ask("room", timeout=60)
         assert await ask("gauge", {"kind": "pid"}, timeout=60) == pid
         resident, waiting = pool.resident, asyncio.create_task(ask("gauge", {"kind": "hang"}, timeout=60))

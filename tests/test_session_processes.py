@@ -296,7 +296,7 @@ async def test_a_session_ends_by_its_own_sigterm(make_app: MakeApp, source: str)
         handles = [await pool.launch(way, timeout=DEADLINE) for way in ways]
         for report in [await handle.wait() for handle in handles]:
             assert (report.outcome, report.reason, report.signal) == ("killed", "signaled", signal.SIGTERM)
-            assert report.detail == "SIGTERM, of its own or from outside, while it was running"
+            assert report.detail == "SIGTERM from itself or from outside, while it was running"
 
 
 @pytest.mark.parametrize("start_method", ["zygote", "spawn"])

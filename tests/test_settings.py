@@ -150,7 +150,7 @@ def test_a_wrong_name_is_told_with_its_origin_and_the_right_one(name: str, folde
     with pytest.raises(OptionError, match=rf"wrong.toml, line 3: .*{wrong}; did you mean {name} under") as told:
         from_file(file)
     assert f"[{setting.group}]" in str(told.value)
-    with pytest.raises(OptionError, match=f"GREENROOM_{wrong.upper()} is no setting; did you mean {setting.variable}"):
+    with pytest.raises(OptionError, match=f"{wrong.upper()} is not a setting. Did you mean {setting.variable}"):
         from_environment({f"GREENROOM_{wrong.upper()}": "1"})
 
 
@@ -175,8 +175,8 @@ def test_a_value_of_the_wrong_type_is_told_with_its_origin(name: str, folder: Pa
         ("[pool]\nport = 1", "line 2: port belongs under [server]"),
         ("[pol]\nmax_jobs = 1", "line 1: there is no setting pol; did you mean [pool]?"),
         ("max_job = 1", "line 1: there is no setting max_job; did you mean max_jobs under [pool]?"),
-        ("pool = 1", "line 1: pool is a group of settings, written as a table [pool]"),
-        ("[qqqq]", "line 1: there is no setting qqqq; there are the groups pool, "),
+        ("pool = 1", "line 1: pool is a group of settings; write it as a table [pool]"),
+        ("[qqqq]", "line 1: there is no setting qqqq; the groups are pool, "),
         ("[pool]\nmax_jobs = true", "line 2: max_jobs is True, which is not a whole number"),
         ("[pool]\nmax_jobs = '3'", "line 2: max_jobs is '3', which is not a whole number"),
         ("[server]\nhost = 1", "line 2: host is 1, which is not a text"),

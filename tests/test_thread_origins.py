@@ -134,7 +134,7 @@ def test_only_libraries_that_are_there_have_a_remedy() -> None:
 def test_a_variable_that_an_operator_has_set_is_the_remedy() -> None:
     (openmp,) = remedies_for([], ["libgomp.so.1"])
     assert "set OMP_NUM_THREADS=1 (Greenroom's default)" in sentence(openmp, {"OMP_NUM_THREADS": "4"})
-    assert "set no number of threads in the code" in sentence(openmp, {"OMP_NUM_THREADS": "1"})
+    assert "do not set a number of threads in the code" in sentence(openmp, {"OMP_NUM_THREADS": "1"})
 
 
 def test_the_library_that_was_named_is_alone_advised_on(monkeypatch: pytest.MonkeyPatch) -> None:

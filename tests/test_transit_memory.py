@@ -173,7 +173,7 @@ async def test_a_child_that_stops_in_the_midst_of_a_message_is_dropped_if_others
             await asyncio.sleep(0)
         watch.turn(PATIENCE + 1)
         (complaint,) = first.nonsense
-        assert "unfinished for 30 s, while other sessions waited" in complaint
+        assert "unfinished for 30 s, while other jobs waited" in complaint
         first.control.finish()  # it has been killed for it
         await sending
         while not second.got:
@@ -206,7 +206,7 @@ async def test_a_body_that_its_message_cannot_have_is_refused_before_it_is_read(
         await peer.send(bytes(data))
         while not peer.nonsense:
             await asyncio.sleep(0)
-        assert "Started with a body of 62914560 bytes; 0 are allowed" in peer.nonsense[0]
+        assert "Started with a body of 62914560 bytes; at most 0 are allowed" in peer.nonsense[0]
         assert transit.held_bytes == 0
 
 

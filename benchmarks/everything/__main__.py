@@ -26,24 +26,30 @@ RESULTS = Path("build/nightly")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=60.0, help="how long calls and chaos last (60)")
-    parser.add_argument("--seed", type=int, help="of what is drawn; printed")
-    parser.add_argument("--lines", type=int, default=Options.lines, help="calls by HTTP at a time")
-    parser.add_argument("--rooms", type=int, default=Options.rooms, help="calls by LiveKit at a time; 0: no server")
+    parser.add_argument("--minutes", type=float, default=60.0, help="minutes of calls and chaos (60)")
+    parser.add_argument("--seed", type=int, help="seed of the random choices (default: a random one, printed)")
+    parser.add_argument("--lines", type=int, default=Options.lines, help="number of simultaneous calls by HTTP")
+    parser.add_argument(
+        "--rooms", type=int, default=Options.rooms, help="number of simultaneous LiveKit calls; 0: no server"
+    )
     parser.add_argument("--pause", type=float, default=Options.pause, help="seconds between two injections, on average")
-    parser.add_argument("--unannounced", action="store_true", help="kill one session unnoted: the account must find it")
-    told = parser.parse_args()
-    seed = random.SystemRandom().randrange(1_000_000) if told.seed is None else told.seed
+    parser.add_argument(
+        "--unannounced", action="store_true", help="kill one session without a note: the account must find it"
+    )
+    arguments = parser.parse_args()
+    seed = random.SystemRandom().randrange(1_000_000) if arguments.seed is None else arguments.seed
     folder = RESULTS / f"everything-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("worker.log", "livekit.log", "ledger.txt"):
         (folder / name).unlink(missing_ok=True)
-    options = Options(told.minutes, seed, folder, told.lines, told.rooms, told.pause, not told.unannounced)
-    print(f"seed {seed}, {told.minutes:g} min; kept in {folder}", flush=True)
+    options = Options(
+        arguments.minutes, seed, folder, arguments.lines, arguments.rooms, arguments.pause, not arguments.unannounced
+    )
+    print(f"seed {seed}, {arguments.minutes:g} min; files in {folder}", flush=True)
     try:
-        binary = livekit_server.ensure() if told.rooms else None
+        binary = livekit_server.ensure() if arguments.rooms else None
     except livekit_server.NotBuilt as error:
-        parser.error(f"no LiveKit server: {error}. Without one: --rooms 0")
+        parser.error(f"no LiveKit server: {error}. To run without a server, set --rooms 0")
     with tempfile.TemporaryDirectory(prefix="soak-") as work:
         run = Run(options, Path(work), binary, _network(Path(work)) if binary else {})
         asyncio.run(run.go())
@@ -70,7 +76,7 @@ def _verdict(run: Run) -> int:
     print("\nAround it (seconds, ledger):")
     print("\n".join(run.ledger.around(violation.at, 5.0)))
     print("\n".join(["", *run.result.recording]))
-    print(f"again: python -m benchmarks.everything --minutes {run.options.minutes:g} --seed {run.options.seed}")
+    print(f"To repeat: python -m benchmarks.everything --minutes {run.options.minutes:g} --seed {run.options.seed}")
     return 1
 
 

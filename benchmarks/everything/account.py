@@ -113,7 +113,7 @@ class Account:
         """Take a job's report from the events, if it has none and they told it."""
         started, (ended, brief) = self._started.pop(call.id, None), self._briefs.pop(call.id, (0.0, None))
         if call.end is None and brief is not None:
-            call.end = End.of_events(brief, call.asked, started, ended)
+            call.end = End.of_events(brief, call.requested, started, ended)
 
     # --- judgement ---------------------------------------------------------------------------------
 
@@ -127,10 +127,12 @@ class Account:
         self.read_entries()
         entries = self.ledger.entries(call.id)
         end = call.end
-        self.judge(faults_of_call(call, entries, self.ledger.since(call.asked)), end.ended if end else call.answered)
+        self.judge(
+            faults_of_call(call, entries, self.ledger.since(call.requested)), end.ended if end else call.answered
+        )
         if end is not None:
-            said = f"report {call.id} {call.plan} {end.outcome}/{end.reason} pid {end.pid}: {end.detail[:200]}"
-            self.ledger.note(end.ended, said)
+            line = f"report {call.id} {call.plan} {end.outcome}/{end.reason} pid {end.pid}: {end.detail[:200]}"
+            self.ledger.note(end.ended, line)
             by_injection = not any(entry.what == "end" for entry in entries) and end.reason != "job_timeout"
             if by_injection:
                 self.injected_causes[end.reason] += 1

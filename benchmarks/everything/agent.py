@@ -24,20 +24,20 @@ FOR_EVER = 3600
 
 
 async def run(ctx) -> object:
-    told = ctx.job.metadata
+    metadata = ctx.job.metadata
     note("enter", ctx.job.id)
-    if told["plan"] == "overstay":
+    if metadata["plan"] == "overstay":
         await asyncio.sleep(FOR_EVER)
-    if told["plan"] == "family":
+    if metadata["plan"] == "family":
         subprocess.Popen(["sleep", str(FOR_EVER)], start_new_session=True)
         # The resource tracker of multiprocessing removes it when this process is gone, however that ends.
-        SharedMemory(f"{os.environ['SOAK_RUN']}-{told['nonce']}", create=True, size=4096)
-    await asyncio.sleep(told["seconds"])
-    if told["plan"] == "hang at the end":
+        SharedMemory(f"{os.environ['SOAK_RUN']}-{metadata['nonce']}", create=True, size=4096)
+    await asyncio.sleep(metadata["seconds"])
+    if metadata["plan"] == "hang at the end":
         ctx.add_shutdown_callback(lambda reason: asyncio.sleep(FOR_EVER))
     note("end", ctx.job.id)
-    finish(told["plan"], told["nonce"])
-    return told["nonce"]
+    finish(metadata["plan"], metadata["nonce"])
+    return metadata["nonce"]
 
 
 def finish(plan: str, nonce: str) -> None:

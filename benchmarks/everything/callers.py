@@ -21,7 +21,7 @@ LONGEST_CALL = 40.0
 CONNECT = 20.0
 
 
-def tell(room: str, event: str, **fields: Any) -> None:
+def print_event(room: str, event: str, **fields: Any) -> None:
     # In one write: what the native library logs meanwhile must not come before the end of the line.
     os.write(1, json.dumps({"room": room, "event": event, "at": time.time(), **fields}).encode() + b"\n")
 
@@ -43,9 +43,9 @@ class Caller:
             async with asyncio.timeout(CONNECT):
                 await self._room.connect(url, token, rtc.RoomOptions(auto_subscribe=False))
         except (TimeoutError, rtc.ConnectError) as error:
-            tell(self._name, "failed", why=repr(error))
+            print_event(self._name, "failed", why=repr(error))
             return
-        tell(self._name, "joined")
+        print_event(self._name, "joined")
         for who in self._room.remote_participants.values():
             self._look(who)
         try:
@@ -56,13 +56,13 @@ class Caller:
         except TimeoutError:
             pass  # the account says whether that can be
         await self._room.disconnect()
-        tell(self._name, "over")
+        print_event(self._name, "over")
 
     def _look(self, who: rtc.RemoteParticipant) -> None:
         job_id, _, room = who.attributes.get("sign", "").partition(" ")
         if room == self._name and not self._signed.is_set():
             self._signed.set()
-            tell(self._name, "sign", job=job_id)
+            print_event(self._name, "sign", job=job_id)
 
 
 async def main() -> None:
@@ -70,8 +70,8 @@ async def main() -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     calls = set[asyncio.Task[None]]()
     async for line in reader:
-        told = json.loads(line)
-        call = asyncio.create_task(Caller(told["room"], told["seconds"]).call(told["url"], told["token"]))
+        request = json.loads(line)
+        call = asyncio.create_task(Caller(request["room"], request["seconds"]).call(request["url"], request["token"]))
         calls.add(call)
         call.add_done_callback(calls.discard)
     for call in calls:

@@ -142,7 +142,9 @@ class Chaos:
         self._ledger.note(injection.until, f"reload answered by {status} {str(answer)[:300]}")
         around = self._ledger.between(EFFECTS.keys() - {"cancel", "reload good"}, injection.at - 20, injection.until)
         if status != 200 and not around:
-            self._account.judge([f"a reload of good code was answered by {status}, and nothing was done: {answer}"])
+            self._account.judge(
+                [f"a reload of good code was answered by {status}, but no injection explains that: {answer}"]
+            )
         return True
 
     async def _reload_bad(self) -> bool:
@@ -209,7 +211,7 @@ class Chaos:
         return True
 
     def _check(self, code: int | None, left: list[str]) -> None:
-        faults = [] if code == 0 else [f"the worker was told to end, and ended with exit code {code}"]
+        faults = [] if code == 0 else [f"the worker ended with exit code {code} after a request to end"]
         faults += [f"left after the worker's end: {each}" for each in left]
         if faults:
             raise Violation(faults)

@@ -38,8 +38,8 @@ class HttpCalls:
     async def _one(self) -> None:
         self.count += 1
         plan, metadata, cancel_after = draw(self._chance, self.count)
-        call = Call(f"soak-{metadata['nonce']}", plan, metadata["nonce"], asked=time.time())
-        self._account.ledger.note(call.asked, f"ask    {call.id} {plan} {metadata['seconds']} s")
+        call = Call(f"soak-{metadata['nonce']}", plan, metadata["nonce"], requested=time.time())
+        self._account.ledger.note(call.requested, f"ask    {call.id} {plan} {metadata['seconds']} s")
         await self._ask(call, metadata)
         if call.answer in ("accepted", "failed", "unanswered"):
             cancelling = asyncio.create_task(self._cancel(call, cancel_after))
@@ -106,6 +106,6 @@ async def fetch_end(client: Client, call: Call) -> None:
             call.end = End.of(answer["report"])
             return
         if status == 404:
-            call.missed, call.missed_why = call.missed or time.time(), "the worker does not know it"
+            call.missed, call.missed_why = call.missed or time.time(), "the worker does not know the job"
             return
-    call.missed, call.missed_why = call.missed or time.time(), f"there was none within {PATIENCE:g} s"
+    call.missed, call.missed_why = call.missed or time.time(), f"no report came within {PATIENCE:g} s"

@@ -65,31 +65,31 @@ def _faults(call: Call, entries: Sequence[Entry], injections: Sequence[Injection
         case "rejected":
             yield from _faults_of_rejection(call, enters, injections)
         case "unreachable":
-            if not overlapping(injections, CUT_OFF, call.asked, call.answered, AFTER):
-                yield f"the worker could not be reached, and nothing was done to it: {call.why}"
+            if not overlapping(injections, CUT_OFF, call.requested, call.answered, AFTER):
+                yield f"the worker could not be reached, but no injection explains that: {call.why}"
             if enters:
-                yield "it was entered, though its request did not reach the worker"
+                yield "its entrypoint was entered, though its request did not reach the worker"
         case "accepted" | "failed" | "unanswered":
             yield from _faults_of_end(call, enters, entries, injections)
         case _:
-            yield f"its request was answered by {call.why or call.answer}"
+            yield f"its request got the wrong answer {call.why or call.answer}"
 
 
 def _faults_of_rejection(call: Call, enters: Sequence[Entry], injections: Sequence[Injection]) -> Iterator[str]:
     if enters:
-        yield f"it was rejected ({call.why}), and entered"
+        yield f"it was rejected ({call.why}), but its entrypoint was entered"
     if call.why == "rejected_by_app" and PLANS[call.plan].is_refused:
         return
-    if fault := _fault_of_reason(call.why, call.asked, call.answered, injections):
+    if fault := _fault_of_reason(call.why, call.requested, call.answered, injections):
         yield fault
 
 
 def _fault_of_reason(why: str, begin: float, end: float, injections: Sequence[Injection]) -> str | None:
     if why not in REJECTIONS:
-        return f"it was rejected by {why!r}, which is no reason"
+        return f"it was rejected with the unknown reason {why!r}"
     kinds = REJECTIONS[why]
     if kinds is not None and not overlapping(injections, kinds, begin, end, AFTERMATH):
-        return f"it was rejected ({why}), and nothing was done that could be the cause"
+        return f"it was rejected ({why}), but no injection explains that"
     return None
 
 
@@ -100,32 +100,34 @@ def _faults_of_end(
     if end is None:
         yield from _faults_of_missing(call, enters, injections)
         return
-    if PLANS[call.plan].is_refused and not overlapping(injections, DISTURBING, call.asked, call.answered, AFTERMATH):
-        yield "it was accepted, though the app turns it down"
+    if PLANS[call.plan].is_refused and not overlapping(
+        injections, DISTURBING, call.requested, call.answered, AFTERMATH
+    ):
+        yield "it was accepted, though the app rejects it"
     possible = possible_ends(call, entries, injections)
     if end.reason not in possible:
-        words = ", ".join(f"{reason} ({why})" for reason, why in possible.items()) or "nothing that was done"
+        words = ", ".join(f"{reason} ({why})" for reason, why in possible.items()) or "none"
         yield f"{end.outcome}/{end.reason} was not the cause: {end.detail}. Possible: {words}"
     if end.started is None and enters:
-        yield f"its report says that it never started ({end.detail}), and it was entered"
+        yield f"its report has no start ({end.detail}), but its entrypoint was entered"
     if call.answer == "failed" and end.started is not None:
-        yield "its caller was told that it did not start, and its report says that it did"
+        yield "its caller got the answer that it did not start, but its report has a start"
     if end.started is not None and not enters and not hits(call, injections) and call.answer == "accepted":
-        yield "it was started, its entrypoint was not entered, and nothing was done to it"
+        yield "it was started, but its entrypoint was not entered, and no injection explains that"
     if enters and end.pid != enters[0].pid:
-        yield f"its report names process {end.pid}, and {enters[0].pid} entered it"
+        yield f"its report names process {end.pid}, but process {enters[0].pid} entered its entrypoint"
     yield from _faults_of_words(call, end, entries, injections)
 
 
 def _faults_of_missing(call: Call, enters: Sequence[Entry], injections: Sequence[Injection]) -> Iterator[str]:
     seen = call.missed if call.missed is not None else call.answered
-    if overlapping(injections, {"kill worker"}, call.asked - AFTER, seen + AFTER):
+    if overlapping(injections, {"kill worker"}, call.requested - AFTER, seen + AFTER):
         return
     if call.answer == "unanswered" and not enters:
-        if not overlapping(injections, CUT_OFF, call.asked - AFTER, call.answered, AFTER):
-            yield f"its request had no answer, and nothing was done to the worker: {call.why}"
+        if not overlapping(injections, CUT_OFF, call.requested - AFTER, call.answered, AFTER):
+            yield f"its request got no answer, but no injection explains that: {call.why}"
         return
-    yield f"there is no report of its end, and the worker was not killed meanwhile: {call.missed_why}"
+    yield f"there is no report of its end, but the worker was not killed: {call.missed_why}"
 
 
 def hits(call: Call, injections: Sequence[Injection]) -> list[Injection]:
@@ -153,7 +155,7 @@ def possible_ends(call: Call, entries: Sequence[Entry], injections: Sequence[Inj
         for one in hits(call, injections):
             possible |= dict.fromkeys(EFFECTS[one.kind].unstarted, str(one))
         if overlapping(injections, DISTURBING, end.requested, end.ended, AFTERMATH):
-            possible.setdefault("start_timeout", "what was done to the worker")
+            possible.setdefault("start_timeout", "an injection into the worker")
         if call.answer in ("unanswered", "failed"):
             possible.setdefault("cancelled", "its client had gone")
         return possible
@@ -185,11 +187,11 @@ def _faults_of_words(call: Call, end: End, entries: Sequence[Entry], injections:
         signals = {9} if kills else set()
         signals |= {plan.signal} if plan.signal and _wrote_end(entries) else set()
         if end.signal not in signals:
-            yield f"signal {end.signal} ended it; it can be {sorted(signals)}"
+            yield f"signal {end.signal} ended it; possible signals: {sorted(signals)}"
     elif end.reason == "cancelled" and call.answer == "accepted":
         notes = [one.note for one in struck if one.kind == "cancel"]
         if notes and not any(note in end.detail for note in notes):
-            yield f"its report does not say who cancelled it ({notes[0]}): {end.detail}"
+            yield f"its report does not name the cause of the cancel ({notes[0]}): {end.detail}"
     elif end.reason == plan.reason and not (struck and end.reason == "stalled"):
         yield from _faults_of_plan(call, end, plan, injections)
 
@@ -207,7 +209,7 @@ def _faults_of_plan(call: Call, end: End, plan: Plan, injections: Sequence[Injec
     # The zygote counts them. What it has counted is lost with it.
     counts = not overlapping(injections, _ZYGOTE, end.ended, end.ended + BURIAL, AFTERMATH)
     if plan.leaves_processes and not end.descendants_killed and counts:
-        yield "it left a process behind, and its report says that none was killed"
+        yield "it left a process behind, but its report counts no killed process"
 
 
 def _wrote_end(entries: Sequence[Entry]) -> bool:
@@ -237,7 +239,7 @@ def faults_of_process(
     exits = [one for one in overlapping(injections, _PREWARM, at, at, 2 * AFTERMATH) if one.note == "prewarm exits"]
     if reason == "exited" and exits and ("was warming" in detail or "was forked" in detail):
         return []
-    return [f"process {pid} ended by {reason} (signal {signal}), and nothing was done to it: {detail}"]
+    return [f"process {pid} ended by {reason} (signal {signal}), but no injection explains that: {detail}"]
 
 
 # --- one room ------------------------------------------------------------------------------------
@@ -251,20 +253,20 @@ def faults_of_room(room: RoomCall, entered: Sequence[Entry], injections: Sequenc
 def _faults_of_room(room: RoomCall, entered: Sequence[Entry], injections: Sequence[Injection]) -> Iterator[str]:
     jobs = {entry.job_id for entry in entered} | {call.id for call in room.jobs}
     if room.sign is not None and room.sign not in {entry.job_id for entry in entered}:
-        yield f"its caller saw an agent of job {room.sign}, which was not entered"
+        yield f"its caller saw an agent of job {room.sign}, whose entrypoint was not entered"
     if len(jobs) > 1 and not overlapping(injections, CUT_OFF, room.joined, room.gave_up):
-        yield f"it was dispatched once, and has {len(jobs)} jobs: {', '.join(sorted(jobs))}"
+        yield f"it was dispatched once, but has {len(jobs)} jobs: {', '.join(sorted(jobs))}"
     for at, why in room.turned_down:
         if fault := _fault_of_reason(why, at, at, injections):
             yield fault
     if room.sign is None and not _why_unserved(room, entered, injections):
-        yield f"no agent came within {room.gave_up - room.joined:.1f} s, and nothing that was done explains it"
+        yield f"no agent came within {room.gave_up - room.joined:.1f} s, and no injection explains that"
 
 
 def _why_unserved(room: RoomCall, entered: Sequence[Entry], injections: Sequence[Injection]) -> str | None:
     """Return why a caller saw no agent; ``None`` if nothing explains it."""
     if room.turned_down:
-        return f"turned down: {room.turned_down[0][1]}"
+        return f"rejected: {room.turned_down[0][1]}"
     pids = {entry.pid for entry in entered} | {call.end.pid for call in room.jobs if call.end}
     ids = {entry.job_id for entry in entered} | {call.id for call in room.jobs}
     # A room that nobody has taken within 2.8 s is given up by LiveKit. One that was taken can still lose its agent.
@@ -276,7 +278,7 @@ def _why_unserved(room: RoomCall, entered: Sequence[Entry], injections: Sequence
         if is_aimed and room.joined - BEFORE <= one.at <= room.gave_up:
             return one.kind
     shaken = overlapping(injections, DISTURBING, room.joined - DISPATCH, room.joined + DISPATCH, AFTERMATH)
-    return "not ready, by what was done" if shaken and room.unready else None
+    return "not ready, because of an injection" if shaken and room.unready else None
 
 
 def why_unserved(room: RoomCall, entered: Sequence[Entry], injections: Sequence[Injection]) -> str:

@@ -103,7 +103,7 @@ class Call:
     plan: str
     """A key of :data:`.plans.PLANS`."""
     nonce: str = ""
-    asked: float = 0.0
+    requested: float = 0.0
     answer: Answer = "pending"
     why: str = ""
     """The reason of a rejection, or what was odd."""

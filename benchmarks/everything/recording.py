@@ -14,14 +14,14 @@ SECONDS = 60.0
 def save_recording(url: str, folder: Path) -> list[str]:
     """Write the recording of the worker, or else of its crash, into a file, and replay that; return what came of it."""
     saved = folder / "incident.jsonl"
-    said = []
+    lines = []
     for source in (("--url", url), ("--crashed",)):
         record = _greenroom("debug", "record", *source)
         if record.returncode == 0:
             saved.write_bytes(record.stdout)
-            return [*said, _replayed(saved)]
-        said.append(f"no recording by {' '.join(source)} ({record.returncode}): {_last_line(record)}")
-    return said
+            return [*lines, _replayed(saved)]
+        lines.append(f"no recording by {' '.join(source)} ({record.returncode}): {_last_line(record)}")
+    return lines
 
 
 def _replayed(saved: Path) -> str:
@@ -41,4 +41,4 @@ def _greenroom(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 def _last_line(done: subprocess.CompletedProcess[bytes]) -> str:
     lines = [line for line in (done.stderr or done.stdout).decode(errors="replace").splitlines() if line.strip(" │╰─╯")]
-    return lines[-1].strip(" │") if lines else "it said nothing"
+    return lines[-1].strip(" │") if lines else "it printed nothing"

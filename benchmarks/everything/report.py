@@ -31,7 +31,7 @@ def _call_rows(run: Run) -> list[tuple[str, str]]:
     causes = f"{account.planned} as planned, by injection {_counted(account.injected_causes)}"
     rows += [
         ("rooms", _counted(account.rooms)),
-        ("calls", f"{run.http.count} by HTTP, {rooms} rooms; {failed} callers were not let in"),
+        ("calls", f"{run.http.count} by HTTP, {rooms} rooms; {failed} callers could not join"),
         ("reports, each of the true cause", f"{judged}: {causes}"),
         ("lost with a worker that was killed", str(account.lost)),
     ]
@@ -41,7 +41,7 @@ def _call_rows(run: Run) -> list[tuple[str, str]]:
 def _injection_rows(run: Run) -> list[tuple[str, str]]:
     counts = run.ledger.counts
     rows = [(f"injected: {kind}", str(counts[kind])) for kind in EFFECTS]
-    return [*rows, ("injections", f"{counts.total()}; {run.chaos.skipped} acts found nobody, or came too soon")]
+    return [*rows, ("injections", f"{counts.total()}; {run.chaos.skipped} acts found no target, or came too soon")]
 
 
 def _worker_rows(run: Run) -> list[tuple[str, str]]:
@@ -56,12 +56,12 @@ def _worker_rows(run: Run) -> list[tuple[str, str]]:
     livez = f"median {probe.get('p50')} s, 99 % {probe.get('p99')} s" if probe else "not measured"
     return [
         ("lives of the worker", str(len(lives))),
-        ("gone after its supervisor was", f"{worker.longest_gone:.2f} s at most"),
+        ("processes gone after their supervisor", f"{worker.longest_gone:.2f} s at most"),
         ("event loop held up, by its log", f"{len(worker.hold_ups)} times, {held:.1f} s at most"),
         ("/livez while it was not cut off", f"{livez}; longest {f'{max(slow):.2f} s' if slow else 'below 0.5 s'}"),
         ("the supervisor waited for a CPU", f"{worker.longest_wait:.1f} s at most, between two samples"),
         ("load of the machine", f"mean {statistics.fmean(loads or [0]):.1f}, most {max(loads, default=0):.1f}"),
-        ("the asking process itself late", f"{probe.get('own_late', 0)} s at most"),
+        ("lateness of the probe itself", f"{probe.get('own_late', 0)} s at most"),
         ("supervisor's memory, MiB", f"{max((life.memory_peak_mb for life in lives), default=0):.0f} at most"),
         ("  growth in one life", f"median {statistics.median(growth or [0]):.1f}, most {max(growth, default=0):.1f}"),
         ("its open files", run.result.files or "not counted"),

@@ -85,10 +85,10 @@ class RoomCalls:
         name = f"soak-{self.count}-{self._chance.getrandbits(32):08x}-{seconds:g}"
         room, queue = RoomCall(name, name), self._heard.setdefault(name, asyncio.Queue())
         token = self._server.tokens.caller("ann", name, agents=[AGENT])  # dispatched as this join makes the room
-        order = {"room": name, "url": self._server.url, "token": token, "seconds": WAIT_FOR_SIGN}
+        request = {"room": name, "url": self._server.url, "token": token, "seconds": WAIT_FOR_SIGN}
         self._account.ledger.note(time.time(), f"call   {name}")
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
         try:
             await self._follow(room, queue)
         finally:

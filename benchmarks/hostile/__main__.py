@@ -20,40 +20,40 @@ from .run import Options, Run
 
 def main() -> int:
     parser = _parser()
-    told = parser.parse_args()
-    if told.list:
+    arguments = parser.parse_args()
+    if arguments.list:
         print("\n".join(f"{name:<20} {attack.about}" for name, attack in ATTACKS.items()))
         return 0
-    attacks = _named(parser, told.only.split(",")) if told.only else DEFAULT
+    attacks = _named(parser, arguments.only.split(",")) if arguments.only else DEFAULT
     options = Options(
-        told.minutes,
+        arguments.minutes,
         attacks,
-        not told.without_token,
-        told.live,
-        told.starts,
-        told.at_once,
-        told.rate,
-        told.seed,
-        told.rounds,
+        not arguments.without_token,
+        arguments.live,
+        arguments.starts,
+        arguments.at_once,
+        arguments.rate,
+        arguments.seed,
+        arguments.rounds,
     )
     if options.minutes <= 0 or options.rate <= 0 or options.starts_per_second <= 0 or options.at_once < 1:
         parser.error("--minutes, --rate, --starts and --at-once must be positive")
-    return asyncio.run(_run(options, told.json, told.keep_log))
+    return asyncio.run(_run(options, arguments.json, arguments.keep_log))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile", description=__doc__)
     default = Options()
-    parser.add_argument("--minutes", type=float, default=default.minutes, help="how long (60)")
-    parser.add_argument("--only", metavar="NAME,...", help="only these attacks; --list names them")
-    parser.add_argument("--list", action="store_true", help="name the attacks, and what each does")
-    parser.add_argument("--without-token", action="store_true", help="a worker that everybody on the machine may ask")
+    parser.add_argument("--minutes", type=float, default=default.minutes, help="minutes of the run (60)")
+    parser.add_argument("--only", metavar="NAME,...", help="only these attacks, as --list names them")
+    parser.add_argument("--list", action="store_true", help="list the attacks with their descriptions")
+    parser.add_argument("--without-token", action="store_true", help="start the worker without a token")
     parser.add_argument("--live", type=int, default=default.live, help="sessions that last the whole time (20)")
-    parser.add_argument("--starts", type=float, default=default.starts_per_second, help="short sessions a second (1)")
-    parser.add_argument("--at-once", type=int, default=default.at_once, help="attacks at any one time (3)")
-    parser.add_argument("--rate", type=float, default=default.rate, help="how often attacks strike, as a factor (1)")
-    parser.add_argument("--rounds", type=int, default=default.rounds, help="turns that each attack has at least (0)")
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the order of the attacks")
+    parser.add_argument("--starts", type=float, default=default.starts_per_second, help="short sessions per second (1)")
+    parser.add_argument("--at-once", type=int, default=default.at_once, help="number of simultaneous attacks (3)")
+    parser.add_argument("--rate", type=float, default=default.rate, help="factor for the frequency of the attacks (1)")
+    parser.add_argument("--rounds", type=int, default=default.rounds, help="least number of turns of each attack (0)")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the order of the attacks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to a file")
     parser.add_argument("--keep-log", type=Path, metavar="FILE", help="keep the worker's log")
     return parser
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _named(parser: argparse.ArgumentParser, names: list[str]) -> tuple[str, ...]:
     if unknown := [name for name in names if name not in ATTACKS]:
-        parser.error(f"no attack is called {', '.join(unknown)}. There are: {', '.join(ATTACKS)}")
+        parser.error(f"unknown attack: {', '.join(unknown)}. The attacks are: {', '.join(ATTACKS)}")
     return tuple(names)
 
 

@@ -1,6 +1,6 @@
 """The process that attacks: in some lanes at once, each attack has its turn, in an order drawn by a seed.
 
-It reads its settings as one line of JSON, and ends soon after its standard input. What it does it tells line by line.
+It reads its settings as one line of JSON, and ends soon after its standard input. It reports its acts line by line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from .attacks import ATTACKS
 from .attacks.base import Attack, Turn
-from .target import Target, settings, tell
+from .target import Target, report, settings
 
 
 class Schedule:
@@ -32,7 +32,7 @@ class Schedule:
         while not self.stop.is_set():
             attack = self._waiting.popleft()
             attack.count["turns"] += 1
-            tell(turn=attack.name, begin=time.time())
+            report(turn=attack.name, begin=time.time())
             turn = Turn(self._turn_seconds, self.stop)
             try:
                 attack.strike(turn)
@@ -40,26 +40,26 @@ class Schedule:
                 attack.count[f"failed ({type(error).__name__})"] += 1
                 turn.rest()
             except Exception:
-                tell(broken=attack.name, error=traceback.format_exc())
+                report(broken=attack.name, error=traceback.format_exc())
                 turn.rest()
-            tell(turn=attack.name, end=time.time())
+            report(turn=attack.name, end=time.time())
             self._waiting.append(attack)
 
 
-def run(told: dict[str, Any]) -> None:
-    target = Target(told["host"], told["port"], told["pid"], told["token"], told["rate"])
-    target.random = random.Random(told["seed"])
-    attacks = [ATTACKS[name](target) for name in told["attacks"]]
+def run(options: dict[str, Any]) -> None:
+    target = Target(options["host"], options["port"], options["pid"], options["token"], options["rate"])
+    target.random = random.Random(options["seed"])
+    attacks = [ATTACKS[name](target) for name in options["attacks"]]
     target.random.shuffle(attacks)
-    schedule = Schedule(attacks, told["turn_seconds"])
-    lanes = [threading.Thread(target=schedule.lane) for _ in range(min(told["at_once"], len(attacks)))]
+    schedule = Schedule(attacks, options["turn_seconds"])
+    lanes = [threading.Thread(target=schedule.lane) for _ in range(min(options["at_once"], len(attacks)))]
     for lane in lanes:
         lane.start()
     sys.stdin.read()  # until the main process ends the attack, or itself
     schedule.stop.set()
     for lane in lanes:
         lane.join()
-    tell(done={attack.name: dict(attack.count) for attack in attacks})
+    report(done={attack.name: dict(attack.count) for attack in attacks})
 
 
 if __name__ == "__main__":

@@ -117,10 +117,10 @@ class Clients:
             await asyncio.sleep(BOOK_EVERY)
             await self.keep_book()
 
-    def add(self, told: dict[str, Any]) -> None:
+    def add(self, facts: dict[str, Any]) -> None:
         """Enter a session that an attack has started."""
         session = Session(
-            told["id"], told["kind"], told.get("wants", ANY), answer=told["answer"], seconds=told["seconds"]
+            facts["id"], facts["kind"], facts.get("wants", ANY), answer=facts["answer"], seconds=facts["seconds"]
         )
         self.sessions[session.id] = session
 

@@ -15,9 +15,9 @@ LINE_LIMIT = 1 << 20
 class Helper:
     """``python -m MODULE``, which gets one line of JSON and answers with lines of JSON."""
 
-    def __init__(self, module: str, told: dict[str, Any]) -> None:
+    def __init__(self, module: str, settings: dict[str, Any]) -> None:
         self._module = module
-        self._told = told
+        self._settings = settings
         self._process: asyncio.subprocess.Process
 
     async def start(self) -> None:
@@ -26,11 +26,11 @@ class Helper:
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_LIMIT,
         )  # fmt: skip
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(self._told).encode() + b"\n")
+        self._process.stdin.write(json.dumps(self._settings).encode() + b"\n")
         await self._process.stdin.drain()
 
     async def lines(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield what it tells, until it ends."""
+        """Yield its reports, until it ends."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             yield json.loads(line)

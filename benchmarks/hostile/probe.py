@@ -59,5 +59,5 @@ def measure(address: tuple[str, int], every: float) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    told = json.loads(sys.stdin.readline())
-    print(json.dumps(measure((told["host"], told["port"]), told["every"])), flush=True)
+    options = json.loads(sys.stdin.readline())
+    print(json.dumps(measure((options["host"], options["port"]), options["every"])), flush=True)

@@ -18,8 +18,8 @@ INSIDER = "127.0.0.9"
 _printing = threading.Lock()
 
 
-def tell(**facts: Any) -> None:
-    """Tell the main process something."""
+def report(**facts: Any) -> None:
+    """Send facts to the main process."""
     with _printing:
         print(json.dumps(facts), flush=True)
 
@@ -62,7 +62,7 @@ class Target:
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
         except (http.client.HTTPException, ValueError) as error:
-            raise OSError(f"no answer of sense: {error!r}") from error
+            raise OSError(f"the answer is not valid: {error!r}") from error
         finally:
             connection.close()
 
@@ -75,9 +75,9 @@ class Target:
         except OSError as error:
             status, answer = 0, {"error": {"reason": f"no answer ({type(error).__name__})"}}
         error = answer.get("error") or {}
-        said = "accepted" if status == 201 else str(error.get("reason") or error.get("type"))
+        outcome = "accepted" if status == 201 else str(error.get("reason") or error.get("type"))
         seconds = round(time.monotonic() - begin, 3)
-        tell(session={"id": job_id, "kind": attack, "wants": wants, "answer": said, "seconds": seconds})
+        report(session={"id": job_id, "kind": attack, "wants": wants, "answer": outcome, "seconds": seconds})
         return job_id if status == 201 else None
 
     def pool(self) -> dict[str, Any]:
@@ -89,5 +89,5 @@ class Target:
 
 
 def settings() -> dict[str, Any]:
-    """What the main process says first: one line of JSON."""
+    """Return the settings, which the main process sends first as one line of JSON."""
     return dict(json.loads(sys.stdin.readline()))

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def enter(order: Mapping[str, Any]) -> None:
+def enter(metadata: Mapping[str, Any]) -> None:
     """Report when the entrypoint was entered. CLOCK_MONOTONIC is one clock for all processes on Linux."""
     entered = time.monotonic_ns()
-    report(order["fifo"], f"entered {order['id']} {os.getpid()} {entered}")
+    report(metadata["fifo"], f"entered {metadata['id']} {os.getpid()} {entered}")
 
 
 def report(fifo: str, text: str) -> None:
@@ -24,13 +24,13 @@ def report(fifo: str, text: str) -> None:
         os.close(fd)
 
 
-async def run(order: Mapping[str, Any]) -> None:
-    enter(order)
-    if order["hold"]:
-        await asyncio.sleep(order["hold"])
+async def run(metadata: Mapping[str, Any]) -> None:
+    enter(metadata)
+    if metadata["hold"]:
+        await asyncio.sleep(metadata["hold"])
 
 
-def run_blocking(order: Mapping[str, Any]) -> None:
-    enter(order)
-    if order["hold"]:
-        time.sleep(order["hold"])
+def run_blocking(metadata: Mapping[str, Any]) -> None:
+    enter(metadata)
+    if metadata["hold"]:
+        time.sleep(metadata["hold"])

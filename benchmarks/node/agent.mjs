@@ -13,9 +13,9 @@ export default defineAgent({
   },
   entry: async (ctx) => {
     const entered = process.hrtime.bigint(); // CLOCK_MONOTONIC, as in the driver
-    const order = JSON.parse(ctx.job.metadata);
-    fs.writeFileSync(order.fifo, `entered ${order.id} ${process.pid} ${entered}\n`);
-    if (order.hold) await sleep(order.hold * 1000);
+    const metadata = JSON.parse(ctx.job.metadata);
+    fs.writeFileSync(metadata.fifo, `entered ${metadata.id} ${process.pid} ${entered}\n`);
+    if (metadata.hold) await sleep(metadata.hold * 1000);
     ctx.shutdown('done');
   },
 });

@@ -35,10 +35,10 @@ class Inbox {
     });
   }
 
-  order(hold = 0) {
-    const order = { id: this.#next++, fifo: this.fifo, hold };
-    const entered = new Promise((resolve) => this.#waiting.set(order.id, resolve));
-    return { order, entered };
+  metadata(hold = 0) {
+    const metadata = { id: this.#next++, fifo: this.fifo, hold };
+    const entered = new Promise((resolve) => this.#waiting.set(metadata.id, resolve));
+    return { metadata, entered };
   }
 }
 
@@ -77,13 +77,13 @@ class Driver {
     return { supervisor: process.pid, idle };
   }
 
-  async #launch({ order, entered }) {
+  async #launch({ metadata, entered }) {
     const start = now();
-    const id = `AJ_${order.id}`;
-    const room = { name: `room-${order.id}`, sid: `RM_${order.id}` };
+    const id = `AJ_${metadata.id}`;
+    const room = { name: `room-${metadata.id}`, sid: `RM_${metadata.id}` };
     await this.#pool.launchJob({
-      acceptArguments: { name: 'agent', identity: `agent-${order.id}`, metadata: '' },
-      job: { id, room, metadata: JSON.stringify(order), agentName: '' },
+      acceptArguments: { name: 'agent', identity: `agent-${metadata.id}`, metadata: '' },
+      job: { id, room, metadata: JSON.stringify(metadata), agentName: '' },
       url: 'ws://127.0.0.1:7880',
       token: '',
       workerId: 'AW_bench',
@@ -98,7 +98,7 @@ class Driver {
     const deadline = performance.now() + seconds * 1e3;
     while (ms.length < count && performance.now() < deadline) {
       await sleep(30);
-      const launched = await this.#launch(this.#inbox.order());
+      const launched = await this.#launch(this.#inbox.metadata());
       ms.push(launched.ms);
       await launched.ended;
       if (settle) await this.#settled();
@@ -120,8 +120,8 @@ class Driver {
 
   async burst({ count, hold }) {
     const start = now();
-    const orders = Array.from({ length: count }, () => this.#inbox.order(hold));
-    const launched = await Promise.all(orders.map((order) => this.#launch(order)));
+    const jobs = Array.from({ length: count }, () => this.#inbox.metadata(hold));
+    const launched = await Promise.all(jobs.map((metadata) => this.#launch(metadata)));
     const ms = launched.map(({ when }) => since(start, when));
     return { seconds: Math.max(...ms) / 1e3, ms };
   }
@@ -131,7 +131,7 @@ class Driver {
     const ms = [];
     let left = count;
     const lane = async () => {
-      while (left-- > 0) ms.push((await this.#launch(this.#inbox.order(hold))).ms);
+      while (left-- > 0) ms.push((await this.#launch(this.#inbox.metadata(hold))).ms);
     };
     await Promise.all(Array.from({ length: width }, lane));
     return { seconds: since(start, now()) / 1e3, ms };
@@ -143,7 +143,7 @@ class Driver {
     const until = begun + seconds * 1e3;
     const lane = async () => {
       while (performance.now() < until) {
-        await (await this.#launch(this.#inbox.order())).ended;
+        await (await this.#launch(this.#inbox.metadata())).ended;
         ends.push(performance.now());
       }
     };

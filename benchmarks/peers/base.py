@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Protocol, TypedDict
 
 
-class Order(TypedDict):
+class JobMetadata(TypedDict):
     """A session's metadata. `fifo` is where it reports its entry; `hold` is how long it stays, in seconds."""
 
     id: int
@@ -21,7 +21,7 @@ class PeerPool(Protocol):
     async def settled(self) -> None:
         """Return when the idle target is warm again and no session runs."""
 
-    async def launch(self, order: Order) -> Awaitable[object]:
+    async def launch(self, metadata: JobMetadata) -> Awaitable[object]:
         """Hand a session to the pool. The result is done when the session has ended."""
 
     def idle_pids(self) -> list[int]: ...

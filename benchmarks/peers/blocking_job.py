@@ -19,5 +19,5 @@ def initialize(fifo: str) -> None:
     session.report(fifo, f"warm 0 {os.getpid()} {time.monotonic_ns()}")
 
 
-def run(order: Mapping[str, Any]) -> None:
-    session.run_blocking(order)
+def run(metadata: Mapping[str, Any]) -> None:
+    session.run_blocking(metadata)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable
 
 from benchmarks import images
 from benchmarks.images import session
-from benchmarks.peers.base import Order
+from benchmarks.peers.base import JobMetadata
 from benchmarks.peers.inbox import Inbox
 
 
@@ -36,10 +36,10 @@ class Floor:
     async def settled(self) -> None:
         pass
 
-    async def launch(self, order: Order) -> Awaitable[object]:
+    async def launch(self, metadata: JobMetadata) -> Awaitable[object]:
         pid = os.fork()
         if not pid:
-            session.enter(order)
+            session.enter(metadata)
             os._exit(0)
         return asyncio.ensure_future(asyncio.to_thread(os.waitpid, pid, 0))
 

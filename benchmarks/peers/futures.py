@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import ProcessPoolExecutor
 
 from benchmarks.peers import blocking, blocking_job
-from benchmarks.peers.base import Order
+from benchmarks.peers.base import JobMetadata
 from benchmarks.peers.inbox import Inbox
 
 _FOREVER = 3600.0
@@ -35,15 +35,15 @@ class FuturesPool:
     async def open(self, idle: int, most: int) -> None:
         self._idle = idle
         self._make(most)
-        ended = [await self.launch(self._inbox.order()) for _ in range(idle)]
+        ended = [await self.launch(self._inbox.metadata()) for _ in range(idle)]
         await asyncio.gather(*ended)
         await self.settled()
 
     async def settled(self) -> None:
         await blocking.warm_processes(self._inbox, self._idle)
 
-    async def launch(self, order: Order) -> Awaitable[object]:
-        return asyncio.wrap_future(self._pool.submit(blocking_job.run, order))
+    async def launch(self, metadata: JobMetadata) -> Awaitable[object]:
+        return asyncio.wrap_future(self._pool.submit(blocking_job.run, metadata))
 
     def idle_pids(self) -> list[int]:
         return list(self._inbox.warm)
@@ -52,10 +52,10 @@ class FuturesPool:
         """From a call that finds no idle process to its entrypoint being entered."""
         self._make(count + 1)
         for number in range(count + 1):
-            order = self._inbox.order(hold=_FOREVER)
+            metadata = self._inbox.metadata(hold=_FOREVER)
             called = time.monotonic_ns()
-            self._pool.submit(blocking_job.run, order)
-            entered = await self._inbox.entered(order)
+            self._pool.submit(blocking_job.run, metadata)
+            entered = await self._inbox.entered(metadata)
             if number:  # the first one also started the forkserver
                 yield (entered - called) / 1e6
             await asyncio.sleep(0.05)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
 
-from benchmarks.peers.base import Order
+from benchmarks.peers.base import JobMetadata
 from benchmarks.peers.inbox import Inbox
 from greenroom import ProcessPool
 
@@ -27,8 +27,8 @@ class GreenroomPool:
         while self._pool.stats().idle < self._idle or len(self._pool.processes) > self._idle:
             await asyncio.sleep(0.005)
 
-    async def launch(self, order: Order) -> Awaitable[object]:
-        handle = await self._pool.launch(order, timeout=_PATIENCE)
+    async def launch(self, metadata: JobMetadata) -> Awaitable[object]:
+        handle = await self._pool.launch(metadata, timeout=_PATIENCE)
         return asyncio.ensure_future(handle.wait())
 
     def idle_pids(self) -> list[int]:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from itertools import count
 from pathlib import Path
 
-from benchmarks.peers.base import Order
+from benchmarks.peers.base import JobMetadata
 
 
 class Inbox:
@@ -25,24 +25,24 @@ class Inbox:
         """Processes that reported to be warm and took no session yet: pid -> when, in ns."""
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
-    def order(self, hold: float = 0.0) -> Order:
+    def metadata(self, hold: float = 0.0) -> JobMetadata:
         return {"id": next(self._ids), "fifo": self.fifo, "hold": hold}
 
-    async def entered(self, order: Order) -> int:
+    async def entered(self, metadata: JobMetadata) -> int:
         """When the session's entrypoint was entered, in ns of CLOCK_MONOTONIC."""
-        when = await self._entered[order["id"]]
-        del self._entered[order["id"]]
+        when = await self._entered[metadata["id"]]
+        del self._entered[metadata["id"]]
         return when
 
     def _read(self) -> None:
         *lines, self._partial = (self._partial + os.read(self._fd, 65536)).split(b"\n")
         for line in lines:
-            what, order_id, pid, when = line.decode().split()
+            what, job_id, pid, when = line.decode().split()
             if what == "warm":
                 self.warm[int(pid)] = int(when)
             else:
                 self.warm.pop(int(pid), None)
-                self._entered[int(order_id)].set_result(int(when))
+                self._entered[int(job_id)].set_result(int(when))
 
 
 def _future() -> asyncio.Future[int]:

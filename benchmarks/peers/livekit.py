@@ -20,7 +20,7 @@ from livekit.agents.job import JobAcceptArguments, JobExecutorType, RunningJobIn
 from livekit.agents.utils import http_context
 
 from benchmarks.peers import livekit_job
-from benchmarks.peers.base import Order
+from benchmarks.peers.base import JobMetadata
 from benchmarks.peers.inbox import Inbox
 
 # As worker.py preloads: the user's modules, the framework's warm-up, and the freeze last.
@@ -73,8 +73,8 @@ class LiveKitPool:
         while self._warm() < self._idle or len(self._pool.processes) > self._idle:
             await asyncio.sleep(0.005)
 
-    async def launch(self, order: Order) -> Awaitable[object]:
-        info = _job(order)
+    async def launch(self, metadata: JobMetadata) -> Awaitable[object]:
+        info = _job(metadata)
         self._running[info.job.id] = ended = asyncio.get_running_loop().create_future()
         await self._pool.launch_job(info)
         return ended
@@ -104,14 +104,14 @@ class LiveKitPool:
         starting.cancel()
 
 
-def _job(order: Order) -> RunningJobInfo:
-    name = f"room-{order['id']}"
+def _job(metadata: JobMetadata) -> RunningJobInfo:
+    name = f"room-{metadata['id']}"
     return RunningJobInfo(
-        accept_arguments=JobAcceptArguments(name="agent", identity=f"agent-{order['id']}", metadata=""),
+        accept_arguments=JobAcceptArguments(name="agent", identity=f"agent-{metadata['id']}", metadata=""),
         job=protocol.agent.Job(
-            id=f"AJ_{order['id']}",
-            room=protocol.models.Room(name=name, sid=f"RM_{order['id']}"),
-            metadata=json.dumps(order),
+            id=f"AJ_{metadata['id']}",
+            room=protocol.models.Room(name=name, sid=f"RM_{metadata['id']}"),
+            metadata=json.dumps(metadata),
         ),
         url="ws://127.0.0.1:7880",
         token=api.AccessToken("devkey", "secret").to_jwt(),

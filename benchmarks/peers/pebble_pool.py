@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable
 import pebble
 
 from benchmarks.peers import blocking, blocking_job
-from benchmarks.peers.base import Order
+from benchmarks.peers.base import JobMetadata
 from benchmarks.peers.inbox import Inbox
 
 
@@ -30,14 +30,14 @@ class PebblePool:
     async def open(self, idle: int, most: int) -> None:
         self._idle = idle
         self._pool = self._make(idle)
-        await (await self.launch(self._inbox.order()))  # the first call starts the workers
+        await (await self.launch(self._inbox.metadata()))  # the first call starts the workers
         await self.settled()
 
     async def settled(self) -> None:
         await blocking.warm_processes(self._inbox, self._idle)
 
-    async def launch(self, order: Order) -> Awaitable[object]:
-        return asyncio.wrap_future(self._pool.schedule(blocking_job.run, args=(order,)))
+    async def launch(self, metadata: JobMetadata) -> Awaitable[object]:
+        return asyncio.wrap_future(self._pool.schedule(blocking_job.run, args=(metadata,)))
 
     def idle_pids(self) -> list[int]:
         return list(self._inbox.warm)
@@ -45,10 +45,10 @@ class PebblePool:
     async def cold(self, count: int) -> AsyncIterator[float]:
         """From the first call of a new pool of one worker to its entrypoint being entered."""
         for number in range(count + 1):
-            pool, order = self._make(1), self._inbox.order()
+            pool, metadata = self._make(1), self._inbox.metadata()
             called = time.monotonic_ns()
-            pool.schedule(blocking_job.run, args=(order,))
-            entered = await self._inbox.entered(order)
+            pool.schedule(blocking_job.run, args=(metadata,))
+            entered = await self._inbox.entered(metadata)
             if number:  # the first one also started the forkserver
                 yield (entered - called) / 1e6
             await asyncio.to_thread(_finish, pool)

@@ -16,7 +16,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.peers.base import Order, PeerPool
+from benchmarks.peers.base import JobMetadata, PeerPool
 from benchmarks.peers.inbox import Inbox
 
 RPC_VARIABLE = "GREENROOM_BENCH_RPC_FD"
@@ -44,7 +44,7 @@ class Driver:
         deadline = time.monotonic() + seconds
         while len(latencies) < count and time.monotonic() < deadline:
             await asyncio.sleep(_BREATHER)
-            latency, ended = await self._launch(self._inbox.order())
+            latency, ended = await self._launch(self._inbox.metadata())
             latencies.append(latency)
             await ended
             await self._pool.settled()
@@ -56,17 +56,17 @@ class Driver:
         deadline = time.monotonic() + seconds
         while len(latencies) < count and time.monotonic() < deadline:
             await asyncio.sleep(_BREATHER)
-            latency, ended = await self._launch(self._inbox.order())
+            latency, ended = await self._launch(self._inbox.metadata())
             latencies.append(latency)
             await ended
         return {"ms": latencies}
 
     async def burst(self, count: int, hold: float) -> dict[str, Any]:
         """All sessions at once; the figure is when the last one was entered."""
-        orders = [self._inbox.order(hold) for _ in range(count)]
+        jobs = [self._inbox.metadata(hold) for _ in range(count)]
         called = time.monotonic_ns()
-        launching = [asyncio.ensure_future(self._pool.launch(order)) for order in orders]
-        entered = await asyncio.gather(*(self._inbox.entered(order) for order in orders))
+        launching = [asyncio.ensure_future(self._pool.launch(metadata)) for metadata in jobs]
+        entered = await asyncio.gather(*(self._inbox.entered(metadata) for metadata in jobs))
         await asyncio.gather(*launching)
         return {"seconds": (max(entered) - called) / 1e9, "ms": [(when - called) / 1e6 for when in entered]}
 
@@ -76,7 +76,7 @@ class Driver:
 
         async def one() -> float:
             async with gate:
-                return (await self._launch(self._inbox.order(hold)))[0]
+                return (await self._launch(self._inbox.metadata(hold)))[0]
 
         started = time.monotonic()
         latencies = await asyncio.gather(*(one() for _ in range(count)))
@@ -90,7 +90,7 @@ class Driver:
 
         async def lane() -> None:
             while time.monotonic() < until:
-                await (await self._pool.launch(self._inbox.order()))
+                await (await self._pool.launch(self._inbox.metadata()))
                 ends.append(time.monotonic())
 
         await asyncio.gather(*(lane() for _ in range(width)))
@@ -106,10 +106,10 @@ class Driver:
                 break
         return {"ms": times}
 
-    async def _launch(self, order: Order) -> tuple[float, Awaitable[object]]:
+    async def _launch(self, metadata: JobMetadata) -> tuple[float, Awaitable[object]]:
         called = time.monotonic_ns()
-        ended = await self._pool.launch(order)
-        entered = await self._inbox.entered(order)
+        ended = await self._pool.launch(metadata)
+        entered = await self._inbox.entered(metadata)
         return (entered - called) / 1e6, ended
 
 

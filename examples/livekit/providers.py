@@ -1,4 +1,4 @@
-"""Who hears, thinks and speaks, chosen by the environment; by default OpenAI, or whatever speaks its API.
+"""Providers for hearing, thinking and speaking, chosen by the environment; by default OpenAI, or a server with its API.
 
 `STT`, `LLM`, `TTS` and `REALTIME` are ``PLUGIN`` or ``PLUGIN/MODEL``: ``deepgram/nova-3`` needs the package
 ``livekit-plugins-deepgram`` and the key that this plugin reads, ``DEEPGRAM_API_KEY``. `STT_BASE_URL` and so on name a
@@ -46,7 +46,7 @@ def realtime_model() -> llm.RealtimeModel:
 
 
 def turn_handling() -> TurnHandlingOptions:
-    """How it is told that the caller has finished or merely pauses, and that it interrupts."""
+    """Return the options that decide when the caller has finished, only pauses, or interrupts."""
     version = os.environ.get("TURN_DETECTOR", "v1-mini")
     in_cloud = version == "v1"
     return {

@@ -3,7 +3,7 @@
     greenroom start examples/livekit/realtime_agent.py
     python examples/livekit/realtime_agent.py start         # LiveKit's own worker runs it just as well
 
-It is a plain LiveKit agent and imports nothing of Greenroom. README.md tells how to run it offline, too.
+It is a plain LiveKit agent and imports nothing of Greenroom. README.md shows how to run it offline, too.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class AnsweringService(Agent):
 
     @function_tool
     async def set_name(self, context: RunContext[Message], name: str) -> str:
-        """Called when the caller tells its name."""
+        """Called when the caller gives its name."""
         context.userdata.name = name
         return f"Thank you, {name}. What is your number?"
 
     @function_tool
     async def set_phone(self, context: RunContext[Message], phone: str) -> str:
-        """Called when the caller tells its phone number: digits only."""
+        """Called when the caller gives its phone number: digits only."""
         context.userdata.phone = phone
         return "We will call you back."
 

@@ -3,7 +3,7 @@
     greenroom start examples/livekit/restaurant_agent.py
     python examples/livekit/restaurant_agent.py start       # LiveKit's own worker runs it just as well
 
-It is a plain LiveKit agent and imports nothing of Greenroom. README.md tells how to run it offline, too.
+It is a plain LiveKit agent and imports nothing of Greenroom. README.md shows how to run it offline, too.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ Call = RunContext[Visit]
 
 @function_tool
 async def set_name(context: Call, name: Annotated[str, Field(description="the guest's name")]) -> str:
-    """Called when the guest tells its name."""
+    """Called when the guest gives its name."""
     context.userdata.name = name
     return f"Thank you, {name}."
 
 
 @function_tool
 async def set_phone(context: Call, phone: Annotated[str, Field(description="digits only")]) -> str:
-    """Called when the guest tells its phone number."""
+    """Called when the guest gives its phone number."""
     context.userdata.phone = phone
     return "I have noted your number."
 
@@ -136,7 +136,7 @@ class Reservation(Desk):
         people: Annotated[int, Field(description="how many will come", ge=1, le=20)],
         hour: Annotated[int, Field(description="from 12 to 23", ge=12, le=23)],
     ) -> str:
-        """Called when the guest has told for how many people and when."""
+        """Called when the guest has said for how many people and when."""
         context.userdata.table = Table(people=people, hour=hour)
         return f"A table for {people} at {hour - 12} is yours. What is your name?"
 
@@ -178,7 +178,7 @@ class Checkout(Desk):
 
     @function_tool
     async def set_name(self, context: Call, name: Annotated[str, Field(description="the guest's name")]) -> str:
-        """Called when the guest tells its name."""
+        """Called when the guest gives its name."""
         context.userdata.name = name
         return f"{name}, that is {context.userdata.total} dollars. Is that right?"
 

@@ -65,18 +65,18 @@ def packed(settings: AppSettings) -> dict[str, Any]:
     return {name: [setting.value, setting.origin] for name, setting in settings.items()}
 
 
-def unpacked(told: Mapping[str, Any]) -> dict[str, AppSetting]:
+def unpacked(data: Mapping[str, Any]) -> dict[str, AppSetting]:
     """Return the settings that :func:`packed` was given. Texts are cut and cleaned, since the sender runs user code.
 
     Raises :class:`AppLoadError` for data of any other form.
     """
     found = {}
-    for name, pair in told.items():
+    for name, pair in data.items():
         match pair:
             case [bool() | int() | float() | str() | None as value, str() as origin]:
                 found[_tidy(name)] = AppSetting(_tidy(value) if isinstance(value, str) else value, _tidy(origin))
             case _:
-                raise AppLoadError(f"the app tells of its setting {_tidy(name)!r} in a form that is not known")
+                raise AppLoadError(f"app setting {_tidy(name)!r} has an unknown form")
     return found
 
 

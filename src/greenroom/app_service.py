@@ -47,8 +47,8 @@ def checked(service: AppService) -> AppService:
         )
     if not _takes_nothing(load):
         raise GreenroomError(
-            f"@app.service: {_named(load)} loads the service {name!r} and is called without arguments, but needs some. "
-            f"Return a function that takes them"
+            f"@app.service: {_named(load)} loads the service {name!r} and must work without arguments. "
+            f"The function that it returns may take arguments"
         )
     _check_number(name, "concurrency", service.concurrency, int, 1)
     _check_number(name, "queue", service.queue, int, 0)
@@ -60,7 +60,7 @@ def _check_number(name: str, option: str, value: Any, kind: Any, least: float) -
     if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or value < least:
         what = "a whole number" if kind is int else "a number of seconds"
         raise GreenroomError(
-            f"@app.service: {option} of the service {name!r} is {value!r}, not {what} from {least:g} on"
+            f"@app.service: {option} of the service {name!r} is {value!r}; it must be {what} of at least {least:g}"
         )
 
 

@@ -27,7 +27,7 @@ class Job:
 
     def __init__(self, job_id: str, metadata: Any = None) -> None:
         if not isinstance(job_id, str) or not job_id:
-            raise TypeError(f"a job's id is a text that is not empty, not {job_id!r}")
+            raise TypeError(f"job_id is {job_id!r}; it must be a string that is not empty")
         self.id = job_id
         """Id of the job."""
         self.payload = payload.encode(metadata)

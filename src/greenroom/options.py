@@ -103,9 +103,9 @@ class PoolOptions:
         self._check_memory()
         self._check_recorder()
         if self.request_failure not in ("reject", "accept"):
-            raise OptionError(f"request_failure is {self.request_failure!r}; it can be 'reject' or 'accept'")
+            raise OptionError(f"request_failure is {self.request_failure!r}; it must be 'reject' or 'accept'")
         if self.start_method not in ("zygote", "spawn"):
-            raise OptionError(f"start_method is {self.start_method!r}; it can be 'zygote' or 'spawn'")
+            raise OptionError(f"start_method is {self.start_method!r}; it must be 'zygote' or 'spawn'")
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> PoolOptions:
@@ -114,7 +114,7 @@ class PoolOptions:
         for name in keywords:
             if name not in known:
                 nearest = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are: {', '.join(known)}"
+                hint = f"; did you mean {nearest[0]}?" if nearest else f"; known options: {', '.join(known)}"
                 raise OptionError(f"unknown pool option {name!r}{hint}")
         return cls(**keywords)
 

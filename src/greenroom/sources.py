@@ -99,13 +99,13 @@ class ResidentProcess(Protocol):
     async def ask(self, topic: str, data: Any = None, *, timeout: float) -> Any:
         """Return the app's answer within ``timeout`` seconds. Raises :class:`NoAnswer` with the cause."""
 
-    def tell(self, topic: str, key: str, data: Any) -> None:
+    def set_news(self, topic: str, key: str, data: Any) -> None:
         """Send news to the resident process, and to each later one.
 
-        The news holds until :meth:`untell`, or until newer news with the same key.
+        The news holds until :meth:`drop_news`, or until newer news with the same key.
         """
 
-    def untell(self, topic: str, key: str) -> None:
+    def drop_news(self, topic: str, key: str) -> None:
         """Withdraw the news with this key."""
 
 

@@ -75,7 +75,7 @@ async def test_S5_drain_and_wait_returns_when_the_last_job_has_ended(make_app: M
         assert not draining.done()
         visit.order("leave")
         done = await draining
-        assert (done.code, done.out) == (0, "the worker has ended, after its last job\n")
+        assert (done.code, done.out) == (0, "the worker has ended after its last job\n")
         assert "1 jobs may go on for 60 s" in done.err
         assert await worker.ends() == 0
 
@@ -109,7 +109,7 @@ async def test_S5_a_drain_without_waiting(make_app: MakeApp) -> None:
 async def test_resize(make_app: MakeApp) -> None:
     async with RunningWorker(make_app(ANSWERING), "--num-idle-processes", "1") as worker:
         done = await ask(worker, "resize", "3", "--max", "4")
-        assert (done.code, done.out) == (0, "3 processes are to be idle, and at the most 4 may be\n")
+        assert (done.code, done.out) == (0, "idle processes to hold: 3, at most 4\n")
         await worker.until("/v1/pool", lambda answer: answer.body["idle"] == 3)
         as_json = await ask(worker, "resize", "2", "--json")
         assert as_json.json == {"num_idle_processes": 2, "max_idle_processes": 4}
@@ -138,7 +138,7 @@ async def test_status_of_a_worker_that_is_full(make_app: MakeApp) -> None:
         assert (await ask(worker, "jobs", "run")).code == 1
         done = await ask(worker, "status")
         assert done.code == 1
-        assert done.out.startswith("not ready: full (all jobs that max_jobs allows are taken)\n")
+        assert done.out.startswith("not ready: full (the worker has as many jobs as max_jobs allows)\n")
         assert "1 in the last 60 s: full 1" in done.out
         as_json = await ask(worker, "status", "--json")
         assert (as_json.code, as_json.json["reason"]) == (1, "full")

@@ -80,7 +80,7 @@ async def test_metadata_comes_from_a_file_or_the_standard_input_unchanged(make_a
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--metadata", "hello"], "a text has quotes of its own: '\"hello\"'"),
+        (["--metadata", "hello"], "A JSON string needs quotes: '\"hello\"'"),
         (["--metadata", "NaN"], "not JSON"),
         (["--metadata", "[" * 100_000], "nested too deeply"),
         (["--metadata", "1", "--metadata-file", "-"], "exclude each other"),
@@ -103,7 +103,7 @@ async def test_what_is_turned_down_exits_with_one_and_the_reason(make_app: MakeA
         await stage.next("job")
         full = await ask(worker, "jobs", "run")
         assert full.code == 1
-        assert "turned down (full)" in full.err
+        assert "rejected (full)" in full.err
         again = await ask(worker, "jobs", "run", "--id", "first")
         assert again.code == 1
         assert "taken" in again.err
@@ -155,7 +155,7 @@ async def test_W3_P8_a_job_is_cancelled_while_it_runs_and_again_after_its_end(ma
         assert (report["outcome"], report["detail"]) == ("cancelled", "the operator said so")
         again = await ask(worker, "jobs", "cancel", "call", "--reason", "another one")
         assert again.code == 1
-        assert "had ended before: cancelled, cancelled" in again.out
+        assert "had already ended: cancelled, cancelled" in again.out
         assert (await worker.report("call"))["detail"] == "the operator said so"
         as_json = await ask(worker, "jobs", "cancel", "call", "--json")
         assert (as_json.code, as_json.json["state"]) == (1, "ended")
@@ -169,4 +169,4 @@ async def test_a_worker_that_dies_while_a_job_is_waited_for(make_app: MakeApp) -
         done = await waiting
         assert done.code == 5
         # The worker may have died before its answer that the job was started had come, or after.
-        assert "broke off" in done.err or "what became of it is not known" in done.err
+        assert "was lost: " in done.err or "its result is unknown" in done.err

@@ -163,7 +163,7 @@ def test_a_record_that_cannot_be_formatted_is_told_as_dropped() -> None:
         good, notice = (strict(line) for line in log.read().splitlines())
     assert good["message"] == "good"
     assert (notice["lines"], notice["event"]) == (1, "log_lines_dropped")
-    assert "not formatted" in notice["message"]
+    assert "could not be formatted" in notice["message"]
 
 
 def _read_lines(reading: int, handler: LogWriter) -> list[str]:

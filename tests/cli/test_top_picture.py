@@ -170,7 +170,7 @@ def test_a_thousand_processes_and_the_selected_session_among_them() -> None:
     lines = shown(picture, Scene(NOW, 80, 24, selected="call-700", last_line="keys"))
     assert len(lines) == 24
     assert any("processes 1008  idle 8  running 1000" in line for line in lines)
-    assert any("one is" in line for line in lines)
+    assert any("● = " in line for line in lines)
     assert any(line.startswith("call-700 ") for line in lines)
     assert any("of 1000" in line for line in lines)
     assert "jobs 1000/2000" in lines[1]

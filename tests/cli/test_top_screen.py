@@ -72,13 +72,13 @@ async def test_an_idle_process_and_the_zygote_are_killed(make_app: MakeApp) -> N
 
 async def test_what_is_turned_down_is_counted_by_reason(make_app: MakeApp) -> None:
     async with watching(make_app, "--max-jobs", "1") as (worker, stage, terminal):
-        await terminal.shows("none turned down in the last minute")
+        await terminal.shows("no rejections in the last minute")
         await worker.start("stay")
         await stage.next("job")
         await terminal.shows("not ready: full")
         for _ in range(3):
             assert (await worker.post()).status == 503
-        await terminal.shows("turned down in the last minute: full 3")
+        await terminal.shows("rejected in the last minute: full 3")
         await terminal.shows(r"start p50 [0-9.]+ ms, p99 [0-9.]+ ms \(1 starts\)")
 
 
@@ -127,7 +127,7 @@ async def test_it_connects_again_when_the_worker_restarts(make_app: MakeApp) -> 
             async with terminal:
                 await terminal.shows("^before .*running")
                 worker.signal(signal.SIGKILL)
-                await terminal.shows("no connection, trying again; this is what was")
+                await terminal.shows("no connection, trying again; the figures are old")
                 await terminal.shows("^before .*running")
                 async with RunningWorker(app, "--port", port) as second:
                     await second.start("stay", id="after")

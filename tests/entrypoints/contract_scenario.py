@@ -37,7 +37,7 @@ async def main() -> dict[str, object]:
     logging.basicConfig(level=logging.INFO, handlers=[lines, logging.StreamHandler(sys.stderr)])
     found: dict[str, object] = {}
     async with ProcessPool(str(AGENT), num_idle_processes=1, shutdown_timeout=4.0) as pool:
-        found["manifest"] = pool.app_facts.manifest["livekit"]
+        found["manifest"] = pool.manifest["livekit"]
         pool.resident.tell(WORKER, STARTED, b"")
         registered = agent.RegisterWorkerResponse(worker_id="AW_1", server_info=models.ServerInfo())
         pool.resident.tell(WORKER, "a server", registered.SerializeToString())

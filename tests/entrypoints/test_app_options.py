@@ -179,7 +179,7 @@ async def test_a_worker_says_what_it_has_from_the_app_and_what_not(make_agent: M
         await worker.logs(r"from the app: AgentServer\(initialize_process_timeout=77\)")
         await worker.logs(r"from the app: AgentServer\(drain_timeout=1800\)")
         await worker.logs(
-            r"not from the app: AgentServer\(shutdown_process_timeout=33.5\); it is 20 by --shutdown-timeout"
+            r"not used: AgentServer\(shutdown_process_timeout=33.5\); shutdown_timeout is 20 by --shutdown-timeout"
         )
         await worker.logs(r"WARNING .*AgentServer\(load_threshold=\.\.\.\) has no effect.*set max_jobs")
         await worker.logs(r"AgentServer\(max_retry=\.\.\.\) has no effect")
@@ -216,7 +216,7 @@ async def test_the_apps_port_answers_probes_and_nothing_else_and_is_kept_in_a_re
                     assert answer.status == 404
         path.write_text(path.read_text().replace("port=0, drain_timeout=40", "port=1, drain_timeout=50"))
         worker.signal(signal.SIGHUP)
-        await worker.logs("health_host and health_port are others since the reload: restart the worker")
+        await worker.logs("the reload has changed health_host or health_port. Restart the worker")
         worker.signal(signal.SIGTERM)
         await worker.logs("draining: 0 jobs may go on for 50 s")
         assert await worker.ends() == 0
@@ -258,7 +258,7 @@ async def test_a_port_is_opened_when_an_app_is_heard_late(make_agent: MakeAgent)
         url = (await worker.logs(r"probes are answered on (http://127\.0\.0\.1:\d+)"))[1]
         async with aiohttp.ClientSession() as session, session.get(f"{url}/livez") as answer:
             assert answer.status == 200
-        assert not any("others since the reload" in line for line in worker.lines)
+        assert not any("the reload has changed" in line for line in worker.lines)
         worker.signal(signal.SIGTERM)
         assert await worker.ends() == 0
 
@@ -294,7 +294,7 @@ def test_config_shows_the_app_among_the_origins(make_agent: MakeAgent, tmp_path:
     assert shown["health_port"] == (8099, "app", "AgentServer(port=8099)")
     assert shown["memory_limit_mb"] == (900, "file", "greenroom.toml")
     assert shown["max_jobs"] == (3, "flag", "--max-jobs")
-    assert shown["log_level"] == ("debug", "app", "AgentServer(log_level='TRACE'), for what the app logs")
+    assert shown["log_level"] == ("debug", "app", "AgentServer(log_level='TRACE'), for the app's log lines")
     assert "AgentServer(load_threshold=...) has no effect" in done.stderr
 
 

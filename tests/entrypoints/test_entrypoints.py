@@ -260,6 +260,6 @@ async def entrypoint(ctx: JobContext):
         report = await (await pool.launch(order())).wait()
         alien = await (await pool.launch({"caller": "+1555"})).wait()
     assert alien.reason == "raised"
-    assert "not the order of a LiveKit job" in str(alien.error)
+    assert "not the description of a LiveKit job" in str(alien.error)
     assert report.outcome == "succeeded", report.error
     assert notes_of(app) == ["closed", "report AJ_1 reception True", "callback over"]

@@ -193,7 +193,7 @@ def registration(worker_id: str) -> bytes:
 async def test_functions_find_the_worker_as_livekit_shows_it(make_agent: MakeAgent) -> None:
     app = make_agent(LOOKING)
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        assert pool.app_facts.manifest["livekit"]["load_threshold"] == 0.5
+        assert pool.manifest["livekit"]["load_threshold"] == 0.5
         resident = pool.resident
         resident.tell(WORKER, STARTED, b"")
         resident.tell(WORKER, "a server", registration("AW_1"))
@@ -231,8 +231,8 @@ if __name__ == "__main__":
 """
     app = make_agent(source)
     async with ProcessPool(str(app), num_idle_processes=1, start_method=method) as pool:
-        assert pool.app_facts.manifest["livekit"]["load_threshold"] == 0.3
-        assert pool.app_facts.manifest["livekit"]["without_effect"] == []
+        assert pool.manifest["livekit"]["load_threshold"] == 0.3
+        assert pool.manifest["livekit"]["without_effect"] == []
         pool.resident.tell(WORKER, "a server", registration("AW_1"))
         assert await pool.resident.ask(LOAD, {}, timeout=60) == 0.25
     assert notes_of(app) == ["registered AW_1"]

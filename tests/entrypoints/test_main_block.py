@@ -36,7 +36,7 @@ RUN_APP = "    cli.run_app(WorkerOptions(entrypoint_fnc=entrypoint, agent_name='
 
 async def manifest_of(app: object) -> dict[str, object]:
     async with ProcessPool(str(app), num_idle_processes=0) as pool:
-        return dict(pool.app_facts.manifest["livekit"])
+        return dict(pool.manifest["livekit"])
 
 
 async def run_job(pool: ProcessPool) -> None:
@@ -84,7 +84,7 @@ async def test_it_is_run_once_and_what_it_serves_is_served(make_agent: MakeAgent
 
 async def check_that_it_is_run_once(app: Path) -> None:
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
-        told = pool.app_facts.manifest["livekit"]
+        told = pool.manifest["livekit"]
         assert (told["agent_name"], told["options"]["num_idle_processes"]) == ("greeter", 7)
         await run_job(pool)
         (pid,) = blocks(app)
@@ -119,10 +119,10 @@ async def test_what_it_has_set_holds_in_jobs(
     invocation = Invocation(("start", "french"))
     monkeypatch.chdir(tmp_path)
     async with ProcessPool(app.name, invocation=invocation, num_idle_processes=1) as pool:
-        assert pool.app_facts.manifest["livekit"]["agent_name"] == "greeter"
+        assert pool.manifest["livekit"]["agent_name"] == "greeter"
         await run_job(pool)
         await pool.reload()
-    assert "restart the worker to run it anew" not in caplog.text  # it is as it was
+    assert "Restart the worker to run the main block again" not in caplog.text  # it is as it was
     assert notes_of(app)[1:] == ["job start french None", f"elsewhere {app.stem}"]
 
 
@@ -201,9 +201,9 @@ async def test_a_reload_says_that_a_changed_block_is_kept_and_sessions_go_on_whe
         (pid,) = blocks(app)
         app.write_text(app.read_text().replace("'greeter'", "'another'").replace('"job"', '"changed"'))
         await pool.reload()
-        assert "restart the worker to run it anew" in caplog.text
+        assert "Restart the worker to run the main block again" in caplog.text
         await run_job(pool)
-        assert pool.app_facts.manifest["livekit"]["agent_name"] == "greeter"
+        assert pool.manifest["livekit"]["agent_name"] == "greeter"
         assert notes_of(app)[-1].startswith("changed")
         os.kill(pid, signal.SIGKILL)
         await eventually(lambda: "has ended (signal 9)" in caplog.text, "news of its end")
@@ -243,11 +243,11 @@ def tell_registry(*arguments): ...
         ]
         assert "<lambda>" in warning
         assert "exists in the process of the script alone" in warning
-        complaint = pool.app_facts.manifest["livekit"]["without_effect"][-1]
+        complaint = pool.manifest["livekit"]["without_effect"][-1]
         assert complaint.startswith("AgentServer(load_fnc=...) has no effect: '<lambda>'")
         app.write_text(app.read_text().replace("'greeter'", "'another'"))
         await pool.reload()
-        told = pool.app_facts.manifest["livekit"]
+        told = pool.manifest["livekit"]
         assert (told["agent_name"], told["options"]["max_retry"]) == ("another", 3)
         (pid,) = blocks(app)
     assert is_gone(pid)
@@ -272,10 +272,10 @@ async def test_a_reload_in_development_runs_it_anew_unless_the_pool_is_closed_me
         app.write_text(source.replace("cli.run_app", "cli.run_up"))
         with pytest.raises(AppLoadError, match="run_up"):
             await pool.reload()
-        assert "was ended for a reload that failed" in caplog.text
+        assert "for a reload that failed" in caplog.text
         app.write_text(source.replace("'greeter'", "'another'").replace(RUN_APP[:15], lingers + RUN_APP[:15]))
         await pool.reload()
-        assert pool.app_facts.manifest["livekit"]["agent_name"] == "another"
+        assert pool.manifest["livekit"]["agent_name"] == "another"
         *ended, running = blocks(app)
         assert (list(map(is_gone, ended)), is_gone(running)) == ([True, True], False)
         reload = asyncio.create_task(pool.reload())

@@ -80,8 +80,8 @@ class Visit:
     def order(self, what: str) -> None:
         self._writer.write(f"{what}\n".encode())
 
-    async def told(self, what: str) -> None:
-        """Order it, and wait until the order is on its way."""
+    async def ordered(self, what: str) -> None:
+        """Send an order, and wait until it is written to the socket."""
         self.order(what)
         await self._writer.drain()
 

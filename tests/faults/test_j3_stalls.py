@@ -192,7 +192,7 @@ async def a_starved_job(make_app: MakeApp) -> AsyncIterator[tuple[ProcessPool, J
         handle = await pool.launch()
         visit = await stage.next("job")
         with starved(visit.pid, hog):
-            await visit.told("go on")
+            await visit.ordered("go on")
             await has_run_dry(visit.pid)
             handle.cancel()
             yield pool, handle, visit

@@ -163,7 +163,7 @@ async def test_J7_large_payloads_stand_in_nobody_s_way(make_app: MakeApp) -> Non
 
 
 REFUSED = {
-    "an_object": "not plain data (what JSON can hold, or bytes): Object of type object",
+    "an_object": "not plain data (JSON values or bytes): Object of type object",
     "a_set": "Object of type set",
     "a_date": "Object of type date",
     "bytes_within": "Object of type bytes",

@@ -230,7 +230,7 @@ async def test_P9_a_place_is_taken_until_the_process_is_gone(make_app: MakeApp) 
         for moment in (lambda: None, first.cancel, lambda: os.kill(visit.pid, 9)):
             with suppress(ProcessLookupError):  # it may have ended as it was told to
                 moment()
-            with pytest.raises(NoCapacity, match="all 2 jobs are taken"):
+            with pytest.raises(NoCapacity, match=r"max_jobs \(2\) is reached"):
                 pool.submit()
         await first.wait()
         third = pool.submit("stay", timeout=DEADLINE)

@@ -137,7 +137,7 @@ def prewarm(proc):
 """
     async with Stage(make_app) as stage, ProcessPool(stage.app(APP + prewarm), num_idle_processes=4) as pool:
         await eventually(lambda: [report for report in pool.recent_reports if report.reason == "protocol_error"])
-        assert (pool.app_facts.has_request, pool.app_facts.manifest) == (False, {})
+        assert (pool.has_request, pool.manifest) == (False, {})
 
 
 GARBAGE_WHEN_CLAIMED = """

@@ -243,7 +243,7 @@ async def test_S14_a_storm_has_used_all_processes_that_there_may_be(make_app: Ma
             detail = said.pop("detail")
             assert detail.endswith(f"; process_limit is {limit}")
             if limit > 60:
-                assert " of the 60 processes and threads that there may be in all" in detail
+                assert " (the limit for all is 60 processes and threads)" in detail
             assert said == {
                 "reasons": ["process_limit", "completed"],
                 "live": "running",
@@ -266,7 +266,7 @@ async def test_S14_a_storm_has_used_up_the_pids_of_the_cgroup(make_app: MakeApp)
             visit = await stage.next("job")
             said = await supervisor.says()
             assert said["reasons"] == ["process_limit", "completed"]
-            assert " of the 60 processes and threads that there may be in all" in said["detail"]
+            assert " (the limit for all is 60 processes and threads)" in said["detail"]
             assert (said["live"], said["restarts"]) == ("running", 0)
             visit.order("fine")
             supervisor.tell()

@@ -94,7 +94,7 @@ def preload():
         hog = int(stage.noted("hog")[0][0])
         await eventually(lambda: proc.stat(hog).state == "T")
         with starved(visit.pid, hog):
-            await visit.told("go on")
+            await visit.ordered("go on")
             await without_stacks(visit.pid, 2.0, refused.done)
         assert " in preload\n" in await refused
 
@@ -118,7 +118,7 @@ async def test_S4_preload_starts_a_thread(make_app: MakeApp, start: str, name: s
     assert "1 thread(s) besides its own" in refusal
     assert name in refusal
     assert "Start threads in prewarm" in refusal
-    assert "has its place in @app.service" in refusal
+    assert "load it in @app.service" in refusal
     assert "allow_threads" in refusal
 
     permitted = source.replace("@app.preload", f"app = greenroom.App(allow_threads=['{name}'])\n@app.preload")

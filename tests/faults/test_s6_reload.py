@@ -390,7 +390,7 @@ async def test_S6_new_code_whose_zygote_is_lost_in_the_turn_of_its_proof_serves_
             visit = await stage.next("warming")
             (new,) = set(commands.children()) - {old, *reapers(os.getpid())}
             pidfd = os.pidfd_open(new)
-            await visit.told("go on")
+            await visit.ordered("go on")
             # Both in one turn of this event loop: that the process is warm, and that its zygote is dead.
             os.read(warm, 1)
             kill(new)

@@ -12,10 +12,10 @@ __all__ = ["Proxy", "certificate"]
 
 
 class Proxy:
-    """``async with Proxy() as proxy``. ``asked`` are the first lines of all requests; ``refuse`` is a status line."""
+    """``async with Proxy() as proxy``. ``requests`` has the first line of each request; ``refuse`` is a status line."""
 
     def __init__(self, refuse: str = "") -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self._refuse = refuse
         self._tunnels: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
@@ -45,7 +45,7 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             request = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()[0]
-            self.asked.append(request)
+            self.requests.append(request)
             if self._refuse:
                 writer.write(f"HTTP/1.1 {self._refuse}\r\nContent-Length: 0\r\n\r\n".encode())
                 await writer.drain()

@@ -42,8 +42,8 @@ async def entrypoint(ctx):
     elif ctx.job.metadata == "loses the room":
         ctx.room.emit("disconnected", 0)
     elif ctx.job.metadata == "loses the room a moment after it is to end":
-        (told,) = [task for task in asyncio.all_tasks() if task.get_name() == "livekit-shutdown"]
-        told.add_done_callback(lambda _: asyncio.get_running_loop().call_later(0.05, ctx.room.emit, "disconnected", 0))
+        (end,) = [task for task in asyncio.all_tasks() if task.get_name() == "livekit-shutdown"]
+        end.add_done_callback(lambda _: asyncio.get_running_loop().call_later(0.05, ctx.room.emit, "disconnected", 0))
         note("runs")
 """
 """Its room is never joined; but it can be told that it has left it, as by LiveKit's own library."""
@@ -79,7 +79,7 @@ async def entrypoint(ctx):
 
 async def terminated(at: Scene, line: Line, job_id: str = "AJ_1") -> None:
     await line.terminate(job_id)
-    await at.worker.logs(f"{job_id} is to be ended")
+    await at.worker.logs(f"{job_id}: the server requested its end")
     await at.worker.until(f"/v1/jobs/{job_id}", lambda answer: answer.body["state"] != "running")
 
 

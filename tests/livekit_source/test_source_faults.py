@@ -65,7 +65,7 @@ async def send_too_much(line: Line) -> None:
 
 
 @pytest.mark.parametrize(
-    ("misdeed", "said"),
+    ("misdeed", "cause"),
     [
         (close_at_once, "the server closed the connection"),
         (drop_after_registration, "the server closed the connection"),
@@ -77,12 +77,12 @@ async def send_too_much(line: Line) -> None:
     ],
 )
 async def test_W1_a_misbehaving_server_costs_its_connection_and_nothing_else(
-    make_app: MakeApp, misdeed: Misdeed, said: str
+    make_app: MakeApp, misdeed: Misdeed, cause: str
 ) -> None:
     async with scene(make_app) as at:
         line = await at.dispatcher.line()
         await misdeed(line)
-        await at.worker.logs(said)
+        await at.worker.logs(cause)
         await line.closes()
         again = await (await at.dispatcher.line()).ready()
         await again.runs(a_job("AJ_1"))
@@ -102,7 +102,7 @@ async def test_W1_a_server_that_goes_away_is_left_for_a_new_connection(make_app:
         message = agent.ServerMessage()
         message.go_away.reason = "maintenance"
         await line.socket.send_bytes(message.SerializeToString())
-        await at.worker.logs("connect elsewhere: maintenance")
+        await at.worker.logs("requests a connection to another server: maintenance")
         await line.closes()
         await (await at.dispatcher.line()).ready()
 
@@ -119,7 +119,7 @@ async def test_W1_a_job_that_was_never_offered_does_not_run(make_app: MakeApp) -
     async with scene(make_app) as at:
         line = await (await at.dispatcher.line()).ready()
         await line.assign(a_job("AJ_wild"))
-        await at.worker.logs(r"job AJ_wild is assigned and is not started: .*never offered")
+        await at.worker.logs(r"job AJ_wild is assigned, but is not started: .*never offered")
         await line.runs(a_job("AJ_1"))
         await at.started("AJ_1")
 
@@ -130,7 +130,7 @@ async def test_W1_a_job_that_was_turned_down_does_not_run(make_app: MakeApp) -> 
         await line.runs(a_job("AJ_1"))
         assert not (await line.offer(a_job("AJ_2"))).available
         await line.assign(a_job("AJ_2"))
-        await at.worker.logs(r"job AJ_2 is assigned and is not started: .*turned down")
+        await at.worker.logs(r"job AJ_2 is assigned, but is not started: .*rejected")
         await at.started("AJ_1")
 
 
@@ -139,11 +139,11 @@ async def test_W1_a_job_that_is_assigned_twice_runs_once(make_app: MakeApp) -> N
         line = await (await at.dispatcher.line()).ready()
         await line.runs(a_job("AJ_1"))
         await line.assign(a_job("AJ_1"))
-        await at.worker.logs(r"job AJ_1 is assigned and is not started: .*live")
+        await at.worker.logs(r"job AJ_1 is assigned, but is not started: .*live")
         (await at.stage.next("job")).order("leave")
         await line.update("AJ_1", agent.JS_SUCCESS)
         await line.assign(a_job("AJ_1"))
-        await at.worker.logs(r"job AJ_1 is assigned and is not started: .*ended")
+        await at.worker.logs(r"job AJ_1 is assigned, but is not started: .*ended")
         await at.started("AJ_1")
 
 
@@ -151,12 +151,12 @@ async def test_W1_an_assignment_that_does_not_come_gives_the_process_back(make_a
     async with scene(make_app) as at:
         line = await (await at.dispatcher.line()).ready()
         assert (await line.offer(a_job("AJ_1"))).available
-        await at.worker.logs(r"job AJ_1 was accepted, and not assigned within 7.5 s")
+        await at.worker.logs(r"job AJ_1 was accepted, but not assigned within 7.5 s")
         await line.assign(a_job("AJ_1"))  # late
-        await at.worker.logs(r"job AJ_1 is assigned and is not started: .*expired")
+        await at.worker.logs(r"job AJ_1 is assigned, but is not started: .*expired")
         assert "7.5 s" in (await line.update("AJ_1", agent.JS_FAILED)).error
         await line.assign(a_job("AJ_1"))
-        await at.worker.logs(r"job AJ_1 is assigned and is not started: .*ended")
+        await at.worker.logs(r"job AJ_1 is assigned, but is not started: .*ended")
         await line.runs(a_job("AJ_2"))
         (await at.stage.next("job")).order("leave")
         await line.update("AJ_2", agent.JS_SUCCESS)
@@ -375,7 +375,7 @@ async def test_W2_a_job_whose_start_is_put_off_beyond_the_drain_is_told_as_faile
         for number in range(2):
             assert why in (await line.update(f"AJ_{number}", agent.JS_FAILED)).error
             await at.worker.logs(
-                rf"AJ_{number} room=room\] job AJ_{number} was accepted, and cannot be started: .*{why}"
+                rf"AJ_{number} room=room\] job AJ_{number} was accepted, but cannot be started: .*{why}"
             )
         assert not (await line.answer("AJ_2")).available
         await at.worker.ends()
@@ -383,14 +383,14 @@ async def test_W2_a_job_whose_start_is_put_off_beyond_the_drain_is_told_as_faile
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "error"),
     [
         ("raise", "raised: .*ValueError: no such table"),
         ("crash", "signaled: .*SIGKILL"),
         ("stall", "stalled: "),
     ],
 )
-async def test_W2_a_job_that_fails_is_reported_as_what_it_was(make_app: MakeApp, what: str, said: str) -> None:
+async def test_W2_a_job_that_fails_is_reported_as_what_it_was(make_app: MakeApp, what: str, error: str) -> None:
     async with scene(make_app, "--stall-timeout", "0.5") as at:
         line = await (await at.dispatcher.line()).ready()
         job = a_job("AJ_1", metadata=what)
@@ -398,7 +398,7 @@ async def test_W2_a_job_that_fails_is_reported_as_what_it_was(make_app: MakeApp,
         await line.assign(job)
         update = await line.update("AJ_1", agent.JS_FAILED)
         assert line.updates("AJ_1") == ["JS_RUNNING", "JS_FAILED"]
-        assert re.search(said, update.error), update.error
+        assert re.search(error, update.error), update.error
 
 
 async def test_W2_a_job_whose_process_never_starts_it_is_reported_at_once(make_app: MakeApp) -> None:
@@ -432,7 +432,7 @@ async def test_W3_a_job_that_waits_for_its_assignment_is_let_go(make_app: MakeAp
         await line.terminate("AJ_1")
         await at.worker.until("/v1/pool", is_free)
         await line.assign(a_job("AJ_1"))
-        await at.worker.logs("AJ_1 is assigned and is not started")
+        await at.worker.logs("AJ_1 is assigned, but is not started")
         assert at.stage.starts() == {}
 
 
@@ -459,7 +459,7 @@ async def test_W3_a_job_that_starts_does_not_get_to_its_entrypoint(make_app: Mak
         await line.assign(a_job("AJ_1"))
         visit = await at.stage.next("claimed")
         await line.terminate("AJ_1")
-        await at.worker.logs("job AJ_1 is to be ended")
+        await at.worker.logs("job AJ_1: the server requested its end")
         visit.order("go on")
         await line.update("AJ_1", agent.JS_SUCCESS)
         assert at.stage.starts() == {}
@@ -586,7 +586,7 @@ async def test_W5_what_was_only_offered_or_accepted_is_void_and_nothing_stale_is
         again = await (await at.dispatcher.line()).ready("AW_2")
         await at.worker.until("/v1/pool", is_free)
         await again.assign(a_job("AJ_accepted"))
-        await at.worker.logs("AJ_accepted is assigned and is not started")
+        await at.worker.logs("AJ_accepted is assigned, but is not started")
         kinds = {message.WhichOneof("message") for message in again.messages}
         assert kinds == {"register", "update_worker"}
         assert at.stage.starts() == {}
@@ -651,11 +651,11 @@ async def test_W1_a_line_of_the_source_carries_its_event_and_ids(make_app: MakeA
         await line.runs(a_job("AJ_1"))
         await line.assign(a_job("AJ_1"))
         await line.terminate("AJ_1")
-        await at.worker.logs("AJ_1 is to be ended")
+        await at.worker.logs("AJ_1: the server requested its end")
         await line.terminate("AJ_wild")
-        await at.worker.logs("AJ_wild is to be ended")
-        told = [json.loads(text) for text in at.worker.lines]
-    own = [one for one in told if one["logger"] == "greenroom.livekit"]
+        await at.worker.logs("AJ_wild: the server requested its end")
+        records = [json.loads(text) for text in at.worker.lines]
+    own = [one for one in records if one["logger"] == "greenroom.livekit"]
     assert [one for one in own if "event" not in one] == []
     registered, refused, terminated, unknown = own
     assert registered["event"] == "livekit_registered"

@@ -15,13 +15,13 @@ from support import DEADLINE
 
 expect.set_options(timeout=DEADLINE * 1000)
 
-TELLING = ACTOR.replace('    note("start", ctx.job.id)\n', '    note("start", ctx.job.id)\n    print("hello")\n')
+PRINTING = ACTOR.replace('    note("start", ctx.job.id)\n', '    note("start", ctx.job.id)\n    print("hello")\n')
 HALL = {"room": "hall", "room_id": "RM_1", "dispatch": "AD_1", "agent": "actor"}
 EVIL = "hall\n12:00:00.000 ERROR   forged\x1b[2J" + "x" * 600
 
 
 async def test_a_room_leads_to_its_job(make_app: MakeApp) -> None:
-    async with scene(make_app, "--log-format", "json", source=TELLING) as at:
+    async with scene(make_app, "--log-format", "json", source=PRINTING) as at:
         line = await (await at.dispatcher.line()).ready()
         await line.runs(a_job("AJ_1", room="hall", room_id="RM_1", dispatch_id="AD_1", name="actor"))
         await line.runs(a_job("AJ_2", room=EVIL))
@@ -60,11 +60,11 @@ async def test_the_start_of_a_job_is_told_with_its_room(make_app: MakeApp) -> No
     async with scene(make_app) as at:
         line = await (await at.dispatcher.line()).ready()
         await line.runs(a_job("AJ_1", room="hall", room_id="RM_1", dispatch_id="AD_1", name="actor"))
-        told = await at.worker.logs(r"job AJ_1 started in process \d+ .*")
-        assert told[0].endswith(", room hall, room_id RM_1, dispatch AD_1, agent actor")
-        assert "AJ_1 room=hall] " in told.string
+        match = await at.worker.logs(r"job AJ_1 started in process \d+ .*")
+        assert match[0].endswith(", room hall, room_id RM_1, dispatch AD_1, agent actor")
+        assert "AJ_1 room=hall] " in match.string
         await line.terminate("AJ_1")
-        await at.worker.logs(r"AJ_1 room=hall\] job AJ_1 is to be ended")
+        await at.worker.logs(r"AJ_1 room=hall\] job AJ_1: the server requested its end")
 
 
 @pytest.mark.alone

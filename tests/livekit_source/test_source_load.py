@@ -19,7 +19,7 @@ AVAILABLE, FULL = agent.WS_AVAILABLE, agent.WS_FULL
 KINDS = ("livekit", "greenroom")
 
 
-async def said(line: Line, status: int, load: float) -> None:
+async def expect_load(line: Line, status: int, load: float) -> None:
     """Wait for this status from now on."""
     line.messages.clear()
     await line.status(lambda one: (one.status, round(one.load, 3)) == (status, load))
@@ -56,24 +56,24 @@ async def test_a_load_function_caps_the_worker(kind: str, tmp_path: Path) -> Non
     async with capped(kind, tmp_path) as (line, worker):
         await worker.logs("the worker has started, and is unregistered")
         await worker.logs("the worker is registered: AW_7 AW_7 ServerInfo")
-        await said(line, AVAILABLE, 0.0)
+        await expect_load(line, AVAILABLE, 0.0)
         await run(line, "hall")
-        await said(line, AVAILABLE, 0.5)
+        await expect_load(line, AVAILABLE, 0.5)
         line.messages.clear()
         assert (await line.offer(a_job("AJ_attic", room="attic"))).available
         answer = await line.offer(a_job("AJ_cellar", room="cellar"))  # while the one before is not assigned yet
         assert (answer.available, answer.terminate) == (False, False)
-        await said(line, FULL, 0.5)
+        await expect_load(line, FULL, 0.5)
         await line.assign(a_job("AJ_attic", room="attic"))
-        await said(line, FULL, 1.0)
+        await expect_load(line, FULL, 1.0)
         assert not (await line.offer(a_job("AJ_garden", room="garden"))).available
         (tmp_path / "hall").touch()
-        await said(line, AVAILABLE, 0.5)
+        await expect_load(line, AVAILABLE, 0.5)
         await run(line, "porch")
-        await said(line, FULL, 1.0)
+        await expect_load(line, FULL, 1.0)
         for room in ("attic", "porch"):
             (tmp_path / room).touch()
-        await said(line, AVAILABLE, 0.0)
+        await expect_load(line, AVAILABLE, 0.0)
 
 
 # --- the worker's events --------------------------------------------------------------------------
@@ -95,14 +95,14 @@ async def test_handlers_are_called_in_each_resident_process(tmp_path: Path) -> N
             await worker.logs("the worker has started", count=2)
             await worker.logs("is registered: AW_2 AW_2", count=2)
             await run(line, "hall")
-            await said(line, AVAILABLE, 0.5)
+            await expect_load(line, AVAILABLE, 0.5)
             path.write_text(path.read_text().replace("return len(jobs) / 2", "return len(jobs) / 4"))
             worker.signal(signal.SIGHUP)
             await worker.logs("the worker has started", count=3)
             await worker.logs("is registered: AW_2 AW_2", count=3)
-            await said(dispatcher_line, AVAILABLE, 0.25)  # the new code knows of the job that runs
+            await expect_load(dispatcher_line, AVAILABLE, 0.25)  # the new code knows of the job that runs
             (tmp_path / "hall").touch()
-            await said(dispatcher_line, AVAILABLE, 0.0)
+            await expect_load(dispatcher_line, AVAILABLE, 0.0)
 
 
 async def drop_and_return(dispatcher: Dispatcher, worker: RunningWorker) -> Line:
@@ -216,17 +216,17 @@ async def test_a_function_that_gives_no_load_is_told_once_and_greenrooms_load_ta
     tmp_path: Path, mood: str, cause: str
 ) -> None:
     async with moody(tmp_path) as scene:
-        await said(scene.line, AVAILABLE, 0.2)
+        await expect_load(scene.line, AVAILABLE, 0.2)
         scene.turns(mood)
         await scene.fails(cause)
-        await said(scene.line, AVAILABLE, 0.0)
+        await expect_load(scene.line, AVAILABLE, 0.0)
         await scene.accepts()
         pressure = (await scene.worker.get("/pressure")).body["sources"]["livekit"]
         assert pressure["load_fnc"]["load"] is None
         assert pressure["load_fnc"]["threshold"] == 0.9
         assert pressure["load_fnc"]["problem"]
         scene.turns("0.95")
-        await said(scene.line, FULL, 0.95)
+        await expect_load(scene.line, FULL, 0.95)
         assert not (await scene.line.offer(a_job("AJ_full"))).available
         await scene.worker.logs("load_fnc gives a load again")
         assert scene.complaints() == 1
@@ -241,7 +241,7 @@ async def test_a_function_that_gives_no_load_is_told_once_and_greenrooms_load_ta
 )
 async def test_numbers_of_other_kinds_are_loads(tmp_path: Path, mood: str, status: int, load: float) -> None:
     async with moody(tmp_path, mood) as scene:
-        await said(scene.line, status, load)
+        await expect_load(scene.line, status, load)
         assert scene.complaints() == 0
 
 
@@ -249,7 +249,7 @@ async def test_numbers_of_other_kinds_are_loads(tmp_path: Path, mood: str, statu
 async def test_a_function_that_costs_its_process_costs_offers_no_more_than_that(tmp_path: Path, mood: str) -> None:
     """It crashes, or holds the GIL: the process is replaced, and asked about offers as before."""
     async with moody(tmp_path) as scene:
-        await said(scene.line, AVAILABLE, 0.2)
+        await expect_load(scene.line, AVAILABLE, 0.2)
         before = await resident_of(scene.worker)
         scene.turns(mood)
         await scene.fails("it has no process" if mood == "crash" else "did not answer within 2.5 s")
@@ -257,7 +257,7 @@ async def test_a_function_that_costs_its_process_costs_offers_no_more_than_that(
         scene.turns("0.4")
         for _ in range(3):
             await scene.accepts()
-        await said(scene.line, AVAILABLE, 0.4)
+        await expect_load(scene.line, AVAILABLE, 0.4)
         assert await resident_of(scene.worker) != before
 
 
@@ -265,7 +265,7 @@ async def test_a_function_that_takes_its_time_holds_up_no_other_question(tmp_pat
     """As ``psutil.cpu_percent(interval=0.5)`` does."""
     source = MOODY.replace("    mood = MOOD.read_text()\n", "    time.sleep(0.5)\n    mood = MOOD.read_text()\n")
     async with moody(tmp_path, source=source) as scene:
-        await said(scene.line, AVAILABLE, 0.2)
+        await expect_load(scene.line, AVAILABLE, 0.2)
         await asyncio.gather(*(scene.accepts() for _ in range(5)))
         assert scene.complaints() == 0
 
@@ -273,23 +273,23 @@ async def test_a_function_that_takes_its_time_holds_up_no_other_question(tmp_pat
 async def test_a_reload_brings_the_threshold_and_may_take_the_function_away(tmp_path: Path) -> None:
     async with moody(tmp_path, "0.8") as scene:
         path = tmp_path / "agent.py"
-        await said(scene.line, AVAILABLE, 0.8)
-        await scene.worker.logs(r"load_fnc tells the load: the worker is full from 0.9 on")
+        await expect_load(scene.line, AVAILABLE, 0.8)
+        await scene.worker.logs(r"the worker takes its load from the app's load_fnc; load_threshold is 0.9")
         path.write_text(MOODY.replace("load_threshold=0.9", "load_threshold=0.75"))
         scene.worker.signal(signal.SIGHUP)
-        await said(scene.line, FULL, 0.8)
+        await expect_load(scene.line, FULL, 0.8)
         path.write_text(MOODY.replace("load_fnc=load, load_threshold=0.9, ", ""))
         scene.worker.signal(signal.SIGHUP)
-        await said(scene.line, AVAILABLE, 0.0)
+        await expect_load(scene.line, AVAILABLE, 0.0)
         assert (await scene.worker.get("/pressure")).body["sources"]["livekit"]["load_fnc"] is None
         await scene.worker.logs("reloaded", count=2)
 
 
 async def test_what_is_turned_down_for_the_load_is_counted(tmp_path: Path) -> None:
     async with moody(tmp_path, "0.9") as scene:
-        await said(scene.line, FULL, 0.9)
+        await expect_load(scene.line, FULL, 0.9)
         assert not (await scene.line.offer(a_job("AJ_1"))).available
-        await scene.worker.logs("load_fnc says 0.9.*load_threshold is 0.9")
+        await scene.worker.logs("load_fnc returned 0.9.*load_threshold is 0.9")
         metrics = (await scene.worker.fetch("GET", "/metrics")).text
         assert 'greenroom_turned_down_total{reason="load",source="livekit"} 1.0' in metrics
 
@@ -298,11 +298,11 @@ async def test_what_is_turned_down_for_the_load_is_counted(tmp_path: Path) -> No
 async def test_an_app_without_a_function_has_no_process_for_it(tmp_path: Path, option: str) -> None:
     source = MOODY.replace("load_fnc=load, load_threshold=0.9, ", option).replace("on_request=on_request", "")
     async with moody(tmp_path, source=source) as scene:
-        await said(scene.line, AVAILABLE, 0.0)
+        await expect_load(scene.line, AVAILABLE, 0.0)
         processes = (await scene.worker.get("/v1/pool")).body["processes"]
         assert [one["state"] for one in processes] == ["idle"]
         if option:
-            await scene.worker.logs(r"AgentServer\(load_threshold=...\) has no effect: it bounds what a load_fnc")
+            await scene.worker.logs(r"AgentServer\(load_threshold=...\) has no effect: it limits the result of a load")
 
 
 async def test_in_dev_no_load_is_too_much(tmp_path: Path) -> None:
@@ -317,6 +317,6 @@ async def test_in_dev_no_load_is_too_much(tmp_path: Path) -> None:
             async with RunningWorker(str(path), command=command, env=environment) as worker:
                 line = await dispatcher.line()
                 await line.registers()
-                await said(line, status, 1.0)
+                await expect_load(line, status, 1.0)
                 worker.signal(signal.SIGTERM)
                 await worker.ends()

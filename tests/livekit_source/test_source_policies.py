@@ -72,7 +72,7 @@ def test_W1_every_assignment_that_is_not_carried_out_is_refused_and_changes_noth
 
 
 def test_W1_an_assignment_that_is_late_is_told_to_have_failed_once() -> None:
-    assert react(Phase.EXPIRED, Event.ASSIGNMENT) == (Phase.ENDED, Do.TELL_FAILURE)
+    assert react(Phase.EXPIRED, Event.ASSIGNMENT) == (Phase.ENDED, Do.REPORT_FAILURE)
 
 
 def test_W3_termination_in_each_phase() -> None:
@@ -81,7 +81,7 @@ def test_W3_termination_in_each_phase() -> None:
         Phase.OFFERED: Do.NOTHING,
         Phase.ACCEPTED: Do.RELEASE,
         Phase.LIVE: Do.CANCEL,
-        Phase.TURNED_DOWN: Do.IGNORE,
+        Phase.REJECTED: Do.IGNORE,
         Phase.EXPIRED: Do.IGNORE,
         Phase.ENDED: Do.IGNORE,
     }
@@ -90,9 +90,9 @@ def test_W3_termination_in_each_phase() -> None:
 def test_jobs_that_are_over_are_forgotten_in_time() -> None:
     table = JobTable(remembered=2)
     for job_id in ("a", "b", "c"):
-        for event in (Event.OFFER, Event.TURN_DOWN):
+        for event in (Event.OFFER, Event.REJECT):
             table.on(job_id, event)
-    assert [table.phase(job_id) for job_id in ("a", "b", "c")] == [Phase.UNKNOWN, Phase.TURNED_DOWN, Phase.TURNED_DOWN]
+    assert [table.phase(job_id) for job_id in ("a", "b", "c")] == [Phase.UNKNOWN, Phase.REJECTED, Phase.REJECTED]
 
 
 # --- load -----------------------------------------------------------------------------------------
@@ -270,14 +270,14 @@ def test_a_secret_may_hold_commas() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "environment", "said"),
+    ("options", "environment", "error"),
     [
         (LiveKitOptions(), {}, r"livekit_url \(LIVEKIT_URL\), livekit_api_key"),
         (LiveKitOptions(livekit_url="a.example"), ENVIRONMENT, "it must be like wss://"),
     ],
 )
-def test_what_is_missing_or_wrong_is_named(options: LiveKitOptions, environment: dict[str, str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_is_missing_or_wrong_is_named(options: LiveKitOptions, environment: dict[str, str], error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
         registrations(options, {}, environment)
 
 
@@ -298,9 +298,9 @@ def test_blanks_around_what_leads_to_a_server_do_not_count(end: str) -> None:
 @pytest.mark.parametrize("mark", ["\n", "\r\n", "\t", "\0"])
 def test_no_control_character_leads_to_a_server(name: str, mark: str) -> None:
     broken = f"{ENVIRONMENT[name][:6]}{mark}hush"
-    with pytest.raises(ConfigError, match=name.lower()) as told:
+    with pytest.raises(ConfigError, match=name.lower()) as raised:
         registrations(LiveKitOptions(), {}, ENVIRONMENT | {name: broken})
-    assert "hush" not in str(told.value)
+    assert "hush" not in str(raised.value)
 
 
 def test_a_proxy_is_the_apps_own_or_left_to_the_environment() -> None:
@@ -402,9 +402,9 @@ def test_a_deployment_that_a_server_refuses_without_a_word_is_named(name: str) -
 
 
 def test_an_agent_carries_its_name_unless_the_app_gives_another() -> None:
-    def told(**attributes: str) -> dict[str, str]:
+    def sent(**attributes: str) -> dict[str, str]:
         message = agent.WorkerMessage.FromString(accepted("AJ_1", Acceptance(attributes=attributes), "greeter"))
         return dict(message.availability.participant_attributes)
 
-    assert told(floor="1") == {"lk.agent.name": "greeter", "floor": "1"}
-    assert told(**{"lk.agent.name": "mine"}) == {"lk.agent.name": "mine"}
+    assert sent(floor="1") == {"lk.agent.name": "greeter", "floor": "1"}
+    assert sent(**{"lk.agent.name": "mine"}) == {"lk.agent.name": "mine"}

@@ -39,7 +39,7 @@ async def test_a_server_is_reached_by_a_proxy(make_app: MakeApp, tmp_path: Path,
             line = await (await dispatcher.line()).ready()
             await line.runs(a_job("AJ_1"))
             assert (await worker.report("AJ_1"))["result"] == {"ended_by": "by way of the proxy"}
-        assert proxy.asked == [f"CONNECT {dispatcher.url.removeprefix('wss://')} HTTP/1.1"]
+        assert proxy.requests == [f"CONNECT {dispatcher.url.removeprefix('wss://')} HTTP/1.1"]
 
 
 async def test_a_proxy_that_refuses_is_named(make_app: MakeApp, tmp_path: Path) -> None:

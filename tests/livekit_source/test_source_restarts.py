@@ -74,7 +74,7 @@ async def test_a_job_that_always_crashes_is_given_up(make_app: MakeApp) -> None:
 async def test_nobody_left_to_talk_with(make_app: MakeApp) -> None:
     async with scene(make_app, *ON_CRASH) as at:
         line = await (await at.dispatcher.line()).ready()
-        for number, (rooms, said) in enumerate(
+        for number, (rooms, reason) in enumerate(
             [
                 (FakeRooms(AGENT), "nobody is in room"),
                 (FakeRooms(CALLER, dispatches=()), "its dispatch was deleted"),
@@ -85,7 +85,7 @@ async def test_nobody_left_to_talk_with(make_app: MakeApp) -> None:
             job = a_job(f"AJ_{number}", metadata=CRASH, dispatch_id="AD_1")
             assert (await line.offer(job)).available
             await line.assign(job)
-            await at.worker.logs(f"job AJ_{number} is not started again: {said}")
+            await at.worker.logs(f"job AJ_{number} is not started again: {reason}")
         assert sum(at.stage.starts().values()) == 3
 
 

@@ -215,7 +215,7 @@ def entrypoint(ctx): return generator.generate_batch([["<s>"]], max_length=2)[0]
     source = path.read_text()
     path.write_text(source.replace("WHERE", "preload"))
     refusal = await refusal_of(app)
-    assert "ctranslate2 (faster-whisper): it starts threads whenever it loads a model" in refusal
+    assert "ctranslate2 (faster-whisper): it starts threads when it loads a model" in refusal
     assert "@app.service" in refusal
     assert f"(started by {path}, line " in refusal
     path.write_text(source.replace("WHERE", "prewarm"))

@@ -54,7 +54,7 @@ async def test_both_workers_let_an_end_go_on(livekit: LiveKitServer) -> None:
         for each in (stock, worker):
             await each.logs("has summed up the call")
             await each.logs("hangs up: ")
-        job_id = (await worker.logs(r"job (AJ_\w+) is to be ended: the server says so"))[1]
+        job_id = (await worker.logs(r"job (AJ_\w+): the server requested its end"))[1]
         report = await worker.report(job_id)
         assert (report["outcome"], report["reason"]) == ("succeeded", "completed"), report["detail"]
         assert report["result"] == {"ended_by": "room disconnected"}

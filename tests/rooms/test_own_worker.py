@@ -133,7 +133,7 @@ async def test_W3_an_agent_whose_room_is_gone_is_not_cancelled(livekit: LiveKitS
         await api.remove_participant("without its agent", agents[2])
         for room, agent in zip(rooms, agents, strict=True):
             job_id = agent.removeprefix("agent-")
-            await worker.logs(f"job {job_id} is to be ended: the server says so")
+            await worker.logs(f"job {job_id}: the server requested its end")
             (tmp_path / room).touch()
             report = await worker.report(job_id)
             assert (report["outcome"], report["reason"]) == ("succeeded", "completed"), (room, report["detail"])
@@ -291,7 +291,7 @@ async def test_the_rooms_of_a_worker_that_is_killed_are_dispatched_anew_once(liv
             (dispatch,) = [each for each in await api.dispatches("hall") if each.agent_name == "greeter"]
             assert (dispatch.metadata, dispatch.attributes) == ("of the user", {RESTARTS: "1"})
             assert len(await agents_in(api, "hall")) == 1
-            lines = [line for worker in (second, third) for line in worker.lines if "dispatched anew" in line]
+            lines = [line for worker in (second, third) for line in worker.lines if "a new dispatch is made" in line]
             assert len(lines) == 1, lines
 
 

@@ -81,7 +81,7 @@ def test_of_those_who_want_it_at_once_one_builds(machine: Machine) -> None:
 def test_without_go_it_says_so(machine: Machine) -> None:
     code, path, complained = machine.run()
     assert (code, path) == (3, "")
-    assert "no `go` in PATH" in complained
+    assert "`go` is not in PATH" in complained
 
 
 def test_a_build_that_fails_leaves_nothing_and_says_why(machine: Machine) -> None:

@@ -149,4 +149,4 @@ async def test_one_listener_that_fails_keeps_no_other_from_hearing() -> None:
 def test_memory_is_kept_free_before_a_session_was_measured() -> None:
     """The first sessions come within half a second of the start, before any process was looked at."""
     assert MemoryRoom(100.0, lambda: 101.0).problem(STATS) is None
-    assert "100 MiB (min_free_memory_mb) are to stay free" in str(MemoryRoom(100.0, lambda: 99.0).problem(STATS))
+    assert "100 MiB (min_free_memory_mb) must stay free" in str(MemoryRoom(100.0, lambda: 99.0).problem(STATS))

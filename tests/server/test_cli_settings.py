@@ -99,7 +99,7 @@ def test_no_secret_is_shown(name: str, tmp_path: Path) -> None:
         ("[pool]\nmax_job = 1", {}, [], "greenroom.toml, line 2: there is no setting pool.max_job; did you mean max_j"),
         ("[pool]\nmax_jobs = 'x'", {}, [], "greenroom.toml, line 2: max_jobs is 'x', which is not a whole number"),
         ("[server]\nport = 70000", {}, [], "greenroom.toml, line 2: port is 70000; it must be between"),
-        ("", {"GREENROOM_PROT": "1"}, [], "GREENROOM_PROT is no setting; did you mean GREENROOM_PORT?"),
+        ("", {"GREENROOM_PROT": "1"}, [], "GREENROOM_PROT is not a setting. Did you mean GREENROOM_PORT?"),
         ("", {"GREENROOM_LOG_LEVEL": "loud"}, [], "GREENROOM_LOG_LEVEL is 'loud', which is none of: debug, info"),
         ("", {"GREENROOM_MAX_JOBS": "0"}, [], "GREENROOM_MAX_JOBS: max_jobs is 0"),
         ("", {"GREENROOM_CONFIG": "no.toml"}, [], "the settings file no.toml cannot be read: No such file"),

@@ -68,7 +68,7 @@ async def test_an_incident_is_recorded_and_replayed(make_app: MakeApp, tmp_path:
     assert code == 0, err
     assert "all decisions are as recorded" in err
     assert "SIGKILL from outside" in out
-    assert "nobody is there (cancelled) [the job is told to end]" in out
+    assert "nobody is there (cancelled) [the job is asked to end]" in out
     assert "generation 2: PROVING → SERVING" in out
 
     code, out, err = await _greenroom("replay", "-", "--job", "killed", "--json", stdin=incident.read_bytes())
@@ -92,7 +92,7 @@ async def test_a_core_that_decides_otherwise_is_told_where(make_app: MakeApp, tm
     (tmp_path / "incident.jsonl").write_text("\n".join(lines) + "\n")
     code, out, _ = await _greenroom("replay", str(tmp_path / "incident.jsonl"))
     assert code == 1
-    assert f"line {place + 1} of the recording: this version decides otherwise" in out
+    assert f"line {place + 1} of the recording: this version decides differently" in out
     *_, recorded, now = [line for line in out.splitlines() if "ProcessEnded" in line]
     assert "oom_killed" in recorded
     assert "signaled" in now
@@ -112,7 +112,7 @@ async def test_a_crash_leaves_the_recording_behind(make_app: MakeApp, tmp_path: 
     assert [one.name.partition("-")[0] for one in home.iterdir()] == ["live"]
 
     async with RunningWorker(app, "--num-idle-processes", "1", env={**os.environ, **env}) as worker:
-        said = await worker.logs(r"supervisor (\d+) did not end by itself.*greenroom debug record --from (\S+)")
+        said = await worker.logs(r"supervisor (\d+) did not end normally.*greenroom debug record --from (\S+)")
         await worker.url()
         code, recorded, _ = await _greenroom("record", "--from", said[2])
         assert (code, Path(said[2]).name.partition("-")[0]) == (0, "crashed")
@@ -142,7 +142,7 @@ async def test_a_worker_that_cannot_leave_anything_behind_records_all_the_same(
     home.chmod(0o755)
     options = ("--flight-recorder-dir", str(tmp_path), "--num-idle-processes", "1")
     async with RunningWorker(make_app(APP), *options) as worker:
-        await worker.logs("a crash of this process will leave no flight recording behind")
+        await worker.logs("cannot be used for a flight recording")
         await worker.start(None, id="one", timeout=DEADLINE)
         _, out, _ = await _greenroom("record", "--url", await worker.url())
         assert any(line.get("job_id") == "one" for line in _lines(out))
@@ -160,9 +160,9 @@ def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
     header = json.dumps({"flight_recording": 1, "form": "objects"})
     wrong = {
         "": "no complete state",
-        "{}\n": "line 1: this is no flight recording",
+        "{}\n": "line 1: this is not a flight recording",
         "nonsense\n": "line 1: JSON is malformed",
-        header.replace("1,", "99,", 1) + "\n": "line 1: its form is 99",
+        header.replace("1,", "99,", 1) + "\n": "line 1: its format is 99",
         header + "\n[1, 2]\n": "line 2: it is no line of a recording",
         header + '\n{"state_after":0,"records":1}\n{"record":"Pool"}\n': "line 3: Pool: ",
         header + '\n{"record":"Subprocess","id":"1"}\n': "no complete state",
@@ -179,4 +179,4 @@ def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
     done = commands.run("debug", "replay", str(tmp_path / "absent"))
     assert (done.returncode, "No such file" in done.stderr) == (2, True)
     done = commands.run("debug", "record", "--crashed", env={**os.environ, "GREENROOM_FLIGHT_RECORDER_DIR": "/nowhere"})
-    assert (done.returncode, "no crash has left a recording" in done.stderr) == (1, True)
+    assert (done.returncode, "has no recording of a crashed worker" in done.stderr) == (1, True)

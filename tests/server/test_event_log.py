@@ -40,7 +40,7 @@ async def test_a_flood_of_sessions_turned_down_is_counted_and_not_told_one_by_on
     pool = ProcessPool(make_app(APP))
     log = EventLog(pool)
     for number in range(10_000):
-        pool.publish(TurnedDown(f"job-{number}", "http", "full", "all 4 jobs are taken"))
+        pool.publish(TurnedDown(f"job-{number}", "http", "full", "max_jobs (4) is reached"))
     pool.publish(TurnedDown("job-x", "http", "warming", "no process is idle"))
     async with asyncio.timeout(DEADLINE):
         while not details(caplog.records, "turned_down_summary"):
@@ -49,7 +49,7 @@ async def test_a_flood_of_sessions_turned_down_is_counted_and_not_told_one_by_on
     await pool.aclose()
     told = details(caplog.records, "turned_down")
     assert len(told) < 200
-    assert told[0] == {"job_id": "job-0", "source": "http", "reason": "full", "detail": "all 4 jobs are taken"}
+    assert told[0] == {"job_id": "job-0", "source": "http", "reason": "full", "detail": "max_jobs (4) is reached"}
     assert told[-1]["reason"] == "warming"  # what is rare is not drowned in what is frequent
     summaries = details(caplog.records, "turned_down_summary")
     assert len(told) + sum(summary["count"] for summary in summaries) == 10_001

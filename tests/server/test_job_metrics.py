@@ -109,7 +109,7 @@ async def test_a_file_that_a_job_has_spoilt_is_left_out(spoilt: bytes, make_app:
             assert live.status == 200
         await worker.ask("DELETE", f"/v1/jobs/{job['id']}")
         pid = (await worker.report(job["id"]))["pid"]
-        await worker.logs(rf"what process {pid} counts in counter_{pid}\.db is left out")
+        await worker.logs(rf"the metrics of process {pid} in counter_{pid}\.db are left out")
         answer = await worker.fetch("GET", "/metrics/jobs")
         assert (answer.status, "longest_seconds 5.0" in answer.text) == (200, True)
 
@@ -129,7 +129,7 @@ def test_the_series_of_ended_jobs_are_bounded(
         'calls_total{job="0"} 1.0',
         'calls_total{job="1"} 1.0',
     ]
-    assert caplog.text.count("jobs have counted more than 2 series") == 1
+    assert caplog.text.count("ended jobs have left more than 2 series") == 1
 
 
 async def test_half_of_a_surrogate_pair_in_a_label_is_an_escape(make_app: MakeApp, tmp_path: Path) -> None:

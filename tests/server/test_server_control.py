@@ -223,7 +223,7 @@ async def request(request):
     )
     options = ["--num-idle-processes", "2", "--request-timeout", "2"]
     async with RunningWorker(make_app(source), *options) as worker:
-        for metadata, told in (("no", "turned it down"), ("raise", "no such caller"), ("hang", "did not answer")):
+        for metadata, told in (("no", "rejected it"), ("raise", "no such caller"), ("hang", "did not answer")):
             answer = await worker.post(metadata)
             assert (answer.status, answer.error["reason"]) == (403, "rejected_by_app")
             assert told in answer.error["message"]

@@ -64,12 +64,12 @@ def group_of(*sources: Source, **timeouts: float) -> SourceGroup:
 
 async def test_a_source_that_does_not_open_is_named() -> None:
     group = group_of(Scripted("first"), Scripted("second", open="hang"), open_timeout=0.05)
-    with pytest.raises(TimeoutError, match=r"sessions from second cannot be taken: no answer within 0\.05 s"):
+    with pytest.raises(TimeoutError, match=r"source second cannot be opened: no answer within 0\.05 s"):
         await group.open()
 
 
 async def test_what_a_source_raises_at_its_opening_is_passed_on() -> None:
-    with pytest.raises(GreenroomError, match="sessions from first cannot be taken: first cannot open"):
+    with pytest.raises(GreenroomError, match="source first cannot be opened: first cannot open"):
         await group_of(Scripted("first", open="raise")).open()
     with pytest.raises(TimeoutError, match="its server is silent"):
         await group_of(Scripted("first", open="late")).open()
@@ -88,8 +88,8 @@ async def test_a_source_that_fails_keeps_no_other_from_being_paused_and_closed(
     group.pause()
     await group.close()
     assert [source.asked for source in sources] == [["pause", "close"]] * 4
-    assert "failing was not closed in order" in caplog.text
-    assert "late was not closed in order" in caplog.text
+    assert "source failing failed to close" in caplog.text
+    assert "source late failed to close" in caplog.text
     assert "hanging did not close within 0.05 s" in caplog.text
 
 
@@ -144,5 +144,5 @@ async def test_S5_sigterm_ends_a_worker_in_order_whatever_a_source_does(
         said = (await worker.stdout.read()).decode()
         assert await worker.wait() == 0, said
     assert "draining: 0 jobs" in said
-    assert "scripted was not closed in order" in said
+    assert "source scripted failed to close" in said
     assert said.splitlines()[-1] == "ended"

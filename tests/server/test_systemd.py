@@ -201,7 +201,7 @@ async def _stopped(pid: int) -> AsyncIterator[None]:
 
 async def test_an_unknown_or_dead_socket_does_not_stop_the_worker(make_app: MakeApp, tmp_path: Path) -> None:
     app = make_app(PLAIN.replace("note", "print"))
-    for address, says in (("vsock:2:1", "vsock:2:1"), (str(tmp_path / "nobody"), "could not be told")):
+    for address, says in (("vsock:2:1", "vsock:2:1"), (str(tmp_path / "nobody"), "could not be sent")):
         environment = {"env": {**os.environ, "NOTIFY_SOCKET": address}}
         async with RunningWorker(app, "--num-idle-processes", "1", **environment) as worker:
             await worker.logs(says)

@@ -48,7 +48,7 @@ class Reached:
     def __exit__(self, *error: object) -> None:
         Machine.step = self._step  # type: ignore[method-assign]
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return a text that names the rows that were not reached."""
         rows = all_rows()
         missing = sorted(name for row, name in rows.items() if row not in self.rows)

@@ -88,8 +88,8 @@ def hunt_mutations(seed: int, limit: float, only: str) -> dict[str, int]:
             continue
         found = _find_mutation(name, seed, limit)
         note = "equivalent" if name in EQUIVALENT else "NOT FOUND"
-        told = note if found.seed is None else f"{found.histories} histories: {found.oracle}"
-        print(f"{found.seconds:6.1f} s  {name}: {told}", flush=True)
+        outcome = note if found.seed is None else f"{found.histories} histories: {found.oracle}"
+        print(f"{found.seconds:6.1f} s  {name}: {outcome}", flush=True)
         if found.seed is not None:
             seeds[name] = found.seed
     return seeds

@@ -494,7 +494,7 @@ MUTATIONS: dict[str, Callable[[], Undo]] = {
         process.TABLE, P.SIGNALLED, PE.OVERDUE, then=P.GONE, bound=Bound.NONE, do=(process_actions.finish_alive,)
     ),
     "do not watch the memory": _without(process.TABLE, P.REQUESTED, PE.FORKED, "watch_memory"),
-    "do not tell the job": _without(process.TABLE, P.RUNNING, PE.STOP, "tell_job"),
+    "do not tell the job": _without(process.TABLE, P.RUNNING, PE.STOP, "ask_job_to_end"),
     "do not read the status of an orphan": _without(process.TABLE, P.DEAD, PE.ORPHANED, "read_status"),
     "finish twice": _attribute(process_actions, "_file", _finish_again),
     "forget before the report": _attribute(
@@ -587,7 +587,7 @@ MUTATIONS: dict[str, Callable[[], Undo]] = {
     "a resident is not briefed": _attribute(resident, "brief", _nothing),
     "a resident is briefed in another order": _attribute(resident, "brief", _backwards),
     "news go to whoever is there": _attribute(resident, "takes", lambda before: lambda of, topic: True),
-    "news that are over are kept": _handler(v.Tell, _never_over),
+    "news that are over are kept": _handler(v.SetNews, _never_over),
     "a resident that dies is replaced at once": _attribute(resident, "note_loss", _nothing),
     "a drain takes the hook from reservations": _attribute(
         questions, "is_needed", lambda before: lambda pool, of: bool(of.asks)

@@ -163,7 +163,7 @@ class Oracles:
         self.queries: dict[int, float] = {}
         self.in_vain: set[int] = set()  # questions that the app does not answer
         """Questions that are not about a job, and have no answer yet: by when they must have one."""
-        self.told: dict[tuple[str, str], bytes] = {}
+        self.news: dict[tuple[str, str], bytes] = {}
         self.known: dict[str, dict[tuple[str, str], bytes]] = {}
         """What each resident process was told, and is true."""
         self.resident_forks: list[float] = []
@@ -236,10 +236,10 @@ class Oracles:
             self.in_vain.add(event.number)
         self.queries[event.number] = self.world.now + event.timeout + self.lag
 
-    def _tell(self, event: v.Tell) -> None:
-        self.told.pop((event.topic, event.key), None)
+    def _set_news(self, event: v.SetNews) -> None:
+        self.news.pop((event.topic, event.key), None)
         if event.body is not None:
-            self.told[event.topic, event.key] = event.body
+            self.news[event.topic, event.key] = event.body
 
     def _drain(self, event: v.Drain) -> None:
         self.is_draining = True
@@ -310,7 +310,7 @@ class Oracles:
             self._check_put()
         if self.queries:
             self._check_queries()
-        if self.told or self.known:
+        if self.news or self.known:
             self._check_news()
 
     def _check_asks(self) -> None:
@@ -332,8 +332,8 @@ class Oracles:
         if process is None or process.facts is None or process.state is not ProcessState.RESIDENT:
             return
         known = self.known.get(process.id, {})
-        if list(known.items()) != (list(self.told.items()) if "job" in process.facts.topics else []):
-            self.fail("news are known", f"{process.id} knows {known} of {self.told}, after {self.event}")
+        if list(known.items()) != (list(self.news.items()) if "job" in process.facts.topics else []):
+            self.fail("news are known", f"{process.id} knows {known} of {self.news}, after {self.event}")
         if known and process.id not in self.watched:
             self.fail("watched", f"{process.id} was told something, and is not watched")
 
@@ -399,8 +399,8 @@ class Oracles:
 
     def _after_measured(self, event: v.Measured, effects: list[Any]) -> None:
         track = self.tracks[event.process]
-        is_told = any(type(effect) is e.MemorySampled for effect in effects)
-        if is_told != (track.state in ("idle", "running") and not track.forgotten):
+        is_reported = any(type(effect) is e.MemorySampled for effect in effects)
+        if is_reported != (track.state in ("idle", "running") and not track.forgotten):
             is_unfit = self.pool.processes[event.process].state is ProcessState.UNFIT
             if not is_unfit:
                 self.fail("samples are told", f"{event} of a process that is {track.state}: {effects}")
@@ -805,10 +805,10 @@ class Oracles:
             self.fail("the true cause", f"{report} of {process.id}, which nobody ended")
         if causes and reason not in own and reason not in causes and reason != "prewarm_failed":
             self.fail("the true cause", f"{report} of {process.id}, to be ended for {causes}")
-        told = process.said_told
-        if told is False and reason not in own and reason not in ("shutdown_timeout", "protocol_error"):
+        by_request = process.ended_by_request
+        if by_request is False and reason not in own and reason not in ("shutdown_timeout", "protocol_error"):
             self.fail("the true cause", f"{report} of {process.id}, which had ended by itself")
-        if causes and causes[0] in ("cancelled", "drained") and told and reason not in causes:
+        if causes and causes[0] in ("cancelled", "drained") and by_request and reason not in causes:
             self.fail("the true cause", f"{report} of {process.id}, which did as it was told: {causes}")
 
     def _decided(self, process_id: str) -> None:
@@ -1146,7 +1146,7 @@ _BEFORE: dict[type, Callable[[Oracles, Any], None]] = {
     v.Reserve: Oracles._reserve,
     v.AskApp: Oracles._ask_app,
     v.AskResident: Oracles._query,
-    v.Tell: Oracles._tell,
+    v.SetNews: Oracles._set_news,
     v.Cancel: Oracles._cancel,
     v.Reload: Oracles._reload,
     v.GiveUpReload: Oracles._give_up_reload,

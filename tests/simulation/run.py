@@ -12,7 +12,7 @@ from typing import Any
 from .coverage import Reached
 from .lives import Result, live
 from .plans import draw_plan
-from .shorten import shorten, told
+from .shorten import as_text, shorten
 from .times import Times
 from .trace import trace
 
@@ -59,7 +59,7 @@ def run(options: Any) -> int:
                     break
     seconds = time.process_time() - begin
     print(f"{histories} histories, {events} events, {seconds:.1f} s of CPU: {histories / seconds * 60:.0f} a minute")
-    print(times.told() if times is not None else reached.told())
+    print(times.summary() if times is not None else reached.summary())
     print(f"exit reasons: {', '.join(sorted(reasons))}")
     for oracle, count in failures.most_common():
         print(f"{count} x {oracle}: history {first[oracle].plan.seed}: {first[oracle].text}")
@@ -71,7 +71,7 @@ def run(options: Any) -> int:
 def print_shortest(result: Result) -> None:
     """Print the shortest history that shows the same."""
     short = shorten(result)
-    print(f"\nThe shortest history, of {short.events} events:\n{told(short.plan)}\n")
+    print(f"\nThe shortest history, of {short.events} events:\n{as_text(short.plan)}\n")
     print("\n".join(trace(short.plan)))
     print(f"\nAgain: make simulate ARGS='--history {result.plan.seed}'")
 

@@ -10,7 +10,7 @@ from greenroom.options import PoolOptions
 from .lives import Result, live
 from .plans import Plan
 
-__all__ = ["shorten", "told"]
+__all__ = ["as_text", "shorten"]
 
 
 def shorten(result: Result) -> Result:
@@ -46,7 +46,7 @@ def _shorter(plan: Plan) -> Iterator[Plan]:
         yield replace(plan, lag=0.0)
 
 
-def told(plan: Plan) -> str:
+def as_text(plan: Plan) -> str:
     """Return a plan as text."""
     lines = [f"seed {plan.seed}, pace {plan.pace:g}, lag {plan.lag:g}, faults {plan.weights}"]
     defaults = PoolOptions.__dataclass_fields__

@@ -91,12 +91,12 @@ def test_a_prewarm_that_raised_before_the_kill_is_the_cause() -> None:
 def test_what_another_process_says_of_the_app_does_not_concern_the_resident_one() -> None:
     """Spawned processes load the code each for themselves: it can change between two of them."""
     driver = Driver(spawned(topics=["job"]), start_method="spawn", num_idle_processes=1)
-    driver.feed(v.Tell("job", "a", b"1"))
+    driver.feed(v.SetNews("job", "a", b"1"))
     resident = driver.last(v.Inform).process
     driver.facts = spawned(topics=[])
     for number in range(3):
         driver.feed(v.Launch(number, f"job-{number}", b"", 1.0))
-    driver.feed(v.Tell("job", "a", None))
+    driver.feed(v.SetNews("job", "a", None))
     assert driver.last(v.Inform) == v.Inform(resident, (v.News("job", "a", None),))
 
 

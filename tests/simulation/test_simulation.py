@@ -11,7 +11,7 @@ from greenroom.pool.core.states import ProcessEvent, ProcessState
 
 from .lives import live
 from .plans import PROFILES, Action, draw_plan, stream
-from .shorten import shorten, told
+from .shorten import as_text, shorten
 from .trace import trace
 
 COUNT = 40
@@ -48,7 +48,7 @@ def test_a_failing_history_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None
     assert short.oracle == result.oracle
     assert len(short.plan.actions) < len(plan.actions)
     assert [action.kind for action in short.plan.actions if action.kind in ("launch", "reserve")]
-    assert f"seed {plan.seed}" in told(short.plan)
+    assert f"seed {plan.seed}" in as_text(short.plan)
 
 
 def test_a_shorter_plan_leaves_what_others_draw() -> None:

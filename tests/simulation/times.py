@@ -44,7 +44,7 @@ class Times:
     def __exit__(self, *error: object) -> None:
         PoolCore.handle = self._handle  # type: ignore[method-assign]
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return a line for all events, and one for each kind."""
         everything = sorted(time for times in self.by_event.values() for time in times)
         lines = [f"handle(): {_figures(everything)}"]
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
             core = PoolCore(EffectiveOptions(plan.options, plan.fixed), offset=1_700_000_000.0)
             for event, now in events:
                 core.handle(event, now)
-    print(times.told())
+    print(times.summary())
     return 0
 
 

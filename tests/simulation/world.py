@@ -68,10 +68,12 @@ class Process:
         "asked",
         "code",
         "draws",
+        "ended_by_request",
         "exists",
         "frozen_until",
         "id",
         "is_asked_to_dump",
+        "is_asked_to_end",
         "is_cut",
         "is_dead",
         "is_deaf",
@@ -84,7 +86,6 @@ class Process:
         "is_reported_dead",
         "is_resident",
         "is_stopped",
-        "is_told",
         "job_id",
         "killed_by_us",
         "launcher",
@@ -93,7 +94,6 @@ class Process:
         "oom",
         "own_end",
         "pid",
-        "said_told",
         "stage",
         "status",
         "troubles",
@@ -109,9 +109,9 @@ class Process:
         self.pid = 1000 + number
         self.exists = self.is_cut = self.is_dead = self.is_forgotten = False
         self.is_reported_dead = self.is_stopped = self.is_mute = self.is_killed = False
-        self.is_deaf = self.is_told = self.is_over = self.own_end = self.is_resident = False
+        self.is_deaf = self.is_asked_to_end = self.is_over = self.own_end = self.is_resident = False
         self.killed_by_us = self.is_asked_to_dump = self.is_dumped = self.is_refused = self.needs_two_kills = False
-        self.said_told: bool | None = None
+        self.ended_by_request: bool | None = None
         """As in the message that the entrypoint has ended, once it is sent."""
         self.frozen_until = 0.0
         self.job_id = self.oom = ""
@@ -283,7 +283,7 @@ class World:
         self.feed(v.AskResident(action.number, "load", b"q", action.seconds))
 
     def _tell(self, action: Action) -> None:
-        self.feed(v.Tell("job", str(action.count), b"%d" % action.most if action.most is not None else None))
+        self.feed(v.SetNews("job", str(action.count), b"%d" % action.most if action.most is not None else None))
 
     def _cancel(self, action: Action) -> None:
         self.feed(v.Cancel(action.number, "simulated", action.flag))
@@ -604,7 +604,7 @@ class World:
                 seconds = process.draws[28] ** 3 * most
                 self.schedule(seconds, self._trouble, process, fault, stage)
 
-    def _say(self, process: Process, message: Any) -> None:
+    def _send(self, process: Process, message: Any) -> None:
         """Write to the control channel. The supervisor reads it in a while, unless the process dies before."""
         if process.is_deaf:
             return
@@ -623,11 +623,11 @@ class World:
     def _hello(self, process: Process) -> None:
         facts = self._facts(process.code) if process.launcher.spawns and process.code is not None else None
         if process.launcher.spawns and process.code is not None and process.code.load == "fails":
-            self._say(process, v.Hello(process.id))
-            self._say(process, v.PrewarmFailed(process.id, ERROR))
+            self._send(process, v.Hello(process.id))
+            self._send(process, v.PrewarmFailed(process.id, ERROR))
             self._next(process, 7, 0.01, self._exit, 1)
             return
-        self._say(process, v.Hello(process.id, facts))
+        self._send(process, v.Hello(process.id, facts))
         self._stage(process, "warming")
         kind = process.code.prewarm if process.code is not None else "works"
         if kind == "hangs":
@@ -641,12 +641,12 @@ class World:
         self._next(process, 6, 0.5, self._warm)
 
     def _prewarm_raises(self, process: Process) -> None:
-        self._say(process, v.PrewarmFailed(process.id, ERROR))
+        self._send(process, v.PrewarmFailed(process.id, ERROR))
         if not self._befalls(process, 9, "deaf"):
             self._next(process, 7, 0.05, self._exit, 1)
 
     def _warm(self, process: Process) -> None:
-        self._say(process, v.Warm(process.id, 0.1))
+        self._send(process, v.Warm(process.id, 0.1))
         self._stage(process, "idle")
         if self._befalls(process, 10, "dead_unseen"):
             self.schedule(process.draws[11], self._dies_unseen, process)
@@ -667,23 +667,23 @@ class World:
 
     def _enter(self, process: Process) -> None:
         self.oracles.entered(process)
-        self._say(process, v.Started(process.id, process.job_id))
+        self._send(process, v.Started(process.id, process.job_id))
         self._stage(process, "running")
         self._next(process, 14, 4.0, self._ends)
 
     def _ends(self, process: Process) -> None:
         """The job begins to end by itself."""
-        if process.is_told or process.own_end or process.is_over:
+        if process.is_asked_to_end or process.own_end or process.is_over:
             return
         process.own_end = True
         if process.draws[15] < 0.5:
             self._over(process, _how(process.draws[15] * 2), False)
             return
-        self._say(process, v.Ending(process.id))
+        self._send(process, v.Ending(process.id))
         self._stage(process, "ending")
         self._next(process, 16, 0.5, self._over, _how(process.draws[15] * 2 - 1), False)
 
-    def _over(self, process: Process, how: str, told: bool) -> None:
+    def _over(self, process: Process, how: str, by_request: bool) -> None:
         if process.is_over:
             return
         process.is_over = True
@@ -692,9 +692,9 @@ class World:
             return
         error = ERROR if how == "raised" else None
         result = b"r" if how == "completed" else None
-        self._say(process, v.Ended(process.id, how, told, error, result))
+        self._send(process, v.Ended(process.id, how, by_request, error, result))
         if not process.is_deaf:
-            process.said_told = told
+            process.ended_by_request = by_request
         self._stage(process, "draining")
         if self._befalls(process, 18, "overrun"):
             self._next(process, 19, 0.2, self._clean_up, True)
@@ -702,7 +702,7 @@ class World:
             self._next(process, 19, 0.2, self._clean_up, False)
 
     def _clean_up(self, process: Process, overrun: bool) -> None:
-        self._say(process, v.CleaningUp(process.id, overrun, "a task", "stacks" if overrun else None))
+        self._send(process, v.CleaningUp(process.id, overrun, "a task", "stacks" if overrun else None))
         self._stage(process, "cleaning")
         self._next(process, 20, 0.1, self._exit, 0)
 
@@ -716,17 +716,17 @@ class World:
         if self._befalls(process, 21, "deaf"):
             return
         if self._befalls(process, 22, "races"):
-            process.is_over = process.is_told = False
+            process.is_over = process.is_asked_to_end = False
             self._next(process, 23, 0.05, self._ends)
             return
         if not process.own_end:
-            process.is_told = True
+            process.is_asked_to_end = True
         self._next(process, 23, 0.3, self._obey)
 
     def _obey(self, process: Process) -> None:
         if not process.is_over:
             how = "cancelled" if process.draws[24] < 0.6 else _how(process.draws[24])
-            self._over(process, how if process.is_told else "completed", process.is_told)
+            self._over(process, how if process.is_asked_to_end else "completed", process.is_asked_to_end)
 
     def _retire(self, effect: v.Retire) -> None:
         process = self.processes[effect.process]
@@ -750,7 +750,7 @@ class World:
         # The hook is cancelled when the question is taken back; at times it has answered just before.
         if answer.number in process.asked or process.draws[65] < 0.3:
             process.asked.discard(answer.number)
-            self._say(process, answer)
+            self._send(process, answer)
 
     def _withdraw_ask(self, effect: v.WithdrawAsk) -> None:
         self.processes[effect.process].asked.discard(effect.number)
@@ -851,11 +851,11 @@ class World:
         elif fault == "measured":
             self.feed(v.Measured(process.id, 40.0 + 20.0 * draws[26]))
         elif fault == "nonsense":
-            self._say(process, v.Nonsense(process.id, "nonsense"))
+            self._send(process, v.Nonsense(process.id, "nonsense"))
         elif fault == "double":
-            self._say(process, _last_of(process, stage))
+            self._send(process, _last_of(process, stage))
         elif fault == "wrong":
-            self._say(process, _wrong(process, draws[26]))
+            self._send(process, _wrong(process, draws[26]))
         elif fault == "waits":
             self.feed(v.Waits(process.id, True))
             self.schedule(draws[26] * 20.0, self._of_process, process, v.Waits(process.id, False))

@@ -83,8 +83,8 @@ class Attack:
         with suppress(OSError):
             line = sock.recv(4096)
         parts = line.split(b" ", 2)
-        said = parts[1].decode(errors="replace")[:3] if line.startswith(b"HTTP/") and len(parts) > 1 else "none"
-        self.count[f"answer {said}"] += 1
+        status = parts[1].decode(errors="replace")[:3] if line.startswith(b"HTTP/") and len(parts) > 1 else "none"
+        self.count[f"answer {status}"] += 1
 
     def exchange(self, data: bytes, seconds: float = 5.0) -> None:
         """Send one request on a connection of its own, and count the answer."""

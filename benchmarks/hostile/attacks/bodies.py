@@ -39,7 +39,7 @@ def packed_zeros(megabytes: int = 256) -> dict[str, bytes]:
 
 class UnfinishedBodies(Attack):
     name = "unfinished-bodies"
-    about = "200 connections that send a body of 1 MiB but for its last bytes, and wait"
+    about = "200 connections that send a body of 1 MiB except its last bytes, and wait"
 
     def strike(self, turn: Turn) -> None:
         data = self.target.post("Content-Length: 1048576") + b'{"metadata":"' + b"x" * 1048000
@@ -86,7 +86,7 @@ class SlowDrips(Attack):
 
 class TooLarge(Attack):
     name = "too-large"
-    about = "bodies that say they have 10 GB, or are 4 MB and come whole"
+    about = "bodies with a declared length of 10 GB, or complete bodies of 4 MB"
 
     def strike(self, turn: Turn) -> None:
         piece = b"x" * (4 << 20)

@@ -14,7 +14,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 class IdleConnections(Attack):
     name = "idle-connections"
-    about = "2,000 connections that say nothing"
+    about = "2,000 connections that send nothing"
 
     def strike(self, turn: Turn) -> None:
         with ExitStack() as stack:
@@ -54,7 +54,7 @@ class HalfHeads(Attack):
 
 class HalfOpen(Attack):
     name = "half-open"
-    about = "20 connections a second whose client vanishes without a word, as in a power cut"
+    about = "20 connections a second whose client vanishes without a close, as in a power cut"
 
     def strike(self, turn: Turn) -> None:
         for number in turn.times(20 * self.target.rate):
@@ -76,7 +76,7 @@ class HalfOpen(Attack):
 
 class HalfClosed(Attack):
     name = "half-closed"
-    about = "100 connections that ask, close their sending side, and read nothing"
+    about = "100 connections that send a request, close their sending side, and read nothing"
 
     def strike(self, turn: Turn) -> None:
         requests = (self.target.head("GET /livez") * 20, self.target.post("Content-Length: 100") + b"{", b"")

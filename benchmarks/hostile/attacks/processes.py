@@ -6,7 +6,7 @@ import os
 import signal
 from contextlib import suppress
 
-from ..target import tell
+from ..target import report
 from .base import Attack, Turn
 
 
@@ -50,7 +50,7 @@ class KilledIdle(Attack):
 
     def _kill(self, pid: int) -> None:
         # A session may take it in this moment: then it is that session which was attacked.
-        tell(killed=pid)
+        report(killed=pid)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             self.count["processes killed"] += 1
@@ -58,7 +58,7 @@ class KilledIdle(Attack):
 
 class KilledLive(Attack):
     name = "killed-live"
-    about = "kill -9 of one honest session, unannounced: the account must call it lost"
+    about = "kill -9 of one honest session, unannounced: the account must count it as lost"
     by_default = False
 
     def strike(self, turn: Turn) -> None:

@@ -11,7 +11,7 @@ from .base import Attack, Turn
 
 class Pipelining(Attack):
     name = "pipelining"
-    about = "2,000 requests in one write on each of 2 connections, whose answers nobody reads"
+    about = "2,000 requests in one write on each of 2 connections, without reading the answers"
 
     def strike(self, turn: Turn) -> None:
         for _ in turn.times(0.25 * self.target.rate):
@@ -49,7 +49,7 @@ class WrongHosts(Attack):
 
 class NotHttp(Attack):
     name = "not-http"
-    about = "30 times a second what is no HTTP: TLS, HTTP/2, noise, headers of 200 kB"
+    about = "30 times a second data that is not HTTP/1.1: TLS, HTTP/2, noise, headers of 200 kB"
 
     def strike(self, turn: Turn) -> None:
         hello = bytes.fromhex("16030100c8010000c40303") + bytes(193)

@@ -54,7 +54,7 @@ class BigResults(Attack):
 
 class UnfinishedResults(Attack):
     name = "unfinished-results"
-    about = "10 sessions that send all of a result of 63 MiB but its last bytes, and wait"
+    about = "10 sessions that send a result of 63 MiB except its last bytes, and wait"
 
     def strike(self, turn: Turn) -> None:
         for _ in turn.times(4 * self.target.rate, limit=10):

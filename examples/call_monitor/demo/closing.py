@@ -133,4 +133,4 @@ def _next(options: DemoOptions) -> Iterable[str]:
     if not options.kill:
         yield f"Next: `{COMMAND} --kill` kills a call, an idle process and the zygote while the calls run."
     else:
-        yield f"Next: `{COMMAND} --calls 60 --idle 10`, or kill -9 what you like while it runs."
+        yield f"Next: `{COMMAND} --calls 60 --idle 10`, or kill -9 any process while it runs."

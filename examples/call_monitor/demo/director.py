@@ -39,7 +39,7 @@ class Stage(Protocol):
     def note(self, remark: str) -> None:
         """Something out of the ordinary has happened."""
 
-    def told(self, call: Call) -> None:
+    def call_changed(self, call: Call) -> None:
         """A call has started, or ended."""
 
 
@@ -78,7 +78,7 @@ class Director:
         interrupt = asyncio.Event()
         for signum in _STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(signum, interrupt.set)
-        worker = await Worker.start(self._options, self._heard)
+        worker = await Worker.start(self._options, self._read_line)
         finished = False
         try:
             finished = await _unless(interrupt, self._calls_through(worker))
@@ -120,36 +120,36 @@ class Director:
             call.answered(await api.place(wishes), time.monotonic())
         except (TurnedDown, aiohttp.ClientError, TimeoutError) as error:
             call.failed(f"it was not started: {error}")
-        self._stage.told(call)
+        self._stage.call_changed(call)
 
     async def _watch(self, api: WorkerApi) -> None:
         while not self.scene.is_over:
             try:
                 for call in self.scene.look(await api.pool()):
-                    await self._ask_after(api, call)
+                    await self._look_up(api, call)
             except (aiohttp.ClientError, TimeoutError) as error:
                 self._lose_all(f"the worker does not answer: {error}")
             self._stage.show(self.scene)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _ask_after(self, api: WorkerApi, call: Call) -> None:
+    async def _look_up(self, api: WorkerApi, call: Call) -> None:
         """Its process is gone: how did it end?"""
         assert call.id is not None
         try:
             job = await api.job(call.id)
         except TurnedDown as error:
-            call.failed(f"the worker does not know it: {error}")
+            call.failed(f"the worker does not know the call: {error}")
         else:
             if job["report"] is None:
                 return  # it was started since the pool was looked at
             call.ended(job["report"])
-        self._stage.told(call)
+        self._stage.call_changed(call)
 
     def _lose_all(self, trouble: str) -> None:
         for call in self.scene.calls:
             if not call.is_over:
                 call.failed(trouble)
-                self._stage.told(call)
+                self._stage.call_changed(call)
 
     async def _measure(self) -> None:
         """Look at the memory of the running calls from time to time."""
@@ -161,7 +161,7 @@ class Director:
                     call.measured(memory)
                 await asyncio.sleep(0)
 
-    def _heard(self, line: str) -> None:
+    def _read_line(self, line: str) -> None:
         """A line of the worker's log: the calls' own, and what the pool says of a process."""
         if found := _SPURT.search(line):
             self.scene.talked(found[1], float(found[2]), float(found[3]))

@@ -47,8 +47,12 @@ def parse(arguments: list[str] | None = None) -> DemoOptions:
     )
     parser.add_argument("--calls", type=_count, default=default.calls, help="calls to place at once (default: 20)")
     parser.add_argument("--idle", type=_count, default=default.idle, help="warm processes to hold (default: 4)")
-    parser.add_argument("--speed", type=_positive, default=default.speed, help="2 is twice real time (default: 1)")
-    parser.add_argument("--seconds", type=_positive, help="of the recording, for the longest call (default: all)")
+    parser.add_argument(
+        "--speed", type=_positive, default=default.speed, help="pace of the calls; 2 is twice real time (default: 1)"
+    )
+    parser.add_argument(
+        "--seconds", type=_positive, help="seconds of the recording that the longest call hears (default: all)"
+    )
     parser.add_argument(
         "--kill", action="store_true", help="kill a call, an idle process and the zygote while the calls run"
     )

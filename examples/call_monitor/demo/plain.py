@@ -33,5 +33,5 @@ class Plain:
     def note(self, remark: str) -> None:
         print(f"{time.monotonic() - self._began:5.1f} s  {remark}", file=self._output, flush=True)
 
-    def told(self, call: Call) -> None:
+    def call_changed(self, call: Call) -> None:
         self.note(ending(call) if call.is_over else beginning(call))

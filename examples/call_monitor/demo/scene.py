@@ -163,6 +163,6 @@ class Scene:
 
     def _mind_the_zygote(self, before: int | None, now: int | None) -> None:
         if before is not None and now is None:
-            self.note(f"the zygote, {before}, is gone; running calls go on, and a new one is being started")
+            self.note(f"zygote {before} is gone: running calls go on, and a new zygote is starting")
         elif now is not None and self.pool and before != now:
             self.note(f"zygote {now} has taken over")

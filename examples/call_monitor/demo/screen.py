@@ -45,7 +45,7 @@ class Screen:
     def note(self, remark: str) -> None:
         self._remarks.append(f"{self._seconds:5.1f} s  {remark}")
 
-    def told(self, call: Call) -> None:
+    def call_changed(self, call: Call) -> None:
         if call.fate not in (None, "served"):
             self.note(ending(call))
 

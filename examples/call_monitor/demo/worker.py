@@ -69,7 +69,7 @@ class Worker:
 
     def failure(self, what: str) -> WorkerFailed:
         """An error that tells what it said last."""
-        return WorkerFailed("\n  ".join([f"the worker failed: {what}. It said last:", *self._last_lines]))
+        return WorkerFailed("\n  ".join([f"the worker failed: {what}. Its last lines:", *self._last_lines]))
 
     async def stop(self, *, at_once: bool) -> int:
         """Have it end, with its calls or after them; returns its exit code, as `subprocess` counts."""

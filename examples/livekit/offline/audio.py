@@ -37,16 +37,16 @@ def add_routes(router: web.UrlDispatcher, voice: Callable[[str], Samples]) -> No
 
 async def _speak(request: web.Request, voice: Callable[[str], Samples]) -> web.StreamResponse:
     try:
-        asked = await request.json()
-        text = str(asked["input"])
+        options = await request.json()
+        text = str(options["input"])
     except (ValueError, KeyError, TypeError) as error:
-        raise BadRequest(f"The request is not one for speech: {error!r}") from error
+        raise BadRequest(f"The request has no text to speak: {error!r}") from error
     samples = await asyncio.to_thread(voice, text)
     logger.info("spoken: %s", text)
-    if asked.get("response_format") != "pcm":
+    if options.get("response_format") != "pcm":
         # There is no encoder here. A client that reads what the answer calls itself can play it all the same.
         return web.Response(body=_as_wav(samples), content_type="audio/wav")
-    if asked.get("stream_format") == "sse":
+    if options.get("stream_format") == "sse":
         return await _as_events(request, samples)
     return web.Response(body=samples.tobytes(), content_type="audio/pcm")
 

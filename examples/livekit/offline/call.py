@@ -1,9 +1,9 @@
 """``python -m examples.livekit.offline.call``: a caller without a person. It joins a room, listens, and speaks.
 
-Each SENTENCE is spoken when the agent has answered the one before; one that begins with ``!`` interrupts it. It hangs
-up when the agent does, or when its last sentence is answered and ``--stay`` is not given. Prints a line of JSON for
-each thing it says or hears, with `at` in seconds since the call began, and one at the end. Exit code: 0 if the call
-went to its end, 1 if it took too long.
+The caller speaks each SENTENCE after the agent has answered the sentence before. A sentence that begins with ``!``
+interrupts the agent. The caller hangs up when the agent does. Without ``--stay``, it also hangs up after the answer to
+its last sentence. It prints a line of JSON for each sentence that it says or hears, and for the end of the call. The
+field `at` is in seconds since the call began. Exit code: 0 if the call came to its end, 1 if it took too long.
 """
 
 from __future__ import annotations
@@ -59,20 +59,20 @@ def _keep(path: str, tape: bytearray) -> None:
 def _printer() -> Callable[[dict[str, Any]], None]:
     began = time.monotonic()
 
-    def tell(event: dict[str, Any]) -> None:
+    def print_event(event: dict[str, Any]) -> None:
         # In one write: what the native library logs meanwhile must not come before the end of the line.
         print(json.dumps({"at": round(time.monotonic() - began, 1), **event}) + "\n", end="", flush=True)
 
-    return tell
+    return print_event
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.livekit.offline.call", description=__doc__)
-    parser.add_argument("sentence", nargs="*", help="in the words of caller.gram")
-    parser.add_argument("--room", default="restaurant", help="joining it makes it, and brings the agent")
-    parser.add_argument("--limit", type=float, default=120.0, help="seconds after which it gives up")
+    parser.add_argument("sentence", nargs="*", help="sentence in the words of caller.gram")
+    parser.add_argument("--room", default="restaurant", help="room to join; a new room gets an agent")
+    parser.add_argument("--limit", type=float, default=120.0, help="longest time of the call, in seconds")
     parser.add_argument("--stay", action="store_true", help="wait until the agent hangs up")
-    parser.add_argument("--record", help="a WAV file for what it hears")
+    parser.add_argument("--record", help="WAV file for the sound that the caller hears")
     in_time = asyncio.run(call(parser.parse_args()))
     # Nothing is left to be done, and the native runtime's own exit handlers abort the process now and then.
     sys.stdout.flush()

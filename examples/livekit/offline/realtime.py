@@ -133,18 +133,18 @@ class Session:
             return
         place = {"item_id": self._talking_item, "audio_end_ms": at}
         await self._send({"type": "input_audio_buffer.speech_stopped", **place})
-        await self._commit(turn.said, self._talking_item)
+        await self._commit(turn.audio, self._talking_item)
         if detection.get("create_response", True):
             self._respond({})
 
     async def _commit_audio(self, event: dict[str, Any]) -> None:
-        said = self._turns.take()
-        if len(said) < SPEECH_RATE // 10:
+        audio = self._turns.take()
+        if len(audio) < SPEECH_RATE // 10:
             raise ItemError("Error committing input audio buffer: buffer too small", "input_audio_buffer_commit_empty")
-        await self._commit(said, new_id("item"))
+        await self._commit(audio, new_id("item"))
 
-    async def _commit(self, said: Samples, item_id: str) -> None:
-        transcript = await asyncio.to_thread(listen, said, SPEECH_RATE)
+    async def _commit(self, audio: Samples, item_id: str) -> None:
+        transcript = await asyncio.to_thread(listen, audio, SPEECH_RATE)
         logger.info("heard: %s", transcript)
         await self._send({"type": "input_audio_buffer.committed", "item_id": item_id})
         part = {"type": "input_audio", "transcript": transcript}
@@ -152,7 +152,7 @@ class Session:
         await self._add(message | {"content": [part | {"transcript": None}]})
         self._conversation.get(item_id)["content"] = [part]
         if self._settings["audio"]["input"]["transcription"]:
-            usage = {"type": "duration", "seconds": len(said) / SPEECH_RATE}
+            usage = {"type": "duration", "seconds": len(audio) / SPEECH_RATE}
             place = {"item_id": item_id, "content_index": 0, "transcript": transcript, "usage": usage}
             await self._send({"type": "conversation.item.input_audio_transcription.completed", **place})
 
@@ -177,12 +177,12 @@ class Session:
 
     async def _run_response(self, wishes: dict[str, Any]) -> None:
         tools = self._settings["tools"] if wishes.get("tools") is None else wishes["tools"]
-        said = answer(self._conversation.moment(tools, wishes.get("tool_choice") or self._settings["tool_choice"]))
-        logger.info("realtime: %s", said)
+        reply = answer(self._conversation.moment(tools, wishes.get("tool_choice") or self._settings["tool_choice"]))
+        logger.info("realtime: %s", reply)
         response = Response(self._conversation, wishes.get("metadata"))
         await self._send(response.created())
         try:
-            for event in response.events(said, self._voice, _CHUNK):
+            for event in response.events(reply, self._voice, _CHUNK):
                 await self._send(event)
                 if event["type"] == "response.output_audio.delta":
                     await asyncio.sleep(_CHUNK / SPEECH_RATE / _PACE)

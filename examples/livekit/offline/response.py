@@ -31,9 +31,9 @@ class Response:
     def created(self) -> Event:
         return {"type": "response.created", "response": self._resource()}
 
-    def events(self, said: Say | Call, voice: Callable[[str], Samples], chunk: int) -> Iterator[Event]:
+    def events(self, reply: Say | Call, voice: Callable[[str], Samples], chunk: int) -> Iterator[Event]:
         """All between ``response.created`` and ``response.done``. Audio comes in chunks of so many samples."""
-        yield from self._spoken(said.text, voice(said.text), chunk) if isinstance(said, Say) else self._called(said)
+        yield from self._spoken(reply.text, voice(reply.text), chunk) if isinstance(reply, Say) else self._called(reply)
 
     def done(self) -> Event:
         self.status = "completed"

@@ -43,7 +43,7 @@ class Turn(NamedTuple):
 
     kind: Literal["started", "stopped"]
     at: float
-    said: Samples  # of a turn that has stopped, at the rate that was fed
+    audio: Samples  # of a turn that has stopped, at the rate that was fed
 
 
 class TurnDetector:

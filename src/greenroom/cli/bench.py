@@ -14,7 +14,7 @@ from ..exit_codes import ExitCode
 from ..settings import LogOptions
 from .logs import logging_to_stderr
 from .options import Layers, find_modules_from_here, with_settings
-from .printing import Failure, print_json, tell, working
+from .printing import Failure, echo, print_json, working
 from .serve import AppArgument, ArgumentsArgument
 
 if TYPE_CHECKING:
@@ -38,14 +38,12 @@ def bench(
         float, typer.Option("--seconds", help="Time for all measurements.", metavar="SECONDS", min=1.0)
     ] = 20.0,
     launches: Annotated[int, typer.Option(help="Launches to measure, if there is time.", min=1)] = 200,
-    burst: Annotated[int, typer.Option(help="Sessions to start at once; 0 leaves that out.", min=0)] = 20,
+    burst: Annotated[int, typer.Option(help="Sessions to start at the same time; 0 means no burst.", min=0)] = 20,
     hold: Annotated[
         float,
-        typer.Option(help="How long these run before their memory is read.", metavar="SECONDS", min=0.0),
+        typer.Option(help="Time until the memory of these sessions is read.", metavar="SECONDS", min=0.0),
     ] = 1.0,
-    idle_max: Annotated[
-        int, typer.Option(help="The memory of up to this many idle processes is measured.", min=1)
-    ] = 16,
+    idle_max: Annotated[int, typer.Option(help="Most idle processes of which the memory is measured.", min=1)] = 16,
     plot: Annotated[Path | None, typer.Option(help="Draw a picture into this file (needs matplotlib).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
 ) -> int:
@@ -79,11 +77,11 @@ def bench(
     if as_json:
         print_json(figures)
     else:
-        tell("\n".join(_lines(figures)))
+        echo("\n".join(_lines(figures)))
     if plot is not None:
         draw(figures, plot)
     for complaint in figures.complaints:
-        tell(f"greenroom bench: {complaint}", err=True)
+        echo(f"greenroom bench: {complaint}", err=True)
     return ExitCode.NEGATIVE if figures.complaints else ExitCode.OK
 
 
@@ -114,11 +112,11 @@ def _lines(figures: BenchFigures) -> list[str]:
     return [
         f"greenroom bench {figures.app}, {figures.seconds:.1f} s",
         "",
-        f"launch, claim → acknowledged: {_told(figures.launch)}",
+        f"launch, claim → acknowledged: {_spread_text(figures.launch)}",
         *histogram_lines(figures.histogram),
-        *([f"{figures.cold} more found no idle process"] if figures.cold else []),
+        *([f"{figures.cold} more launches found no idle process"] if figures.cold else []),
         "",
-        f"refill, claim → idle again: {_told(figures.refill)}",
+        f"refill, claim → idle again: {_spread_text(figures.refill)}",
         *_of_burst(figures.burst),
         *_of_session(figures),
         "",
@@ -129,12 +127,15 @@ def _lines(figures: BenchFigures) -> list[str]:
 
 def _of_burst(burst: Burst | None) -> list[str]:
     if burst is None:
-        return ["burst: left out; there was no time for it, or --burst is 0"]
+        return ["burst: not measured. There was no time for it, or --burst is 0"]
     refill = (
         "not idle again in time" if burst.refill_seconds is None else f"idle again after {burst.refill_seconds:.2f} s"
     )
     failed = f", {burst.failed} did not start" if burst.failed else ""
-    return [f"burst of {burst.sessions} on {burst.idle} idle: {_told(burst.start)}; {refill}{failed}"]
+    return [
+        f"burst of {burst.sessions} sessions on {burst.idle} idle processes: "
+        f"{_spread_text(burst.start)}; {refill}{failed}"
+    ]
 
 
 def _of_session(figures: BenchFigures) -> list[str]:
@@ -145,11 +146,11 @@ def _of_session(figures: BenchFigures) -> list[str]:
     more = max(running - figures.memory[-1].private_mb, 0.0)
     return [
         "",
-        f"a session has {running:.1f} MiB to itself so soon after its start: greenroom doctor --session-mb {more:.1f}",
+        f"private memory of a session after its start: {running:.1f} MiB (greenroom doctor --session-mb {more:.1f})",
     ]
 
 
-def _told(spread: Spread | None) -> str:
+def _spread_text(spread: Spread | None) -> str:
     if spread is None:
         return "not measured: there was no time for it"
     p50, p90, p99, most = (f"{value * 1000:.2f}" for value in (spread.p50, spread.p90, spread.p99, spread.most))

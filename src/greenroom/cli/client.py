@@ -53,7 +53,7 @@ class Refused(Failure):
         self.reason = reason
 
 
-_TURNED_DOWN = ("no_capacity", "rejected")
+_REJECTIONS = ("no_capacity", "rejected")
 _CODES = {400: ExitCode.USAGE, 401: ExitCode.UNAUTHORIZED}
 
 
@@ -147,20 +147,20 @@ class Client:
             message, type, reason = error["message"], error["type"], error.get("reason")
         except (msgspec.DecodeError, TypeError, KeyError, AttributeError):
             raise Unreachable(
-                f"what answers at {self.url} (with status {status}) is no Greenroom worker; name the worker's "
-                f"address with --url or GREENROOM_URL"
+                f"{self.url} is not a Greenroom worker (HTTP {status}). Set the address of the worker with --url or "
+                f"GREENROOM_URL"
             ) from None
         if status == 401:
             message = self._unauthorized()
-        elif type in _TURNED_DOWN:
-            message = f"turned down ({reason}): {message}"
+        elif type in _REJECTIONS:
+            message = f"rejected ({reason}): {message}"
         raise Refused(harmless(message), status, type, reason)
 
     def _unauthorized(self) -> str:
         if self._token is None:
-            text = "wants a token; set GREENROOM_TOKEN to the worker's, or GREENROOM_TOKEN_FILE to a file that holds it"
+            text = "needs a token. Set GREENROOM_TOKEN to its token, or GREENROOM_TOKEN_FILE to the file of the token"
         else:
-            text = "does not accept this token; GREENROOM_TOKEN, --token or their file must have the worker's"
+            text = "does not accept this token. Check GREENROOM_TOKEN, --token or the token file"
         return f"the worker at {self.url} {text}"
 
     @contextmanager
@@ -170,18 +170,18 @@ class Client:
         except aiohttp.ConnectionTimeoutError:
             raise Unreachable(self._unreachable(f"no connection within {_CONNECT_SECONDS:g} s")) from None
         except TimeoutError:
-            message = f"the worker at {self.url} accepted the connection, but did not answer within {within:g} s; "
-            raise Unreachable(f"{message}it may be stopped, or overloaded: its log may tell") from None
+            message = f"the worker at {self.url} accepted the connection, but did not answer within {within:g} s. "
+            raise Unreachable(f"{message}The worker may be stopped or overloaded. See its log") from None
         except aiohttp.ClientConnectorError as error:
             raise Unreachable(self._unreachable(_cause(error))) from None
         except (aiohttp.ClientError, ConnectionError) as error:
-            message = f"the connection to the worker at {self.url} broke off ({error or type(error).__name__}); "
-            raise Unreachable(f"{message}it may have ended: its log tells") from None
+            message = f"the connection to the worker at {self.url} was lost: {error or type(error).__name__}. "
+            raise Unreachable(f"{message}The worker may have ended. See its log") from None
 
     def _unreachable(self, cause: str) -> str:
         return (
-            f"no worker answered at {self.url}: {cause}; start one with `greenroom start APP`, or name the address "
-            f"of the one that runs with --url or GREENROOM_URL"
+            f"no worker answered at {self.url}: {cause}. Start a worker with `greenroom start APP`, or set the "
+            f"address of a running worker with --url or GREENROOM_URL"
         )
 
 

@@ -19,7 +19,7 @@ from ..settings.layers import Resolved
 from ..settings.values import HIDDEN, as_text, as_toml
 from .logs import logging_to_stderr
 from .options import Layers, find_modules_from_here, with_settings
-from .printing import Failure, tell, working
+from .printing import Failure, echo, working
 from .serve import prepare_environment
 
 __all__ = ["register"]
@@ -31,11 +31,12 @@ class Command(StrEnum):
 
 
 AppArgument = Annotated[
-    str | None, typer.Argument(metavar="[APP]", help="agent.py, agent.py:app or package.module:app; it may set some.")
+    str | None,
+    typer.Argument(metavar="[APP]", help="agent.py, agent.py:app or package.module:app. An app can set settings."),
 ]
-ForOption = Annotated[Command, typer.Option("--for", help="The command whose defaults hold.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
-TomlOption = Annotated[bool, typer.Option("--toml", help="As a file that --config takes; without secrets.")]
+ForOption = Annotated[Command, typer.Option("--for", help="Command whose defaults apply.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+TomlOption = Annotated[bool, typer.Option("--toml", help="Print a TOML file for --config, without secrets.")]
 
 
 def register(cli: typer.Typer) -> None:
@@ -62,9 +63,9 @@ def config(
     if as_json or as_file:
         typer.echo(_json(resolved) if as_json else _toml(resolved))  # both escape control characters
     else:
-        tell(_table(resolved))
+        echo(_table(resolved))
     for complaint in complaints:
-        tell(complaint, err=True)
+        echo(complaint, err=True)
     return ExitCode.OK
 
 
@@ -74,8 +75,8 @@ def _with_app(app: str, resolved: Resolved) -> tuple[Resolved, list[str]]:
     prepare_environment(resolved)
     try:
         with logging_to_stderr(LogOptions(log_level="error")), working(f"loading {app}"):
-            said, complaints = asyncio.run(_ask(app, resolved))
-        return resolved.with_app(said), complaints
+            app_settings, complaints = asyncio.run(_ask(app, resolved))
+        return resolved.with_app(app_settings), complaints
     except AppLoadError as error:
         raise Failure(f"{app}: {error}", ExitCode.APP) from None
 
@@ -92,7 +93,7 @@ async def _ask(app: str, resolved: Resolved) -> tuple[AppSettings, list[str]]:
         facts = pool.app_facts
         if facts is None:
             raise AppLoadError(pool.stats().breaker_cause or "no process became warm")
-        manifest = facts.manifest.get("livekit") or {}
+        manifest = pool.manifest.get("livekit") or {}
         return facts.own_settings, list(manifest.get("without_effect") or ())
 
 

@@ -24,14 +24,14 @@ __all__ = ["DEFAULT_URL", "Connection", "JsonOption", "with_connection"]
 
 DEFAULT_URL = "http://127.0.0.1:8700"
 
-JsonOption = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
-_UrlOption = Annotated[str, typer.Option("--url", help="Where the worker is.", envvar=URL_VARIABLE, metavar="URL")]
+_UrlOption = Annotated[str, typer.Option("--url", help="Address of the worker.", envvar=URL_VARIABLE, metavar="URL")]
 _TokenOption = Annotated[
     str | None,
     typer.Option(
         "--token",
-        help="The worker's token, if it has one. In the variable, no list of processes shows it.",
+        help="Token of the worker, if it has one. Prefer the variable: lists of processes show options.",
         envvar="GREENROOM_TOKEN",
         metavar="TOKEN",
     ),
@@ -40,7 +40,7 @@ _TokenFileOption = Annotated[
     str | None,
     typer.Option(
         "--token-file",
-        help="A file that holds the token instead.",
+        help="File that holds the token, instead of --token.",
         envvar="GREENROOM_TOKEN_FILE",
         metavar="FILE",
     ),
@@ -59,7 +59,7 @@ class Connection:
     def __post_init__(self) -> None:
         problem = _problem(self.url)
         if problem:
-            raise OptionError(f"the URL is {self.url!r}; {problem}, such as {DEFAULT_URL}")
+            raise OptionError(f"the URL is {self.url!r}; {problem}. Example: {DEFAULT_URL}")
         token_is = None if self.token is None else token_problem(self.token)
         if token_is:
             raise OptionError(f"the token {token_is}")
@@ -85,7 +85,7 @@ class Connection:
 
 def _problem(url: str) -> str | None:
     if not url.isprintable() or " " in url:  # the URL library would drop such characters without an error
-        return "it must be without blanks and control characters"
+        return "it must not contain blanks or control characters"
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -94,7 +94,7 @@ def _problem(url: str) -> str | None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return "it must begin with http:// or https:// and name a host"
     if parts.username or parts.query or parts.fragment:
-        return "it must be an address alone, without user, query or fragment"
+        return "it must not have a user, a query or a fragment"
     return None
 
 

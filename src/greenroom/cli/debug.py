@@ -14,33 +14,33 @@ from ..exit_codes import ExitCode
 from ..settings import DEFAULTS
 from ..settings.fields import all_settings
 from .connection import Connection, with_connection
-from .printing import Failure, tell
+from .printing import Failure, echo
 from .text import one_line
 
 __all__ = ["register"]
 
 _CrashedFlag = Annotated[
-    bool, typer.Option("--crashed", help="What the latest crash of a worker of this user's has left on this machine.")
+    bool, typer.Option("--crashed", help="Recording that this user's latest crashed worker has left on this machine.")
 ]
 _FromOption = Annotated[
     Path | None,
     typer.Option(
-        "--from", metavar="PATH", help="A folder that a crash has left; or a file of ProcessPool.recording()."
+        "--from", metavar="PATH", help="Folder of a crashed worker, or file made from ProcessPool.recording()."
     ),
 ]
-_FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="A recording; - is the standard input.")]
+_FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Recording to replay; - is the standard input.")]
 _UntilOption = Annotated[
     str | None,
-    typer.Option("--until", metavar="TIME", help="Stop there: 12:03:07.5 or 2026-11-29T12:03:07.5 (both UTC)."),
+    typer.Option("--until", metavar="TIME", help="Time (UTC) at which to stop: 12:03:07.5 or 2026-11-29T12:03:07.5."),
 ]
 _JobOption = Annotated[
-    str | None, typer.Option("--job", metavar="ID", help="Only what concerns this job; stop when it has ended.")
+    str | None, typer.Option("--job", metavar="ID", help="Show only decisions about this job, and stop at its end.")
 ]
-_JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object in each line.")]
+_JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object in each line.")]
 
 
 def register(cli: typer.Typer) -> None:
-    debug = typer.Typer(help="Record what a worker did in its last minutes, and replay it.")
+    debug = typer.Typer(help="Record and replay the last minutes of a worker.")
     debug.command("record")(record)
     debug.command("replay")(replay)
     cli.add_typer(debug, name="debug")
@@ -74,12 +74,12 @@ def _latest_crash() -> Path:
     found = crashed_in(parent)
     if not found:
         raise Failure(
-            f"no crash has left a recording in {home(parent)}. If the worker had another flight_recorder_dir, set "
-            f"{setting.variable} to it, or name the folder with --from"
+            f"{home(parent)} has no recording of a crashed worker. If the worker had another flight_recorder_dir, set "
+            f"{setting.variable} to that folder, or use --from"
         )
     if len(found) > 1:
         others = ", ".join(str(one.path) for one in found[1:])
-        tell(f"{found[0].path} is the latest of {len(found)} recordings; the others are {others}", err=True)
+        echo(f"{found[0].path} is the latest of {len(found)} recordings; the others are {others}", err=True)
     return found[0].path
 
 
@@ -94,7 +94,7 @@ def _write_out(pieces: Iterable[bytes], name: str) -> int:
             count += 1
         sys.stdout.buffer.flush()
     except BadRow as error:
-        raise Failure(f"{name} is no flight recording: {error}", ExitCode.USAGE) from None
+        raise Failure(f"{name} is not a flight recording: {error}", ExitCode.USAGE) from None
     except BrokenPipeError:
         _leave_pipe()
     except OSError as error:

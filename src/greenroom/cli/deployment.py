@@ -94,9 +94,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?", self.name):
-            raise OptionError(f"name is {self.name!r}; it can have up to 50 of a-z, 0-9 and, within, hyphens")
+            raise OptionError(f"name is {self.name!r}; it must have 1 to 50 characters: a-z, 0-9 and, inside, hyphens")
         if self.server.port == 0:
-            raise OptionError("port is 0; what is deployed needs a port that others know")
+            raise OptionError("port is 0; a deployment needs a fixed port")
         if not _is_plain(self.app):
             raise OptionError(f"APP is {self.app!r}; it cannot be empty or have control characters")
 
@@ -126,8 +126,10 @@ class Plan:
         Drain timeout and port are always included, since other parts of the files rely on them. ``leave_out`` names a
         setting that the worker gets in another way.
         """
-        said = [setting for setting in all_settings().values() if self._says(setting) and setting.name != leave_out]
-        return ["start", self.app, *itertools.chain.from_iterable(map(self._flag, said))]
+        chosen = [
+            setting for setting in all_settings().values() if self._is_written(setting) and setting.name != leave_out
+        ]
+        return ["start", self.app, *itertools.chain.from_iterable(map(self._flag, chosen))]
 
     def _flag(self, setting: Setting) -> list[str]:
         value = setting.of(self.settings)
@@ -135,7 +137,7 @@ class Plan:
             return [setting.flag if value else f"--no-{setting.flag[2:]}"]
         return [setting.flag, as_text(setting, value)]
 
-    def _says(self, setting: Setting) -> bool:
+    def _is_written(self, setting: Setting) -> bool:
         if setting.is_secret:  # all users of a machine can read its command lines
             return False
         return setting.name in _ALWAYS or setting.of(self.settings) != setting.default("start")
@@ -143,7 +145,7 @@ class Plan:
     def arguments_in_container(self, *, leave_out: str = "") -> list[str]:
         host = self.server.host
         if host not in (DEFAULTS["start"].server.host, ANYWHERE):
-            raise OptionError(f"host is {host!r}; in a container the worker listens on {ANYWHERE}")
+            raise OptionError(f"host is {host!r}; a worker in a container must listen on {ANYWHERE}")
         given = self.arguments(leave_out=leave_out)
         return given if host == ANYWHERE else [*given, "--host", ANYWHERE]
 
@@ -225,7 +227,8 @@ def docker(plan: Plan, image: Docker) -> dict[str, str]:
 def kubernetes(plan: Plan, pods: Kubernetes) -> dict[str, str]:
     if pods.replicas < 1 or pods.max_replicas < pods.replicas:
         raise OptionError(
-            f"replicas is {pods.replicas} and max_replicas is {pods.max_replicas}; at least 1, and no less than that"
+            f"replicas is {pods.replicas} and max_replicas is {pods.max_replicas}; replicas must be at least 1, and "
+            f"max_replicas must not be smaller"
         )
     if not pods.claims_per_second > 0:
         raise OptionError(f"claims_per_second is {pods.claims_per_second:g}; it must be above 0")
@@ -255,7 +258,7 @@ def kubernetes(plan: Plan, pods: Kubernetes) -> dict[str, str]:
 def _resources(memory_mb: int | None) -> str:
     if memory_mb is None:
         return (
-            "          # Measure what a pod needs (`greenroom doctor` says how many sessions fit), and set it:\n"
+            "          # Measure the memory of a pod (`greenroom doctor` shows how many sessions fit), and set it:\n"
             "          # resources: {requests: {memory: 4Gi}, limits: {memory: 4Gi}}"
         )
     memory = f"{{memory: {memory_mb}Mi}}"

@@ -15,7 +15,7 @@ from ..exit_codes import ExitCode
 from ..settings import LogOptions
 from .logs import logging_to_stderr
 from .options import Layers, find_modules_from_here, with_settings
-from .printing import Failure, print_json, tell, working
+from .printing import Failure, echo, print_json, working
 from .serve import AppArgument, ArgumentsArgument, prepare_environment
 from .text import harmless
 
@@ -42,18 +42,18 @@ def doctor(
     app: AppArgument,
     layers: Layers,
     arguments: ArgumentsArgument = None,
-    processes: Annotated[int, typer.Option(help="How many idle processes are started and measured.", min=1)] = 4,
+    processes: Annotated[int, typer.Option(help="Number of idle processes to start and measure.", min=1)] = 4,
     session_mb: Annotated[
         float,
-        typer.Option(help="Memory that a running session takes beyond an idle process.", metavar="MIB", min=0.0),
+        typer.Option(help="Memory of a running session beyond that of an idle process.", metavar="MIB", min=0.0),
     ] = 0.0,
     session: Annotated[
         str | None,
-        typer.Option(help="Run one real session with this metadata, and measure what it takes.", metavar="JSON"),
+        typer.Option(help="Run one real session with this metadata, and measure its memory.", metavar="JSON"),
     ] = None,
     deployment: Annotated[
         Path | None,
-        typer.Option(help="A systemd unit, Kubernetes manifest or Compose file: its grace period is checked."),
+        typer.Option(help="systemd unit, Kubernetes manifest or Compose file whose grace period to check."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print findings and facts as one JSON object.")] = False,
 ) -> int:
@@ -103,7 +103,7 @@ def _print(found: Examination, *, as_json: bool) -> None:
     elif sys.stdout.isatty():
         _show(found)
     else:
-        tell("\n".join(_plain(found)))
+        echo("\n".join(_plain(found)))
 
 
 def _show(found: Examination) -> None:
@@ -142,4 +142,4 @@ def _indented(text: str) -> str:
 def _summary(findings: tuple[Finding, ...]) -> str:
     counts = {level: sum(finding.level == level for finding in findings) for level in reversed(_MARKS)}
     shown = [f"{count} {level}{'s' if count > 1 else ''}" for level, count in counts.items() if count and level != "ok"]
-    return f"{', '.join(shown) or 'nothing to remark'}; {counts['ok']} ok"
+    return f"{', '.join(shown) or 'no problems'}; {counts['ok']} ok"

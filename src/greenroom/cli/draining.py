@@ -45,10 +45,10 @@ async def start_to_drain(client: Client, timeout: float | None) -> dict[str, Any
     return started
 
 
-async def drain_and_wait(client: Client, timeout: float | None, tell: Callable[[str], None]) -> End:
+async def drain_and_wait(client: Client, timeout: float | None, report: Callable[[str], None]) -> End:
     """Drain a worker, and return when the worker has ended.
 
-    ``tell`` gets a line at each change of the number of jobs. Raises :class:`Failure` if the worker does not end in
+    ``report`` gets a line at each change of the number of jobs. Raises :class:`Failure` if the worker does not end in
     time.
     """
     end = End()
@@ -59,10 +59,10 @@ async def drain_and_wait(client: Client, timeout: float | None, tell: Callable[[
         longest = longest_wait(end.started["timeout"], board.data["options"])
         try:
             async with asyncio.timeout(longest):
-                await _follow(end, board, events, tell)
+                await _follow(end, board, events, report)
                 await _until_gone(client)
         except TimeoutError:
-            message = f"the worker at {client.url} has not ended, although all its deadlines have passed; see its log"
+            message = f"the worker at {client.url} has not ended, although all its deadlines have passed. See its log"
             raise Failure(message, ExitCode.NEGATIVE) from None
     return end
 
@@ -73,13 +73,13 @@ def longest_wait(timeout: float, options: dict[str, Any]) -> float:
     return longest_stop(pool, timeout) + _MARGIN
 
 
-async def _follow(end: End, board: Event, events: AsyncIterator[Event], tell: Callable[[str], None]) -> None:
+async def _follow(end: End, board: Event, events: AsyncIterator[Event], report: Callable[[str], None]) -> None:
     end.take(board)
-    tell(f"draining: {end.jobs or 0} jobs may go on for {end.started['timeout']:g} s")
+    report(f"draining: {end.jobs or 0} jobs may go on for {end.started['timeout']:g} s")
     try:
         async for event in events:
             if end.take(event):
-                tell(f"draining: {end.jobs} jobs are left")
+                report(f"draining: {end.jobs} jobs are left")
     except Unreachable:
         return  # the worker may have been killed; the caller checks next that the worker has ended
 

@@ -12,24 +12,26 @@ from ..exit_codes import ExitCode
 from ..settings.open_files import fds_needed
 from . import deployment
 from .options import Layers, with_settings
-from .printing import Failure, tell
+from .printing import Failure, echo
 from .serve import AppArgument
 
 __all__ = ["register"]
 
 _UNIT, _IMAGE, _PODS = deployment.Systemd(), deployment.Docker(), deployment.Kubernetes()
 
-NameOption = Annotated[str, typer.Option(help="Name of the service; default: made from APP.", show_default=False)]
-OutputOption = Annotated[Path, typer.Option(help="Folder to write to; it is made if need be.", file_okay=False)]
+NameOption = Annotated[
+    str, typer.Option(help="Name of the service. Default: a name made from APP.", show_default=False)
+]
+OutputOption = Annotated[Path, typer.Option(help="Folder for the files. A missing folder is made.", file_okay=False)]
 StdoutOption = Annotated[bool, typer.Option("--stdout", help="Print the files instead of writing them.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 MemoryOption = Annotated[
     int | None, typer.Option(help="Memory of the worker and all sessions together.", metavar="MIB", min=1)
 ]
 
 
 def register(cli: typer.Typer) -> None:
-    init = typer.Typer(help="Write what runs a worker in production.", no_args_is_help=True)
+    init = typer.Typer(help="Write the files that run a worker in production.", no_args_is_help=True)
     for command in (systemd, docker, k8s):
         init.command()(command)
     cli.add_typer(init, name="init")
@@ -44,11 +46,11 @@ def systemd(
     stdout: StdoutOption = False,
     force: ForceOption = False,
     user: Annotated[str, typer.Option(help="User that the worker runs as.")] = _UNIT.user,
-    directory: Annotated[str, typer.Option(help="Working directory: where APP is found.")] = _UNIT.directory,
+    directory: Annotated[str, typer.Option(help="Working directory, in which APP is found.")] = _UNIT.directory,
     venv: Annotated[str, typer.Option(help="Virtual environment with Greenroom and the app.")] = _UNIT.venv,
     memory_mb: MemoryOption = None,
     systemd_version: Annotated[
-        int, typer.Option(help="Version of systemd there (systemctl --version), for what older ones do not know.")
+        int, typer.Option(help="Version of systemd on the server (systemctl --version). Old versions lack features.")
     ] = _UNIT.systemd_version,
 ) -> int:
     """Write a systemd unit with readiness, watchdog, reload, and a stop timeout that matches the drain timeout."""
@@ -85,14 +87,18 @@ def k8s(
     output: OutputOption = Path("k8s"),
     stdout: StdoutOption = False,
     force: ForceOption = False,
-    image: Annotated[str, typer.Option(help="Image, as `greenroom init docker` makes it.")] = _PODS.image,
-    replicas: Annotated[int, typer.Option(help="Pods, and the least of them when they are scaled.")] = _PODS.replicas,
-    max_replicas: Annotated[int, typer.Option(help="The most pods when they are scaled.")] = _PODS.max_replicas,
+    image: Annotated[str, typer.Option(help="Image, built from the files of `greenroom init docker`.")] = _PODS.image,
+    replicas: Annotated[
+        int, typer.Option(help="Number of pods; with the autoscaler, the least number.")
+    ] = _PODS.replicas,
+    max_replicas: Annotated[int, typer.Option(help="Most pods, with the autoscaler.")] = _PODS.max_replicas,
     memory_mb: MemoryOption = None,
     claims_per_second: Annotated[
-        float, typer.Option(help="Sessions that one pod is to start per second before another one is added.")
+        float, typer.Option(help="Sessions that one pod starts per second before the autoscaler adds a pod.")
     ] = _PODS.claims_per_second,
-    prometheus: Annotated[str, typer.Option(help="Where the autoscaler asks for metrics.")] = _PODS.prometheus,
+    prometheus: Annotated[
+        str, typer.Option(help="Address of the Prometheus server that the autoscaler queries.")
+    ] = _PODS.prometheus,
 ) -> int:
     """Write Kubernetes manifests: deployment, service, disruption budget, autoscaling by claims and warm deficit."""
     pods = deployment.Kubernetes(
@@ -124,12 +130,12 @@ def _deliver(files: dict[str, str], folder: Path, to_stdout: bool, force: bool) 
         return ExitCode.OK
     there = [str(folder / name) for name in files if (folder / name).exists()]
     if there and not force:
-        raise Failure(f"{', '.join(there)} is there already; --force overwrites, --stdout only shows")
+        raise Failure(f"{', '.join(there)}: already there. Use --force to overwrite, or --stdout to print the files")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
-            tell(f"wrote {folder / name}")
+            echo(f"wrote {folder / name}")
     except OSError as error:
         raise Failure(f"{error.filename} cannot be written: {error.strerror}") from error
     return ExitCode.OK

@@ -16,7 +16,7 @@ from ..errors import OptionError
 from ..exit_codes import ExitCode
 from ..report import Outcome, Reason
 from .connection import Connection, JsonOption, with_connection
-from .printing import Failure, tell
+from .printing import Failure, echo
 from .reports import first_label, job_text, started_text
 from .text import as_json, one_line, table
 
@@ -34,39 +34,38 @@ _START_SECONDS = 120.0
 
 _IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 _MetadataOption = Annotated[
-    str | None, typer.Option("--metadata", metavar="JSON", help="What the job is told, as JSON.")
+    str | None, typer.Option("--metadata", metavar="JSON", help="Metadata of the job, as JSON.")
 ]
 _FileOption = Annotated[
-    str | None, typer.Option("--metadata-file", metavar="FILE", help="The same, from a file; - is the standard input.")
+    str | None, typer.Option("--metadata-file", metavar="FILE", help="File with the metadata; - is the standard input.")
 ]
-_IdOption = Annotated[str | None, typer.Option("--id", metavar="ID", help="The job's id; without one, it gets one.")]
+_IdOption = Annotated[str | None, typer.Option("--id", metavar="ID", help="Id of the job. Default: a new id.")]
 _TimeoutOption = Annotated[
     float | None,
     typer.Option(
         "--timeout",
         metavar="SECONDS",
-        help="How long it may wait for a process that is on its way; by default the worker's offer_timeout.",
+        help="Longest wait for a process that is being warmed. Default: the worker's offer_timeout.",
     ),
 ]
 _WaitFlag = Annotated[
-    bool, typer.Option("--wait", help="Wait for its end and show the report; exits with 1 unless it succeeded.")
+    bool,
+    typer.Option("--wait", help="Wait for the end of the job, and show its report. Exits with 1 unless it succeeded."),
 ]
-_StateOption = Annotated[State | None, typer.Option("--state", help="Only jobs in this state; live: not ended.")]
-_OutcomeOption = Annotated[Outcome | None, typer.Option("--outcome", help="Only jobs that ended so.")]
+_StateOption = Annotated[State | None, typer.Option("--state", help="Only jobs in this state; live means not ended.")]
+_OutcomeOption = Annotated[Outcome | None, typer.Option("--outcome", help="Only jobs with this outcome.")]
 _ReasonOption = Annotated[Reason | None, typer.Option("--reason", help="Only jobs that ended for this reason.")]
 _RoomOption = Annotated[str | None, typer.Option("--room", metavar="NAME", help="Only the jobs of this LiveKit room.")]
 _LabelOption = Annotated[
     str | None,
     typer.Option("--label", metavar="NAME=TEXT", help="Only jobs with this label, such as agent=greeter."),
 ]
-_LimitOption = Annotated[
-    int, typer.Option("--limit", metavar="N", min=1, max=2000, help="No more than the latest so many.")
-]
+_LimitOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=2000, help="Only the latest N jobs.")]
 _SecondsOption = Annotated[
-    float, typer.Option("--wait", metavar="SECONDS", min=0, help="Wait for its end, but no longer than this.")
+    float, typer.Option("--wait", metavar="SECONDS", min=0, help="Longest wait for the end of the job.")
 ]
 _WhyOption = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="Why; the job and its report are told, and so is the log.")
+    str, typer.Option("--reason", metavar="TEXT", help="Reason, for the job, its report and the log.")
 ]
 
 
@@ -90,16 +89,16 @@ async def run(
     as_json_: JsonOption = False,
 ) -> int:
     """Start a job. Returns when a process has acknowledged the job. Exits with 1 if the job was rejected."""
-    order: dict[str, Any] = {"metadata": read_metadata(metadata, metadata_file), "id": id, "timeout": timeout}
-    order = {name: value for name, value in order.items() if value is not None}
+    body: dict[str, Any] = {"metadata": read_metadata(metadata, metadata_file), "id": id, "timeout": timeout}
+    body = {name: value for name, value in body.items() if value is not None}
     async with connection.open() as client:
-        started = (await client.post("/v1/jobs", order, within=_START_SECONDS + (timeout or 0.0))).body
+        started = (await client.post("/v1/jobs", body, within=_START_SECONDS + (timeout or 0.0))).body
         if not wait:
-            tell(as_json(started) if as_json_ else started_text(started))
+            echo(as_json(started) if as_json_ else started_text(started))
             return ExitCode.OK
-        tell(started_text(started), err=True)
+        echo(started_text(started), err=True)
         job = await _end_of(client, started["id"])
-    tell(as_json(job) if as_json_ else job_text(job))
+    echo(as_json(job) if as_json_ else job_text(job))
     return ExitCode.OK if job["outcome"] == "succeeded" else ExitCode.NEGATIVE
 
 
@@ -121,9 +120,9 @@ async def list_jobs(
     async with connection.open() as client:
         answer = (await client.get("/v1/jobs", query)).body
     if as_json_:
-        tell(as_json(answer))
+        echo(as_json(answer))
         return ExitCode.OK
-    tell(_table_of(answer["jobs"]))
+    echo(_table_of(answer["jobs"]))
     return ExitCode.OK
 
 
@@ -153,7 +152,7 @@ async def show(
     """Show the state of a job. After its end, show its report with traceback and stacks."""
     async with connection.open() as client:
         job = await _awaited(client, job_id, wait)
-    tell(as_json(job) if as_json_ else job_text(job))
+    echo(as_json(job) if as_json_ else job_text(job))
     return ExitCode.OK
 
 
@@ -161,16 +160,16 @@ async def show(
 async def cancel(
     connection: Connection, job_id: _IdArgument, reason: _WhyOption = "", as_json_: JsonOption = False
 ) -> int:
-    """Cancel a job: ask it to end, and kill it if it is not in time. Exits with 1 if the job had ended before."""
+    """Cancel a job: ask it to end, and kill it if that takes too long. Exits with 1 if the job had already ended."""
     async with connection.open() as client:
         answer = await client.delete(_path(job_id), {"reason": reason} if reason else None)
     job, had_ended = answer.body, answer.status == 200
     if as_json_:
-        tell(as_json(job))
+        echo(as_json(job))
     elif had_ended:
-        tell(f"job {one_line(job_id)} had ended before: {job['outcome']}, {job['reason']}")
+        echo(f"job {one_line(job_id)} had already ended: {job['outcome']}, {job['reason']}")
     else:
-        tell(f"job {one_line(job_id)} is being cancelled")
+        echo(f"job {one_line(job_id)} is being cancelled")
     return ExitCode.NEGATIVE if had_ended else ExitCode.OK
 
 
@@ -182,7 +181,7 @@ async def _end_of(client: Client, job_id: str) -> Any:
         while (job := await _awaited(client, job_id, _LONGEST_POLL))["report"] is None:
             pass
     except Failure as error:
-        message = f"job {job_id} was started, and what became of it is not known: {error}"
+        message = f"job {job_id} was started, but its result is unknown: {error}"
         raise Failure(message, error.code) from error
     return job
 
@@ -216,7 +215,7 @@ def read_metadata(text: str | None, file: str | None) -> Any:
         raw = _read(file) if file is not None else str(text).encode("utf-8", "strict")
         msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeError) as error:
-        hint = f"; a text has quotes of its own: {json.dumps(text)!r}" if text is not None else ""
+        hint = f". A JSON string needs quotes: {json.dumps(text)!r}" if text is not None else ""
         raise OptionError(f"{origin} is not JSON: {error}{hint}") from None
     except RecursionError:
         raise OptionError(f"{origin} is nested too deeply") from None

@@ -90,7 +90,7 @@ class LogWriter(logging.Handler):
 
 
 def _notice(dropped: int) -> logging.LogRecord:
-    text = f"{dropped} lines of the log were dropped: not read fast enough, not formatted, or not written"
+    text = f"{dropped} log lines were dropped: the reader was too slow, or a line could not be formatted or written"
     fields = log_fields("log_lines_dropped", lines=dropped)
     known = {"name": "greenroom", "levelno": logging.WARNING, "levelname": "WARNING", "msg": text}
     return logging.makeLogRecord(known | fields)

@@ -111,7 +111,7 @@ def _python_logs_too() -> Iterator[None]:
 
 def _log_unraisable(error: Any) -> None:
     exc_info = (error.exc_type, error.exc_value, error.exc_traceback)
-    text = error.err_msg or "an error that nothing can catch, in"
+    text = error.err_msg or "error that no code can catch, in"
     _logger.error("%s: %r", text, error.object, exc_info=exc_info, extra=log_fields("internal_error"))
 
 

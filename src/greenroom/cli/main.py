@@ -9,7 +9,7 @@ import typer
 
 from ..errors import OptionError
 from ..exit_codes import ExitCode
-from .printing import Failure, tell
+from .printing import Failure, echo
 from .standard_streams import reopen_closed
 from .text import one_line
 
@@ -78,7 +78,7 @@ def _complain_of_usage(command: str, message: str) -> int:
 def _complain(command: str, message: str, code: ExitCode) -> int:
     # Indented, so that no further line can look like a line of the shell or of another command.
     indented = message.replace("\n", "\n    ")
-    tell(f"{one_line(command)}: error: {indented}", err=True)
+    echo(f"{one_line(command)}: error: {indented}", err=True)
     return code
 
 

@@ -76,7 +76,7 @@ def _is_flag(context: typer.Context, name: str) -> bool:
 def _config_option() -> inspect.Parameter:
     option = typer.Option(
         "--config",
-        help=f"The file with settings; without one, {FILE_NAME} in the current folder, if there is one.",
+        help=f"File with settings. Default: {FILE_NAME} in the current folder, if it exists.",
         envvar=CONFIG_VARIABLE,
         metavar="FILE",
         show_default=False,

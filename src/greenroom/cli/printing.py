@@ -18,10 +18,10 @@ from ..texts import clean
 from .text import as_json as text_as_json
 from .text import harmless
 
-__all__ = ["Failure", "as_json", "print_json", "tell", "working"]
+__all__ = ["Failure", "as_json", "echo", "print_json", "working"]
 
 
-def tell(text: str, *, err: bool = False) -> None:
+def echo(text: str, *, err: bool = False) -> None:
     """Print a text for people. Parts of the text may come from an app or a caller, so the text is made harmless."""
     typer.echo(harmless(text), err=err)
 

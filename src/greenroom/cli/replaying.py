@@ -17,7 +17,7 @@ from ..pool.flight_recorder.explain import Decision, decisions
 from ..pool.flight_recorder.reader import Line
 from ..pool.flight_recorder.recorder import core_digest
 from ..pool.flight_recorder.replay import Difference, Moment, Replay
-from .printing import Failure, tell
+from .printing import Failure, echo
 from .text import one_line
 
 __all__ = ["Replaying"]
@@ -50,25 +50,25 @@ class Replaying:
         return self._end(stopped=self._replay.has_ended)
 
     def _begin(self, moment: Moment) -> None:
-        said = self._replay.header
-        by, digest = one_line(str(said.get("greenroom"))), one_line(str(said.get("core")))
+        header = self._replay.header
+        by, digest = one_line(str(header.get("greenroom"))), one_line(str(header.get("core")))
         own = core_digest()
-        same = "as this one" if digest == own else f"this one is {own}, and may decide otherwise"
+        same = "the same as here" if digest == own else f"the core here is {own}, and may decide differently"
         date = _utc(moment.at).strftime("%Y-%m-%d")
-        tell(f"recorded by Greenroom {by}, core {digest}: {same}. Times are UTC, from {date} on.", err=True)
+        echo(f"recorded by Greenroom {by}, core {digest}: {same}. Times are UTC, from {date} on.", err=True)
 
     def _show(self, decision: Decision) -> None:
         if self._as_json:
-            _tell_json(decision._asdict())
+            _echo_json(decision._asdict())
             return
         moved = f"{decision.before} → {decision.after}: " if decision.after != decision.before else ""
         done = f" [{'; '.join(decision.done)}]" if decision.done else ""
-        tell(one_line(f"{_clock(decision.at)}  {decision.who}: {moved}{decision.why}{done}"))
+        echo(one_line(f"{_clock(decision.at)}  {decision.who}: {moved}{decision.why}{done}"))
 
     def _end(self, *, stopped: bool) -> int:
         replay, difference = self._replay, self._replay.difference
-        for what in replay.missing:
-            tell(f"not replayed: {what}", err=True)
+        for missing in replay.missing:
+            echo(f"not replayed: {missing}", err=True)
         if difference is not None:
             self._show_difference(difference)
             return ExitCode.NEGATIVE
@@ -76,26 +76,26 @@ class Replaying:
             raise Failure(f"job {one_line(self._of_job.job_id)} is not in the recording")
         text = f"{replay.events} events were replayed, and all decisions are as recorded"
         if self._last is None:
-            text = "nothing was replayed: the recording ends with the state it begins with, or TIME is before it"
+            text = "nothing was replayed: the recording has no events, or TIME is before its first event"
         elif stopped:
-            text = f"stopped at {_clock(self._last.at)}, after {text}; then the pool had {_state(self._last)}"
+            text = f"stopped at {_clock(self._last.at)}: {text}. The pool then had {_state(self._last)}"
         if self._as_json:
-            _tell_json({"events": replay.events, "differs": False, "stopped": stopped})
-        tell(text, err=True)
+            _echo_json({"events": replay.events, "differs": False, "stopped": stopped})
+        echo(text, err=True)
         return ExitCode.OK
 
     def _show_difference(self, difference: Difference) -> None:
         if self._as_json:
-            _tell_json({"events": self._replay.events, "differs": True, "difference": difference._asdict()})
+            _echo_json({"events": self._replay.events, "differs": True, "difference": difference._asdict()})
             return
-        tell(f"line {difference.place} of the recording: this version decides otherwise than what recorded it")
-        tell(one_line(f"  {_clock(difference.at)}, {difference.about[:500]}"))
+        echo(f"line {difference.place} of the recording: this version decides differently")
+        echo(one_line(f"  {_clock(difference.at)}, {difference.about[:500]}"))
         for name, effects in (("recorded", difference.recorded), ("now", difference.now)):
-            tell(f"  {name}:" + ("" if effects else " nothing"))
+            echo(f"  {name}:" + ("" if effects else " nothing"))
             for effect in effects[:_MOST_SHOWN]:
-                tell(one_line(f"    {_effect_text(effect)}"[:500]))
+                echo(one_line(f"    {_effect_text(effect)}"[:500]))
             if len(effects) > _MOST_SHOWN:
-                tell(f"    and {len(effects) - _MOST_SHOWN} more")
+                echo(f"    and {len(effects) - _MOST_SHOWN} more")
 
 
 class _Until:
@@ -180,7 +180,7 @@ def _clock(at: float) -> str:
     return _utc(at).strftime("%H:%M:%S.%f")[:-2]
 
 
-def _tell_json(value: object) -> None:
+def _echo_json(value: object) -> None:
     import msgspec  # imported late: only --json needs it
 
     typer.echo(msgspec.json.encode(value).decode())

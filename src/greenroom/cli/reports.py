@@ -35,7 +35,7 @@ def job_text(job: _Plain) -> str:
         error = report["error"]
         parts.append(_section("error", error["traceback"] or f"{error['type']}: {error['message']}"))
     if report["stack_dump"]:
-        parts.append(_section("stacks, just before it was killed", report["stack_dump"]))
+        parts.append(_section("stacks just before the kill", report["stack_dump"]))
     return "\n\n".join(parts)
 
 
@@ -53,7 +53,7 @@ def _head(job: _Plain) -> Iterator[tuple[str, object]]:
 
 def _start(job: _Plain) -> str | None:
     if job["start_ms"] is None:
-        return None if job["report"] is None else "it never started"
+        return None if job["report"] is None else "never started"
     return f"{job['launch_type']}, {job['start_ms']:.1f} ms"
 
 
@@ -79,9 +79,9 @@ def _measured(report: _Plain) -> Iterator[tuple[str, object]]:
     if report["log_records_dropped"]:
         yield "dropped or cut", f"{report['log_records_dropped']} log lines"
     if report["descendants_killed"]:
-        yield "left behind", f"{report['descendants_killed']} processes, killed"
+        yield "left behind", f"{report['descendants_killed']} processes, which were killed"
     if report["result_dropped"]:
-        yield "result", "too large to be kept this long"
+        yield "result", "dropped to bound memory"
 
 
 def _result_title(report: _Plain) -> str:
@@ -92,7 +92,7 @@ def _result(report: _Plain) -> str:
     text = str(report["result"]) if report["result_encoding"] == "base64" else as_json(report["result"])
     if len(text) <= LONGEST_RESULT:
         return text
-    return f"{text[:LONGEST_RESULT]}\n... and {len(text) - LONGEST_RESULT} characters more; --json shows all"
+    return f"{text[:LONGEST_RESULT]}\n... and {len(text) - LONGEST_RESULT} more characters; --json shows all"
 
 
 def _section(title: str, text: str) -> str:

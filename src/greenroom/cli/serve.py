@@ -23,7 +23,7 @@ _logger = logging.getLogger("greenroom")
 
 ArgumentsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[-- ARGUMENT ...]", help="what the script finds in sys.argv, after `start` (or `dev`)"),
+    typer.Argument(metavar="[-- ARGUMENT ...]", help="Arguments of the script, in sys.argv after `start` or `dev`."),
 ]
 AppArgument = Annotated[str, typer.Argument(metavar="APP", help="agent.py, agent.py:app or package.module:app")]
 
@@ -51,7 +51,7 @@ def dev(app: AppArgument, layers: Layers, arguments: ArgumentsArgument = None) -
 def prepare_environment(resolved: Resolved) -> None:
     """Prepare the environment that the app and its jobs inherit: remove secrets, and set the loggers' variables."""
     _hide_secrets()
-    _tell_jobs(resolved)
+    _set_variables(resolved)
 
 
 def _hide_secrets() -> None:
@@ -61,7 +61,7 @@ def _hide_secrets() -> None:
             os.environ.pop(setting.variable, None)
 
 
-def _tell_jobs(resolved: Resolved) -> None:
+def _set_variables(resolved: Resolved) -> None:
     """Set the variables from which an app sets up its loggers: the command and the log level."""
     os.environ[COMMAND_VARIABLE] = resolved.command
     if resolved.origins["log_level"].kind != "default":

@@ -8,7 +8,7 @@ import typer
 
 from ..exit_codes import ExitCode
 from .connection import Connection, JsonOption, with_connection
-from .printing import tell
+from .printing import echo
 from .text import as_json, facts, one_line
 
 __all__ = ["register"]
@@ -32,9 +32,9 @@ async def status(connection: Connection, as_json_: JsonOption = False) -> int:
                 raise
             pressure = None  # before the pool's start, and after its end, there is nothing to show
     if as_json_:
-        tell(as_json({"reason": None, "detail": None, **ready, "pressure": pressure}))
+        echo(as_json({"reason": None, "detail": None, **ready, "pressure": pressure}))
     else:
-        tell("\n".join([_verdict(ready), *([] if pressure is None else [_figures(pressure)])]))
+        echo("\n".join([_verdict(ready), *([] if pressure is None else [_figures(pressure)])]))
     return ExitCode.OK if ready["ready"] else ExitCode.NEGATIVE
 
 
@@ -47,14 +47,14 @@ def _verdict(ready: dict[str, Any]) -> str:
 
 def _figures(pressure: dict[str, Any]) -> str:
     cost = pressure["session_mb"]
-    sources = ", ".join(f"{name} {told.get('state', '')}".strip() for name, told in pressure["sources"].items())
+    sources = ", ".join(f"{name} {source.get('state', '')}".strip() for name, source in pressure["sources"].items())
     return facts(
         [
             ("jobs", f"{pressure['running']} of {pressure['capacity']}"),
             ("idle", f"{pressure['idle']} of {pressure['idle_target']}"),
             ("warming", pressure["warming"]),
-            ("turned down", _turned_down(pressure["turned_down"])),
-            ("a session takes", None if cost is None else f"{cost:.1f} MiB"),
+            ("rejected", _turned_down(pressure["turned_down"])),
+            ("session memory", None if cost is None else f"{cost:.1f} MiB"),
             ("sources", sources or None),
         ]
     )

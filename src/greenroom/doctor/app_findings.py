@@ -23,24 +23,24 @@ _SHARE_SHOWN = 0.1
 _MOST_SHOWN = 3
 
 _NO_THREADS = (
-    "start them in {prewarm}; or, if no lock of theirs can matter, name them in the setting allow_threads; or use "
-    "--start-method spawn. {remedies}"
+    "start them in {prewarm}, or use --start-method spawn. If their locks cannot matter, add their names to "
+    "allow_threads. {remedies}"
 )
 
 
 def of_load(load: LoadFacts, options: PoolOptions) -> Iterator[Finding]:
     total = load.import_seconds + load.preload_seconds
     found = (
-        f"{load.import_seconds:.2f} s for imports, {load.preload_seconds:.2f} s for preload"
-        f"{'' if load.has_preload else ' (there is none)'}; {load.modules} modules were imported{_dominating(load)}"
+        f"imports took {load.import_seconds:.2f} s, preload took {load.preload_seconds:.2f} s"
+        f"{'' if load.has_preload else ' (the app has none)'}; {load.modules} modules were imported{_dominating(load)}"
     )
     if total > _MUCH_OF_A_TIMEOUT * options.preload_timeout:
         todo = (
-            f"raise preload_timeout ({options.preload_timeout:g} s), or load less: a slower disk or CPU would miss it"
+            f"raise preload_timeout ({options.preload_timeout:g} s), or load less: a slower disk or CPU would exceed it"
         )
         yield warning("load", found, todo)
     elif total > _SLOW_LOAD:
-        todo = "it is paid once, before the first session and at each reload; import only what is needed at once"
+        todo = "the app loads before the first session and at each reload. Import only modules that are needed at once"
         yield note("load", found, todo)
     else:
         yield ok("load", found)
@@ -50,17 +50,18 @@ def of_threads(load: LoadFacts, options: PoolOptions) -> Iterator[Finding]:
     refused = [name for name in load.threads if not set(name.split(" / ")) & set(load.allowed_threads)]
     allowed = [name for name in load.threads if name not in refused]
     if refused and options.start_method == "zygote":
-        found = f"imports or preload left {_count(len(refused), 'thread')}: {', '.join(refused)}; it is refused to fork"
+        named = f"{_count(len(refused), 'thread')}: {', '.join(refused)}"
+        found = f"imports or preload left {named}. The zygote refuses to fork with them"
         yield problem(
             "threads", found, _NO_THREADS.format(prewarm=load.prewarm_name, remedies=load.remedies).rstrip(". ")
         )
     elif refused:
-        yield note("threads", f"imports or preload start {', '.join(refused)}; spawned processes do not mind")
+        yield note("threads", f"imports or preload start {', '.join(refused)}, which does no harm with spawn")
     if allowed:
-        found = f"left by imports or preload, and allowed: {', '.join(allowed)}"
-        yield note("threads", found, "make sure that none of them holds a lock when nothing is going on")
+        found = f"allowed threads that imports or preload left: {', '.join(allowed)}"
+        yield note("threads", found, "make sure that none of them holds a lock while the app is idle")
     if not load.threads:
-        yield ok("threads", "none left by imports and preload")
+        yield ok("threads", "imports and preload left no thread")
 
 
 def of_left_open(load: LoadFacts, options: PoolOptions) -> Iterator[Finding]:
@@ -69,34 +70,32 @@ def of_left_open(load: LoadFacts, options: PoolOptions) -> Iterator[Finding]:
         if options.start_method == "zygote":
             yield warning("sockets", found, todo or "open it in prewarm instead")
     for child in load.children:
-        todo = "it is shared by all sessions; start it outside, or in prewarm if each session needs its own"
+        todo = "all sessions share it. Start it outside of the app, or in prewarm if each session needs its own"
         yield note("sockets", f"imports or preload left a process running: {child}", todo)
     if not load.fds and not load.children:
-        yield ok("sockets", "no socket, pipe or process left by imports and preload")
+        yield ok("sockets", "imports and preload left no socket, pipe or process")
 
 
 def of_prewarm(warm: WarmFacts, load: LoadFacts, options: PoolOptions) -> Iterator[Finding]:
     for failure in warm.failures:
         cause, _, traceback = failure.partition("\n")
-        todo = "no session can start: make prewarm succeed here, with what it needs reachable"
+        todo = "no session can start. Make prewarm succeed on this machine, with all servers that it needs"
         yield problem("prewarm", f"a process did not become idle: {cause}", f"{todo}\n{traceback}".rstrip())
     if not warm.idle_seconds:
         return
     idle, prewarm = median(warm.idle_seconds), median(warm.prewarm_seconds)
     found = (
-        f"{_ms(idle)} from fork to idle, {_ms(prewarm)} of it in prewarm and the warm-up run"
-        f"{'' if load.has_prewarm else ' (the app has no prewarm)'}; longest {_ms(max(warm.idle_seconds))}"
+        f"a process takes {_ms(idle)} from fork to idle, with {_ms(prewarm)} in prewarm and the warm-up run"
+        f"{'' if load.has_prewarm else ' (the app has no prewarm)'}; the longest took {_ms(max(warm.idle_seconds))}"
     )
     if max(warm.idle_seconds) > _MUCH_OF_A_TIMEOUT * options.prewarm_timeout:
-        todo = (
-            f"do less in prewarm, or raise prewarm_timeout ({options.prewarm_timeout:g} s): load will make it miss that"
-        )
+        todo = f"do less in prewarm, or raise prewarm_timeout ({options.prewarm_timeout:g} s): load slows it down"
         yield warning("prewarm", found, todo)
     elif idle > _SLOW_IDLE:
         todo = (
-            f"a claimed process is replaced at {options.max_concurrent_prewarms / idle:.1f} a second at the most "
-            f"(max_concurrent_prewarms={options.max_concurrent_prewarms}): move what needs no connection to preload, "
-            f"or hold more with num_idle_processes"
+            f"the pool replaces at most {options.max_concurrent_prewarms / idle:.1f} claimed processes per second "
+            f"(max_concurrent_prewarms={options.max_concurrent_prewarms}). Move work without connections to preload, "
+            f"or raise num_idle_processes"
         )
         yield note("prewarm", found, todo)
     else:
@@ -110,48 +109,50 @@ def of_memory(warm: WarmFacts, options: PoolOptions) -> Iterator[Finding]:
         median(getattr(process, name) for process in warm.processes) for name in ("private_mb", "shared_mb", "pss_mb")
     )
     found = (
-        f"an idle process has {private:.1f} MiB to itself and shares {shared:.1f} MiB (PSS {pss:.1f} MiB, "
+        f"an idle process has {private:.1f} MiB of private and {shared:.1f} MiB of shared memory (PSS {pss:.1f} MiB, "
         f"median of {len(warm.processes)})"
     )
     if private > _MUCH_PRIVATE and options.start_method == "zygote":
         todo = (
-            "what is private is paid for each process: load read-only data in preload instead of prewarm, and "
-            "let imports that prewarm makes happen at the top of the module"
+            "each process needs its own private memory. Load read-only data in preload instead of prewarm, and "
+            "move imports from prewarm to the top of the module"
         )
         yield warning("memory", found, todo)
     elif options.start_method == "spawn":
         yield note(
-            "memory", found, "start_method=spawn shares nothing that is loaded; zygote would, if the app can fork"
+            "memory",
+            found,
+            "start_method=spawn shares no loaded code or data; zygote shares them, if the app can be forked",
         )
     else:
         yield ok("memory", found)
     limit = options.memory_limit_mb
     if limit is not None and pss > _MUCH_OF_A_TIMEOUT * limit:
-        todo = f"raise memory_limit_mb ({limit:g} MiB): a session starts with more than half of it gone"
-        yield warning("memory", f"an idle process counts {pss:.0f} MiB already", todo)
+        todo = f"raise memory_limit_mb ({limit:g} MiB): an idle process already uses more than half of it"
+        yield warning("memory", f"an idle process already has {pss:.0f} MiB (PSS)", todo)
 
 
 def of_session(session: SessionFacts, image_mb: float, options: PoolOptions) -> Iterator[Finding]:
     """Judge one session. ``image_mb`` is the memory of the loaded app in MiB, which all processes share."""
     before, after = session.before, session.after
     if session.failure:
-        todo = "give --session the metadata of a session that succeeds: the figures are those of one that does not"
+        todo = "give --session the metadata of a session that succeeds. These figures are of a session that failed"
         yield warning("session", f"the session did not succeed: {session.failure}", todo)
     if before is None or after is None:
-        todo = "have the entrypoint wait for a moment before it returns"
-        yield note("session", "the session ended before its memory could be looked at", todo)
+        todo = "let the entrypoint wait for a moment before it returns"
+        yield note("session", "the session ended before its memory could be measured", todo)
         return
     grown = max(after.private_mb - before.private_mb, 0.0)
     found = (
-        f"a session takes {grown:.1f} MiB: its process had {before.private_mb:.1f} MiB to itself when it was idle, "
-        f"and {after.private_mb:.1f} MiB at the most with the session"
+        f"a session takes {grown:.1f} MiB: its process had {before.private_mb:.1f} MiB of private memory when it was "
+        f"idle, and at most {after.private_mb:.1f} MiB with the session"
     )
     copied = min(grown, max(before.shared_mb - after.shared_mb, 0.0))
     if copied > max(_MUCH_COPIED * image_mb, _FEW_MB) and options.start_method == "zygote":
         found += f"; {copied:.1f} MiB of that are copies of the loaded app, which has {image_mb:.1f} MiB"
         todo = (
-            "to go through Python objects writes to their counters, and copies them: keep large tables in one buffer "
-            "(numpy, array, bytes, mmap, SQLite) rather than in dicts and lists of objects"
+            "a read of Python objects writes to their reference counts, which copies them. Keep large tables in one "
+            "buffer (numpy, array, bytes, mmap, SQLite), not in dicts and lists of objects"
         )
         yield warning("session", found, todo)
     else:

@@ -46,16 +46,16 @@ def _of_memory(warm: WarmFacts, limits: LimitFacts, options: PoolOptions, sessio
     detail = (
         f"{limits.available_mb:,.0f} MiB available ({limits.memory_where}), less {1 - HEADROOM:.0%} headroom, "
         f"{warm.image_mb:,.0f} MiB for the loaded app and {options.num_idle_processes} idle processes; "
-        f"{private + session_mb:.1f} MiB a session"
+        f"{private + session_mb:.1f} MiB for each session"
     )
-    remedy = "more memory, a higher memory limit, or less memory written to in prewarm and in the job"
+    remedy = "add memory, raise the memory limit, or write to less memory in prewarm and in the job"
     return Bound("memory", _whole(usable / max(private + session_mb, 0.01)), detail, remedy)
 
 
 def _of_files(warm: WarmFacts, hard: int, options: PoolOptions) -> Bound:
     detail = (
-        f"a hard limit of {hard:,} open files, of which the worker keeps {FDS_PER_PROCESS} for each process; "
-        f"now it holds {warm.fds_per_process:.1f} for each"
+        f"the hard limit is {hard:,} open files; the worker reserves {FDS_PER_PROCESS} for each process, and now "
+        f"uses {warm.fds_per_process:.1f}"
     )
     remedy = "raise the hard limit: ulimit -Hn, LimitNOFILE= (systemd), --ulimit nofile (Docker)"
     return Bound("open files", sessions_within(hard, options), detail, remedy)
@@ -66,7 +66,7 @@ def _of_tasks(warm: WarmFacts, limits: LimitFacts, options: PoolOptions) -> Boun
         return None
     room = limits.tasks[0]
     each = max(process.threads for process in warm.processes)
-    detail = f"{room.left:,} of {room.limit:,} left by {room.where}; {each} for each process when it is idle"
+    detail = f"{room.left:,} of {room.limit:,} are free ({room.where}); an idle process has {each}"
     return Bound("tasks", _whole(room.left / each) - _waiting(options), detail, room.remedy)
 
 

@@ -88,8 +88,8 @@ def _of_file(path: Path, is_kubernetes: bool) -> GraceFacts:
         raise OptionError(f"deployment file {path}: {error}") from error
     if found is None:
         raise OptionError(
-            f"deployment file {path} is no systemd unit, Kubernetes manifest or Compose file: there is none of "
-            f"TimeoutStopSec, terminationGracePeriodSeconds and stop_grace_period in it"
+            f"deployment file {path} is not a systemd unit, Kubernetes manifest or Compose file: it has none of "
+            f"TimeoutStopSec, terminationGracePeriodSeconds and stop_grace_period"
         )
     return GraceFacts(found[1], f"{found[0]} in {path}", is_kubernetes)
 
@@ -105,7 +105,7 @@ def _own_unit() -> str | None:
 def _asked_of_systemd(unit: str) -> float | None:
     command = ["systemctl", "show", "--property=TimeoutStopUSec", "--value", unit]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5.0).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5.0).stdout
     except (OSError, subprocess.SubprocessError):
         return None  # there is no systemd here
-    return seconds_of(told)
+    return seconds_of(output)

@@ -39,14 +39,14 @@ def load_once(app: str, options: PoolOptions, invocation: Invocation, handed: di
     # Append mode, since both processes share one file offset. Otherwise the interpreter would write at the current
     # read position of this process.
     with tempfile.TemporaryFile("a+", encoding="utf-8", errors="backslashreplace") as log:
-        told = _run(app, invocation, handed, options, log)
+        answer = _run(app, invocation, handed, options, log)
         log.seek(0)
         lines = log.read().splitlines()
-    if told is None:
-        raise AppLoadError(f"the interpreter ended while it loaded the app; its last lines:\n{_last(lines)}")
-    if "error" in told:
-        raise AppLoadError(_explained(told["error"]))
-    return _facts(told, lines)
+    if answer is None:
+        raise AppLoadError(f"the interpreter ended while it loaded the app. Its last lines:\n{_last(lines)}")
+    if "error" in answer:
+        raise AppLoadError(_explained(answer["error"]))
+    return _facts(answer, lines)
 
 
 def _run(app: str, invocation: Invocation, handed: dict[str, Any] | None, options: PoolOptions, log: IO[str]) -> Any:
@@ -56,7 +56,7 @@ def _run(app: str, invocation: Invocation, handed: dict[str, Any] | None, option
     far_lifeline, near_lifeline = os.pipe2(os.O_CLOEXEC)
     fds = (writing, far_lifeline)
     command = [sys.executable, *interpreter_flags(), "-X", "importtime", "-m", probe.__name__, *map(str, fds)]
-    with os.fdopen(reading) as answer, os.fdopen(near_lifeline, "wb"):
+    with os.fdopen(reading) as pipe, os.fdopen(near_lifeline, "wb"):
         try:
             process = subprocess.Popen(
                 command,
@@ -71,7 +71,7 @@ def _run(app: str, invocation: Invocation, handed: dict[str, Any] | None, option
         finally:
             for fd in fds:
                 os.close(fd)
-        order = {
+        request = {
             "app": app,
             "arguments": invocation.arguments,
             "handed": handed,
@@ -81,13 +81,13 @@ def _run(app: str, invocation: Invocation, handed: dict[str, Any] | None, option
             "allow_threads": options.allow_threads,
         }
         try:
-            _tell(process, order)
+            _send(process, request)
             _await_begin(process, log, timeout)
             process.wait(timeout)
         except subprocess.TimeoutExpired:
             stacks = _stacks(process, log)
             raise AppLoadError(
-                f"the app did not load within preload_timeout ({timeout:g} s); it was in:\n{stacks}"
+                f"the app did not load within preload_timeout ({timeout:g} s). Its stacks:\n{stacks}"
             ) from None
         finally:
             process.kill()
@@ -95,14 +95,14 @@ def _run(app: str, invocation: Invocation, handed: dict[str, Any] | None, option
             if process.stdin is not None:
                 process.stdin.close()
             deaths.end_orphans(token)  # processes of the app that the interpreter could not end itself
-        text = answer.read()
+        text = pipe.read()
     return json.loads(text) if text else None
 
 
-def _tell(process: subprocess.Popen[str], order: dict[str, Any]) -> None:
+def _send(process: subprocess.Popen[str], request: dict[str, Any]) -> None:
     assert process.stdin is not None
     with suppress(BrokenPipeError):  # the interpreter has ended; its log has the cause
-        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
 
 
@@ -122,7 +122,7 @@ def _stacks(process: subprocess.Popen[str], log: IO[str]) -> str:
     patience = DumpPatience(FULL_DUMP)
     while not stackdump.is_complete(dump := _from(begin, log)) and not patience.ends_with(_sample(process.pid)):
         time.sleep(0.005)
-    return dump.rstrip() or "(its stack could not be had)"
+    return dump.rstrip() or "(no stacks were written)"
 
 
 def _sample(pid: int) -> Sample:
@@ -134,13 +134,15 @@ def _from(begin: int, log: IO[str]) -> str:
     return log.read()
 
 
-def _facts(told: dict[str, Any], lines: list[str]) -> LoadFacts:
+def _facts(answer: dict[str, Any], lines: list[str]) -> LoadFacts:
     begin = lines.index(probe.BEGIN) + 1
     end = lines.index(probe.END, begin)
     imports = lines[begin:end]
-    texts: dict[str, Any] = {name: tuple(told.pop(name)) for name in ("threads", "allowed_threads", "fds", "children")}
+    texts: dict[str, Any] = {
+        name: tuple(answer.pop(name)) for name in ("threads", "allowed_threads", "fds", "children")
+    }
     return LoadFacts(
-        **told,
+        **answer,
         **texts,
         modules=importtime.modules_in(imports),
         packages=importtime.costs(imports, most=_MOST_PACKAGES),
@@ -154,5 +156,5 @@ def _explained(error: dict[str, str]) -> str:
 
 
 def _last(lines: list[str]) -> str:
-    told = [line for line in lines if line and not line.startswith("import time:") and line != probe.BEGIN]
-    return "\n".join(told[-_LAST_LINES:]) or "(it said nothing)"
+    output = [line for line in lines if line and not line.startswith("import time:") and line != probe.BEGIN]
+    return "\n".join(output[-_LAST_LINES:]) or "(no output)"

@@ -29,8 +29,8 @@ def of_capacity(bounds: list[Bound], options: PoolOptions, session_mb: float) ->
         return
     first = bounds[0]
     others = "; ".join(f"{bound.limit}: {bound.sessions:,}" for bound in bounds[1:])
-    found = f"this machine holds {first.sessions:,} sessions; {first.limit} binds first ({first.detail})"
-    found += f". Others: {others}" if others else ""
+    found = f"this machine can hold {first.sessions:,} sessions; the tightest limit is {first.limit} ({first.detail})"
+    found += f". Other limits: {others}" if others else ""
     if first.sessions == 0:
         yield problem("capacity", found, first.remedy)
     elif first.sessions < options.max_jobs:
@@ -39,55 +39,55 @@ def of_capacity(bounds: list[Bound], options: PoolOptions, session_mb: float) ->
     else:
         yield ok("capacity", f"{found}. max_jobs is {options.max_jobs}")
     if session_mb == 0:
-        todo = "measure what a session uses while it runs, and repeat with --session-mb"
-        yield note("capacity", "this counts sessions as if they used no more memory than an idle process", todo)
+        todo = "measure the memory of a running session, and repeat with --session-mb"
+        yield note("capacity", "this count assumes that a session uses no more memory than an idle process", todo)
 
 
 def of_limits(limits: LimitFacts, bounds: list[Bound]) -> Iterator[Finding]:
     soft, hard = (_number(limit) for limit in (limits.nofile_soft, limits.nofile_hard))
     if limits.available_mb is None:
-        todo = "leave ProcSubset=pid out, or set MemoryMax=: min_free_memory_mb has no effect without either"
-        yield warning("limits", "/proc shows processes alone: nothing tells how much memory is left", todo)
-    yield ok("limits", f"open files: soft {soft}, hard {hard} (the worker raises its own to the hard limit)")
+        todo = "remove ProcSubset=pid, or set MemoryMax=. Otherwise min_free_memory_mb has no effect"
+        yield warning("limits", "/proc shows only processes (ProcSubset=pid), so the free memory is unknown", todo)
+    yield ok("limits", f"open files: soft {soft}, hard {hard} (the worker raises its soft limit to the hard limit)")
     for room in limits.tasks:
-        yield ok("limits", f"tasks: {room.left:,} of {room.limit:,} left by {room.where}")
+        yield ok("limits", f"tasks: {room.left:,} of {room.limit:,} are free ({room.where})")
     yield ok("limits", f"CPUs: {limits.cpus:g}")
     sessions = bounds[0].sessions if bounds else 0
     if limits.cpus and sessions / limits.cpus > 200:
-        todo = "what a session needs of a CPU only a test under load tells; set max_jobs by that"
-        yield note("limits", f"CPU may bind before the rest: {sessions:,} sessions on {limits.cpus:g} CPUs", todo)
+        todo = "measure the CPU time of a session in a load test, and set max_jobs accordingly"
+        yield note("limits", f"the CPUs may be the tightest limit: {sessions:,} sessions on {limits.cpus:g} CPUs", todo)
 
 
 def of_kernel(kernel: KernelFacts, options: PoolOptions) -> Iterator[Finding]:
     broken = False
-    for name, what, needs in _NEEDED:
+    for name, feature, needs in _NEEDED:
         complaint: str = getattr(kernel, name)
         if complaint:
             broken = True
-            yield problem("kernel", f"{what} does not work: {complaint}", f"it takes {needs}")
+            yield problem("kernel", f"{feature} does not work: {complaint}", f"this needs {needs}")
     if not broken:
         names = "pidfd, subreaper, lifeline, memfd and smaps_rollup"
         yield ok("kernel", f"Linux {kernel.release}: {names} work")
     yield from _of_memory_control(kernel, options)
     if not kernel.psi:
-        yield note("kernel", "no pressure stall information", "boot with psi=1 to see what waits for memory or CPU")
+        yield note("kernel", "no pressure stall information", "boot with psi=1 to see waits for memory and CPU")
     if kernel.shm_mb is None or kernel.shm_mb < _LITTLE_SHM:
         size = "is missing" if kernel.shm_mb is None else f"has {kernel.shm_mb:.0f} MiB free"
-        todo = "Greenroom does without; an app that uses multiprocessing or torch needs it (docker run --shm-size=1g)"
+        todo = "Greenroom does not need it. An app with multiprocessing or torch needs it (docker run --shm-size=1g)"
         yield note("kernel", f"/dev/shm {size}", todo)
 
 
 def _of_memory_control(kernel: KernelFacts, options: PoolOptions) -> Iterator[Finding]:
     if kernel.memory_delegated:
-        yield ok("kernel", "a cgroup v2 subtree is delegated: memory_limit_mb is kept by the kernel")
+        yield ok("kernel", "a cgroup v2 subtree is delegated: the kernel enforces memory_limit_mb")
         return
     found = "no cgroup v2 subtree with the memory controller is delegated"
     if options.memory_limit_mb is None:
-        found += "; memory_limit_mb, which is off, would be kept by looking at each process"
-        yield note("kernel", found, "a subtree is needed for a hard limit only: Delegate=memory (systemd)")
+        found += "; Greenroom would enforce memory_limit_mb, which is off, by sampling each process"
+        yield note("kernel", found, "only a hard limit needs a subtree: Delegate=memory (systemd)")
     else:
-        found += f"; memory_limit_mb ({options.memory_limit_mb:g}) is kept by looking at each process"
-        todo = "a fast allocation can pass it for a moment: Delegate=memory and DelegateSubgroup= (systemd 254)"
+        found += f"; Greenroom enforces memory_limit_mb ({options.memory_limit_mb:g}) by sampling each process"
+        todo = "a fast allocation can exceed it for a moment. Set Delegate=memory and DelegateSubgroup= (systemd 254)"
         yield note("kernel", found, todo)
 
 
@@ -99,15 +99,15 @@ def of_grace(grace: GraceFacts, options: PoolOptions, drain_timeout: float) -> I
     )
     if grace.seconds is None:
         where = "terminationGracePeriodSeconds" if grace.is_kubernetes else "TimeoutStopSec or the like"
-        found = (
-            f"a full drain takes up to {needed:g} s ({parts}); what this worker is given to stop cannot be seen here"
-        )
+        found = f"a full drain takes up to {needed:g} s ({parts}); the grace period of this worker is not known"
         yield note(
             "grace", found, f"set {where} to at least {needed:g} s; --deployment FILE checks a unit or a manifest"
         )
     elif grace.seconds < needed:
         found = f"{grace.where} is {grace.seconds:g} s, but a full drain takes up to {needed:g} s ({parts})"
-        todo = f"sessions would be killed in mid-drain: raise it to {needed:g} s, or lower drain_timeout"
+        todo = (
+            f"sessions would be killed during the drain. Raise the grace period to {needed:g} s, or lower drain_timeout"
+        )
         yield problem("grace", found, todo)
     else:
         yield ok("grace", f"{grace.where} is {grace.seconds:g} s; a full drain takes up to {needed:g} s ({parts})")
@@ -117,7 +117,7 @@ def of_grace(grace: GraceFacts, options: PoolOptions, drain_timeout: float) -> I
 def _of_job_timeout(options: PoolOptions, drain_timeout: float) -> Iterator[Finding]:
     limit = options.job_timeout
     if limit is None:
-        todo = "set job_timeout to the longest session that you want, so that one that never ends gives its slot back"
+        todo = "set job_timeout to the longest session that you want, so that a session that never ends frees its slot"
         yield note("grace", "job_timeout is off: a session may run for ever", todo)
     elif limit > drain_timeout:
         todo = "raise drain_timeout if a deployment must not cut sessions short"

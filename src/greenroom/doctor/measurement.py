@@ -114,9 +114,7 @@ class _Bench:
             if self._left() <= 0:
                 return
             if not await self._fill(size):
-                self.complaints[f"no more than {self.pool.stats().idle} processes became idle: {_why(self.pool)}"] = (
-                    None
-                )
+                self.complaints[f"only {self.pool.stats().idle} processes became idle: {_why(self.pool)}"] = None
                 return
             self._note_memory()
 
@@ -194,7 +192,7 @@ class _Bench:
     async def _ended(self, handles: Sequence[JobHandle]) -> list[ExitReport]:
         """Cancel sessions, and return the reports of those that end in time."""
         for handle in handles:
-            handle.cancel("it was measured")
+            handle.cancel("the measurement is complete")
         waits = [asyncio.ensure_future(handle.wait()) for handle in handles]
         with suppress(TimeoutError):
             async with asyncio.timeout(max(self._left(), 0.1)):
@@ -204,7 +202,7 @@ class _Bench:
         reports = [handle.report for handle in handles if handle.report is not None]
         for report in reports:
             if report.outcome in ("failed", "killed"):
-                self.complaints[f"a session ended before it was cancelled: {_told(report)}"] = None
+                self.complaints[f"a session ended before it was cancelled: {_end_text(report)}"] = None
         return reports
 
 
@@ -229,11 +227,11 @@ def _private_of(handles: Iterable[JobHandle]) -> float | None:
     return median(found) if found else None
 
 
-def _told(report: ExitReport) -> str:
+def _end_text(report: ExitReport) -> str:
     error = f" ({report.error})" if report.error else ""
     return f"{report.reason}, {report.detail}{error}"
 
 
 def _why(pool: ProcessPool) -> str:
-    told = [report.detail for report in pool.recent_reports if report.outcome in ("failed", "killed")]
-    return pool.stats().breaker_cause or (told[-1] if told else "it took too long")
+    details = [report.detail for report in pool.recent_reports if report.outcome in ("failed", "killed")]
+    return pool.stats().breaker_cause or (details[-1] if details else "it took too long")

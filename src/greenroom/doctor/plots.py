@@ -24,7 +24,7 @@ def check_can_draw(path: Path) -> None:
     """Check that a picture can be drawn, before anything is measured. Raises :class:`OptionError` if not."""
     if importlib.util.find_spec("matplotlib") is None:
         raise OptionError(
-            "--plot needs matplotlib, which is not installed: pip install 'greenroom[plot]'; without --plot the "
+            "--plot needs matplotlib, which is not installed. Run pip install 'greenroom[plot]'. Without --plot, the "
             "figures are drawn with characters"
         )
     if path.suffix not in _FORMATS:

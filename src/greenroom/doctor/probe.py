@@ -40,30 +40,30 @@ def main() -> None:
     faulthandler.register(stackdump.SIGNAL, file=2, all_threads=True)
     prctl.set_child_subreaper()  # processes that the app starts stay below this one, and are ended with it
     os.set_inheritable(fd, False)
-    order = json.loads(sys.stdin.readline())
-    mark.put(order["token"])
-    sys.path[:] = order["sys_path"]
+    request = json.loads(sys.stdin.readline())
+    mark.put(request["token"])
+    sys.path[:] = request["sys_path"]
     try:
-        watched = BEFORE_FORK if order["start_method"] == "zygote" else LOADING
-        told = _load(order, watched)
+        watched = BEFORE_FORK if request["start_method"] == "zygote" else LOADING
+        answer = _load(request, watched)
     except BaseException as error:  # also SystemExit: any exception of user code is the answer
         found = ErrorInfo.of(error, limit=6000)
-        told = {"error": {"type": found.type, "message": found.message, "traceback": found.traceback}}
+        answer = {"error": {"type": found.type, "message": found.message, "traceback": found.traceback}}
     deaths.end_all_children()
-    with open(fd, "w") as answer:
-        json.dump(told, answer)
+    with open(fd, "w") as pipe:
+        json.dump(answer, pipe)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # any other exit would wait for threads that the app has left
 
 
-def _load(order: dict[str, Any], watched: Watchers) -> dict[str, Any]:
+def _load(request: dict[str, Any], watched: Watchers) -> dict[str, Any]:
     before = open_fds()
     change_defaults()
     _mark(BEGIN)
     begin = time.monotonic()
     with watched_imports(watched):
-        app = load_app(order["app"], order["arguments"], order["handed"])
+        app = load_app(request["app"], request["arguments"], request["handed"])
         imported = time.monotonic()
         if app.preload_fn is not None:
             app.preload_fn()
@@ -72,7 +72,7 @@ def _load(order: dict[str, Any], watched: Watchers) -> dict[str, Any]:
     if watched is BEFORE_FORK:
         refuse_forks_of_numba()
     _mark(END)
-    permit = fork_safety.Permit(app.allow_threads.union(order["allow_threads"]), app.prewarm_name)
+    permit = fork_safety.Permit(app.allow_threads.union(request["allow_threads"]), app.prewarm_name)
     fork_safety.refusal(permit)  # waits for threads that are about to end
     return {
         "import_seconds": imported - begin,
@@ -99,7 +99,7 @@ def _described(pid: int) -> str:
         with open(f"/proc/{pid}/cmdline", "rb") as words, open(f"/proc/{pid}/comm") as name:
             command = words.read(200).replace(b"\0", b" ").decode("utf-8", "replace").strip() or name.read().strip()
     except OSError:
-        command = "ended since"
+        command = "already ended"
     return f"{command} (pid {pid})"
 
 

@@ -51,7 +51,7 @@ async def _largest(handle: JobHandle) -> WarmProcess | None:
         if seen is not None and (most is None or seen.private_mb > most.private_mb):
             most = seen
         if asyncio.get_running_loop().time() > give_up:
-            handle.cancel(f"doctor looks at a session for {LONGEST:g} s")
+            handle.cancel(f"doctor measures a session for at most {LONGEST:g} s")
             give_up = float("inf")
         await asyncio.wait([end], timeout=_LOOK_EVERY)
     return most

@@ -141,7 +141,7 @@ class Reservation:
                 return Accept(payload.decode(answer.body) if answer.body else None)
             return Reject(answer.reason, final=answer.final)
         except BaseException:
-            self.release("the one who asked has gone")
+            self.release("the caller has gone")
             raise
 
     def launch(self, metadata: Any = None, *, timeout: float | None = None) -> JobHandle:

@@ -148,7 +148,7 @@ class ProcessPool:
         if self._state != "new":
             raise GreenroomError(f"start() was called on a pool that is {self._state}; make a new one")
         if sys.platform != "linux":
-            raise GreenroomError("Greenroom runs on Linux; it is supervised with pidfds, lifelines and a subreaper")
+            raise GreenroomError("Greenroom runs on Linux only: it needs pidfds, lifelines and a subreaper")
         prctl.set_child_subreaper()
         wakeup.harden_loop(asyncio.get_running_loop())
         parts = (self._invocation, self._events, self._reports.add, self._recordings)
@@ -337,6 +337,18 @@ class ProcessPool:
         """
         return self._open_shell().core.pool.facts
 
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """For sources: :attr:`App.manifest` of the app. Raises :class:`PoolClosed`."""
+        facts = self.app_facts
+        return {} if facts is None else facts.manifest
+
+    @property
+    def has_request(self) -> bool:
+        """True if the app has a ``request`` function: see :meth:`Reservation.ask`. Raises :class:`PoolClosed`."""
+        facts = self.app_facts
+        return facts is not None and facts.has_request
+
     def has_job(self, job_id: str) -> bool:
         """Return true if a job or a reservation has this id."""
         return self._state == "open" and job_id in self._shell.core.pool.job_queue.by_id
@@ -369,7 +381,7 @@ class ProcessPool:
         shell = self._open_shell()
         if shell.recorder is None or not shell.recorder.is_on:
             raise GreenroomError(
-                "nothing is recorded: flight_recorder_mb is 0, or the log says why the recorder failed"
+                "nothing is recorded: flight_recorder_mb is 0, or the recorder has failed. See the log"
             )
         async for piece in pieces_of_recorder(shell.recorder, shell.tools.walks):
             yield piece
@@ -384,7 +396,7 @@ class ProcessPool:
             return
         now = time.monotonic()
         for child in self._shell.children.values():
-            child.channels.tell_of_signal(now)
+            child.channels.note_signal(now)
 
     def owns(self, pid: int) -> bool:
         """Return true if the pool waits for this child. Other code must not wait for it.

@@ -54,19 +54,19 @@ class ResidentClient:
             raise NoAnswer(answer.reason, was_lost=answer.was_lost)
         return payload.decode(answer.body)
 
-    def tell(self, topic: str, key: str, data: Any) -> None:
+    def set_news(self, topic: str, key: str, data: Any) -> None:
         """Send news to the resident process, and later to each process that takes its place.
 
-        The news holds until :meth:`untell`, or until other news with the same topic and key. On a closed pool this
+        The news holds until :meth:`drop_news`, or until other news with the same topic and key. On a closed pool this
         does nothing.
         """
-        self._tell(v.Tell(topic, key, payload.encode(data)))
+        self._report(v.SetNews(topic, key, payload.encode(data)))
 
-    def untell(self, topic: str, key: str) -> None:
+    def drop_news(self, topic: str, key: str) -> None:
         """Notify the resident process that a piece of news does not hold any more."""
-        self._tell(v.Tell(topic, key, None))
+        self._report(v.SetNews(topic, key, None))
 
-    def _tell(self, news: v.Tell) -> None:
+    def _report(self, news: v.SetNews) -> None:
         shell = self._find_shell()
         if shell is not None and shell.core.pool.news.get((news.topic, news.key)) != news.body:
             shell.report(news)

@@ -48,8 +48,8 @@ class _Acceptance:
         Raises :class:`~greenroom.LaunchError` if the reservation has expired. :meth:`JobHandle.started` waits for the
         start, and raises the error of a job that does not start.
         """
-        order = None if metadata is None else Job.from_payload(self.id, metadata)
-        handle = self._reservation.launch(order, timeout=timeout)
+        job = None if metadata is None else Job.from_payload(self.id, metadata)
+        handle = self._reservation.launch(job, timeout=timeout)
         self._registry.add(handle)
         return handle
 
@@ -117,8 +117,8 @@ class Admission:
 
 
 _DETAILS = {
-    "full": "all jobs that max_jobs allows are taken",
-    "warming": "no process is idle just now",
+    "full": "the worker has as many jobs as max_jobs allows",
+    "warming": "no process is idle",
     "draining": "the worker takes no more jobs",
     "breaker_open": "processes do not become warm",
 }

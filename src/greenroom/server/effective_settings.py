@@ -21,40 +21,40 @@ _logger = logging.getLogger("greenroom")
 
 
 class SettingsInForce:
-    """Settings in force. From :meth:`take_on` on, they follow the app, because a reload may bring other settings.
+    """Settings in force. From :meth:`apply` on, they follow the app, because a reload may bring other settings.
 
     ``on_change`` gets the settings, and true if the app has reported its settings for the first time. With ``spawn``,
-    the app reports them when its first process is warm, which may be long after :meth:`take_on`.
+    the app reports them when its first process is warm, which may be long after :meth:`apply`.
     """
 
     def __init__(self, resolved: Resolved, pool: ProcessPool, on_change: Callable[[Settings, bool], object]) -> None:
         self._resolved = resolved
         self._pool = pool
         self._on_change = on_change
-        self._heard: AppSettings | None = None
+        self._applied: AppSettings | None = None
 
-    def take_on(self) -> Settings:
+    def apply(self) -> Settings:
         """Return the settings that hold with the loaded app, and follow the app from now on.
 
         Raises :class:`OptionError` if the app sets a wrong value. The error names the setting in the app's words.
         """
         self._pool.subscribe(self._on_event)
-        self._heard = self._app_settings()
+        self._applied = self._app_settings()
         return self._settle()
 
     def _on_event(self, event: Event) -> None:
         # A zygote reports the app before it forks. With spawn, a process reports the app when it is warm.
         if not isinstance(event, (ZygoteStarted, ProcessWarmed)) or not self._pool.is_open:
             return
-        heard = self._app_settings()
-        if heard is None or heard == self._heard:
+        latest = self._app_settings()
+        if latest is None or latest == self._applied:
             return
-        is_first, self._heard = self._heard is None, heard
+        is_first, self._applied = self._applied is None, latest
         try:
             settings = self._settle()
         except OptionError as error:
             extra = log_fields("app_settings_rejected", cause=str(error))
-            _logger.error("%s; what held before still holds", error, extra=extra)
+            _logger.error("%s. The settings before stay in force", error, extra=extra)
         else:
             self._on_change(settings, is_first)
 
@@ -63,21 +63,21 @@ class SettingsInForce:
         return facts.own_settings if facts is not None else None
 
     def _settle(self) -> Settings:
-        heard = self._heard or {}
-        resolved = self._resolved.with_app(heard)
-        for name, text in _told(resolved, heard):
+        app_settings = self._applied or {}
+        resolved = self._resolved.with_app(app_settings)
+        for name, text in _sentences(resolved, app_settings):
             _logger.info("%s", text, extra=log_fields("app_setting", setting=name))
         return resolved.settings
 
 
-def _told(resolved: Resolved, heard: AppSettings) -> list[tuple[str, str]]:
+def _sentences(resolved: Resolved, app_settings: AppSettings) -> list[tuple[str, str]]:
     """Return each setting that the app sets, with a sentence. The app's value holds, or another origin overrides it."""
     found = []
-    for name, said in heard.items():
+    for name, one in app_settings.items():
         setting, origin = all_settings()[name], resolved.origins[name]
         if origin.kind == "app":
-            found.append((name, f"from the app: {said.origin}"))
+            found.append((name, f"setting from the app: {one.origin}"))
         else:
             value = as_text(setting, setting.of(resolved.settings))
-            found.append((name, f"not from the app: {said.origin}; it is {value} by {origin}"))
+            found.append((name, f"setting from the app not used: {one.origin}; {name} is {value} by {origin}"))
     return found

@@ -56,12 +56,12 @@ class SourceGroup:
                 async with asyncio.timeout(self._open_timeout) as limit:
                     await source.open()
             except GreenroomError as error:
-                raise GreenroomError(f"sessions from {source.name} cannot be taken: {error}") from error
+                raise GreenroomError(f"source {source.name} cannot be opened: {error}") from error
             except TimeoutError:
                 if not limit.expired():
                     raise
                 late = f"no answer within {self._open_timeout:g} s"
-                raise TimeoutError(f"sessions from {source.name} cannot be taken: {late}") from None
+                raise TimeoutError(f"source {source.name} cannot be opened: {late}") from None
 
     def pause(self) -> None:
         for source, _ in self._hosts:
@@ -69,7 +69,7 @@ class SourceGroup:
                 source.pause()
             except Exception:
                 extra = log_fields("source_failed", source=source.name)
-                _logger.exception("sessions from %s may still arrive, and are turned down", source.name, extra=extra)
+                _logger.exception("source %s was not paused. Sessions from it are rejected", source.name, extra=extra)
 
     async def close(self) -> None:
         """Close the sources. Never raises, because the worker must close further parts."""
@@ -82,8 +82,8 @@ class SourceGroup:
                 await source.close()
         except Exception:
             if limit.expired():
-                text = "%s did not close within %g s, and is left"
+                text = "source %s did not close within %g s. The worker does not wait any longer"
                 _logger.error(text, source.name, self._close_timeout, extra=extra)
             else:
-                _logger.exception("%s was not closed in order", source.name, extra=extra)
+                _logger.exception("source %s failed to close", source.name, extra=extra)
         await host.end_tasks()

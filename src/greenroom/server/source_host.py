@@ -46,8 +46,7 @@ class SourceHost:
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        facts = self._pool.app_facts if self._pool.is_open else None
-        return facts.manifest if facts is not None else {}
+        return self._pool.manifest if self._pool.is_open else {}
 
     async def offer(self, offer: Offer) -> Acceptance:
         return await self._admission.offer(offer)

@@ -75,7 +75,7 @@ class Worker:
         self._parts = parts = assemble(app, resolved, invocation, is_dev=is_dev, more_sources=more_sources)
         self._pool, self._admission, self._sources = parts.pool, parts.admission, parts.sources
         self._drain_timeout = settings.server.drain_timeout
-        self._in_force = SettingsInForce(resolved, parts.pool, self._go_by)
+        self._in_force = SettingsInForce(resolved, parts.pool, self._apply_late)
         self._probes = Probes(parts.probe_server)
         self._systemd = Notifier()
         self._reloader = Reloader(self._pool, lambda: self._systemd.reloading(f"serving {app}"))
@@ -113,7 +113,7 @@ class Worker:
         await server.start()
         try:
             if await self._load():
-                if await self._heed_app(server.url.port) and await self._open_sources():
+                if await self._apply_app(server.url.port) and await self._open_sources():
                     self._announce(str(server.url))
                     await self._steer()
                 await self._drain()
@@ -145,13 +145,13 @@ class Worker:
             return False
         return is_loaded
 
-    async def _heed_app(self, api_port: int | None) -> bool:
+    async def _apply_app(self, api_port: int | None) -> bool:
         """Apply the app's settings, and open the probe port.
 
         Return false if the settings are invalid, if the port cannot be opened, or if the worker stops meanwhile.
         """
         try:
-            self._settings = settings = self._in_force.take_on()
+            self._settings = settings = self._in_force.apply()
             self._drain_timeout = settings.server.drain_timeout
             is_open = await _unless(self._stopping, self._probes.open(settings.server, api_port))
         except OptionError as error:
@@ -162,10 +162,10 @@ class Worker:
             self._exit_code = ExitCode.LISTEN
         else:
             return is_open
-        self._begin_to_stop("the app's settings cannot be kept")
+        self._begin_to_stop("the app's settings cannot be applied")
         return False
 
-    def _go_by(self, settings: Settings, is_first: bool) -> None:
+    def _apply_late(self, settings: Settings, is_first: bool) -> None:
         """Apply settings that the app has reported late (``is_first``), or that a reload has brought."""
         self._settings = settings
         if self._stopping.is_set():
@@ -247,7 +247,7 @@ class Worker:
         """
         if not self._stopping.is_set():
             self._drain_timeout = timeout or self._drain_timeout
-            self._begin_to_stop("a drain was asked for by HTTP")
+            self._begin_to_stop("a drain was requested by HTTP")
         return self._drain_timeout
 
     def _stop_by_script(self) -> None:

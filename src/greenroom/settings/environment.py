@@ -67,5 +67,5 @@ def _is_no_setting(variable: str, text: str) -> bool:
 
 def _unknown(variable: str, known: list[str]) -> str:
     near = did_you_mean(variable.upper().removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known])
-    hint = f"did you mean {PREFIX}{near}?" if near else "name it GREENROOM_APP_... if it is the app's own, or unset it"
-    return f"the environment variable {variable} is no setting; {hint}"
+    hint = f"Did you mean {PREFIX}{near}?" if near else "Name it GREENROOM_APP_... if the app needs it, or unset it"
+    return f"the environment variable {variable} is not a setting. {hint}"

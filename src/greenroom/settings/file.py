@@ -95,10 +95,10 @@ def _check_key(key: _Path, origin: Origin) -> None:
     if name in settings:
         raise OptionError(f"{origin}: {name} belongs under [{settings[name].group}]")
     if name in groups():
-        raise OptionError(f"{origin}: {name} is a group of settings, written as a table [{name}]")
+        raise OptionError(f"{origin}: {name} is a group of settings; write it as a table [{name}]")
     near = did_you_mean(name, [*settings, *groups()] if len(key) == 1 else settings)
     if near is None:
-        hint = f"there are the groups {', '.join(groups())}, and `greenroom config` lists what is in them"
+        hint = f"the groups are {', '.join(groups())}; `greenroom config` lists their settings"
     else:
         hint = f"did you mean [{near}]?" if near in groups() else f"did you mean {near} under [{settings[near].group}]?"
     raise OptionError(f"{origin}: there is no setting {'.'.join(key)}; {hint}")

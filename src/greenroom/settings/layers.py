@@ -62,9 +62,9 @@ def resolve(
 
 
 def _resolved(command: str, app: Layer, given: Layer, file: Path | None) -> Resolved:
-    said = app | given
-    origins = {name: said[name].origin if name in said else Origin("default", command) for name in all_settings()}
-    return Resolved(command, _built(DEFAULTS[command], said), origins, file, given)
+    merged = app | given
+    origins = {name: merged[name].origin if name in merged else Origin("default", command) for name in all_settings()}
+    return Resolved(command, _built(DEFAULTS[command], merged), origins, file, given)
 
 
 def _from_app(app: AppSettings) -> Layer:
@@ -72,7 +72,7 @@ def _from_app(app: AppSettings) -> Layer:
     for name, one in app.items():
         setting = all_settings().get(name)
         if setting is None:
-            raise OptionError(f"{one.origin}: the app sets {name}, which is no setting")
+            raise OptionError(f"{one.origin}: the app sets {name}, which is not a setting")
         raw = OFF if one.value is None else one.value
         value = convert(setting, raw, is_text=False, subject=f"{one.origin}: {name}")
         found[name] = Given(value, Origin("app", one.origin))

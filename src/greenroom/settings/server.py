@@ -80,14 +80,14 @@ class ServerOptions:
         if problem:
             raise OptionError(f"token {problem}")
         if self.token_file == "":
-            raise OptionError("token_file is empty; set the path of a file, or off: without a token everybody gets in")
+            raise OptionError("token_file is empty, so every client would have access. Set the path of a file, or off")
         if self.token is not None and self.token_file is not None:
             raise OptionError("token and token_file are both set; leave one of them out, or set it to off")
         if self.token is None and self.token_file is None and not _is_loopback(self.host):
             raise OptionError(
-                f"host is {self.host!r}, and there is no token; whoever reaches the API can start processes, so set "
-                "token (GREENROOM_TOKEN) or token_file (GREENROOM_TOKEN_FILE), or listen on a loopback address such as "
-                "127.0.0.1"
+                f"host is {self.host!r}, and there is no token: every client that reaches the API could start "
+                "processes. Set token (GREENROOM_TOKEN) or token_file (GREENROOM_TOKEN_FILE), or listen on a loopback "
+                "address such as 127.0.0.1"
             )
 
 

@@ -39,9 +39,9 @@ def token_problem(token: str) -> str | None:
     The reason is worded to follow the name of the token, and does not contain the token.
     """
     if not token:
-        return "is empty; set a token, or off for none: an empty one would let everybody in"
+        return "is empty, so every client would have access. Set a token, or set off to need none"
     if not _ALLOWED.issuperset(token):
-        return "holds a blank, a control character or another one that is not printable ASCII; no header can carry it"
+        return "contains a blank, a control character or a non-ASCII character, which no header can carry"
     return None
 
 
@@ -62,7 +62,7 @@ def read_token(path: str) -> tuple[str, Stamp]:
     except OSError as error:
         raise OptionError(f"the token file {path} cannot be read: {error.strerror}") from None
     if len(data) > _LARGEST_FILE:
-        raise OptionError(f"the token file {path} is larger than {_LARGEST_FILE} bytes; it must hold a token alone")
+        raise OptionError(f"the token file {path} is larger than {_LARGEST_FILE} bytes; it must hold only a token")
     token = data.decode("ascii", "replace").strip(string.whitespace)
     problem = token_problem(token) or length_problem(token)
     if problem:

@@ -41,7 +41,7 @@ def convert(setting: Setting, raw: Any, *, is_text: bool, subject: str) -> Any:
         shown = HIDDEN if setting.is_secret else repr(raw)
         raise OptionError(f"{subject} is {shown}, which is {_not(setting)}") from None
     if isinstance(value, str) and _CONTROL.search(value):
-        raise OptionError(f"{subject} holds a line break or another control character; write it anew")
+        raise OptionError(f"{subject} contains a line break or another control character. Remove it")
     return value
 
 

@@ -2,7 +2,7 @@
 
 The child counts and the supervisor compares, without a message. A supervisor that was stopped reads the
 newest count afterwards. So it never takes a healthy child for a stalled one.
-The supervisor writes one word for the child (``tell_of_signal``).
+The supervisor writes one word for the child (``note_signal``).
 
 Each process has a page of its own, in a memfd of its own. The file's size is sealed (``F_SEAL_SHRINK``,
 ``F_SEAL_GROW``), since a child could truncate the file otherwise. SIGBUS kills a process that reads a mapped
@@ -94,7 +94,7 @@ class HeartbeatReader:
     def read(self) -> Beats:
         return Beats(*_ALL.unpack_from(self._memory))
 
-    def tell_of_signal(self, now: float) -> None:
+    def note_signal(self, now: float) -> None:
         """Notify the child of a signal to the supervisor, which the child may have received, too."""
         _SIGNAL.pack_into(self._memory, _SIGNAL_AT, now)
 

@@ -38,17 +38,17 @@ def available_memory_mb(root: Path = Path("/")) -> float:
 def tightest(root: Path = Path("/")) -> MemoryLeft:
     """Return the memory of :func:`available_memory_mb`, with the machine or cgroup that limits it."""
     rooms = []
-    untold: FileNotFoundError | None = None
+    failure: FileNotFoundError | None = None
     try:
         rooms.append((_mem_available(root), "the machine"))
     except FileNotFoundError as error:
-        untold = error
+        failure = error
     for level in levels("memory", root):
         left = _left_below_limit(level)
         if left is not None:
             rooms.append((left, f"cgroup {level.folder}"))
-    if untold is not None and not rooms:
-        raise untold
+    if failure is not None and not rooms:
+        raise failure
     least, where = min(rooms)
     return MemoryLeft(max(least, 0) / 2**20, where)
 
@@ -57,7 +57,7 @@ def _mem_available(root: Path) -> int:
     path = root / "proc/meminfo"
     found = _field(path, "MemAvailable:")
     if found is None:
-        raise FileNotFoundError(f"{path} does not tell MemAvailable")
+        raise FileNotFoundError(f"{path} has no MemAvailable")
     return found * 1024
 
 

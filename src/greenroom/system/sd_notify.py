@@ -54,6 +54,6 @@ def take() -> Taken:
     if not address:
         return Taken(None, None)
     if address[0] not in "/@":
-        raise OSError(f"NOTIFY_SOCKET is {address!r}; only a path or an abstract address is known")
+        raise OSError(f"NOTIFY_SOCKET is {address!r}; it must be a path or an abstract address")
     is_watched = usec.isdigit() and int(usec) > 0 and pid in ("", str(os.getpid()))
     return Taken(Channel(address), int(usec) / 1e6 if is_watched else None)

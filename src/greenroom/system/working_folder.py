@@ -57,10 +57,10 @@ class WorkingFolder:
             _logger.warning("%s cannot be followed: %s. The app is loaded from %s", self._way, error, here, extra=extra)
         if (leads_to := _name(".")) != here:
             extra = log_fields("folder_changed", path=leads_to)
-            _logger.info("%s leads to %s now", self._way, leads_to, extra=extra)
+            _logger.info("%s now leads to %s", self._way, leads_to, extra=extra)
 
 
 def _name(folder: str) -> str:
     with suppress(OSError):
         return os.path.realpath(folder, strict=True)
-    return "a folder that is deleted"
+    return "a deleted folder"

@@ -37,11 +37,11 @@ def pack(value: object) -> list[bytes]:
     except RecursionError:
         raise PayloadError("data is nested too deeply, or contains itself") from None
     except (TypeError, ValueError) as error:
-        raise PayloadError(f"not plain data (what JSON can hold, bytes, bytearray or memoryview): {error}") from None
+        raise PayloadError(f"not plain data (JSON values, bytes, bytearray or memoryview): {error}") from None
     if buffers and text.count(_MARK_IN_JSON) != len(buffers):
-        raise PayloadError(f"the key {_MARK!r} stands for a buffer, and cannot be used in data beside one")
+        raise PayloadError(f"the key {_MARK!r} is reserved for buffers. Rename it in data that has a buffer")
     if len(buffers) > _MOST_BUFFERS:
-        raise PayloadError(f"{len(buffers)} buffers; at most {_MOST_BUFFERS} can be passed. Join them")
+        raise PayloadError(f"{len(buffers)} buffers; at most {_MOST_BUFFERS} can be passed. Join some of them")
     parts = [text.encode("ascii"), *buffers]
     size = sum(map(len, parts))
     if size > MAX_BYTES:
@@ -52,7 +52,7 @@ def pack(value: object) -> list[bytes]:
 def unpack(sizes: Sequence[int], body: memoryview) -> Any:
     """Decode the joined parts of :func:`pack`, which have these sizes in bytes. Raises :class:`PayloadError`."""
     if sum(sizes) != len(body) or not sizes:
-        raise PayloadError(f"parts of {list(sizes)} bytes do not make {len(body)}")
+        raise PayloadError(f"parts of {list(sizes)} bytes do not add up to {len(body)} bytes")
     text, *buffers = (bytes(body[end - size : end]) for size, end in zip(sizes, accumulate(sizes), strict=True))
 
     def restored(found: Mapping[str, Any]) -> object:
@@ -61,4 +61,4 @@ def unpack(sizes: Sequence[int], body: memoryview) -> Any:
     try:
         return plain_json.decoded_with(restored, text) if buffers else plain_json.decoded(text)
     except (ValueError, RecursionError, LookupError, TypeError) as error:
-        raise PayloadError(f"data is not as it was packed: {error}") from None
+        raise PayloadError(f"invalid packed data: {error}") from None

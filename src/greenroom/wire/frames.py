@@ -73,7 +73,7 @@ def decode_packet(packet: bytes) -> Frame:
     """Decode a packet, which must hold exactly one frame. Raises :class:`FrameError`."""
     prefix = parse_prefix(packet)
     if len(packet) != prefix.frame_size:
-        raise FrameError(f"a packet of {len(packet)} bytes says that it has {prefix.header_size} + {prefix.body_size}")
+        raise FrameError(f"a packet of {len(packet)} bytes declares {prefix.header_size} + {prefix.body_size} bytes")
     start = _PREFIX.size + prefix.header_size
     return Frame(prefix.kind, packet[_PREFIX.size : start], packet[start:])
 

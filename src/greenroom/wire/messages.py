@@ -34,7 +34,7 @@ class ChildSettings:
 
 @dataclass(slots=True)
 class Configure:
-    """First message to a zygote, a spawned process or the process of a script: the order to load an app."""
+    """First message to a zygote, a spawned process or the process of a script: the request to load an app."""
 
     app: str
     arguments: list[str]  # of sys.argv, after the name of the app
@@ -58,7 +58,7 @@ class Fork:
 
 @dataclass(slots=True)
 class Stop:
-    """Order to exit, before the supervisor closes the channel. A close without this order means a dead supervisor."""
+    """Request to exit, before the supervisor closes the channel. A close without it means a dead supervisor."""
 
 
 CHILD_FDS = 6  # control, log, stdout, stderr, lifeline, heartbeat page: in this order
@@ -256,7 +256,7 @@ class Ended:
     """Report that the entrypoint has ended. The body is the result. Callbacks and clean-up follow."""
 
     how: str  # "completed", "raised", "exited" or "cancelled"
-    told: bool  # the supervisor had ordered the end by then
+    told: bool  # the supervisor had asked for the end before
     error: ErrorInfo | None = None
 
 
@@ -328,7 +328,7 @@ def _expected_type(kind: int, expected: Any) -> Any:
 
 def _check_body(kind: Any, size: int) -> None:
     if size > _BODIES.get(kind, 0):
-        raise FrameError(f"{kind.__name__} with a body of {size} bytes; {_BODIES.get(kind, 0)} are allowed")
+        raise FrameError(f"{kind.__name__} with a body of {size} bytes; at most {_BODIES.get(kind, 0)} are allowed")
 
 
 def _as_dict(message: Any) -> dict[str, Any]:
@@ -358,7 +358,7 @@ def _checked(kind: type[Any], name: str, hint: Any, value: object) -> Any:
         try:
             return float(value)
         except OverflowError:
-            raise FrameError(f"{kind.__name__}.{name} is too large a number") from None
+            raise FrameError(f"{kind.__name__}.{name} is too large") from None
     if hint == list[str]:
         fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
     elif hint == dict[str, Any]:
@@ -368,7 +368,7 @@ def _checked(kind: type[Any], name: str, hint: Any, value: object) -> Any:
     if not fits:
         raise FrameError(f"{kind.__name__}.{name} is a {type(value).__name__} instead of {hint}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise FrameError(f"{kind.__name__}.{name} is {value}, which is no amount")
+        raise FrameError(f"{kind.__name__}.{name} is {value}, not a finite number")
     return value
 
 

@@ -28,7 +28,7 @@ def encode(value: Any) -> bytes:
     except RecursionError:
         raise PayloadError("data is nested too deeply, or contains itself") from None
     except (TypeError, ValueError) as error:
-        raise PayloadError(f"not plain data (what JSON can hold, or bytes): {error}") from None
+        raise PayloadError(f"not plain data (JSON values or bytes): {error}") from None
     return _bounded(_JSON + text.encode("ascii"))
 
 

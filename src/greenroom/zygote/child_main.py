@@ -66,7 +66,7 @@ class ChildMain:
         self._sock.setblocking(False)
         self._decoder = FrameDecoder()
         self._loop = asyncio.new_event_loop()
-        self._order: asyncio.Future[tuple[m.Start, bytes] | None] = self._loop.create_future()
+        self._start_or_end: asyncio.Future[tuple[m.Start, bytes] | None] = self._loop.create_future()
         self._job_run: JobRun | None = None
         self._resident = Resident(app, proc, self._send_large)
         self._sending = asyncio.Lock()  # keeps the parts of two large messages from being mixed
@@ -124,12 +124,12 @@ class ChildMain:
         self._start_heartbeat_thread()
         await warm_up(self._proc, self._settings)
         self._send(m.Warm(prewarm_seconds=time.monotonic() - self._prewarm_begin))
-        order = await self._order
-        if order is None:
+        start = await self._start_or_end
+        if start is None:
             self._resident.forget()
             await self._clean_up()
             return 0
-        return await self._perform(*order)
+        return await self._perform(*start)
 
     def interrupt(self) -> None:
         """React to a SIGINT as ``asyncio.run`` does: the first SIGINT during a job ends this job in order.
@@ -191,7 +191,7 @@ class ChildMain:
         context.on_own_end = lambda: None
         if self._is_copy:
             return ended.exit_code
-        await self._send_large(m.Ended(ended.how, ended.told, ended.error), result)
+        await self._send_large(m.Ended(ended.how, ended.end_was_asked, ended.error), result)
         self._send(await self._job_run.run_callbacks())
         await self._clean_up()
         return ended.exit_code
@@ -233,7 +233,7 @@ class ChildMain:
             self._resident.withdraw(message.number)
         else:
             # A second job is an error of the supervisor, and raises InvalidStateError.
-            self._order.set_result((message, body) if isinstance(message, m.Start) else None)
+            self._start_or_end.set_result((message, body) if isinstance(message, m.Start) else None)
 
     def _send(self, message: m.Message) -> None:
         """Send a small message at once. If the channel is full, block until the supervisor has read from it."""
@@ -289,4 +289,4 @@ class ChildMain:
         if tasks:
             await asyncio.wait(tasks, timeout=self._settings.cleanup_timeout / 2)
         await self._loop.shutdown_asyncgens()
-        open_objects.tell_of_errors()
+        open_objects.log_errors()

@@ -188,7 +188,7 @@ class ChildReaper:
         if killed:
             # Log these processes once, and ignore them from now on. Otherwise they would delay the report of each later
             # child.
-            print(f"greenroom: processes {sorted(killed)}, left behind by a session, do not die", file=sys.stderr)
+            print(f"greenroom: processes {sorted(killed)} of an ended job do not die", file=sys.stderr)
             self._orphans.give_up(killed)
 
     def _report(self) -> None:

@@ -18,7 +18,7 @@ from .thread_remedies import advice
 
 __all__ = ["ExtraThread", "Permit", "extra_threads", "refusal", "remedies", "unexplained"]
 
-_SERVICE_HINT = ". A model that cannot be loaded without threads has its place in @app.service, which all sessions call"
+_SERVICE_HINT = ". If a model cannot be loaded without threads, load it in @app.service, which all jobs can call"
 
 _PATIENCE = 0.1
 """Seconds that a joined thread has to leave the process, not counting its waits for a CPU."""
@@ -49,19 +49,19 @@ def refusal(permit: Permit) -> str | None:
     extra = _remaining(permit.allowed)
     if not extra:
         return None
-    told = Counter(thread.told(permit.origins) for thread in extra)
-    named = [text if times == 1 else f"{times} times {text}" for text, times in told.items()]
+    described = Counter(thread.described(permit.origins) for thread in extra)
+    named = [text if times == 1 else f"{times} times {text}" for text, times in described.items()]
     return (
         f"the zygote has {len(extra)} thread(s) besides its own: {', '.join(named)}. A fork copies only one "
-        f"thread, and a lock that another one holds stays locked in every child. {remedies(extra, ' '.join(told))}"
-        f"Start threads in {permit.prewarm} instead, or set start_method to 'spawn', or name them in the setting "
-        f"allow_threads if you know that they are harmless"
+        f"thread, and a lock of another thread stays locked in every child. {remedies(extra, ' '.join(described))}"
+        f"Start threads in {permit.prewarm} instead, or set start_method to 'spawn', or name harmless threads in the "
+        f"setting allow_threads"
     ) + (_SERVICE_HINT if permit.prewarm == "prewarm" else "")  # an integration's app registers no services
 
 
-def remedies(extra: list[ExtraThread], told: str = "") -> str:
+def remedies(extra: list[ExtraThread], described: str = "") -> str:
     """Return advice on the libraries of this process that may have started these threads."""
-    return advice(told, has_native_threads=any(thread.is_native for thread in extra))
+    return advice(described, has_native_threads=any(thread.is_native for thread in extra))
 
 
 def unexplained(permit: Permit) -> list[tuple[int, str]]:
@@ -119,7 +119,7 @@ class ExtraThread:
     def __str__(self) -> str:
         return " / ".join(self.names)
 
-    def told(self, origins: ThreadOrigins) -> str:
+    def described(self, origins: ThreadOrigins) -> str:
         """Return the names of the thread, and its origin if that is known."""
         place = origins.of(self.task)
         return str(self) if place is None else f"{self} (started by {place})"

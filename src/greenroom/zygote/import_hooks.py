@@ -62,10 +62,10 @@ class _Finder:  # no subclass of importlib.abc's, which would import tempfile an
     def _watch(self, loader: Any, watcher_name: str) -> None:
         exec_module = loader.exec_module
 
-        def exec_and_tell(module: ModuleType) -> None:
+        def exec_and_notify(module: ModuleType) -> None:
             exec_module(module)
             watcher: Any = importlib.import_module(watcher_name, __package__)
             self.watchers.append(watcher)
             watcher.imported(module)
 
-        loader.exec_module = exec_and_tell
+        loader.exec_module = exec_and_notify

@@ -29,8 +29,8 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _STREAMS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
 _MEMORY = ("/dev/shm/", "/memfd:")
 """Beginnings of the paths of files that are meant to be shared, and that are mapped rather than read."""
-_WRITTEN = "open it in prewarm instead, by a name of each process's own; or to append, as a log"
-_SHARED = "which every process shares with every other"
+_WRITTEN = "open it in prewarm instead, with another name in each process, or open it to append, as a log"
+_SHARED = "which all processes share"
 
 
 def open_fds() -> set[int]:
@@ -92,7 +92,7 @@ class InheritedFiles:
             if flags & os.O_ACCMODE == os.O_RDONLY:
                 self._renewals.append(_Renewal(fd, _identity(found), _opened_anew))
             elif not flags & os.O_APPEND:  # appended lines do not mix
-                self._warn(fd, target, "which all processes write by one offset, and lock as one", _WRITTEN)
+                self._warn(fd, target, "which all processes write with a shared offset and shared locks", _WRITTEN)
         elif stat.S_ISFIFO(found.st_mode) or target.startswith("anon_inode:[event"):
             self._warn(fd, target, _SHARED)
 
@@ -107,7 +107,8 @@ class InheritedFiles:
                 self._warn(fd, target, _SHARED)
             elif copy.type in _STREAMS:
                 self._renewals.append(_Renewal(fd, _identity(found), _closed_connection))
-                self._warn(fd, target + (f" to {_told(peer)}" if peer else ""), "which each process finds closed")
+                target += f" to {_address_text(peer)}" if peer else ""
+                self._warn(fd, target, "which is closed in each process")
             elif copy.type == socket.SOCK_DGRAM:
                 self._renewals.append(_Renewal(fd, _identity(found), _other_socket))
             else:
@@ -139,7 +140,7 @@ def _peer(sock: socket.socket) -> Any:
         return None
 
 
-def _told(address: Any) -> str:
+def _address_text(address: Any) -> str:
     if isinstance(address, bytes):  # a Unix address in the abstract namespace
         return "@" + os.fsdecode(address[1:])
     return address if isinstance(address, str) else f"{address[0]}:{address[1]}"

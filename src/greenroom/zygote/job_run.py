@@ -33,7 +33,7 @@ class End(NamedTuple):
     how: str
     exit_code: int
     error: ErrorInfo | None = None
-    told: bool = False
+    end_was_asked: bool = False
     """True if the supervisor had asked for the end, and the job had not begun to end by itself."""
 
 
@@ -49,7 +49,7 @@ class JobRun:
         self._context = context
         self._settings = settings
         context.shutdown_timeout = settings.shutdown_timeout
-        self._told_to_end = False
+        self._got_request = False
         self._bounds_own_end = False
         self._was_cut_off = False
         self._exit: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -72,7 +72,7 @@ class JobRun:
     async def _enter(self) -> tuple[End, bytes]:
         end, result = await self._perform()
         # Read now: a request from this same turn of the event loop has come too late.
-        return end._replace(told=self._is_told), result
+        return end._replace(end_was_asked=self._end_was_asked), result
 
     async def _perform(self) -> tuple[End, bytes]:
         try:
@@ -92,7 +92,7 @@ class JobRun:
         if isinstance(error, SystemExit | KeyboardInterrupt):
             return self._exited(error), b""
         if isinstance(error, asyncio.CancelledError) and self._context.shutdown_requested.done():
-            return End("cancelled" if self._is_told else "completed", 0), payload.encode(None)
+            return End("cancelled" if self._end_was_asked else "completed", 0), payload.encode(None)
         return self._raised(error), b""
 
     def _raised(self, error: BaseException) -> End:
@@ -103,25 +103,25 @@ class JobRun:
             # Log it in this process: error trackers listen to the log of the process that failed.
             with suppress(Exception):  # a log handler or filter of the app may raise
                 _logger.error("the entrypoint failed", exc_info=error)
-        return End("raised", 1, ErrorInfo.of(error), self._is_told)
+        return End("raised", 1, ErrorInfo.of(error), self._end_was_asked)
 
     # --- the end ---------------------------------------------------------------------------------
 
-    def shut_down(self, order: Shutdown) -> None:
+    def shut_down(self, request: Shutdown) -> None:
         """End the job at the supervisor's request.
 
         A second request comes if the job had begun to end by itself at the first one.
         """
-        self._bounds_own_end |= order.bounds_own_end
+        self._bounds_own_end |= request.bounds_own_end
         if self._context.shutdown_requested.done():
             self._end_soon()
         else:
-            self._told_to_end = True
-            self._context.shutdown(order.reason)
+            self._got_request = True
+            self._context.shutdown(request.reason)
 
     @property
-    def _is_told(self) -> bool:
-        return self._told_to_end and not self._context.ends_by_itself
+    def _end_was_asked(self) -> bool:
+        return self._got_request and not self._context.ends_by_itself
 
     def exit_requested(self, stop: BaseException) -> None:
         """Note an exit that came out of the loop: a SystemExit, or the loop's stop. Only the first one counts."""
@@ -154,7 +154,7 @@ class JobRun:
     def _exited(self, stop: BaseException) -> End:
         if isinstance(stop, Exception):
             return self._raised(stop)
-        return End("exited", exit_code_of(stop), ErrorInfo.of(stop), self._is_told)
+        return End("exited", exit_code_of(stop), ErrorInfo.of(stop), self._end_was_asked)
 
     # --- shutdown callbacks ----------------------------------------------------------------------
 

@@ -61,9 +61,9 @@ def refuse_replaced_library() -> None:
     """Raise :class:`AppLoadError` if gevent has replaced functions of the standard library by its own."""
     if getattr(sys.modules.get("gevent.monkey"), "saved", None):
         raise AppLoadError(
-            "gevent.monkey.patch_all() has replaced the threads, sockets and signals of the standard library, which "
-            "Greenroom works with. Leave it out: each session has a process of its own, with an asyncio event loop. "
-            "Blocking calls go into a sync entrypoint, or into asyncio.to_thread"
+            "gevent.monkey.patch_all() has replaced the threads, sockets and signals of the standard library, but "
+            "Greenroom needs the originals. Remove this call: each job has its own process with an asyncio event loop. "
+            "Put blocking calls into a sync entrypoint, or into asyncio.to_thread"
         )
 
 
@@ -72,8 +72,8 @@ def refuse_services(app: App) -> None:
     if app.app_services:
         names = ", ".join(map(repr, sorted(app.app_services)))
         raise AppLoadError(
-            f"start_method='spawn' cannot run the services of the app ({names}): they are forked from the zygote, and "
-            f"there is none. Leave out start_method, and import what must not be forked in the function of the service"
+            f"start_method='spawn' cannot run the services of the app ({names}): they are forked from a zygote, and "
+            f"'spawn' has none. Remove start_method. Import modules that must not be forked in the service's function"
         )
 
 
@@ -83,8 +83,8 @@ def refuse_forks_of_numba() -> None:
     if getattr(layer, "_is_initialized", False) and getattr(layer, "_threading_layer", "") == "omp":
         raise AppLoadError(
             "a function that numba compiles with parallel=True was compiled or called before the fork: numba's GNU "
-            "OpenMP ends each forked process that calls one. Call it for the first time in prewarm (cache=True keeps "
-            "what was compiled), or compile it without parallel=True, as each session has one thread"
+            "OpenMP ends each forked process that calls such a function. Call it for the first time in prewarm "
+            "(cache=True keeps the compiled code), or compile it without parallel=True, since each job has one thread"
         )
 
 
@@ -94,8 +94,8 @@ def warnings_of(handed: Mapping[str, Any] | None) -> list[str]:
     if handed is None or script is None or script.fingerprint() == handed["block"]:
         return []
     return [
-        f"the main block of {script.path}, or a function of the file that it calls, has changed since it was run: what "
-        f"it handed over is kept, with functions as they are now; restart the worker to run it anew"
+        f"the main block of {script.path}, or a function of the file that it calls, has changed since its run: the "
+        f"result of that run is kept, with the current functions. Restart the worker to run the main block again"
     ]
 
 
@@ -124,13 +124,13 @@ def _import(place: str) -> ModuleType:
         return import_script(place) if is_path(place) else importlib.import_module(place)
     except SystemExit as stop:
         raise AppLoadError(
-            f"{place} ended the program while it was imported: {_told(stop)}. What reads the command line or runs the "
-            f'program belongs under `if __name__ == "__main__":`, which is not run here; what the app needs to know at '
-            f"import, it finds in os.environ"
+            f"{place} ended the program while it was imported: {_described(stop)}. Put code that reads the command "
+            f'line or runs the program under `if __name__ == "__main__":`, which is not run here. For values that the '
+            f"app needs at import, use os.environ"
         ) from stop
 
 
-def _told(stop: SystemExit) -> str:
+def _described(stop: SystemExit) -> str:
     """Return the text of an exit, and the line of the app that caused it."""
     frames = traceback.extract_tb(stop.__traceback__)
     own = {getattr(module, "__file__", None) for module in modules_of_app()}

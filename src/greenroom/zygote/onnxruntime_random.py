@@ -61,8 +61,8 @@ def renew() -> None:
 def warnings() -> list[str]:
     """Return a warning for each session whose model is not loaded again."""
     return [
-        f"an onnxruntime session of {name} draws random numbers: each process draws the same. Where that matters, make "
-        f"it in prewarm"
+        f"an onnxruntime session of {name} draws random numbers: all processes draw the same numbers. If this matters, "
+        f"make the session in prewarm"
         for name, is_small in _sessions.values()
         if not is_small
     ]

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["finish", "tell_of_errors"]
+__all__ = ["finish", "log_errors"]
 
 _CONTAINERS = {
     "bz2": "BZ2File",
@@ -31,7 +31,7 @@ _CONTAINERS = {
 """Classes, by module, that write their last data when they are closed, such as a header or an index."""
 
 
-def tell_of_errors() -> None:
+def log_errors() -> None:
     """Have each task and future log its exception if no code has read it, as at its collection."""
     for future in _made_here(asyncio.Future):
         is_unheard = getattr(future, "_log_traceback", False)

@@ -46,26 +46,26 @@ def warnings() -> list[str]:
     """
     kinds, known = tuple(_kinds()), _seeded_anew()
     safe = getattr(sys.modules.get("random"), "SystemRandom", ())
-    told = []
+    found = []
 
-    def tell(name: str, value: object, remedy: str) -> None:
+    def warn(name: str, value: object, remedy: str) -> None:
         # By type(), not by __class__: a lazy proxy would load the real object.
         if issubclass(type(value), kinds) and not issubclass(type(value), safe) and id(value) not in known:
             known.add(id(value))
-            told.append(
-                f"{name} is a generator of random numbers that was made before the fork: each process draws the same "
+            found.append(
+                f"{name} is a generator of random numbers that was made before the fork: all processes draw the same "
                 f"numbers from it. {remedy}"
             )
 
     for module in modules_of_libraries() if kinds else ():
         for name, value in _items(module.__dict__):
             path = f"{module.__name__}.{name}"
-            tell(path, value, f"It is a library's: call {path}.seed() in prewarm")
+            warn(path, value, f"It belongs to a library: call {path}.seed() in prewarm")
     for module in modules_of_app() if kinds else ():
         for path, value in _reachable(module):
-            tell(path, value, "Make it in prewarm")
+            warn(path, value, "Make it in prewarm")
     onnxruntime: Any = _onnxruntime()
-    return told if onnxruntime is None else told + onnxruntime.warnings()
+    return found if onnxruntime is None else found + onnxruntime.warnings()
 
 
 def _reachable(module: ModuleType) -> Iterator[tuple[str, object]]:

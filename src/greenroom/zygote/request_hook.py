@@ -35,10 +35,10 @@ async def decide(app: App, request: JobRequest, is_awaited: Callable[[], bool]) 
     """
     try:
         # This process may run older code, which has no request function.
-        said = True if app.request_fn is None else app.request_fn(request)
-        if inspect.isawaitable(said):
-            said = await said
-        return _verdict(said)
+        answer = True if app.request_fn is None else app.request_fn(request)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        return _verdict(answer)
     except (Exception, asyncio.CancelledError) as error:
         if isinstance(error, asyncio.CancelledError) and not is_awaited():
             raise  # the question was withdrawn; otherwise the app has cancelled something itself
@@ -46,26 +46,26 @@ async def decide(app: App, request: JobRequest, is_awaited: Callable[[], bool]) 
         return _rejected(f"the app's request function raised {ErrorInfo.of(error, limit=MAX_REASON)}")
 
 
-def _verdict(said: object) -> tuple[Verdict, bytes]:
-    if said is True:
-        said = Accept()
-    elif said is False:
-        said = Reject()
-    if isinstance(said, Accept):
+def _verdict(answer: object) -> tuple[Verdict, bytes]:
+    if answer is True:
+        answer = Accept()
+    elif answer is False:
+        answer = Reject()
+    if isinstance(answer, Accept):
         try:
-            return Verdict(True), bounded(payload.encode(dict(said.answer)))
+            return Verdict(True), bounded(payload.encode(dict(answer.answer)))
         except (PayloadError, TypeError, ValueError) as error:  # an app can set Accept.answer to any object
             return _rejected(f"the app's request function gave an answer that cannot be sent: {error}")
-    if isinstance(said, Reject):
-        return _rejected(str(said.reason) or "the app turned it down", bool(said.final))
-    kind = type(said).__name__
+    if isinstance(answer, Reject):
+        return _rejected(str(answer.reason) or "the app rejected it", bool(answer.final))
+    kind = type(answer).__name__
     return _rejected(f"the app's request function returned a {kind} instead of True, False, Accept or Reject")
 
 
 def bounded(answer: bytes) -> bytes:
     """Return the answer. Raises :class:`PayloadError` for an answer of more than ``MAX_ANSWER`` bytes."""
     if len(answer) > MAX_ANSWER:
-        raise PayloadError(f"{len(answer)} bytes; an answer can have {MAX_ANSWER}")
+        raise PayloadError(f"{len(answer)} bytes; an answer can have at most {MAX_ANSWER}")
     return answer
 
 

@@ -57,7 +57,7 @@ class Resident:
         try:
             function(news.key, None if news.is_over else payload.decode(body))
         except Exception:
-            _logger.exception("the app failed to take in the news of %s %s", news.topic, news.key)
+            _logger.exception("the app failed to handle the news of %s %s", news.topic, news.key)
 
     async def _answer(self, question: m.Ask, body: bytes) -> None:
         number, task = question.number, asyncio.current_task()
@@ -81,12 +81,12 @@ class Resident:
         """
         function = self._app.answers.get(topic)
         if function is None:
-            return _no(f"this code does not answer {topic!r}")
+            return _no(f"the app does not answer {topic!r}")
         try:
-            said: Any = function(payload.decode(body))
-            if inspect.isawaitable(said):
-                said = await said
-            return Verdict(True), bounded(payload.encode(said))
+            answer: Any = function(payload.decode(body))
+            if inspect.isawaitable(answer):
+                answer = await answer
+            return Verdict(True), bounded(payload.encode(answer))
         except PayloadError as error:
             return _no(str(error))
         except (Exception, asyncio.CancelledError) as error:

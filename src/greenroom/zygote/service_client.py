@@ -47,7 +47,7 @@ def client_of(
     if timeout is None:
         timeout = service.timeout
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
-        raise ValueError(f"the timeout of a call is {timeout!r}, not a number of seconds above 0")
+        raise ValueError(f"the timeout of a call is {timeout!r}; it must be a number of seconds above 0")
     return ServiceClient(name, generation, float(timeout), caller)
 
 
@@ -158,8 +158,8 @@ class ServiceClient:
             return ServiceError(text, reason="timeout")
         if call.is_listed:
             text = (
-                f"the service {self._name!r} is busy: it did not come to this call {within}. Give it more concurrency, "
-                f"or the call more time"
+                f"the service {self._name!r} is busy: it did not begin this call {within}. Raise its concurrency, "
+                f"or the timeout of the call"
             )
             return ServiceError(text, reason="busy")
         text = f"the service {self._name!r} was not ready {within}: it loads, or is started again; see the worker's log"

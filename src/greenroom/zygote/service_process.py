@@ -107,7 +107,7 @@ class _Call(NamedTuple):
             case {"caller": str(caller), "began": float(began), "deadline": float(deadline), "sizes": [*sizes]}:
                 if math.isfinite(began) and math.isfinite(deadline) and all(type(size) is int for size in sizes):
                     return cls(caller, began, deadline, sizes, body)
-        raise FrameError("a call without its terms")
+        raise FrameError("a call with an invalid header")
 
 
 class _Caller(Line):
@@ -119,7 +119,7 @@ class _Caller(Line):
         self.call: _Call | None = None
         self.run: _Run | None = None
         self.timer: asyncio.TimerHandle | None = None
-        self._is_told = False
+        self._is_listed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -135,8 +135,8 @@ class _Caller(Line):
         self._calls.left(self)
 
     def let_wait(self) -> None:
-        if not self._is_told:
-            self._is_told = True
+        if not self._is_listed:
+            self._is_listed = True
             self.send(LISTED)
 
 
@@ -358,8 +358,8 @@ class _Calls:
 
     def _end_process(self, run: _Run) -> None:
         _logger.error(
-            "the service %s hangs in a call of %s, for %.1f s now: its process is replaced. It stands here, most "
-            "recent call last:\n%s",
+            "the service %s hangs in a call of %s for %.1f s: its process is replaced. Its stack, most recent call "
+            "last:\n%s",
             self._service.name,
             run.call.caller,
             time.monotonic() - run.since,

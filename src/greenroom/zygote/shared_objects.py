@@ -20,7 +20,7 @@ from .app_modules import modules_of_app
 __all__ = ["LOOP_WARNING", "fds_of_loops", "handlers", "warnings"]
 
 LOOP_WARNING = (
-    "an event loop was made while the app was loaded, and no process runs it: what is scheduled on it never runs. Take "
+    "an event loop was made while the app was loaded, and no process runs it: its tasks and callbacks never run. Use "
     "asyncio.get_running_loop() in prewarm or the entrypoint instead"
 )
 
@@ -54,7 +54,7 @@ def warnings() -> list[str]:
     """Return a warning for each kind of shared lock, and for each log handler that rotates its file."""
     return _of_locks() + [
         f"the log handler of {handler.baseFilename} renames its file in each process, while others write to it: lines "
-        f"are lost. Let logrotate do that, with a logging.handlers.WatchedFileHandler here; or log to stderr"
+        f"are lost. Use logrotate and a logging.handlers.WatchedFileHandler, or log to stderr"
         for handler in handlers()
         if _rotates(handler)
     ]
@@ -72,7 +72,7 @@ def _of_locks() -> list[str]:
         return []
     return [
         "a lock of multiprocessing (Lock, Value, Queue) was made while the app was loaded, and all processes share it: "
-        "a session that is killed while it holds the lock keeps it from all others. Where that may be, use fcntl.flock"
+        "after a job is killed while it holds the lock, no other job gets it. If this can happen, use fcntl.flock"
     ]
 
 

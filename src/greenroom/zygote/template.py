@@ -189,7 +189,7 @@ class Zygote:
         try:
             self._permit.origins.learn(unknown, thread_search.search(self._config, start, seconds))
         except Exception as error:  # no error may hide the refusal
-            print(f"greenroom: the search for who started {len(unknown)} threads failed: {error!r}", file=sys.stderr)
+            print(f"greenroom: the search for the origin of {len(unknown)} threads failed: {error!r}", file=sys.stderr)
 
     # --- serving ---------------------------------------------------------------------------------
 
@@ -321,7 +321,7 @@ class Zygote:
         try:
             return fork_safety.refusal(self._permit)
         except OSError as error:  # out of fds
-            return f"the zygote cannot look at its threads: {error}"
+            return f"the zygote cannot list its threads: {error}"
 
     def _become_child(self, request: m.Fork, fds: list[int]) -> NoReturn:
         def life() -> int:
@@ -372,7 +372,7 @@ def _explained(error: OSError) -> str:
             f"systemd) or RLIMIT_NPROC, or lower max_jobs"
         )
     if error.errno == errno.ENOMEM:
-        return f"fork: {error}: the kernel commits no more memory. Lower max_jobs, or see vm.overcommit_memory"
+        return f"fork: {error}: the kernel grants no more memory. Lower max_jobs, or see vm.overcommit_memory"
     return f"fork: {error}"
 
 

@@ -62,7 +62,7 @@ def main() -> None:
             app = load_app(configuration.app, configuration.arguments, configuration.handed)
             if app.preload_fn is not None:
                 app.preload_fn()
-        tracer.tell()
+        tracer.report()
     finally:  # also when the app raises this time: the lines written before stay valid
         deaths.end_all_children()
         os._exit(0)  # any other exit would wait for threads of the app
@@ -72,7 +72,7 @@ def _read_configuration() -> m.Configure:
     for frame in FrameDecoder().feed(sys.stdin.buffer.read()):
         configuration: m.Configure = m.decode(frame, m.Configure)
         return configuration
-    raise SystemExit("greenroom: no configuration came")
+    raise SystemExit("greenroom: no configuration was received")
 
 
 def _take_stdout() -> int:
@@ -127,7 +127,7 @@ class Tracer:
         sys.settrace(None)
         sys.setprofile(None)
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Write a line with the threads that live now, and their origins."""
         names = proc.thread_names()
         found = [(name, self._origins[task]) for task, name in sorted(names.items()) if task in self._origins]
@@ -146,7 +146,7 @@ class Tracer:
         come -= {thread.native_id for thread in threading.enumerate()}  # the first load records these
         if come:
             self._origins.update(dict.fromkeys(come, origin()))
-            self.tell()
+            self.report()
 
 
 _is_of_app = functools.cache(is_of_app)  # called for each call of a Python function

@@ -25,7 +25,7 @@ class Remedy(NamedTuple):
     so."""
 
 
-_SERVICE = "it starts threads whenever it loads a model: load it in a service (@app.service), or in prewarm"
+_SERVICE = "it starts threads when it loads a model: load the model in a service (@app.service), or in prewarm"
 
 REMEDIES = (
     Remedy(
@@ -36,7 +36,7 @@ REMEDIES = (
         ("OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY"),
     ),
     Remedy("sherpa-onnx", ("sherpa_onnx",), (), "leave num_threads in its configurations at 1"),
-    Remedy("scipy.fft", ("scipy.fft",), (), "leave its argument workers alone"),
+    Remedy("scipy.fft", ("scipy.fft",), (), "do not set its argument workers"),
     Remedy("ctranslate2 (faster-whisper)", ("ctranslate2", "faster_whisper"), ("libctranslate2",), _SERVICE),
     Remedy("OpenVINO", ("openvino",), ("libopenvino",), _SERVICE),
     Remedy("TensorFlow", ("tensorflow",), ("libtensorflow",), _SERVICE),
@@ -54,18 +54,26 @@ REMEDIES = (
     Remedy("LanceDB", ("lancedb",), (), "it starts a thread when it is imported: import it in prewarm"),
     Remedy("Chroma", ("chromadb",), (), "make its client in prewarm"),
     Remedy("Zarr", ("zarr",), (), "open its arrays in prewarm"),
-    Remedy("OpenCV", ("cv2",), (), "leave cv2.setNumThreads alone", ("OPENCV_FOR_THREADS_NUM",)),
+    Remedy("OpenCV", ("cv2",), (), "do not call cv2.setNumThreads", ("OPENCV_FOR_THREADS_NUM",)),
     Remedy(
-        "numexpr", ("numexpr",), (), "leave NUMEXPR_NUM_THREADS and numexpr.set_num_threads alone", ("OMP_NUM_THREADS",)
+        "numexpr",
+        ("numexpr",),
+        (),
+        "do not set NUMEXPR_NUM_THREADS or call numexpr.set_num_threads",
+        ("OMP_NUM_THREADS",),
     ),
-    Remedy("PyAV", ("av",), (), "leave thread_type of its streams alone, or decode in prewarm"),
+    Remedy("PyAV", ("av",), (), "do not set thread_type of its streams, or decode in prewarm"),
     Remedy(
         "CUDA", (), ("libcuda.so",), "a GPU cannot be used after a fork: load the model in a service (@app.service)"
     ),
     Remedy("gRPC", ("grpc",), (), "open its channels in prewarm"),
     Remedy("PyMongo", ("pymongo",), (), "make its client with connect=False, and use it only after the fork"),
     Remedy(
-        "tokenizers", ("tokenizers",), (), "train no tokenizer there, and leave it alone", ("TOKENIZERS_PARALLELISM",)
+        "tokenizers",
+        ("tokenizers",),
+        (),
+        "do not train a tokenizer in preload, and do not change TOKENIZERS_PARALLELISM",
+        ("TOKENIZERS_PARALLELISM",),
     ),
     Remedy(
         "numba",
@@ -78,15 +86,15 @@ REMEDIES = (
         "OpenMP (torch, scikit-learn, LightGBM, XGBoost, faiss)",
         (),
         ("libgomp", "libomp", "libiomp"),
-        "set no number of threads in the code (torch.set_num_threads, n_jobs, num_threads, nthread)",
+        "do not set a number of threads in the code (torch.set_num_threads, n_jobs, num_threads, nthread)",
         ("OMP_NUM_THREADS",),
     ),
-    Remedy("MKL", (), ("libmkl",), "set no number of threads in the code", ("MKL_NUM_THREADS",)),
+    Remedy("MKL", (), ("libmkl",), "do not set a number of threads in the code", ("MKL_NUM_THREADS",)),
     Remedy(
         "OpenBLAS (numpy, scipy)",
         (),
         ("libopenblas", "libscipy_openblas"),
-        "leave threadpoolctl alone",
+        "do not use threadpoolctl",
         ("OPENBLAS_NUM_THREADS",),
     ),
 )
@@ -94,13 +102,13 @@ _DEFAULTS = {"TOKENIZERS_PARALLELISM": "false", "JE_ARROW_MALLOC_CONF": "backgro
 _DEFAULT = "1"
 
 
-def advice(told: str, *, has_native_threads: bool) -> str:
+def advice(text: str, *, has_native_threads: bool) -> str:
     """Return advice on the libraries that the text names.
 
     If the text names none, return advice on all listed libraries of this process, provided that it has native threads.
     """
     here = remedies_for(sys.modules, mapped_files())
-    named = [remedy for remedy in here if any(_is_named(module, told) for module in remedy.modules)]
+    named = [remedy for remedy in here if any(_is_named(module, text) for module in remedy.modules)]
     return "".join(f"{sentence(remedy, os.environ)}. " for remedy in named or (here if has_native_threads else []))
 
 
@@ -115,9 +123,9 @@ def remedies_for(modules: Iterable[str], files: Iterable[str]) -> list[Remedy]:
     ]
 
 
-def _is_named(module: str, told: str) -> bool:
+def _is_named(module: str, text: str) -> bool:
     """Return whether the text names a module, or a part of it. A path that contains the name does not count."""
-    return re.search(rf"(?<![\w./-]){re.escape(module)}(?=\.\w|[ ,)]|$)", told) is not None
+    return re.search(rf"(?<![\w./-]){re.escape(module)}(?=\.\w|[ ,)]|$)", text) is not None
 
 
 def sentence(remedy: Remedy, environment: Mapping[str, str]) -> str:

@@ -47,12 +47,12 @@ def search(configuration: m.Configure, start: Start, seconds: float) -> list[tup
     import subprocess  # imported here, since only a refused zygote needs it
 
     flags = sys.orig_argv[1 : sys.orig_argv.index("-m")]
-    with open(os.memfd_create("configuration"), "wb+", buffering=0) as order:  # a full pipe would block
-        order.write(m.encode(configuration))
-        order.seek(0)
+    with open(os.memfd_create("configuration"), "wb+", buffering=0) as file:  # a full pipe would block
+        file.write(m.encode(configuration))
+        file.seek(0)
         process = subprocess.Popen(
             [sys.executable, *flags, "-m", f"{__package__}.thread_probe", str(os.getpid())],
-            stdin=order,
+            stdin=file,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=start.environment,
@@ -64,8 +64,8 @@ def search(configuration: m.Configure, start: Start, seconds: float) -> list[tup
             lines = _read(process.stdout, time.monotonic() + seconds).splitlines()
         finally:
             process.kill()
-    told: list[Any] = json.loads(lines[-1]) if lines else []
-    return [(str(name), str(origin)) for name, origin in told]
+    found: list[Any] = json.loads(lines[-1]) if lines else []
+    return [(str(name), str(origin)) for name, origin in found]
 
 
 def _read(pipe: IO[bytes], give_up: float) -> bytes:

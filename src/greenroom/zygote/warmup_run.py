@@ -34,7 +34,7 @@ async def warm_up(proc: JobProcess, settings: m.ChildSettings) -> None:
         job_run = JobRun(_app(), context, settings, AppThread())
         m.encode(m.Started(start.job_id))
         end, result = await job_run.run()
-        m.encode(m.Ended(end.how, end.told, end.error), result)
+        m.encode(m.Ended(end.how, end.end_was_asked, end.error), result)
         await job_run.run_callbacks()
 
 

@@ -29,7 +29,7 @@ async def top(connection: Connection, once: _OnceOption = False, as_json_: JsonO
     from .picture import Picture  # imported late, with the live view
 
     if not (once or as_json_ or sys.stdout.isatty()):
-        raise OptionError("the standard output is no terminal; use --once or --json")
+        raise OptionError("the standard output is not a terminal. Use --once or --json")
     picture = Picture()
     async with connection.open() as client:
         # Fetched before the view opens, so that a failure prints a plain message and sets the exit code.

@@ -30,7 +30,7 @@ _STATES = {
     "reaped": "bright_black",
 }
 _MOST_LIGHT_LINES = 3
-_LEGEND = len(" one is 1000")
+_LEGEND = len(" ● = 1000")
 _FEWEST_SESSIONS = 4
 _FRAME = 8
 """Lines that are always there: three of figures, three headings, the names of the sessions' columns, the last line."""
@@ -59,7 +59,7 @@ def draw(picture: Picture, scene: Scene) -> list[Text]:
     lines += [_heading(_states(picture), scene.width), *_lights(picture, scene.width, lights)]
     lines += [_heading(table.title, scene.width), *table.lines()]
     if most_troubles > 0:
-        lines += [_heading(Text("went wrong" if troubles else "nothing went wrong"), scene.width)]
+        lines += [_heading(Text("problems" if troubles else "no problems"), scene.width)]
         lines += troubles[:most_troubles]
     if scene.height is not None:
         lines = lines[: max(scene.height - 1, 0)]
@@ -94,7 +94,7 @@ def _figures(picture: Picture, scene: Scene) -> Iterator[Text]:
 
 def _verdict(picture: Picture, scene: Scene) -> tuple[str, str]:
     if scene.is_lost:
-        return "no connection, trying again; this is what was", "bold red"
+        return "no connection, trying again; the figures are old", "bold red"
     if picture.problem is None:
         return "ready", "green"
     cause = (picture.stats or {}).get("breaker_cause")
@@ -127,12 +127,12 @@ def _starts(start: dict[str, Any]) -> str:
 def _turned_down(picture: Picture, now: float) -> tuple[str, str]:
     counts = picture.turned_down(now)
     if not counts:
-        return "none turned down in the last minute", ""
-    told = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
-    return one_line(f"turned down in the last minute: {told}"), "yellow"
+        return "no rejections in the last minute", ""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
+    return one_line(f"rejected in the last minute: {reasons}"), "yellow"
 
 
-# --- processes, and what went wrong --------------------------------------------------------------
+# --- processes, and problems ---------------------------------------------------------------------
 
 
 def _states(picture: Picture) -> Text:
@@ -156,7 +156,7 @@ def _lights(picture: Picture, width: int, lines: int) -> Iterator[Text]:
     marks, each = shares([counts[state] for state in states], room)
     lights = Text.assemble(*(("●" * many, _STATES[state]) for state, many in zip(states, marks, strict=True)))
     if each > 1:
-        lights.append(f" one is {each}", "bright_black")
+        lights.append(f" ● = {each}", "bright_black")
     for start in range(0, min(len(lights), width * lines), width):
         yield lights[start : start + width]
 

@@ -118,8 +118,8 @@ class LiveView:
             answer = await self._client.delete(
                 f"/v1/jobs/{quote(job_id, safe='')}", {"reason": "cancelled in greenroom top"}
             )
-            told = "had ended before" if answer.status == 200 else "is being cancelled"
-            self._controls.message = f"job {job_id} {told}"
+            progress = "had already ended" if answer.status == 200 else "is being cancelled"
+            self._controls.message = f"job {job_id} {progress}"
         except Failure as error:
             self._controls.message = f"job {job_id} could not be cancelled: {error}"
         self._wake()

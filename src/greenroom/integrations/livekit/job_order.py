@@ -93,16 +93,18 @@ class Order:
     def decode(cls, data: object) -> Order:
         """Decode the bytes of :meth:`encode`. Raises ``ValueError`` for any other data."""
         if not isinstance(data, bytes) or len(data) < _PREFIX.size:
-            raise ValueError(f"not the order of a LiveKit job: {str(data)[:80]!r}")
+            raise ValueError(f"not the description of a LiveKit job: {str(data)[:80]!r}")
         version, size = _PREFIX.unpack_from(data)
         if version != _VERSION:
-            raise ValueError(f"an order of version {version}; this Greenroom knows version {_VERSION}")
+            raise ValueError(
+                f"the description of a LiveKit job has version {version}; this Greenroom reads version {_VERSION}"
+            )
         header, job = data[_PREFIX.size : _PREFIX.size + size], data[_PREFIX.size + size :]
         try:
             values = plain_json.decoded(header)
             return cls(job=job, accept=Acceptance(**values.pop("accept")), **values)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise ValueError(f"a damaged order of a LiveKit job: {error}") from None
+            raise ValueError(f"the description of a LiveKit job is damaged: {error}") from None
 
 
 _PLAIN = tuple(entry.name for entry in fields(Order) if entry.name not in ("job", "accept"))

@@ -62,7 +62,7 @@ def became_warm(pool: Pool, process: Process, refill_seconds: float) -> None:
     """Note that a process has become warm in time."""
     pool.demand.refilled(refill_seconds)
     if pool.crowd.kept(process.id, _crowd_of(process), pool.options.max_concurrent_prewarms):
-        _report_crowd(pool, INFO, "processes become warm in time again; from now on %d at once may")
+        _report_crowd(pool, INFO, "processes become warm in time again; from now on, at most %d become warm at once")
 
 
 def failed_to_warm(pool: Pool, process: Process) -> None:
@@ -73,7 +73,7 @@ def failed_to_warm(pool: Pool, process: Process) -> None:
     _count_failure(pool, process.generation, process.fate)
     has_missed = process.decision is not None and process.decision.reason == "prewarm_timeout"
     if has_missed and pool.crowd.missed(process.id, _crowd_of(process), pool.options.max_concurrent_prewarms):
-        text = "a process missed prewarm_timeout while others became warm beside it; from now on %d at once may"
+        text = "a process missed prewarm_timeout while others became warm; from now on, at most %d become warm at once"
         _report_crowd(pool, WARNING, text)
 
 
@@ -94,7 +94,7 @@ def note_success(pool: Pool, generation: Generation) -> None:
     """Note that processes become warm and stay warm."""
     if generation.breaker.is_open and generation.state is GenerationState.SERVING:
         pool.emit(BreakerChanged(False, None, at=pool.wall))
-        text = "a process has become warm: sessions are taken again"
+        text = "a process has become warm: jobs are accepted again"
         pool.emit(Log(INFO, text, {"event": "breaker_closed"}))
     generation.breaker.succeeded()
 
@@ -117,7 +117,7 @@ def note_stall(pool: Pool, process: Process, stall: Stall) -> None:
     fields = {"event": "stalled", **process.ids, "kind": stall.value}
     text = f"{process.label} stalled: {stall.value}"
     if stall is Stall.STARVED:
-        text = f"{process.label} is starved of CPU; it is left alone"
+        text = f"{process.label} is starved of CPU; it is not ended"
     pool.emit(Log(WARNING, text, fields))
 
 
@@ -136,7 +136,7 @@ def _count_failure(pool: Pool, generation: Generation, cause: str) -> None:
     generation.breaker.failed(pool.now, cause)
     if generation.breaker.is_open and not was_open:
         pool.emit(BreakerChanged(True, cause, at=pool.wall))
-        text = f"sessions are turned down until a process becomes warm again: {cause}"
+        text = f"jobs are rejected until a process becomes warm: {cause}"
         pool.emit(Log(ERROR, text, {"event": "breaker_opened", "cause": cause}))
 
 

@@ -74,10 +74,10 @@ from .vocabulary import (
     Reserve,
     Resize,
     Sampled,
+    SetNews,
     Stalled,
     Started,
     Stopped,
-    Tell,
     Tick,
     Unfit,
     Waits,
@@ -272,7 +272,7 @@ def _drain(pool: Pool, event: Drain) -> None:
 
 def _drain_overdue(pool: Pool, desk_: JobQueue) -> None:
     timeout, count = pool.job_queue.drain_timeout, len(pool.job_queue.jobs)
-    text = f"{count} jobs are still there after {timeout:g} s of draining; they are ended"
+    text = f"the drain took longer than {timeout:g} s; its last {count} jobs are ended"
     pool.emit(Log(WARNING, text, {"event": "drain_overdue", "jobs": count}))
     _end_jobs(pool, Decision("drained", f"the pool was drained, and the job did not end within {timeout:g} s"))
     pool.is_unbalanced = True
@@ -399,7 +399,7 @@ def _examined(pool: Pool, found: Process, event: Examined) -> None:
     step(pool, found, ProcessEvent.TRACED if event.is_traced else ProcessEvent.UNTRACED, event)
 
 
-_SAID = _of_process(process_reports.said)
+_MESSAGE = _of_process(process_reports.handle)
 
 _HANDLERS: dict[type, Callable[[Pool, Any], None]] = {
     Open: _open,
@@ -408,7 +408,7 @@ _HANDLERS: dict[type, Callable[[Pool, Any], None]] = {
     LaunchReserved: _launch_reserved,
     AskApp: _ask_app,
     AskResident: questions.ask_resident,
-    Tell: resident.tell,
+    SetNews: resident.set_news,
     Release: _release,
     Cancel: _cancel,
     Resize: generation.resize,
@@ -428,15 +428,15 @@ _HANDLERS: dict[type, Callable[[Pool, Any], None]] = {
     Forked: _process_step(ProcessEvent.FORKED),
     ForkFailed: _process_step(ProcessEvent.FORK_FAILED),
     Sampled: _process_step(ProcessEvent.SAMPLED),
-    Hello: _SAID,
-    Warm: _SAID,
-    PrewarmFailed: _SAID,
-    Answered: _SAID,
-    Started: _SAID,
-    Ending: _SAID,
-    Ended: _SAID,
-    CleaningUp: _SAID,
-    Nonsense: _SAID,
+    Hello: _MESSAGE,
+    Warm: _MESSAGE,
+    PrewarmFailed: _MESSAGE,
+    Answered: _MESSAGE,
+    Started: _MESSAGE,
+    Ending: _MESSAGE,
+    Ended: _MESSAGE,
+    CleaningUp: _MESSAGE,
+    Nonsense: _MESSAGE,
     Waits: _of_process(process_reports.waits),
     Stopped: _process_step(ProcessEvent.STOPPED),
     Stalled: _of_process(process_reports.stalled),

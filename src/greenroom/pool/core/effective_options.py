@@ -28,14 +28,15 @@ class EffectiveOptions:
 
     def with_app(self, settings: AppSettings) -> PoolOptions:
         """Return the options with the settings of an app. Raises :class:`AppLoadError` for an invalid value."""
-        said = {name: setting for name, setting in settings.items() if name in APP_OPTIONS and name not in self.fixed}
-        if not said:
+        open_names = APP_OPTIONS - self.fixed
+        set_by_app = {name: setting for name, setting in settings.items() if name in open_names}
+        if not set_by_app:
             return self.options
-        values: dict[str, Any] = {name: setting.value for name, setting in said.items()}
+        values: dict[str, Any] = {name: setting.value for name, setting in set_by_app.items()}
         try:
             return replace(self.options, **values)
         except OptionError as error:
-            origins = [said[name].origin for name in re.findall(r"\w+", str(error)) if name in said]
+            origins = [set_by_app[name].origin for name in re.findall(r"\w+", str(error)) if name in set_by_app]
             raise AppLoadError(f"{'; '.join(dict.fromkeys(origins))}: {error}") from None
 
     def resized(self, num_idle: int, max_idle: int | None) -> EffectiveOptions:

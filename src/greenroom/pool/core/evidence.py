@@ -112,11 +112,11 @@ def problem(pool: Pool, process: Process, message: Message) -> str | None:
     """
     job = process.job
     if isinstance(message, Started) and job is not None and message.job_id != job.id:
-        return f"it acknowledged a job {message.job_id!r} that it was not given"
+        return f"it acknowledged job {message.job_id!r}, which is not its job"
     if isinstance(message, Hello) and message.facts is not None and process.launcher.is_parent:
-        return "it told of the app, which is its zygote's to do"
+        return "it reported facts about the app; only its zygote may do so"
     if isinstance(message, Ended) and message.how not in ("completed", "raised", "exited", "cancelled"):
         return f"a job cannot end by {message.how!r}"
     if isinstance(message, Answered) and process.state not in (S.RESIDENT, S.RETIRING):
-        return f"it answered a question {message.number}, which nobody had put to it"
+        return f"it answered question {message.number}, which was not sent to it"
     return None

@@ -183,7 +183,7 @@ def _fail(pool: Pool, generation: Generation, error: GreenroomError | None) -> N
     elif not isinstance(error, PoolClosed):
         pool.launcher_breaker.failed(pool.now, str(error))
         pool.serving.trouble = f"there is no zygote to fork from: {error}"
-        text = f"the zygote could not be replaced, since the code has changed; trying again: {error}"
+        text = f"the zygote could not be replaced, because the code has changed; the pool tries again: {error}"
         pool.emit(Log(ERROR, text, {"event": "zygote_not_replaced", "cause": str(error)}))
         accounts.settle(pool)
 
@@ -236,9 +236,9 @@ TABLE: dict[S, dict[E, Row]] = {
 UNBOUNDED: dict[S, str] = {
     S.LOADING: "its launcher has a deadline",
     S.PROVING: "each of its processes has prewarm_timeout",
-    S.SERVING: "it serves until another one does",
+    S.SERVING: "it serves until another generation serves",
     S.RETIRED: "it lives as long as its jobs",
-    S.GONE: "nothing is left of it",
+    S.GONE: "its record is dropped",
 }
 """Reasons why states have no deadline."""
 

@@ -28,7 +28,7 @@ def violations(pool: Pool) -> list[str]:
         if one.due is None and one.state not in launcher.UNBOUNDED:
             found.append(f"launcher {one.number} is {one.state.name} and has no deadline")
         if one.state is LauncherState.LOST:
-            found.append(f"launcher {one.number} is lost and still on the books")
+            found.append(f"launcher {one.number} is lost and still has a record")
     _check_generations(pool, found)
     if pool.job_queue.state is JobQueueState.CLOSED and (pool.processes or pool.job_queue.jobs or pool.launchers):
         found.append("the pool is closed and not empty")
@@ -40,7 +40,7 @@ def _check_process(one: Process, found: list[str]) -> None:
     if one.due is None and one.left is None and state not in process.UNBOUNDED:
         found.append(f"process {one.id} is {state.name} and has no deadline")
     if state is ProcessState.GONE:
-        found.append(f"process {one.id} is gone and still on the books")
+        found.append(f"process {one.id} is gone and still has a record")
     # A dead process keeps its job for the report, while another process may get the same job.
     if one.job is not None and not one.has_died and one.job.process is not one:
         found.append(f"process {one.id} has job {one.job.id}, which has another process")
@@ -48,22 +48,22 @@ def _check_process(one: Process, found: list[str]) -> None:
     if (state is ProcessState.IDLE) != (one.id in of.idle):
         found.append(f"process {one.id} is {state.name}, which does not fit the idle queue")
     if (state in _BECOMING_WARM) != (one.id in of.warming):
-        found.append(f"process {one.id} is {state.name}, which does not fit those that become warm")
+        found.append(f"process {one.id} is {state.name}, which does not fit the warming processes")
 
 
 def _check_jobs(pool: Pool, found: list[str]) -> None:
     waiting = pool.job_queue.waiting
     if len(waiting) > 1 and any(one.number > next_.number for one, next_ in pairwise(waiting)):
-        found.append("those who wait are not in the order in which they came")
+        found.append("the waiting jobs are not in the order of their arrival")
     for one in pool.job_queue.jobs.values():
         state = one.state
         if one.due is None and state not in job.UNBOUNDED:
             found.append(f"job {one.id} is {state.name} and has no deadline")
         if state in _NOT_ON_BOOKS:
-            found.append(f"job {one.id} is {state.name} and on the books")
+            found.append(f"job {one.id} is {state.name} and still has a record")
         waits = state in _WAITS
         if waits != (one in waiting):
-            found.append(f"job {one.id} is {state.name}, and its place in the queue does not fit that")
+            found.append(f"job {one.id} is {state.name}, which does not fit the queue")
         if waits == (one.process is not None):
             found.append(f"job {one.id} is {state.name}, which does not fit its process")
         if state is JobState.ENDING and one.process is not None and one.process.state in _AT_WORK:
@@ -78,9 +78,9 @@ def _check_generations(pool: Pool, found: list[str]) -> None:
         if one.due is None and state not in generation.UNBOUNDED:
             found.append(f"generation {one.number} is {state.name} and has no deadline")
         if (state is GenerationState.SERVING) != (one is pool.serving):
-            found.append(f"generation {one.number} is {state.name}, which does not fit that it serves")
+            found.append(f"generation {one.number} is {state.name}, which does not fit the serving generation")
         if pool.serving is not None and (state in _ON_TRIAL) != (one is pool.trial):
-            found.append(f"generation {one.number} is {state.name}, which does not fit that it is on trial")
+            found.append(f"generation {one.number} is {state.name}, which does not fit the generation on trial")
     for known in (pool.serving, pool.trial):
         if known is not None and pool.generations.get(known.number) is not known:
-            found += [f"generation {known.number} is {known.state.name} and not on the books"]
+            found += [f"generation {known.number} is {known.state.name} and has no record"]

@@ -1,7 +1,7 @@
 """Table of a job's life: ``waiting → starting → running → draining → ended``.
 
 A reservation is a job that is not launched yet: ``offered → held → starting``, or ``withdrawn`` without a launch.
-:mod:`.states` explains all states and events, such as ``UNHELD``, ``RECALLED``, ``UNSTARTED``, ``FAILED``, ``TOLD`` and
+:mod:`.states` explains all states and events, such as ``UNHELD``, ``RECALLED``, ``UNSTARTED``, ``FAILED``, ``END`` and
 ``SPARED``.
 
 ``Job.attempts`` counts only starts that were sent to a process. At most ``MAX_ATTEMPTS`` (3) processes are tried: see
@@ -132,7 +132,7 @@ def _end_cancelled(pool: Pool, job: Job, decision: Decision) -> None:
 
 def _end_overdue(pool: Pool, job: Job, data: object) -> None:
     message = _not_in_time(job)
-    error = job_queue.turn_down(pool, job, "warming", message, max(pool.demand.refill_seconds, 1.0))
+    error = job_queue.reject(pool, job, "warming", message, max(pool.demand.refill_seconds, 1.0))
     _end_unstarted(pool, job, Decision("start_timeout", message), error)
 
 
@@ -176,7 +176,7 @@ def _withdraw_cancelled(pool: Pool, job: Job, decision: Decision) -> None:
     _give_up(pool, job, never_started(job, decision.detail), is_expired=False)
 
 
-def _turn_down_offer(pool: Pool, job: Job, decision: Decision) -> None:
+def _reject_offer(pool: Pool, job: Job, decision: Decision) -> None:
     """End a reservation that still waits for its first process. In a drain, the reason is ``draining``."""
     is_drained = decision.reason == "drained"
     error = job_queue.draining(pool, job) if is_drained else never_started(job, decision.detail)
@@ -184,7 +184,7 @@ def _turn_down_offer(pool: Pool, job: Job, decision: Decision) -> None:
 
 
 def _offer_overdue(pool: Pool, job: Job, data: object) -> None:
-    error = job_queue.turn_down(pool, job, "warming", _not_in_time(job), max(pool.demand.refill_seconds, 1.0))
+    error = job_queue.reject(pool, job, "warming", _not_in_time(job), max(pool.demand.refill_seconds, 1.0))
     _give_up(pool, job, error, is_expired=False)
 
 
@@ -260,13 +260,13 @@ TABLE: dict[S, dict[E, Row]] = {
     S.OFFERED: {
         E.HOLD: Row(S.HELD, Bound.RESERVATION, (_hold, _grant)),
         E.OVERDUE: Row(S.WITHDRAWN, Bound.NONE, (_offer_overdue,)),
-        E.CANCEL: Row(S.WITHDRAWN, Bound.NONE, (_turn_down_offer,)),
+        E.CANCEL: Row(S.WITHDRAWN, Bound.NONE, (_reject_offer,)),
         E.RELEASE: Row(S.WITHDRAWN, Bound.NONE, (_withdraw,)),
     },
     S.HELD: {
         E.LAUNCH: Row(S.STARTING, Bound.NONE, (_claim_held, _count_demand, _announce)),
         E.LOST: Row(S.UNHELD, Bound.KEEP, (_report_retry, _part, _put_back)),
-        E.TOLD: Row(S.UNHELD, Bound.KEEP, (_report_retry, _part, _put_back)),
+        E.END: Row(S.UNHELD, Bound.KEEP, (_report_retry, _part, _put_back)),
         E.ANSWERED: Row(S.HELD, Bound.RESERVATION),
         E.OVERDUE: Row(S.WITHDRAWN, Bound.NONE, (_hold_overdue,)),
         E.CANCEL: Row(S.WITHDRAWN, Bound.NONE, (_withdraw_cancelled,)),
@@ -289,23 +289,23 @@ TABLE: dict[S, dict[E, Row]] = {
         E.LOST_UNEXPLAINED: Row(S.UNSTARTED, Bound.NONE, (_report_failure,)),
         E.CANCEL: Row(S.RECALLED, Bound.NONE, (_stop,)),
         E.CANCEL_UNLESS_ENDING: Row(S.RECALLED, Bound.NONE, (_stop,)),
-        **quiet(S.STARTING, E.TOLD, E.RELEASE),
+        **quiet(S.STARTING, E.END, E.RELEASE),
     },
     S.RECALLED: {
         E.STARTED: Row(S.ENDING, Bound.NONE, (_has_started,)),
         E.LOST: Row(S.FAILED, Bound.NONE, (_fail_now,)),
-        **quiet(S.RECALLED, E.CANCEL, E.CANCEL_UNLESS_ENDING, E.TOLD, E.RELEASE),
+        **quiet(S.RECALLED, E.CANCEL, E.CANCEL_UNLESS_ENDING, E.END, E.RELEASE),
     },
     S.RUNNING: {
         E.OWN_END: Row(S.DRAINING, Bound.NONE),
-        E.TOLD: Row(S.ENDING, Bound.NONE),
+        E.END: Row(S.ENDING, Bound.NONE),
         E.LOST: Row(S.ENDING, Bound.NONE),
         E.CANCEL: Row(S.RUNNING, Bound.NONE, (_stop,)),
         E.CANCEL_UNLESS_ENDING: Row(S.RUNNING, Bound.NONE, (_stop,)),
         **quiet(S.RUNNING, E.RELEASE),
     },
     S.DRAINING: {
-        E.TOLD: Row(S.ENDING, Bound.NONE),
+        E.END: Row(S.ENDING, Bound.NONE),
         E.LOST: Row(S.ENDING, Bound.NONE),
         E.CANCEL: Row(S.DRAINING, Bound.NONE, (_stop,)),
         **quiet(S.DRAINING, E.OWN_END, E.CANCEL_UNLESS_ENDING, E.RELEASE),
@@ -313,7 +313,7 @@ TABLE: dict[S, dict[E, Row]] = {
     S.ENDING: {
         E.SPARED: Row(S.DRAINING, Bound.NONE),
         E.REPORTED: Row(S.ENDED, Bound.NONE, (_note_session, _end)),
-        **quiet(S.ENDING, E.TOLD, E.LOST, E.CANCEL, E.CANCEL_UNLESS_ENDING, E.RELEASE),
+        **quiet(S.ENDING, E.END, E.LOST, E.CANCEL, E.CANCEL_UNLESS_ENDING, E.RELEASE),
     },
     S.UNSTARTED: {
         E.REPORTED: Row(S.ENDED, Bound.NONE, (_end_without_start,)),
@@ -329,7 +329,7 @@ TABLE: dict[S, dict[E, Row]] = {
 
 _BY_ITS_PROCESS = "its process has a deadline"
 UNBOUNDED: dict[S, str] = {
-    S.NEW: "it is one of the others before the event is over",
+    S.NEW: "it changes to another state in the same event",
     S.STARTING: _BY_ITS_PROCESS,
     S.RECALLED: _BY_ITS_PROCESS,
     S.RUNNING: _BY_ITS_PROCESS + ", if job_timeout is set",
@@ -337,8 +337,8 @@ UNBOUNDED: dict[S, str] = {
     S.ENDING: _BY_ITS_PROCESS,
     S.UNSTARTED: _BY_ITS_PROCESS,
     S.FAILED: _BY_ITS_PROCESS,
-    S.WITHDRAWN: "nothing comes of it",
-    S.ENDED: "nothing is left of it",
+    S.WITHDRAWN: "it does not start",
+    S.ENDED: "its record is dropped",
 }
 """Reasons why states have no deadline of their own."""
 
@@ -364,14 +364,14 @@ def _reason_not_to_launch(job: Job | None, message: LaunchReserved) -> LaunchErr
     if job is None or job.state not in (S.HELD, S.UNHELD):
         return LaunchError(f"{about}: its process is not reserved any more")
     if job.ask is not None and job.ask.state is not AskState.DONE:
-        return LaunchError(f"{about}: the app has not answered whether it takes it")
+        return LaunchError(f"{about}: the app has not accepted or rejected it yet")
     return None
 
 
 def ask_app(pool: Pool, job: Job | None, message: AskApp) -> None:
     """Ask the app's request hook about the job of a reservation. A second question is rejected."""
     if job is None or job.state not in (S.HELD, S.UNHELD) or job.ask is not None:
-        text = f"the app was asked about job {message.job_id} before, or its reservation is over"
+        text = f"job {message.job_id} cannot be offered to the app: it was offered before, or its reservation is over"
         pool.emit(Refused(message.number, GreenroomError(text)))
     else:
         questions.ask(pool, job)

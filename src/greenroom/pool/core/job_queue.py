@@ -11,7 +11,7 @@ from .records import Generation, Job, Pool, Process
 from .states import JobEvent, JobQueueState, JobState
 from .vocabulary import Launch, Refused, Reserve
 
-__all__ = ["accept", "candidate", "capacity_problem", "leave", "offer", "put_back", "serve", "turn_down"]
+__all__ = ["accept", "candidate", "capacity_problem", "leave", "offer", "put_back", "reject", "serve"]
 
 
 def accept(pool: Pool, message: Launch) -> None:
@@ -104,7 +104,7 @@ def capacity_problem(pool: Pool) -> RejectionReason | None:
     return None
 
 
-def turn_down(pool: Pool, job: Job, reason: RejectionReason, message: str, retry_after: float) -> NoCapacity:
+def reject(pool: Pool, job: Job, reason: RejectionReason, message: str, retry_after: float) -> NoCapacity:
     """Publish the rejection of a job, and return the error for its caller."""
     pool.emit(TurnedDown(job.id, job.source, reason, message, job.labels, at=pool.wall))
     return NoCapacity(message, reason=reason, retry_after=retry_after)
@@ -112,7 +112,7 @@ def turn_down(pool: Pool, job: Job, reason: RejectionReason, message: str, retry
 
 def draining(pool: Pool, job: Job) -> NoCapacity:
     """Reject a job because the pool drains, and return the error for its caller."""
-    return turn_down(pool, job, "draining", "the pool is draining and takes no more jobs", 5.0)
+    return reject(pool, job, "draining", "the pool is draining and takes no more jobs", 5.0)
 
 
 def _reason_to_refuse(pool: Pool, job: Job) -> GreenroomError | None:
@@ -122,9 +122,9 @@ def _reason_to_refuse(pool: Pool, job: Job) -> GreenroomError | None:
     if problem == "full":
         most = pool.options.max_jobs
         seconds = min(max(pool.demand.session_seconds / most, 1.0), 30.0)
-        return turn_down(pool, job, problem, f"all {most} jobs are taken", seconds)
+        return reject(pool, job, problem, f"max_jobs ({most}) is reached", seconds)
     if problem == "breaker_open" and serving is not None:
-        return turn_down(pool, job, problem, _why_broken(serving), max(serving.breaker.wait(pool.now), 1.0))
+        return reject(pool, job, problem, _why_broken(serving), max(serving.breaker.wait(pool.now), 1.0))
     if job.id in pool.job_queue.by_id:
         return LaunchError(f"job id {job.id!r} is in use by a job that has not ended")
     return None
@@ -140,6 +140,6 @@ def _reason_not_to_wait(pool: Pool, job: Job) -> GreenroomError | None:
     expected = generation.expected_wait(pool)
     if expected is not None and expected <= job.timeout and job.timeout > 0:
         return None
-    when = "there is no zygote to fork one from" if expected is None else f"the next one takes {expected:.2g} s"
+    when = "no zygote can fork one" if expected is None else f"the next one is expected in {expected:.2g} s"
     message = f"no process is idle for job {job.id}, and {when}"
-    return turn_down(pool, job, "warming", message, max(expected or 0.0, 1.0))
+    return reject(pool, job, "warming", message, max(expected or 0.0, 1.0))

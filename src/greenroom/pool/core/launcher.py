@@ -74,20 +74,20 @@ def _refuse(pool: Pool, launcher: Launcher, error: AppLoadError) -> None:
 
 
 def _never_began(pool: Pool, launcher: Launcher, data: object) -> None:
-    _fail_generation(pool, launcher, _late(launcher, "its interpreter had not begun with it"))
+    _fail_generation(pool, launcher, _late(launcher, "its interpreter had not begun to load it"))
 
 
 def _late_with_stacks(pool: Pool, launcher: Launcher, dumped: LauncherDumped) -> None:
-    where = f"it was in:\n{dumped.stacks}" if dumped.stacks else "its stack could not be had"
+    where = f"its stack was:\n{dumped.stacks}" if dumped.stacks else "its stack is unknown"
     _fail_generation(pool, launcher, _late(launcher, where))
 
 
 def _late_without_stacks(pool: Pool, launcher: Launcher, data: object) -> None:
-    _fail_generation(pool, launcher, _late(launcher, "its stack could not be had"))
+    _fail_generation(pool, launcher, _late(launcher, "its stack is unknown"))
 
 
 def _script_late(pool: Pool, launcher: Launcher, data: object) -> None:
-    _fail_generation(pool, launcher, _late(launcher, "its script had not handed over"))
+    _fail_generation(pool, launcher, _late(launcher, "its script had not handed over the app"))
 
 
 def _late(launcher: Launcher, where: str) -> AppLoadError:
@@ -109,7 +109,7 @@ def _not_replaced(pool: Pool, generation: Generation, error: AppLoadError) -> No
         return
     pool.launcher_breaker.failed(pool.now, str(error))
     generation.trouble = f"there is no zygote to fork from: {error}"
-    text = f"the zygote could not be replaced; trying again: {error}"
+    text = f"the zygote could not be replaced; the pool tries again: {error}"
     pool.emit(Log(ERROR, text, {"event": "zygote_not_replaced", "cause": str(error)}))
     accounts.settle(pool)
 
@@ -127,14 +127,14 @@ def _kill(pool: Pool, launcher: Launcher, data: object) -> None:
 
 
 def _kill_again(pool: Pool, launcher: Launcher, data: object) -> None:
-    text = f"zygote {launcher.pid} is still there {KILL_TIMEOUT:g} s after SIGKILL; it is sent again"
+    text = f"zygote {launcher.pid} still exists {KILL_TIMEOUT:g} s after SIGKILL; SIGKILL is sent again"
     pool.emit(Log(ERROR, text, {"event": "unkillable", "job_pid": launcher.pid}))
     pool.emit(KillLauncher(launcher.number))
 
 
 def _give_up(pool: Pool, launcher: Launcher, data: object) -> None:
     """Give up a launcher that SIGKILL does not end. Its processes are supervised like those of a lost launcher."""
-    text = f"zygote {launcher.pid} cannot be killed, and is given up"
+    text = f"zygote {launcher.pid} cannot be killed; the pool no longer waits for it"
     pool.emit(Log(ERROR, text, {"event": "unkillable", "job_pid": launcher.pid}))
     pool.emit(ForgetLauncher(launcher.number))
     _lose(pool, launcher, LauncherLost(launcher.number, "SIGKILL does not end it"))
@@ -157,7 +157,7 @@ def _lose_up(pool: Pool, launcher: Launcher, lost: LauncherLost) -> None:
         live = len(generation.processes)
         pool.emit(ZygoteLost(generation.number, launcher.pid or 0, lost.ending, at=pool.wall))
         fields = {"event": "zygote_lost", "job_pid": launcher.pid, "generation": generation.number}
-        text = f"zygote {launcher.pid} was lost ({lost.ending}); its {live} processes go on"
+        text = f"zygote {launcher.pid} was lost ({lost.ending}); its {live} processes continue"
         pool.emit(Log(ERROR, text, {**fields, "cause": lost.ending}))
         accounts.settle(pool)
     _lose(pool, launcher, lost)
@@ -249,8 +249,8 @@ TABLE: dict[S, dict[E, Row]] = {
 }
 
 UNBOUNDED: dict[S, str] = {
-    S.UP: "each fork that it is asked for has a deadline",
-    S.LOST: "nothing is left of it",
+    S.UP: "each requested fork has a deadline",
+    S.LOST: "its record is dropped",
 }
 """Reasons why states have no deadline."""
 
@@ -278,7 +278,8 @@ def loaded(pool: Pool, launcher: Launcher, message: LauncherLoaded) -> None:
     if has_changed and reason_not_to_load(pool) is not None:
         # A draining pool does not prove new code, and does not serve unproven code. The attempt counts as a failure.
         # Without the count, the pool would begin the next attempt at once, without end.
-        _not_replaced(pool, generation, AppLoadError("the code on disk has changed, and is not proven in a drain"))
+        text = "the code on disk has changed, and a draining pool does not prove new code"
+        _not_replaced(pool, generation, AppLoadError(text))
         step(pool, launcher, E.CLOSE)
         return
     if has_changed:
@@ -298,7 +299,7 @@ def loaded(pool: Pool, launcher: Launcher, message: LauncherLoaded) -> None:
 
 def _take_for_new_code(pool: Pool, launcher: Launcher, serving: Generation) -> Generation:
     """Make a generation for a launcher that has loaded other code than the serving code."""
-    text = "the code on disk has changed since it was loaded: it is proven before it serves"
+    text = "the code on disk has changed since it was loaded; the new code is proven before it serves"
     pool.emit(Log(WARNING, text, {"event": "code_changed", "generation": serving.number}))
     made = make(pool, launcher=launcher)
     serving.launcher = None

@@ -117,16 +117,16 @@ TABLE: dict[S, dict[E, Row]] = {
     S.RUNNING: {
         E.ENDING: Row(S.ENDING, Bound.OWN_END, (do.own_end,)),
         E.ENDED: Row(S.DRAINING, Bound.CALLBACKS, (evidence.note_end, do.own_end)),
-        E.STOP: Row(S.STOPPING, Bound.SHUTDOWN, (do.decide, do.tell_job)),
+        E.STOP: Row(S.STOPPING, Bound.SHUTDOWN, (do.decide, do.ask_job_to_end)),
         E.KILL: Row(S.SIGNALLED, Bound.KILL, (do.decide, do.kill)),
         E.DUMP_AND_KILL: Row(S.DUMPING, Bound.DUMP, (do.decide, do.dump)),
-        E.OVERDUE: Row(S.STOPPING, Bound.SHUTDOWN, (do.job_overdue, do.tell_job)),
+        E.OVERDUE: Row(S.STOPPING, Bound.SHUTDOWN, (do.job_overdue, do.ask_job_to_end)),
         E.DIED: Row(S.DEAD, Bound.REAP, (do.die,)),
         **quiet(S.RUNNING, *_NOTHING),
     },
     S.ENDING: {
         E.ENDED: Row(S.DRAINING, Bound.CALLBACKS, (evidence.note_end, do.own_end)),
-        E.STOP: Row(S.STOPPING, Bound.SHUTDOWN, (do.decide, do.tell_job)),
+        E.STOP: Row(S.STOPPING, Bound.SHUTDOWN, (do.decide, do.ask_job_to_end)),
         E.KILL: Row(S.SIGNALLED, Bound.KILL, (do.decide, do.kill)),
         E.DUMP_AND_KILL: Row(S.DUMPING, Bound.DUMP, (do.decide, do.dump)),
         E.OVERDUE: Row(S.DUMPING, Bound.DUMP, (do.own_end_overdue, do.dump)),
@@ -227,11 +227,11 @@ TABLE: dict[S, dict[E, Row]] = {
 }
 
 UNBOUNDED: dict[S, str] = {
-    S.IDLE: "it waits for its job; its memory and life are watched, and idle_ttl ends what is too much",
+    S.IDLE: "it waits for its job; its memory and life are watched, and idle_ttl ends surplus processes",
     S.RESERVED: "its reservation has a deadline",
     S.RESIDENT: "it lives as long as its generation; each question to it has a deadline",
     S.RUNNING: "job_timeout is off by default; its event loop and memory are watched",
-    S.GONE: "nothing is left of it",
+    S.GONE: "its record is dropped",
 }
 """Reasons why states may have no deadline."""
 
@@ -261,7 +261,7 @@ def _changed(pool: Pool, process: Process, before: S) -> None:
         change = (before.public, after.public, job_id)
         pool.emit(ProcessChanged(process.id, process.pid, of.number, *change, at=pool.wall))
     if process.job is not None and after in _TELLS_JOB:
-        step(pool, process.job, JobEvent.TOLD, process)
+        step(pool, process.job, JobEvent.END, process)
 
 
 _TELLS_JOB = frozenset((S.STOPPING, S.LEAVING, S.DUMPING, S.SIGNALLED))

@@ -58,6 +58,7 @@ __all__ = [
     "MARGIN",
     "REAP_TIMEOUT",
     "abandon",
+    "ask_job_to_end",
     "ask_to_exit",
     "born",
     "callbacks_overdue",
@@ -94,7 +95,6 @@ __all__ = [
     "seconds",
     "send_start",
     "start_overdue",
-    "tell_job",
     "void_decision",
     "warmed",
     "was_stopped",
@@ -164,11 +164,11 @@ def judge_launcher(pool: Pool, process: Process, sampled: Sampled) -> None:
     if is_over or pool.job_queue.state is JobQueueState.CLOSING:  # a closing pool does not wait for a late fork
         launcher = process.launcher
         launcher.remark = f"its zygote did not fork it in time ({process.patience.finding})"
-        text = f"the zygote did not fork process {process.id} in time ({process.patience.finding}); it is killed"
+        text = f"the zygote is killed: it did not fork process {process.id} in time ({process.patience.finding})"
         pool.emit(Log(ERROR, text, {"event": "fork_late", **process.ids}))
         step(pool, launcher, LauncherEvent.KILL)
     elif process.patience.is_starved:
-        text = f"the zygote is starved of CPU, and has not forked {process.label} yet; it is left alone"
+        text = f"the zygote is starved of CPU and has not forked {process.label} yet; it is not killed"
         pool.emit(Log(WARNING, text, {"event": "fork_late", **process.ids}))
 
 
@@ -274,13 +274,13 @@ def ask_to_exit(pool: Pool, process: Process, data: object) -> None:
     pool.emit(Retire(process.id))
 
 
-def tell_job(pool: Pool, process: Process, data: object) -> None:
+def ask_job_to_end(pool: Pool, process: Process, data: object) -> None:
     """Ask the job to end."""
     assert process.decision is not None
     decision = process.decision
     process.was_asked = True
-    told = decision.detail if decision.reason == "cancelled" else decision.reason
-    pool.emit(Shutdown(process.id, told, not decision.spares_own_end))
+    reason = decision.detail if decision.reason == "cancelled" else decision.reason
+    pool.emit(Shutdown(process.id, reason, not decision.spares_own_end))
 
 
 def dump(pool: Pool, process: Process, data: object) -> None:
@@ -294,7 +294,7 @@ def kill(pool: Pool, process: Process, data: object) -> None:
 
 
 def kill_again(pool: Pool, process: Process, data: object) -> None:
-    text = f"{process.label} is still there {KILL_TIMEOUT:g} s after SIGKILL; it is sent again"
+    text = f"{process.label} still exists {KILL_TIMEOUT:g} s after SIGKILL; SIGKILL is sent again"
     pool.emit(Log(ERROR, text, {"event": "unkillable", **process.ids}))
     pool.emit(Kill(process.id, process.is_overcrowded))
 
@@ -330,7 +330,7 @@ prewarm_overdue = _overdue("prewarm_timeout", "it did not become idle within pre
 start_overdue = _overdue("start_timeout", "it did not acknowledge the job within {start} s")
 job_overdue = _overdue("job_timeout", "it ran longer than job_timeout ({job} s)")
 own_end_overdue = _overdue(
-    "shutdown_timeout", "it had begun to end by itself, and its callbacks did not come within {own_end} s"
+    "shutdown_timeout", "it had begun to end by itself, but its callbacks did not begin within {own_end} s"
 )
 callbacks_overdue = _overdue("shutdown_timeout", f"its shutdown callbacks did not end {_IN_TIME}")
 death_overdue = _overdue("stalled", "it was dying while it was idle, and was not dead within {kill} s")
@@ -384,7 +384,7 @@ def read_status(pool: Pool, process: Process, data: object) -> None:
 
 
 def examine(pool: Pool, process: Process, data: object) -> None:
-    text = f"the status of {process.label} is overdue"
+    text = f"the exit status of {process.label} is overdue"
     pool.emit(Log(ERROR, text, {"event": "status_overdue", **process.ids}))
     pool.emit(Examine(process.id))
 
@@ -412,10 +412,11 @@ def finish_traced(pool: Pool, process: Process, examined: Examined) -> None:
 
 def finish_alive(pool: Pool, process: Process, data: object) -> None:
     """Report a process that SIGKILL does not end, and drop its record."""
-    process.remark = f"it is still there: SIGKILL did not end it within {KILL_TIMEOUT + GIVE_UP_TIMEOUT:g} s"
+    process.remark = f"it still exists: SIGKILL did not end it within {KILL_TIMEOUT + GIVE_UP_TIMEOUT:g} s"
     process.ended_wall = process.ended_wall or pool.wall
     job = process.job
-    pool.emit(Log(ERROR, f"{process.label} cannot be killed, and is given up", {"event": "unkillable", **process.ids}))
+    text = f"{process.label} cannot be killed; the pool no longer waits for it"
+    pool.emit(Log(ERROR, text, {"event": "unkillable", **process.ids}))
     if job is not None:
         step(pool, job, JobEvent.LOST_FOR_GOOD if job.state is JobState.STARTING else JobEvent.LOST, process)
     _file(pool, process)

@@ -34,13 +34,13 @@ from .vocabulary import (
     Warm,
 )
 
-__all__ = ["break_protocol", "overcrowded", "overweight", "said", "stalled", "unfit", "waits"]
+__all__ = ["break_protocol", "handle", "overcrowded", "overweight", "stalled", "unfit", "waits"]
 
-_ORDERS = ("cancelled", "drained", "job_timeout")
+_END_REASONS = ("cancelled", "drained", "job_timeout")
 """Reasons to end a running job. Such a reason is void if the job had ended by itself before."""
 
 
-def said(pool: Pool, process: Process, message: Message) -> None:
+def handle(pool: Pool, process: Process, message: Message) -> None:
     """Handle a message of the process."""
     if isinstance(message, Nonsense):
         break_protocol(pool, process, message.complaint)
@@ -56,7 +56,7 @@ def said(pool: Pool, process: Process, message: Message) -> None:
     if breach is None and isinstance(message, Answered):
         questions.answered(pool, process, message)
     elif breach is not None or not step(pool, process, _event_of(process, message), message):
-        what = breach or f"{kind.__name__!r} cannot come from a process that is {process.state.text}"
+        what = breach or f"it sent {kind.__name__!r} while it was {process.state.text}"
         break_protocol(pool, process, what)
 
 
@@ -75,7 +75,7 @@ def _event_of(process: Process, message: Message) -> E:
     if process.state is S.STOPPING and process.decision is not None:
         if isinstance(message, Ending) and process.decision.spares_own_end:
             return E.SPARED
-        if isinstance(message, Ended) and not message.told and process.decision.reason in _ORDERS:
+        if isinstance(message, Ended) and not message.told and process.decision.reason in _END_REASONS:
             return E.SPARED_AT_END
     if isinstance(message, Ending):
         return E.ENDING
@@ -103,7 +103,7 @@ def stalled(pool: Pool, process: Process, message: Stalled) -> None:
     timeout, standstill = process.options.stall_timeout or 0.0, f"{message.seconds:.1f} s ({message.stall.value})"
     decision = Decision("stalled", f"its event loop stood still for {standstill}; stall_timeout is {timeout:g} s")
     if process.is_resident:
-        detail = f"what it was asked or told held up its event loop for {standstill}, and no offer was answered"
+        detail = f"a question or news blocked its event loop for {standstill}, and no offer was answered"
         decision = Decision("request_timeout", detail)
     end(pool, process, E.DUMP_AND_KILL, decision)
 
@@ -122,7 +122,7 @@ def overcrowded(pool: Pool, process: Process, message: Overcrowded) -> None:
     process.is_overcrowded = True
     used_up = ""
     if message.shared_limit is not None:
-        used_up = f" of the {message.shared_limit} processes and threads that there may be in all"
+        used_up = f" (the limit for all is {message.shared_limit} processes and threads)"
     detail = f"it had {message.count} processes{used_up}; process_limit is {limit}"
     end(pool, process, E.KILL, Decision("process_limit", detail))
 

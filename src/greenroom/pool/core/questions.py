@@ -141,7 +141,7 @@ def _pass_on(pool: Pool, question: Ask, message: Answered) -> None:
     if accepted:
         step(pool, job, JobEvent.ANSWERED)
     else:
-        _reject(pool, job, f"the app turned it down: {reason}")
+        _reject(pool, job, f"the app rejected it: {reason}")
 
 
 def _take_back(pool: Pool, question: Ask, data: object) -> None:
@@ -164,7 +164,7 @@ def _fail(pool: Pool, question: Ask, cause: str) -> None:
         pool.emit(Log(WARNING, text, {"event": "accepted_unanswered", **about}))
         step(pool, job, JobEvent.ANSWERED)
     else:
-        _reject(pool, job, f"the app turned it down: {cause}")
+        _reject(pool, job, f"the app rejected it: {cause}")
 
 
 def _miss(pool: Pool, question: Ask, data: object) -> None:
@@ -179,7 +179,7 @@ def _miss_pending(pool: Pool, question: Ask, data: object) -> None:
     if question.job is not None:
         _miss(pool, question, data)
     else:
-        _fail(pool, question, f"no process was there within {question.timeout:g} s to answer")
+        _fail(pool, question, f"no process was ready to answer within {question.timeout:g} s")
 
 
 def _reject(pool: Pool, job: Job, cause: str) -> None:
@@ -211,9 +211,9 @@ TABLE: dict[S, dict[E, Row]] = {
 }
 
 UNBOUNDED: dict[S, str] = {
-    S.PENDING: "the time that it has runs since it was put",
-    S.SENT: "the time that it has runs since it was put",
-    S.DONE: "it is answered",
+    S.PENDING: "its deadline is set when it is asked",
+    S.SENT: "its deadline is set when it is asked",
+    S.DONE: "its record is dropped",
 }
 """Reasons why no row sets a deadline. :func:`ask` and :func:`ask_resident` set the only one."""
 

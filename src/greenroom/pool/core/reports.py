@@ -68,7 +68,7 @@ def _evidence(process: Process) -> Evidence:
         decision=decision,
         signal_sent=signal_sent,
         ended=ended.how if ended is not None else None,
-        told=ended.told if ended is not None else False,
+        end_was_asked=ended.told if ended is not None else False,
         error=process.error,
         oom_killed=reaped.oom_killed if reaped is not None and not signal_sent else False,
         dump_was_asked=process.dump_was_asked,

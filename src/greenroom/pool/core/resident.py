@@ -9,9 +9,9 @@ from __future__ import annotations
 from ...app_facts import REQUEST, AppFacts
 from .records import Pool, Process
 from .states import ProcessState
-from .vocabulary import Inform, News, Tell, WatchStalls
+from .vocabulary import Inform, News, SetNews, WatchStalls
 
-__all__ = ["brief", "is_wanted", "note_loss", "put_to_work", "takes", "tell"]
+__all__ = ["brief", "is_wanted", "note_loss", "put_to_work", "set_news", "takes"]
 
 SHORTEST_STALL = 5.0
 """Seconds that an event loop may stand still if ``request_timeout`` is shorter, as a loop beats once a second."""
@@ -37,7 +37,7 @@ def put_to_work(pool: Pool, process: Process) -> None:
     process.was_put_to_work = True
 
 
-def tell(pool: Pool, message: Tell) -> None:
+def set_news(pool: Pool, message: SetNews) -> None:
     """Keep a piece of news, or drop one that holds no longer. Notify the resident process of the change."""
     key = (message.topic, message.key)
     if pool.news.pop(key, None) is None and message.body is None:

@@ -81,7 +81,7 @@ class Patience:
             return False
         stall = classify(before, before, now, self.interval)
         self.is_starved = stall is Stall.STARVED
-        self.finding = "it gets on slowly" if stall is None else "stopped" if stall is Stall.STOPPED else _HANGS
+        self.finding = "it is slow" if stall is None else "stopped" if stall is Stall.STOPPED else _HANGS
         if stall is Stall.STARVED:
             self.finding = stall.value
         is_late = now.at - self._first.at + self.interval >= self.longest

@@ -203,10 +203,10 @@ class JobEvent(_Quick):
     STARTED = "started"
     OWN_END = "own end"
     """The job has begun to end by itself, or its entrypoint has ended."""
-    TOLD = "told"
+    END = "end"
     """The pool ends the process of the job: it has asked the job or the process to end, or kills the process."""
     SPARED = "spared"
-    """``TOLD`` is void, since the job had begun to end by itself before. The process gets time for this end."""
+    """``END`` is void, since the job had begun to end by itself before. The process gets time for this end."""
     REPORTED = "reported"
     """The report of the process is written."""
 
@@ -315,7 +315,7 @@ class JobQueueState(_Quick):
 class Bound(_Quick):
     """Limit of the time in a state. The value names the option or the constant, or says why there is none."""
 
-    KEEP = "the deadline that runs already"
+    KEEP = "the running deadline"
     NONE = "no deadline"
     FORK = "FORK_TIMEOUT"
     PREWARM = "prewarm_timeout"

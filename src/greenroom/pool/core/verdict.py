@@ -50,7 +50,7 @@ class Evidence:
     """True if the supervisor had sent SIGKILL before the death."""
     ended: str | None = None
     """End of the entrypoint, such as ``raised``; ``None`` if the process did not report it."""
-    told: bool = False
+    end_was_asked: bool = False
     """True if the job was asked to end, and had not begun to end by itself before."""
     error: ErrorInfo | None = None
     oom_killed: bool = False
@@ -90,11 +90,11 @@ def _took_effect(evidence: Evidence) -> bool:
         if _crashed_in_dump(evidence):
             return True
         # Any other signal is a crash or came from outside, even if the process had been asked to end.
-        return status.signal == SIGKILL and (evidence.signal_sent or evidence.told)
+        return status.signal == SIGKILL and (evidence.signal_sent or evidence.end_was_asked)
     # The process exited. A job that ended before the request to end has ended by itself. The same is true of a
     # process that was sent SIGKILL but no request to end.
     if evidence.ended is not None:
-        return evidence.told
+        return evidence.end_was_asked
     if status.exit_code is None:
         return True  # there was no process, or its exit status could not be read
     return evidence.was_asked or not evidence.signal_sent
@@ -114,8 +114,8 @@ def _decided(evidence: Evidence, decision: Decision) -> Verdict:
     if decision.reason == "prewarm_failed":
         return Verdict("failed", decision.reason, decision.detail)
     if decision.job_is_over and evidence.ended in _ENDED_REASON:
-        told = f"{_told_of_end(evidence, evidence.ended)}; then {decision.detail}"
-        return Verdict(_outcome_of_end(evidence, evidence.ended), decision.reason, told)
+        detail = f"{_detail_of_end(evidence, evidence.ended)}; then {decision.detail}"
+        return Verdict(_outcome_of_end(evidence, evidence.ended), decision.reason, detail)
     outcome: Outcome = "killed"
     detail = decision.detail
     if decision.reason in _POLITE:
@@ -133,16 +133,16 @@ def _ended_by_itself(evidence: Evidence, how: str) -> Verdict:
     outcome = _outcome_of_end(evidence, how)
     if evidence.status.signal is not None:
         name = signal_name(evidence.status.signal)
-        told = f"the job had {how}; the process was then ended by {name} in its clean-up"
-        return Verdict(outcome, "oom_killed" if evidence.oom_killed else "signaled", told)
-    return Verdict(outcome, _ENDED_REASON[how], _told_of_end(evidence, how))
+        detail = f"the job had {how}; the process was then ended by {name} in its clean-up"
+        return Verdict(outcome, "oom_killed" if evidence.oom_killed else "signaled", detail)
+    return Verdict(outcome, _ENDED_REASON[how], _detail_of_end(evidence, how))
 
 
 def _outcome_of_end(evidence: Evidence, how: str) -> Outcome:
     return "succeeded" if how == "completed" or (how == "exited" and evidence.status.exit_code == 0) else "failed"
 
 
-def _told_of_end(evidence: Evidence, how: str) -> str:
+def _detail_of_end(evidence: Evidence, how: str) -> str:
     if how == "completed":
         return "the entrypoint returned"
     if how == "raised":
@@ -155,16 +155,15 @@ def _told_of_end(evidence: Evidence, how: str) -> str:
 def _died(evidence: Evidence) -> Verdict:
     status, doing = evidence.status, evidence.state_at_death
     if evidence.oom_killed:
-        return Verdict("killed", "oom_killed", f"the kernel killed it for want of memory while it was {doing}")
+        return Verdict("killed", "oom_killed", f"the kernel killed it while it was {doing}, because memory ran out")
     if status.signal is not None:
         name = signal_name(status.signal)
-        sent = (
-            f"{name}, of its own or from outside" if status.signal in ASK_TO_END else f"{name} from outside, or a crash"
-        )
+        sender = "from itself or from outside" if status.signal in ASK_TO_END else "from outside, or a crash"
+        sent = f"{name} {sender}"
         return Verdict("killed", "signaled", f"{sent}, while it was {doing}")
     if status.exit_code is not None and evidence.error is not None and doing in ("forked", "warming"):
         # The process was not wanted any more. It reported the failure of prewarm before SIGKILL came.
         return Verdict("failed", "prewarm_failed", f"prewarm raised {evidence.error}")
     if status.exit_code is not None:
         return Verdict("failed", "exited", f"it exited with code {status.exit_code} while it was {doing}")
-    return Verdict("failed", "exited", f"it ended while it was {doing}; its status was read by somebody else")
+    return Verdict("failed", "exited", f"it exited while it was {doing}; another process has read its exit status")

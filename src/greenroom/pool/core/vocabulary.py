@@ -80,7 +80,7 @@ class AskResident:
 
 
 @plain
-class Tell:
+class SetNews:
     """Request to send news to resident processes, until later news with this key. A body of ``None`` ends the news."""
 
     topic: str
@@ -452,7 +452,7 @@ OfLauncher = (
     LauncherSpawned | LauncherBegan | LauncherLoaded | LauncherFailed | LauncherDumped | LauncherBroke | LauncherLost
 )
 OfJob = Launch | Reserve | LaunchReserved | AskApp | Release | Cancel
-OfCaller = OfJob | AskResident | Tell | Open | Resize | Reload | GiveUpReload | Drain | Close
+OfCaller = OfJob | AskResident | SetNews | Open | Resize | Reload | GiveUpReload | Drain | Close
 Happening = OfCaller | Tick | Awoke | OfLauncher | OfProcess
 
 # --- effects on processes ------------------------------------------------------------------------

@@ -33,14 +33,14 @@ class Decision(NamedTuple):
 
 def decisions(moment: Moment) -> Iterator[Decision]:
     """Yield the decisions of one moment, in their order. A moment without any change has none."""
-    told: set[int] = set()
+    of_steps: set[int] = set()
     for step in moment.steps:
-        told.update(map(id, step.effects))
+        of_steps.update(map(id, step.effects))
         done = tuple(phrase for effect in step.effects if (phrase := EFFECTS.get(type(effect).__name__)))
         if step.after is not step.before or done or step.is_breach:
             yield _of_step(moment, step, done)
         yield from _standing(moment, step.effects)
-    yield from _standing(moment, [effect for effect in moment.effects if id(effect) not in told])
+    yield from _standing(moment, [effect for effect in moment.effects if id(effect) not in of_steps])
 
 
 def _of_step(moment: Moment, step: Step, done: tuple[str, ...]) -> Decision:
@@ -51,7 +51,7 @@ def _of_step(moment: Moment, step: Step, done: tuple[str, ...]) -> Decision:
     elif isinstance(step.record, Job) and step.record.cause and step.after.public == "ended":
         why = f"{why}: {step.record.cause}"
     if step.is_breach:
-        why = f"that cannot happen in this state: {why}"
+        why = f"invalid event in this state: {why}"
     who, job_id, process_id = _named(step.record)
     return Decision(moment.at, who, step.before.name, step.after.name, why, done, job_id or step.job_id, process_id)
 
@@ -91,23 +91,23 @@ def _sentence(moment: Moment, effect: v.Effect) -> tuple[str, str, str | None, s
             text = f"its report: {report.outcome}, {report.reason}: {report.detail}"
             return f"process {report.process_id}", text, report.job_id, report.process_id
         case events.TurnedDown(job_id, _, reason, detail):
-            return f"job {job_id}", f"turned down ({reason}): {detail}", job_id, None
+            return f"job {job_id}", f"rejected ({reason}): {detail}", job_id, None
         case v.Refused(error=error) if not isinstance(error, NoCapacity):  # TurnedDown reports NoCapacity
             of_job = getattr(moment.happening, "job_id", None)
             return f"job {of_job}", f"refused: {error}", of_job, None
         case events.ClaimFailed(job_id, process_id, _, _, cause, retried):
-            then = "it goes to another one" if retried else "it is not tried again"
-            return f"job {job_id}", f"its process is lost ({cause}), and {then}", job_id, process_id
+            then = "the job gets another one" if retried else "the job is not tried again"
+            return f"job {job_id}", f"its process is lost ({cause}); {then}", job_id, process_id
         case v.HasReloaded(number=number, error=error):
             return "pool", f"reload {number} {'is done' if error is None else f'failed: {error}'}", None, None
         case v.Opened(error=error) if error is not None:
-            return "pool", f"it does not open: {error}", None, None
+            return "pool", f"it could not be started: {error}", None, None
         case events.Draining(timeout):
-            return "pool", f"it takes no more jobs, and those it has get {timeout:g} s", None, None
+            return "pool", f"it accepts no more jobs; the accepted jobs have {timeout:g} s", None, None
         case events.Resized(num_idle, _):
-            return "pool", f"{num_idle} processes are to wait from now on", None, None
+            return "pool", f"num_idle_processes is {num_idle} from now on", None, None
         case events.BreakerChanged(is_open, cause):
-            text = f"jobs are turned down from now on: {cause}" if is_open else "jobs are taken again"
+            text = f"jobs are rejected from now on: {cause}" if is_open else "jobs are accepted again"
             return "pool", text, None, None
         case v.Log(level=level, text=text) if level > v.INFO:
             return "pool", text, None, getattr(moment.happening, "process", None)
@@ -121,7 +121,7 @@ def _need(moment: Moment) -> str:
     pool = moment.pool
     serving = pool.serving
     if pool.trial is not None and pool.trial.to_warm:
-        return "new code is to be proven"
+        return "new code must be proven"
     if serving is None:
         return "the pool opens"
     target, waiting = generation.idle_target(pool), len(pool.job_queue.waiting)

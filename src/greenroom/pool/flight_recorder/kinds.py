@@ -48,7 +48,7 @@ KEPT_TEXTS = frozenset(
         "how",
         "id",
         "job_id",
-        "key of Tell",
+        "key of SetNews",
         "kind",
         "name",
         "process",
@@ -112,7 +112,7 @@ def kind_of(annotation: str, name: str, owner: str, where: str) -> Kind:
         return Kind("kept_settings({})", _settings) if name == "settings" else Kind("", _nothing)
     found = _KINDS.get(annotation)
     if found is None:
-        raise TypeError(f"the flight recorder knows no kind {annotation!r}, which {name} of {owner} is: see {__name__}")
+        raise TypeError(f"{name} of {owner}: the flight recorder has no kind for {annotation!r}. See {__name__}")
     return _NEVER_READ if where == EFFECT and annotation in _LEFT_OUT else found
 
 
@@ -127,7 +127,7 @@ def enum_kind(members: Any) -> Kind:
 
 def _looked_up(known: Mapping[str, Any], value: Any) -> Any:
     if not isinstance(value, str) or value not in known:
-        raise BadRow(f"{value!r} is none of {', '.join(known)}")
+        raise BadRow(f"{value!r} is not one of {', '.join(known)}")
     return known[value]
 
 
@@ -135,7 +135,7 @@ def _checked(*types: type, or_none: bool = False) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if (value is None and or_none) or type(value) in types:
             return value
-        raise BadRow(f"{value!r} is no {types[0].__name__}")
+        raise BadRow(f"{value!r} is not of type {types[0].__name__}")
 
     return read
 
@@ -162,7 +162,7 @@ def _withheld_bytes(value: Any) -> Any:
     if value is None or value == 0:
         return None if value is None else b""
     if not 0 < _int(value) < 2**48:
-        raise BadRow(f"{value} is no number of bytes")
+        raise BadRow(f"{value} is not a number of bytes")
     return Withheld(value)
 
 
@@ -172,13 +172,13 @@ def _texts(value: Any) -> list[str]:
 
 def _labels(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise BadRow(f"{value!r} are no labels")
+        raise BadRow(f"{value!r} are not labels")
     return tidy_labels(value)
 
 
 def _parts(value: Any, count: int) -> list[Any]:
     if len(_list(value)) != count:
-        raise BadRow(f"{value!r} has not {count} parts")
+        raise BadRow(f"{value!r} does not have {count} parts")
     return list(value)
 
 
@@ -207,7 +207,7 @@ def _status(value: Any) -> ExitStatus:
 
 def _settings(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise BadRow(f"{value!r} are no settings")
+        raise BadRow(f"{value!r} are not settings")
     for name in COUNTS & value.keys():
         if isinstance(value[name], list) and value[name] and isinstance(value[name][0], int):
             _count(value[name][0])
@@ -223,7 +223,7 @@ def _facts(value: Any) -> AppFacts | None:
 
 def _count(value: Any) -> Any:
     if value is not None and _int(value) > MOST:
-        raise BadRow(f"{value} is more than {MOST}, which no pool has")
+        raise BadRow(f"{value} is more than {MOST}, the maximum of a pool")
     return value
 
 
@@ -233,7 +233,7 @@ def options_of(value: Any) -> PoolOptions:
     Raises :class:`BadRow`.
     """
     if not isinstance(value, dict):
-        raise BadRow(f"{value!r} are no options")
+        raise BadRow(f"{value!r} are not options")
     for name in COUNTS & value.keys():
         _count(value[name])
     known = {field.name for field in dataclasses.fields(PoolOptions)}

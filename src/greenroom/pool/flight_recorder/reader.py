@@ -105,7 +105,7 @@ def lines_of(pieces: Iterable[bytes]) -> Iterator[Line]:
                 yield Line(place, Header(value))
                 continue
             if names is None:
-                raise BadRow("this is no flight recording: it does not begin with its header")
+                raise BadRow("this is not a flight recording: its header is missing")
             yield Line(place, names.content(value) if names.has_rows else _content(value))
         except (msgspec.DecodeError, BadRow, RecursionError) as error:
             raise BadRow(f"line {place}: {error}") from None
@@ -164,13 +164,13 @@ class _Names:
     def __init__(self, header: dict[str, Any]) -> None:
         if header["flight_recording"] != FORM:
             by = header.get("greenroom")
-            raise BadRow(f"its form is {header['flight_recording']!r}; this Greenroom reads {FORM}, and {by} wrote it")
+            raise BadRow(f"its format is {header['flight_recording']!r} of Greenroom {by}; this version reads {FORM}")
         self.has_rows = header.get("form") == "rows"
-        said = header.get("vocabulary") if self.has_rows else {}
-        if not isinstance(said, dict):
+        vocabulary = header.get("vocabulary") if self.has_rows else {}
+        if not isinstance(vocabulary, dict):
             raise BadRow("its header has no vocabulary")
         self._events, self._effects, self._records, self._reports = (
-            _named(said.get(name, [])) for name in ("events", "effects", "records", "reports")
+            _named(vocabulary.get(name, [])) for name in ("events", "effects", "records", "reports")
         )
 
     def content(self, value: Any) -> Begin | Record | End | Lost | Event:
@@ -208,7 +208,7 @@ class _Names:
 def _named(classes: Any) -> list[list[str]]:
     if isinstance(classes, list) and all(_are_texts(one) for one in classes):
         return classes
-    raise BadRow("its vocabulary is none")
+    raise BadRow("its vocabulary is invalid")
 
 
 def _are_texts(value: Any) -> bool:
@@ -230,7 +230,7 @@ def _content(value: Any) -> Begin | Record | End | Lost | Event:
             return Lost(number, cause)
         case {"n": int() as number, "now": float() | int() as now, "event": str(), "effects": list() as effects}:
             if not all(isinstance(one, dict) and isinstance(one.get("effect"), str) for one in effects):
-                raise BadRow("its effects are none")
+                raise BadRow("its effects are invalid")
             of_event = {name: one for name, one in value.items() if name not in _OF_LINE}
             deadlines = [value["next_deadline"]] if "next_deadline" in value else []
             return Event(number, float(now), of_event, effects, deadlines, str(value.get("raised") or ""))

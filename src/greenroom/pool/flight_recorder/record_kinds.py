@@ -47,7 +47,7 @@ class Known:
     def each(self, name: str, keys: Any) -> dict[Any, Any]:
         """Return records by their keys, in the order of the keys. Raises :class:`BadRow`."""
         if not isinstance(keys, list):
-            raise BadRow(f"{keys!r} is no list")
+            raise BadRow(f"{keys!r} is not a list")
         return {key: self.one(name, key) for key in keys}
 
 
@@ -56,13 +56,13 @@ class Known:
 
 def _texts(value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise BadRow(f"{value!r} are no texts")
+        raise BadRow(f"{value!r} are not texts")
     return value
 
 
 def _numbers(value: Any) -> dict[str, float]:
     if not isinstance(value, dict) or not all(isinstance(one, (int, float)) for one in value.values()):
-        raise BadRow(f"{value!r} are no numbers")
+        raise BadRow(f"{value!r} are not numbers")
     return dict(value)
 
 
@@ -72,7 +72,7 @@ def _three(value: Any) -> list[Any]:
 
 def _list(value: Any, count: int | None = None) -> list[Any]:
     if not isinstance(value, list) or (count is not None and len(value) != count):
-        raise BadRow(f"{value!r} is no list of {count} values")
+        raise BadRow(f"{value!r} is not a list of {count} values")
     return value
 
 

@@ -206,7 +206,7 @@ class Recorder:
         self._full_at = max(self._most // 4, 2 * segment.size)
         if self._full_at > self._most:
             size, most = (round(one / 2**20, 1) for one in (segment.size, self._most))
-            self._give_up(f"the state of the pool takes {size} MiB, and flight_recorder_mb is {most}: raise it")
+            self._give_up(f"the state of the pool takes {size} MiB. Raise flight_recorder_mb ({most})")
             return
         while len(self._segments) > 1 and self._bytes() - segment.size + self._full_at > self._most:
             dropped = self._segments.pop(0)
@@ -225,13 +225,13 @@ class Recorder:
             return
         segment.size += written
         if written < len(data):
-            self._give_up("there is no room left")
+            self._give_up("no space is left")
 
     def _give_up(self, cause: object) -> None:
         """Stop the recording and log the cause. The pool goes on without a recording."""
         self._stop()
         self._place.close()
-        text = "nothing is recorded from here on, since the flight recorder failed: %s"
+        text = "the flight recorder failed, and records nothing from now on: %s"
         self._later(partial(_logger.error, text, cause))
 
     def _stop(self) -> None:

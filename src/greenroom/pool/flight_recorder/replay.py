@@ -100,11 +100,11 @@ class Replay:
                     raise BadRow(f"line {place}: {error}") from None
                 except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
                     # A forged or damaged recording can have states and events of the right types that do not fit.
-                    raise BadRow(f"line {place} makes no sense: {type(error).__name__}: {error}") from None
+                    raise BadRow(f"line {place} is inconsistent: {type(error).__name__}: {error}") from None
                 if self.difference is not None or self.has_ended:
                     return
         if self._core is None:
-            raise BadRow("it has no complete state to begin from")
+            raise BadRow("it has no complete state to begin with")
 
     def _take(self, place: int, content: Any) -> Iterator[Moment]:
         match content:
@@ -160,7 +160,7 @@ class Replay:
         core = self._core
         assert core is not None
         if event.number <= self._after:
-            raise BadRow(f"event {event.number} stands behind event {self._after}")
+            raise BadRow(f"event {event.number} comes after event {self._after}")
         if event.number != self._after + 1:
             self._skip(f"events {self._after + 1} to {event.number - 1} are missing")
             return
@@ -227,7 +227,7 @@ class _State:
             return None
         if self._records.keys() != self._own.keys():
             only = sorted(f"{name} {key}" for name, key in self._records.keys() ^ self._own.keys())
-            return f"{only[0]} is in one of both", list(self._records), list(self._own)
+            return f"{only[0]} is in one of the two states only", list(self._records), list(self._own)
         for key, recorded in self._records.items():
             own = self._own[key]
             for name in recorded.keys() & own.keys():

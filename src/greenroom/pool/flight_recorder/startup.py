@@ -37,12 +37,12 @@ def recorder_of(core: PoolCore, size_mb: float | None, folder: Path | None) -> R
 def _folder(parent: Path) -> Folder | None:
     for one in crashed_in(parent):
         if one.is_found_now:
-            text = "supervisor %d did not end by itself; what it did last can be read: greenroom debug record --from %s"
+            text = "supervisor %d did not end normally. Read its recording: greenroom debug record --from %s"
             extra = log_fields("crash_recording", path=str(one.path), crashed_pid=one.pid)
             _logger.warning(text, one.pid, one.path, extra=extra)
     try:
         return Folder(parent)
     except OSError as error:
-        text = "a crash of this process will leave no flight recording behind, since %s cannot be used: %s"
+        text = "%s cannot be used for a flight recording: %s. After a crash of this process, no recording will be there"
         _logger.warning(text, parent, error, extra=log_fields("no_crash_recording", cause=str(error)))
         return None

@@ -162,7 +162,7 @@ def _check_private(root: Path) -> None:
     """Raise ``PermissionError`` if another user could have made the folder, or can use it."""
     found = root.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{root} is not a folder of this user's alone (mode 0700)")
+        raise PermissionError(f"{root} must be a folder of this user with mode 0700")
 
 
 def _make_new(root: Path) -> Path:
@@ -180,4 +180,4 @@ def _make_new(root: Path) -> Path:
             _make_private(root)
             continue
         return made
-    raise FileExistsError(f"{root} has a hundred folders of this moment")
+    raise FileExistsError(f"{root} has 100 folders with the same time")

@@ -35,12 +35,12 @@ class ChildChannels:
         """Read the child's heartbeat page. Not to be called after :meth:`close`."""
         return self._channels.heartbeat.read()
 
-    def tell_of_signal(self, now: float) -> None:
+    def note_signal(self, now: float) -> None:
         """Note in the child's heartbeat page that the supervisor got a signal to end, at ``now`` (monotonic).
 
         Not to be called after :meth:`close`.
         """
-        self._channels.heartbeat.tell_of_signal(now)
+        self._channels.heartbeat.note_signal(now)
 
     @property
     def child_ends(self) -> tuple[int, ...]:

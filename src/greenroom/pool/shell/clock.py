@@ -108,7 +108,8 @@ class AwakeClock:
             missed = elapsed - counted
             self._paused += missed
             extra = log_fields("held_up", seconds=round(missed, 3))
-            _logger.warning("the supervisor was held up for %.1f s; no deadline counts that", missed, extra=extra)
+            text = "the supervisor was held up for %.1f s; deadlines do not count this time"
+            _logger.warning(text, missed, extra=extra)
         while self._heap and self._heap[0][0] <= self._now:
             self._call(heapq.heappop(self._heap)[2])
 
@@ -121,7 +122,7 @@ class AwakeClock:
             fn(*args)
         except Exception:
             # If one call fails, the other calls must still be made.
-            _logger.exception("a deadline of the pool failed: %r", fn, extra=log_fields("internal_error"))
+            _logger.exception("the function of a deadline failed: %r", fn, extra=log_fields("internal_error"))
 
     def _wake(self) -> None:
         self.advance()

@@ -184,7 +184,7 @@ class Control:
         self._stop_reading()
         size = 0 if self._share is None else self._share.size
         complaint = f"it left a message of {size} bytes unfinished for {PATIENCE:g} s"
-        self._on_nonsense(f"{complaint}, while other sessions waited for the memory")
+        self._on_nonsense(f"{complaint}, while other jobs waited for the memory")
 
     def _stop_reading(self) -> None:
         if self._is_reading and not self._is_paused:

@@ -67,8 +67,8 @@ def never_began(what: str, ending: str) -> str:
     """Return the error text for an interpreter that ended before it reported the load of the app."""
     folder = Path(__file__).parent.parent.parent
     return (
-        f"{what} ended before it could load the app ({ending}); what it said is in the lines above. If this program "
-        f"finds greenroom by a sys.path of its own (a PEX, a zipapp, a vendored folder), other interpreters do not: "
+        f"{what} ended before it could load the app ({ending}). Its output is in the lines above. If this program "
+        f"finds greenroom by its own sys.path (a PEX, a zipapp, a vendored folder), other interpreters do not find it: "
         f"set PYTHONPATH={folder}"
     )
 

@@ -100,7 +100,7 @@ class OsProcess:
             return  # the process is dead already, and the pidfd reports that
         except PermissionError:
             extra = log_fields("kill_refused", job_pid=self.pid)
-            _logger.error("process %d may not be signalled: it runs as another user", self.pid, extra=extra)
+            _logger.error("process %d cannot be signalled: it runs as another user", self.pid, extra=extra)
 
     def kill_group(self) -> None:
         """Send SIGKILL to the process group that the process leads. A process that is being forked there cannot escape.

@@ -56,16 +56,16 @@ class Loss(NamedTuple):
 def emit(line: OutputLine | Loss, ids: Mapping[str, object]) -> None:
     """Log a line in this process, with the logger ``greenroom.app`` and the ids of process and job."""
     if isinstance(line, Loss):
-        _tell_loss(line, ids)
+        _log_loss(line, ids)
         return
     text = f"{line.text}\n{line.error}" if line.error else line.text
     extra = {**ids, "stream": line.stream, "app_logger": line.logger, "fields": line.fields}
     _app_logger.log(line.level, "%s", text, extra=extra)
 
 
-def _tell_loss(loss: Loss, ids: Mapping[str, object]) -> None:
+def _log_loss(loss: Loss, ids: Mapping[str, object]) -> None:
     extra = log_fields("output_dropped", **ids, lines=loss.lines, bytes=loss.size)
-    text = "%d lines, %d bytes of the output of process %s were dropped: it writes more than the log takes"
+    text = "%d lines, %d bytes of the output of process %s were dropped: it writes more than the log accepts"
     _logger.warning(text, loss.lines, loss.size, ids["process_id"], extra=extra)
 
 
@@ -80,7 +80,7 @@ class Outlet:
         self._loop = asyncio.get_running_loop()
         self._loss = Loss(0, 0)
         self._notice: asyncio.TimerHandle | None = None
-        self._told_at = -_NOTICE_EVERY
+        self._noticed_at = -_NOTICE_EVERY
 
     def room(self) -> int:
         """Return the number of short lines that could be passed on now."""
@@ -108,20 +108,20 @@ class Outlet:
         self.dropped += lines
         self._loss = Loss(self._loss.lines + lines, self._loss.size + size)
         if self._notice is None:
-            delay = max(_FIRST_NOTICE, self._told_at + _NOTICE_EVERY - self._loop.time())
-            self._notice = self._loop.call_later(delay, self._tell)
+            delay = max(_FIRST_NOTICE, self._noticed_at + _NOTICE_EVERY - self._loop.time())
+            self._notice = self._loop.call_later(delay, self._emit_loss)
 
     def finish(self) -> None:
         """Log the loss since the last notice, and drop ``emit``: its owner may own this outlet, which makes a cycle."""
         if self._notice is not None:
             self._notice.cancel()
-            self._tell()
+            self._emit_loss()
         self._emit = _pass_nothing_on
 
-    def _tell(self) -> None:
+    def _emit_loss(self) -> None:
         loss, self._loss = self._loss, Loss(0, 0)
         self._notice = None
-        self._told_at = self._loop.time()
+        self._noticed_at = self._loop.time()
         self._emit(loss)
 
 
@@ -169,7 +169,7 @@ class _Capture:
         return bool(data)
 
     def _take(self, data: bytes) -> None:
-        raise AssertionError("a subclass says what to do with it")
+        raise AssertionError("a subclass handles the data")
 
 
 class StreamCapture(_Capture):

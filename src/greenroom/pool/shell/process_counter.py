@@ -117,7 +117,7 @@ class ProcessCounter:
         self._is_looking = False
         if not ending.cancelled() and ending.exception() is None:
             extra = log_fields("processes_killed", **ids, count=ending.result())
-            _logger.info("%d processes of a session with too many were killed", ending.result(), extra=extra)
+            _logger.info("%d processes of a job with too many processes were killed", ending.result(), extra=extra)
 
 
 def _is_limited(child: ChildClient) -> bool:

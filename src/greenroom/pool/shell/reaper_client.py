@@ -60,7 +60,7 @@ class ReaperClient:
                 self._channel = ReaperChannel()
             self._spawn(self._channel.far)
         except (OSError, TypeError) as error:  # TypeError: sys.executable is None
-            text = "the pool's reaper could not be started (%s); it is tried again in %g s"
+            text = "the pool's reaper could not be started (%s); the next try is in %g s"
             delay = self._start_later()
             _logger.warning(text, error, delay, extra=log_fields("reaper_failed"))
 

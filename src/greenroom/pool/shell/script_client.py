@@ -94,7 +94,7 @@ class ScriptClient:
         :meth:`close`, which may be called during :meth:`renew`.
         """
         if self._is_closed:
-            raise PoolClosed("the pool is closed: the script of its app is not run any more")
+            raise PoolClosed("the pool is closed: it can no longer run a script")
         if not _may_have_main_block(self._app):
             self.handed = None
             return
@@ -125,7 +125,7 @@ class ScriptClient:
 
     def _warn_of_loss(self) -> None:
         if self.handed is not None and not self._is_closed:
-            text = "the main block of %s was ended for a reload that failed, and what it had started with it"
+            text = "the main block of %s was ended, with all that it had started, for a reload that failed"
             _logger.warning(text, self._app, extra=log_fields("script_not_renewed"))
 
     async def close(self) -> None:
@@ -245,7 +245,7 @@ class _Run:
             return False
         except OSError as error:
             extra = log_fields("script_channel_broke", **self._ids, cause=str(error))
-            _logger.debug("the channel of the script broke: %s; its end is told by its pidfd", error, extra=extra)
+            _logger.debug("the channel of the script broke: %s; its pidfd will report its end", error, extra=extra)
         except (FrameError, fd_packets.FdsLost) as error:
             self._settle(AppLoadError(f"the process of {self._app} broke the protocol: {error}"))
             self.kill()
@@ -295,12 +295,12 @@ class _Run:
         self._have_stacks(timeout, "")
 
     def _have_stacks(self, timeout: float, stacks: str) -> None:
-        where = f"it was in:\n{stacks}" if stacks else "its stack could not be had"
+        where = f"its stack was:\n{stacks}" if stacks else "its stack is unknown"
         self._is_overdue = False
         self._settle(
             AppLoadError(
-                f"the main block of {self._app} did not call cli.run_app within preload_timeout ({timeout:g} s); if it "
-                f"is not meant to, name the server to serve, as in {self._app}:server; {where}"
+                f"the main block of {self._app} did not call cli.run_app within preload_timeout ({timeout:g} s). If it "
+                f"does not start a worker, name the server, for example {self._app}:server; {where}"
             )
         )
         self.kill()
@@ -317,7 +317,8 @@ class _Run:
                 await self._ended.wait()
         except TimeoutError:
             extra = log_fields("unkillable", **self._ids)
-            _logger.error("process %d of the main block cannot be killed, and is given up", self._pid, extra=extra)
+            text = "process %d of the main block cannot be killed; the pool no longer waits for it"
+            _logger.error(text, self._pid, extra=extra)
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
@@ -345,23 +346,23 @@ class _Run:
         os.close(self._pidfd)
         self._pidfd = -1
         self._ends.close()
-        self._tell(ending)
+        self._report_end(ending)
         self._tools.orphans.sweep(lambda _: None)  # kill the processes that the script had started
         self._ended.set()
 
-    def _tell(self, how: str) -> None:
+    def _report_end(self, how: str) -> None:
         if not self._outcome.done() and self._dump_fd is None:
             self._settle(AppLoadError(never_began("the interpreter", how)))
         elif not self._outcome.done():
             self._settle(
                 AppLoadError(
-                    f"{self._app} ended ({how}) before it called cli.run_app; what it said is in the lines above. If "
-                    f"its main block is not meant to start a worker, name the server, as in {self._app}:server"
+                    f"{self._app} ended ({how}) before it called cli.run_app. Its output is in the lines above. If its "
+                    f"main block does not start a worker, name the server, for example {self._app}:server"
                 )
             )
         elif not self.is_closing and isinstance(self._outcome.result(), dict):
             extra = log_fields("script_ended", **self._ids, cause=how)
-            text = "the main block of %s has ended (%s), and what it had started with it; sessions are served as before"
+            text = "the main block of %s has ended (%s), with all that it had started; jobs are served as before"
             _logger.error(text, self._app, how, extra=extra)
 
     def _emit(self, line: output.OutputLine | output.Loss) -> None:

@@ -83,7 +83,7 @@ class Watches:
         try:
             cgroups.enclose(self._process.id, self._process.live_pid, limit_mb)
         except OSError as error:
-            text = "%s has no memory cgroup (%s); its memory is watched all the same"
+            text = "%s has no memory cgroup (%s); its memory is still watched"
             extra = log_fields("cgroup_failed", **self._process.record.ids, cause=str(error))
             _logger.warning(text, self._process.record.label, error, extra=extra)
 

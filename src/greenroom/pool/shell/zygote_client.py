@@ -140,10 +140,10 @@ class ZygoteClient:
             except OSError as error:
                 # For example ETOOMANYREFS: too many fds are in flight (unix(7)).
                 extra = log_fields("fork_refused", **self._ids, cause=str(error))
-                _logger.warning("zygote %d takes no request: %s", self._popen.pid, error, extra=extra)
+                _logger.warning("zygote %d accepts no request: %s", self._popen.pid, error, extra=extra)
                 self._outbox.popleft()
                 self.children.pop(child.id, None)
-                child.not_forked(f"the zygote takes no request: {error}")
+                child.not_forked(f"the zygote accepts no request: {error}")
                 continue
             self._outbox.popleft()
             child.channels.close_child_ends()
@@ -176,7 +176,7 @@ class ZygoteClient:
         if received is None:
             # Wait for the pidfd to report the death. Only then are the zygote's children children of this process.
             self._loop.remove_reader(self._channel)
-            self._tools.clock.call_later(HANG_UP_TIMEOUT, self._break_if_alive, "it has hung up")
+            self._tools.clock.call_later(HANG_UP_TIMEOUT, self._break_if_alive, "it has closed its channel")
             return False
         frame, fds = received
         try:
@@ -203,7 +203,7 @@ class ZygoteClient:
 
     def _loaded(self, message: m.Loaded) -> None:
         if self._has_loaded:
-            raise FrameError("Loaded, again")
+            raise FrameError("Loaded was sent again")
         self._has_loaded = True
         imports, preload = message.import_seconds, message.preload_seconds
         extra = log_fields("zygote_loaded", **self._ids, import_seconds=imports, preload_seconds=preload)
@@ -220,13 +220,13 @@ class ZygoteClient:
             return
         kind, child = type(message).__name__, self.children.get(message.process_id)
         if child is None:
-            raise FrameError(f"{kind} for a process {message.process_id!r} that it was never asked for")
+            raise FrameError(f"{kind} for process {message.process_id!r}, which was not requested")
         if isinstance(message, (m.Forked, m.ForkFailed)):
             self._answers += 1
             if child.pid is not None:
-                raise FrameError(f"{kind} for process {child.id}, which it has said to have forked")
+                raise FrameError(f"{kind} for process {child.id}, which it has reported as forked before")
         elif child.pid is None:
-            raise FrameError(f"{kind} for process {child.id}, which it has not said to have forked")
+            raise FrameError(f"{kind} for process {child.id}, which it has not reported as forked")
         if isinstance(message, m.Forked):
             if len(fds) != 1:
                 raise FrameError(f"Forked with {len(fds)} fds instead of a pidfd")

@@ -34,16 +34,16 @@ def apply_limits(pool: PoolOptions, server: ServerOptions) -> Limits:
     _logger.info(text, limits.connections, limits.sessions, files, extra=extra)
     if limits.sessions < pool.max_jobs:
         _warn(limits, pool, server)
-    _tell_of_narrow_proc()
+    _warn_of_narrow_proc()
     return limits
 
 
-def _tell_of_narrow_proc() -> None:
+def _warn_of_narrow_proc() -> None:
     if not Path("/proc/meminfo").exists():
         text = (
-            "/proc shows processes alone (ProcSubset=pid): the machine's free memory, its OOM kills and its load are "
-            "not known. Sessions are taken by the memory of cgroups that have a limit (MemoryMax=), or else without "
-            "regard to min_free_memory_mb"
+            "/proc shows only processes (ProcSubset=pid): the free memory, the OOM kills and the load of the machine "
+            "are not known. min_free_memory_mb is checked against cgroups that have a limit (MemoryMax=). Without such "
+            "a limit, min_free_memory_mb has no effect"
         )
         _logger.warning(text, extra=log_fields("narrow_proc"))
 
@@ -61,8 +61,8 @@ def _raised() -> int | None:
 def _warn(limits: Limits, pool: PoolOptions, server: ServerOptions) -> None:
     needed = fds_needed(pool, server)
     text = (
-        "the limit on open files is %d, but max_jobs=%d may need %d, connections included; it is enough for "
-        "%d sessions. Raise it (ulimit -Hn, LimitNOFILE=), or lower max_jobs"
+        "the limit on open files is %d, but max_jobs=%d may need %d, connections included. The limit is enough for "
+        "%d sessions. Raise the limit (ulimit -Hn, LimitNOFILE=), or lower max_jobs"
     )
     extra = log_fields("too_few_fds", fds=limits.fds, sessions=limits.sessions, max_jobs=pool.max_jobs, needed=needed)
     _logger.warning(text, limits.fds, pool.max_jobs, needed, limits.sessions, extra=extra)
@@ -94,13 +94,13 @@ class MemoryRoom:
         except FileNotFoundError:
             return None  # not known here, as apply_limits has logged
         except OSError as error:  # such as no free fd: then a process could not start, either
-            return f"how much memory is available cannot be found out: {error}"
+            return f"the available memory cannot be read: {error}"
         if shortage(available, session_mb, stats.expected_growth_mb, self._min_free_mb) <= 0:
             return None
         return (
             f"{available:.0f} MiB of memory are available; one more session takes about {session_mb:.0f} MiB, "
-            f"those that run may still take {stats.expected_growth_mb:.0f} MiB, "
-            f"and {self._min_free_mb:g} MiB (min_free_memory_mb) are to stay free"
+            f"running sessions may take {stats.expected_growth_mb:.0f} MiB more, "
+            f"and {self._min_free_mb:g} MiB (min_free_memory_mb) must stay free"
         )
 
     def _available_lately(self) -> float:

@@ -36,7 +36,7 @@ class Notifier:
             self._channel, self._watchdog = sd_notify.take()
         except OSError as error:
             extra = log_fields("service_manager_failed", cause=str(error))
-            _logger.warning("the service manager is not told of this worker: %s", error, extra=extra)
+            _logger.warning("the service manager is not notified of this worker: %s", error, extra=extra)
         if self._watchdog is not None:
             # The manager ends a hanging worker with SIGABRT. faulthandler then writes the stacks to stderr.
             faulthandler.enable()
@@ -54,12 +54,12 @@ class Notifier:
 
     def status(self, text: str) -> None:
         """Send one line for ``systemctl status``."""
-        self._tell(f"STATUS={text}")
+        self._send(f"STATUS={text}")
 
     def ready(self, text: str) -> None:
         """Report that jobs can be started, also after a reload. Does nothing once the worker is stopping."""
         if not self._is_stopping:
-            self._tell("READY=1", f"STATUS={text}")
+            self._send("READY=1", f"STATUS={text}")
 
     @contextmanager
     def reloading(self, text: str) -> Iterator[None]:
@@ -69,7 +69,7 @@ class Notifier:
         """
         # The manager compares this time with the time of its own request (Type=notify-reload).
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={now}", "STATUS=reloading")
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", "STATUS=reloading")
         try:
             yield
         finally:
@@ -77,14 +77,14 @@ class Notifier:
 
     def stopping(self) -> None:
         self._is_stopping = True
-        self._tell("STOPPING=1", "STATUS=stopping")
+        self._send("STOPPING=1", "STATUS=stopping")
 
     def _keep_alive(self, interval: float) -> None:
         """Send a sign of life every ``interval`` seconds. A blocked event loop sends none."""
-        self._tell("WATCHDOG=1")
+        self._send("WATCHDOG=1")
         self._beat = asyncio.get_running_loop().call_later(interval, self._keep_alive, interval)
 
-    def _tell(self, *lines: str) -> None:
+    def _send(self, *lines: str) -> None:
         if self._channel is None:
             return
         try:
@@ -92,5 +92,5 @@ class Notifier:
         except OSError as error:
             if not self._has_complained:
                 extra = log_fields("service_manager_failed", cause=str(error))
-                _logger.warning("the service manager could not be told %s: %s", lines[0], error, extra=extra)
+                _logger.warning("%s could not be sent to the service manager: %s", lines[0], error, extra=extra)
             self._has_complained = True

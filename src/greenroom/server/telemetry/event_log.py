@@ -67,14 +67,14 @@ class EventLog:
         self._unsubscribe()
         if self._summary is not None:
             self._summary.cancel()
-            self._tell_left_out()
+            self._log_left_out()
 
     def _on_event(self, event: Event) -> None:
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)
 
-    # --- sessions turned down --------------------------------------------------------------------
+    # --- rejections -------------------------------------------------------------------------------
 
     def _on_turned_down(self, event: TurnedDown) -> None:
         kind = (event.source, event.reason)
@@ -83,22 +83,22 @@ class EventLog:
             self._leave_out(kind)
             return
         ids = {"job_id": event.job_id, "labels": event.labels or None, "source": event.source, "reason": event.reason}
-        text = "job %s from %s was turned down (%s): %s"
+        text = "job %s from %s was rejected (%s): %s"
         extra = log_fields("turned_down", **ids, detail=event.detail)
         _logger.warning(text, event.job_id, event.source or "the pool's user", event.reason, event.detail, extra=extra)
 
     def _leave_out(self, kind: tuple[str, str]) -> None:
         self._left_out[kind] += 1
         if self._summary is None:
-            self._summary = asyncio.get_running_loop().call_later(SUMMARY_SECONDS, self._tell_left_out)
+            self._summary = asyncio.get_running_loop().call_later(SUMMARY_SECONDS, self._log_left_out)
 
-    def _tell_left_out(self) -> None:
+    def _log_left_out(self) -> None:
         """Log the number of rejections that had no line of their own. So each rejection is counted."""
         self._summary = None
         left_out, self._left_out = self._left_out, Counter()
         for (source, reason), count in left_out.items():
             extra = log_fields("turned_down_summary", source=source, reason=reason, count=count)
-            text = "%d more jobs from %s were turned down (%s), and are not told of one by one"
+            text = "%d more jobs from %s were rejected (%s) without a line of their own"
             _logger.warning(text, count, source or "the pool's user", reason, extra=extra)
 
     # --- zygotes ---------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ class EventLog:
     def _on_zygote_started(self, event: ZygoteStarted) -> None:
         if self._has_lost_zygote:
             extra = log_fields("zygote_replaced", job_pid=event.pid, generation=event.generation)
-            text = "zygote %s has taken the place of the one that was lost (generation %d)"
+            text = "zygote %s has replaced the lost zygote (generation %d)"
             _logger.info(text, event.pid, event.generation, extra=extra)
         self._has_lost_zygote = False
 
@@ -153,7 +153,7 @@ def _on_job_end(event: JobEnded) -> None:
 def _on_claim_failed(event: ClaimFailed) -> None:
     ids = {"job_id": event.job_id, "process_id": event.process_id, "job_pid": event.pid, "labels": event.labels or None}
     extra = log_fields("claim_failed", **ids, cause=event.cause, retried=event.retried)
-    then = "it goes to another one" if event.retried else "it is given up"
+    then = "another process gets the job" if event.retried else "the job is given up"
     _logger.warning(
         "job %s lost its process before it had started (%s): %s", event.job_id, event.cause, then, extra=extra
     )
@@ -164,7 +164,9 @@ def _on_released(event: Released) -> None:
     name = "reservation_expired" if event.expired else "released"
     extra = log_fields(name, **ids, generation=event.generation, source=event.source, detail=event.detail)
     level = logging.WARNING if event.expired else logging.DEBUG
-    _logger.log(level, "no process is kept for job %s any more: %s", event.job_id, event.detail, extra=extra)
+    _logger.log(
+        level, "the process that was reserved for job %s was released: %s", event.job_id, event.detail, extra=extra
+    )
 
 
 def _on_reloaded(event: Reloaded) -> None:
@@ -180,5 +182,5 @@ def _on_reload_failed(event: ReloadFailed) -> None:
 def _on_resized(event: Resized) -> None:
     most = event.max_idle_processes
     extra = log_fields("resized", num_idle_processes=event.num_idle_processes, max_idle_processes=most)
-    text = "resized: %d idle processes are held from now on, and %s at the most"
+    text = "resized: %d idle processes to hold, at most %s"
     _logger.info(text, event.num_idle_processes, "any number" if most is None else most, extra=extra)

@@ -110,8 +110,8 @@ class _Files:
         self._folder = folder
         self._ended: dict[str, Figures] = {kind: {} for kind in ENDED_KINDS}
         self._of_zygote: dict[str, Figures] = {}
-        self._has_told_of_most = False
-        self._told: set[str] = set()
+        self._has_warned_of_most = False
+        self._warned: set[str] = set()
         """Names of the files for which a warning was logged."""
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*.db"):
@@ -151,7 +151,7 @@ class _Files:
             if place.pid == pid:
                 if place.kind in ENDED_KINDS:
                     self._add(place.kind, self._figures_in(place))
-                self._told.discard(place.path.name)
+                self._warned.discard(place.path.name)
                 with suppress(OSError):
                     place.path.unlink()
 
@@ -174,9 +174,9 @@ class _Files:
                 kept[key] = merge(kept[key], figure)
             elif len(kept) < MOST_SERIES:
                 kept[key] = figure
-            elif not self._has_told_of_most:
-                self._has_told_of_most = True
-                text = "jobs have counted more than %d series of kind %s; new ones end with their job: %s"
+            elif not self._has_warned_of_most:
+                self._has_warned_of_most = True
+                text = "ended jobs have left more than %d series of kind %s. New series end with their job: %s"
                 extra = log_fields("job_metrics_left_out", kind=kind, most=MOST_SERIES)
                 _logger.warning(text, MOST_SERIES, kind, key, extra=extra)
 
@@ -194,9 +194,9 @@ class _Files:
         except FileNotFoundError:
             return {}
         except (OSError, SpoiltFile) as error:
-            if place.path.name not in self._told:  # one warning: the file is read at each scrape
-                self._told.add(place.path.name)
+            if place.path.name not in self._warned:  # one warning: the file is read at each scrape
+                self._warned.add(place.path.name)
                 extra = log_fields("job_metrics_left_out", job_pid=int(place.pid), cause=str(error))
-                text = "what process %s counts in %s is left out: %s"
+                text = "the metrics of process %s in %s are left out: %s"
                 _logger.warning(text, place.pid, place.path.name, error, extra=extra)
             return {}

@@ -70,7 +70,7 @@ def read(path: Path) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise SpoiltFile("it is no plain file")
+            raise SpoiltFile("it is not a regular file")
         data = file.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise SpoiltFile(f"it has more than {LARGEST} bytes")
@@ -117,7 +117,7 @@ def _checked(key: str, kind: str) -> str:
                     float(labels["le"])
                 tidy = {name: clean(value) for name, value in labels.items()}
                 return json.dumps([metric, sample, tidy, clean(text)], sort_keys=True)
-    raise SpoiltFile("a key is none of prometheus_client's")
+    raise SpoiltFile("a key does not have the form of prometheus_client")
 
 
 def packed(figures: Figures) -> bytes:

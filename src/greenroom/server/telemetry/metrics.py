@@ -85,39 +85,39 @@ class Metrics:
         launch_type = ("launch_type",)
         self._claim_seconds = Histogram(
             "greenroom_claim_seconds",
-            "From the order of a job until its process has acknowledged it.",
+            "Time from the launch of a job until its process has acknowledged the job.",
             launch_type,
             registry=registry,
             buckets=_START_BUCKETS,
         )
         self._queue_wait = Histogram(
             "greenroom_queue_wait_seconds",
-            "How much of that the job waited for a process.",
+            "Time that a job waited for a process, as a part of greenroom_claim_seconds.",
             launch_type,
             registry=registry,
             buckets=_START_BUCKETS,
         )
         self._claims = Counter(
             "greenroom_claims",
-            "Processes given a job, by what came of it: started, retried (on another process), failed.",
+            "Claims of processes for jobs, by result: started, retried (on another process), failed.",
             ("launch_type", "result"),
             registry=registry,
         )
         self._turned_down = Counter(
-            "greenroom_turned_down", "Sessions turned down.", ("source", "reason"), registry=registry
+            "greenroom_turned_down", "Rejected sessions.", ("source", "reason"), registry=registry
         )
         self._fork_seconds = Histogram(
             "greenroom_fork_seconds",
-            "From the request for a process until it exists.",
+            "Time from the request for a process until the process exists.",
             registry=registry,
             buckets=_WARM_BUCKETS,
         )
         self._prewarm_seconds = Histogram(
-            "greenroom_prewarm_seconds", "The app's prewarm.", registry=registry, buckets=_WARM_BUCKETS
+            "greenroom_prewarm_seconds", "Time of the app's prewarm.", registry=registry, buckets=_WARM_BUCKETS
         )
         self._session_seconds = Histogram(
             "greenroom_session_seconds",
-            "From a job's acknowledgement to its end.",
+            "Time from the acknowledgement of a job to its end.",
             ("source",),
             registry=registry,
             buckets=_SESSION_BUCKETS,
@@ -126,13 +126,13 @@ class Metrics:
             "greenroom_exits", "Processes that ended.", ("outcome", "reason", "had_job"), registry=registry
         )
         self._stalls = Counter(
-            "greenroom_stalls", "Event loops of jobs that stood still, by class.", ("class",), registry=registry
+            "greenroom_stalls", "Stalls of event loops of jobs, by class.", ("class",), registry=registry
         )
         self._reloads = Counter("greenroom_reloads", "Reloads, by result.", ("result",), registry=registry)
         self._zygote_restarts = Counter("greenroom_zygote_restarts", "Zygotes lost and replaced.", registry=registry)
         self._logs_dropped = Counter(
             "greenroom_log_records_dropped",
-            "Log records and output lines of processes that have ended, dropped for being too many, or cut.",
+            "Dropped or cut log records and output lines of ended processes.",
             registry=registry,
         )
 
@@ -180,26 +180,34 @@ class _Levels:
 
     def collect(self) -> Iterator[Metric]:
         yield self._by_state("greenroom_processes", "Processes by state.", self._snapshot.states())
-        private, bytes_help = Tally[str](), "Memory that processes have to themselves, as last looked at."
+        private, bytes_help = Tally[str](), "Private memory of processes by state, at the latest sample."
         for process in self._snapshot.processes.values():
             private[process["state"]] += int((process["private_mb"] or 0.0) * 2**20)
         yield self._by_state("greenroom_private_memory_bytes", bytes_help, private)
         try:
             yield from self._of_the_pool()
         except PoolClosed:
-            yield GaugeMetricFamily("greenroom_ready", "Whether a session could start now.", 0)
+            yield GaugeMetricFamily("greenroom_ready", "1 if a session could start now, else 0.", 0)
 
     def _of_the_pool(self) -> Iterator[Metric]:
         stats = self._pool.stats()
         problem = not_ready(self._admission.problem(), stats)
         levels: list[tuple[str, str, float]] = [
-            ("greenroom_ready", "Whether a session could start now.", problem is None),
-            ("greenroom_jobs", "Jobs accepted and not ended.", stats.jobs),
-            ("greenroom_max_jobs", "Jobs that may live at any one time.", self._pool.options.max_jobs),
+            ("greenroom_ready", "1 if a session could start now, else 0.", problem is None),
+            ("greenroom_jobs", "Accepted jobs that have not ended.", stats.jobs),
+            ("greenroom_max_jobs", "Most jobs that may be live at any one time.", self._pool.options.max_jobs),
             ("greenroom_waiting", "Jobs that wait for a process.", stats.waiting),
-            ("greenroom_idle_target", "Idle processes that are to be held.", stats.idle_target),
-            ("greenroom_warm_deficit", "Idle processes that are missing.", max(stats.idle_target - stats.idle, 0)),
-            ("greenroom_session_memory_bytes", "What a session costs in memory.", (stats.session_mb or 0.0) * 2**20),
+            ("greenroom_idle_target", "Number of idle processes to hold.", stats.idle_target),
+            (
+                "greenroom_warm_deficit",
+                "Number of idle processes below greenroom_idle_target.",
+                max(stats.idle_target - stats.idle, 0),
+            ),
+            (
+                "greenroom_session_memory_bytes",
+                "Private memory of a session, by the samples so far.",
+                (stats.session_mb or 0.0) * 2**20,
+            ),
         ]
         for name, text, value in levels:
             yield GaugeMetricFamily(name, text, value)

@@ -93,7 +93,7 @@ def _check_protocol(environ: Mapping[str, str]) -> None:
     for name in _PROTOCOLS:
         if environ.get(name, "http/protobuf") != "http/protobuf":
             raise OptionError(
-                f"{name} is {environ[name]!r}, and Greenroom sends spans by http/protobuf only: set it to that, and "
+                f"{name} is {environ[name]!r}, but Greenroom sends spans only by http/protobuf. Set {name} to it, and "
                 f"the endpoint to the collector's port for HTTP, which is mostly 4318; or set tracing to off."
             )
 

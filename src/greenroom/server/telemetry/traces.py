@@ -49,7 +49,7 @@ class _Session:
     run: Span | None = None
 
 
-_TELLING = 0.2
+_REASON_WAIT = 0.2
 """Seconds to wait for the reason after the release of a process. The code that offered the job may still report one."""
 
 
@@ -105,7 +105,7 @@ class SessionTracer:
         if self._left_out:
             root.set_attribute("greenroom.turned_down_without_trace", self._left_out)
             self._left_out = 0
-        status = Status(StatusCode.ERROR, f"turned down ({event.reason}): {event.detail}")
+        status = Status(StatusCode.ERROR, f"rejected ({event.reason}): {event.detail}")
         offer = self._child(session, "offer", session.offered_at)
         offer.set_attribute("greenroom.reason", event.reason)
         for span in (offer, root):
@@ -115,7 +115,7 @@ class SessionTracer:
     def _on_released(self, event: Released) -> None:
         # If the app has rejected the job, TurnedDown comes a few turns of the loop later, with a better reason.
         loop = asyncio.get_running_loop()
-        self._released[event] = loop.call_later(_TELLING, self._end_released, event)
+        self._released[event] = loop.call_later(_REASON_WAIT, self._end_released, event)
 
     def _end_released(self, event: Released) -> None:
         del self._released[event]
@@ -182,7 +182,7 @@ class SessionTracer:
             return
         for span in (session.run, self._root(session)):
             if span is not None:
-                _tell(span, event.report)
+                _describe(span, event.report)
                 span.end(_ns(max(event.report.timings.ended or 0.0, event.at)))
 
     # --- spans -----------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def _parent(traceparent: str | None) -> Context:
     return TraceContextTextMapPropagator().extract({"traceparent": traceparent}, Context())
 
 
-def _tell(span: Span, report: ExitReport) -> None:
+def _describe(span: Span, report: ExitReport) -> None:
     facts = {
         "outcome": report.outcome,
         "reason": report.reason,

@@ -61,7 +61,7 @@ class LargeAnswers:
         return not self._bytes or self._bytes + size <= self._most
 
     def _no_room(self) -> ApiError:
-        message = f"the answer is large, and {self._bytes} bytes of others are being sent. Ask again later."
+        message = f"the answer is large, and {self._bytes} bytes of other answers are being sent. Try again later."
         return ApiError(503, "too_many_answers", message, retry_after=5.0)
 
 

@@ -66,7 +66,7 @@ async def read_all(request: web.Request) -> bytes:
     if (request.content_length or 0) > most:
         raise _too_large(most)
     if _waits(request) and not request.content.is_eof():
-        await _tell_to_go_on(request)
+        await _send_continue(request)
     body = bytearray()
     while part := await request.content.readany():
         body += part
@@ -85,10 +85,10 @@ def _waits(request: web.BaseRequest) -> bool:
     return request.version == HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue"
 
 
-async def _tell_to_go_on(request: web.Request) -> None:
+async def _send_continue(request: web.Request) -> None:
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     request.writer.output_size = 0  # aiohttp takes any other number for an answer that has begun
 
 
 def _too_large(most: int) -> ApiError:
-    return ApiError(413, "too_large", f"the body is too large: it may have {most} bytes (max_request_bytes)")
+    return ApiError(413, "too_large", f"the body is too large: the limit is {most} bytes (max_request_bytes)")

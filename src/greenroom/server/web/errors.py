@@ -49,7 +49,7 @@ def routing_error(request: web.BaseRequest, error: web.HTTPException) -> ApiErro
     if error.status == 404:
         return ApiError(404, "not_found", f"there is nothing at {request.path}")
     if error.status == 405:
-        return ApiError(405, "method_not_allowed", f"{request.path} has no {request.method}")
+        return ApiError(405, "method_not_allowed", f"{request.path} does not accept {request.method}")
     return ApiError(error.status, "bad_request", error.text or error.reason)
 
 

@@ -53,7 +53,7 @@ class Guard:
             _check_origin(request)
         request[_IS_TRUSTED] = token is None or (wait == 0 and _has_token(request, token))
         if not is_open and not is_trusted(request):
-            message = "this needs the worker's token, as a header: Authorization: Bearer TOKEN"
+            message = "this needs the worker's token. Send the header Authorization: Bearer TOKEN"
             raise ApiError(401, "unauthorized", message)
         return await handler(request)
 
@@ -63,7 +63,7 @@ class Guard:
 
     def _too_many(self, wait: float) -> ApiError:
         assert self._rates is not None  # only a rate limit makes a client wait
-        message = f"too many requests: more than {self._rates.rate:g} a second (rate_limit) from this address"
+        message = f"too many requests: more than {self._rates.rate:g} per second (rate_limit) from this address"
         return ApiError(429, "too_many_requests", message, retry_after=wait)
 
     def _check_host(self, request: web.Request) -> None:
@@ -101,8 +101,8 @@ def _check_origin(request: web.Request) -> None:
     raise ApiError(
         403,
         "wrong_origin",
-        "a page of another site sent this request. Use the worker's own page or a program; a proxy in front of the "
-        "worker must send the host that its clients ask for, as X-Forwarded-Host",
+        "a page of another site sent this request. Use the worker's own page or a program. A proxy in front of the "
+        "worker must send the host that its clients request, as X-Forwarded-Host",
     )
 
 

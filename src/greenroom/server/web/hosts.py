@@ -50,9 +50,9 @@ def is_of_another_site(headers: Mapping[str, str], sites: Iterable[str], own: It
     browsers send only ``Origin``, which must be one of the hosts ``own``. Programs send neither header. No page can
     change these headers.
     """
-    told = list(sites)
-    if told:
-        return any(site not in _OWN_PAGES for site in told)
+    fetch_sites = list(sites)
+    if fetch_sites:
+        return any(site not in _OWN_PAGES for site in fetch_sites)
     origin = headers.get("Origin")
     if origin is None:
         return False

@@ -112,7 +112,7 @@ class Listener:
             sock.close()
 
     def _refuse(self, sock: socket.socket, network: str) -> None:
-        text = "refused a connection from %s: of %d (max_connections), none is idle"
+        text = "refused a connection from %s: none of the %d connections (max_connections) is idle"
         self._refused.warn(text, network, self._crowd.most, address=network)
         with sock, suppress(OSError):
             sock.send(_REFUSAL)
@@ -124,7 +124,7 @@ class Listener:
         text = "cannot accept a connection: %s"
         values: list[object] = [error.strerror]
         if error.errno in _NO_ROOM:
-            text += ". Closed %d idle ones; raise the limit on open files (LimitNOFILE=)"
+            text += ". Closed %d idle connections. Raise the limit on open files (LimitNOFILE=)"
             values.append(self._crowd.make_idle_room(EVICTED))
         self._failed.warn(text, *values, cause=error.strerror)
         self._loop.remove_reader(self._sock)
@@ -132,7 +132,7 @@ class Listener:
 
 
 def _refusal() -> bytes:
-    message = "the worker has all the connections that it may have (max_connections), and none is idle"
+    message = "the worker has as many connections as max_connections allows, and none is idle"
     response = error_response(ApiError(503, "too_many_connections", message, retry_after=1.0))
     body = response.body
     assert isinstance(body, bytes)

@@ -70,7 +70,7 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
         "info": {
             "title": "Greenroom",
             "version": __version__,
-            "summary": "Sessions in processes of their own: start them, look at them, end them.",
+            "summary": "Sessions in processes of their own: start, show and end sessions.",
         },
         "paths": paths,
         "components": {

@@ -42,7 +42,7 @@ class Probes:
         """Log a warning if a reload has set another address. The port stays where it is."""
         if _place(options) != self._place:
             self._place = _place(options)
-            text = "health_host and health_port are others since the reload: restart the worker for that"
+            text = "the reload has changed health_host or health_port. Restart the worker to apply the change"
             _logger.warning(text, extra=log_fields("restart_needed", cause="probes"))
 
     async def close(self) -> None:
@@ -64,7 +64,7 @@ class Probes:
             return
         is_apis = port == self._api_port
         if is_apis and _covers(options.host, options.health_host):
-            text = "health_port is %d, where the API itself listens (on %s): it answers /livez and /readyz there"
+            text = "health_port is %d, the port of the API (on %s): the API answers /livez and /readyz there"
             _logger.warning(text, port, options.host, extra=log_fields("probes", port=port))
             return
         try:

@@ -144,7 +144,7 @@ class Connection(HalfClosable):
         if self._wire is not None:
             self._wire.abort() if self._wire.get_write_buffer_size() else self._wire.close()
 
-    # --- what comes in ---------------------------------------------------------------------------
+    # --- incoming data ---------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
@@ -219,7 +219,7 @@ class Connection(HalfClosable):
             return  # the clock has stopped
         if is_broken:
             # The parser has added another message, which is an error: this body will never be complete.
-            self._refuse(ApiError(400, "bad_body", "the body cannot be read: it is not framed as its headers say"))
+            self._refuse(ApiError(400, "bad_body", "the body cannot be read: its framing does not match its headers"))
         else:
             self._clock.note(request.content.total_bytes)
 
@@ -339,7 +339,7 @@ class Connection(HalfClosable):
         response.force_close()
         return response
 
-    # --- what goes out ---------------------------------------------------------------------------
+    # --- outgoing data ---------------------------------------------------------------------------
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -36,7 +36,7 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise ApiError(400, "wrong_type", f"the body does not fit: {error}") from error
     except msgspec.DecodeError as error:
-        hint = "" if body else "; it is empty, and the least that can be sent is {}"
+        hint = "" if body else ". The body is empty. Send at least {}"
         raise ApiError(400, "bad_json", f"the body is not valid JSON: {error}{hint}") from error
     except RecursionError as error:
         raise ApiError(400, "bad_json", "the body is nested too deeply") from error

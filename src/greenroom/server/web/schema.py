@@ -209,8 +209,8 @@ class JobStarted(Struct):
     @classmethod
     def of(cls, handle: JobHandle, answer: dict[str, Any]) -> JobStarted:
         brief = JobBrief.of_live(handle)
-        told = Raw(strict_json(json.dumps(answer).encode()))
-        return cls(brief.id, brief.pid, handle.launch_type, brief.state, brief.start_ms, told)
+        encoded = Raw(strict_json(json.dumps(answer).encode()))
+        return cls(brief.id, brief.pid, handle.launch_type, brief.state, brief.start_ms, encoded)
 
 
 class JobBrief(Struct):

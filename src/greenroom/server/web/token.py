@@ -71,10 +71,10 @@ class Token:
         if token != self._current:
             self._current = token
             extra = log_fields("token_changed")
-            _logger.info("the token file %s has changed: its token holds", self._path, extra=extra)
+            _logger.info("the token file %s has changed: the new token is in force", self._path, extra=extra)
 
     def _complain(self, problem: str) -> None:
         if problem != self._problem:
             self._problem = problem
-            text = "%s. The worker goes on with the token before; mend the file"
+            text = "%s. The worker goes on with the token before. Correct the file"
             _logger.error(text, problem, extra=log_fields("token_unreadable"))

@@ -58,9 +58,9 @@ def _take_part(app: App, blueprint: Blueprint, *, is_dev: bool) -> None:
     view = WorkerView(blueprint.server, blueprint.load_fnc, is_dev=is_dev)
     if blueprint.load_fnc is not None:
         app.answers[LOAD] = view.load
-        app.hears[JOB] = view.hear_of_job
+        app.hears[JOB] = view.note_job
     if blueprint.load_fnc is not None or handlers_of(blueprint.server):
-        app.hears[WORKER] = view.hear_of_worker
+        app.hears[WORKER] = view.note_worker
 
 
 class _Role:

@@ -47,12 +47,12 @@ _SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 _OF_LOG = {"TRACE": "debug", "DEBUG": "debug", "WARN": "warning", "WARNING": "warning", "ERROR": "error"}
 
 _WITHOUT_EFFECT = {
-    "load_threshold": "it bounds what a load_fnc returns. Without one the worker tells its load from free slots, not "
-    "from CPU; set max_jobs to what fits here",
-    "max_retry": "the worker tries to connect for as long as it runs, and /readyz says so meanwhile",
-    "multiprocessing_context": "set start_method to spawn where libraries of the app do not survive a fork",
-    "prometheus_port": "the worker has /metrics on its own port, and /metrics/jobs for what jobs count",
-    "prometheus_multiproc_dir": "set the worker's variable PROMETHEUS_MULTIPROC_DIR, and scrape its /metrics/jobs",
+    "load_threshold": "it limits the result of a load_fnc. Without a load_fnc the worker computes its load from free "
+    "slots, not from CPU. To limit the number of jobs, set max_jobs",
+    "max_retry": "the worker tries to connect as long as it runs. Meanwhile /readyz reports the problem",
+    "multiprocessing_context": "set start_method to spawn if libraries of the app do not survive a fork",
+    "prometheus_port": "the worker serves /metrics on its own port, and the metrics of jobs at /metrics/jobs",
+    "prometheus_multiproc_dir": "set PROMETHEUS_MULTIPROC_DIR for the worker, and scrape its /metrics/jobs",
 }
 """Remedies for LiveKit's options without effect."""
 
@@ -81,7 +81,7 @@ def of_log(level: Level, maker: str) -> dict[str, AppSetting]:
     if level.is_operators or level.is_default:
         return {}
     words = _words(maker, "log_level", level.name) if level.is_apps else level.origin
-    return {"log_level": AppSetting(_OF_LOG.get(level.name, level.name.lower()), f"{words}, for what the app logs")}
+    return {"log_level": AppSetting(_OF_LOG.get(level.name, level.name.lower()), f"{words}, for the app's log lines")}
 
 
 def of_request() -> dict[str, AppSetting]:
@@ -101,11 +101,11 @@ def without_effect(options: Mapping[str, Any], maker: str, *, has_load_fnc: bool
     if unfound is not None:
         found.append(
             f"{maker}(load_fnc=...) has no effect: {unfound}. Define it at the top level of a file, outside of any "
-            f"function and of the main block. Without it the worker tells its load from free slots; as a cap, set "
-            f"max_jobs"
+            f"function and of the main block. Without it the worker computes its load from free slots. To limit "
+            f"the number of jobs, set max_jobs"
         )
     if "host" in options and "port" not in options:
-        found.append(f"{maker}(host=...) has no effect without a port: set port beside it, or health_port")
+        found.append(f"{maker}(host=...) has no effect without a port: also set port, or set health_port")
     return found
 
 

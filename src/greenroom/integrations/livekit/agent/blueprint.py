@@ -93,14 +93,14 @@ class Blueprint:
 
 def _check_that_it_serves_rooms_only(server: AgentServer) -> None:
     """Raise :class:`AppLoadError` if the server uses features of livekit-agents 2 that Greenroom does not have."""
-    asked = [f"a2a_session(endpoint={name!r})" for name in getattr(server, "_a2a_endpoints", ())]
-    asked += [f"the HTTP route {path}" for path in _routes_of_its_own(server)]
+    unsupported = [f"a2a_session(endpoint={name!r})" for name in getattr(server, "_a2a_endpoints", ())]
+    unsupported += [f"the HTTP route {path}" for path in _routes_of_its_own(server)]
     if getattr(server, "_storage", None) is not None:
-        asked.append("storage")
-    if asked:
+        unsupported.append("storage")
+    if unsupported:
         raise AppLoadError(
-            f"the AgentServer has {', '.join(asked)}: Greenroom serves rooms only. Serve these from a program of "
-            f"their own, under livekit-agents' own worker (python agent.py start), and leave them out here"
+            f"the AgentServer has {', '.join(unsupported)}: Greenroom serves rooms only. Move these to another program "
+            f"with livekit-agents' own worker (python agent.py start)"
         )
 
 

@@ -35,8 +35,8 @@ def with_arguments(source: Any, arguments: list[str]) -> Any:
     name, *rest = arguments or [""]
     if name not in _COMMANDS:
         raise AppLoadError(
-            f"sys.argv[1:] is {arguments} when the main block calls cli.run_app: under Greenroom it must begin with "
-            f"start or dev, as it did when the script began; for other commands run the script by Python itself"
+            f"sys.argv[1:] is {arguments} at the call of cli.run_app in the main block: under Greenroom it must begin "
+            f"with start or dev. Leave its first item unchanged; for other commands, run the script with python"
         )
     if name == "dev":
         os.environ[_DEVELOPMENT] = "1"
@@ -58,8 +58,8 @@ def _parsed(source: Any, name: str, arguments: list[str]) -> dict[str, Any]:
     except Exception as error:  # click's error: typer may use its own copy of click
         message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
         raise AppLoadError(
-            f"cli.run_app does not understand sys.argv[1:] {[name, *arguments]}: {message}. A script with "
-            f"options of its own takes them out before: sys.argv = sys.argv[:2]"
+            f"cli.run_app does not understand sys.argv[1:] {[name, *arguments]}: {message}. If the "
+            f"script has options of its own, remove them before the call: sys.argv = sys.argv[:2]"
         ) from None
     return {
         option: value

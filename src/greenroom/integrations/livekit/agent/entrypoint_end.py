@@ -62,7 +62,7 @@ class Watch:
         if self._is_ending():
             raise error
         # LiveKit would wait for ever for the end of a job whose entrypoint was cancelled.
-        self.error = EntrypointCancelled("the entrypoint was cancelled, though nothing had asked the job to end")
+        self.error = EntrypointCancelled("the entrypoint was cancelled, though nothing had requested the job's end")
         raise self.error from error
 
 

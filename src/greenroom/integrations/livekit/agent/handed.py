@@ -43,9 +43,7 @@ def describe(source: Any, place: str, before: Mapping[str, Any] | None) -> dict[
     Raises :class:`AppLoadError` for an object that no other process could find.
     """
     if not isinstance(source, (AgentServer, WorkerOptions)):
-        raise AppLoadError(
-            f"{place}: a {type(source).__name__} cannot be served; it takes an AgentServer or WorkerOptions"
-        )
+        raise AppLoadError(f"{place}: a {type(source).__name__} cannot be served. Pass an AgentServer or WorkerOptions")
     name = _name_in_script(source)
     if name is None or before is None:
         before = _defaults_of(source)
@@ -101,8 +99,8 @@ def _described(name: str, value: Any, place: str) -> Any:
             return {"kind": _UNFOUND, "why": str(error)}
         raise AppLoadError(
             f"{place}: {name.removeprefix('_')} cannot be found by the processes of the jobs: {error}. Define it at "
-            f"the top level of a file, outside of any function and of 'if __name__ == \"__main__\"'; what it needs to "
-            f"know is in sys.argv, the environment and proc.userdata"
+            f"the top level of a file, outside of any function and of 'if __name__ == \"__main__\"'. It can read its "
+            f"data from sys.argv, the environment and proc.userdata"
         ) from None
 
 
@@ -156,8 +154,8 @@ def _source(handed: Mapping[str, Any], values: dict[str, Any], script: str) -> A
         source = getattr(_imported(script), handed["name"], None)
     if not isinstance(source, WorkerOptions if handed["is_options"] else AgentServer):
         raise AppLoadError(
-            f"{script} has no {handed['name']} any more, which {handed['place']} serves; restart the worker to run its "
-            f"main block anew"
+            f"{script} has no {handed['name']} any more, but {handed['place']} serves it. Restart the worker to run "
+            f"the main block again"
         )
     for name, value in values.items():
         setattr(source, name, value)
@@ -178,5 +176,5 @@ def _decoded(name: str, value: Any, place: str) -> Any:
         raise
     except Exception as error:  # the user's classes may raise anything
         raise AppLoadError(
-            f"{place}: {option} cannot be made anew in another process: {type(error).__name__}: {error}"
+            f"{place}: {option} cannot be created again in another process: {type(error).__name__}: {error}"
         ) from error

@@ -59,7 +59,9 @@ def run_app(server: Any) -> NoReturn:
 
 def _run(server: Any, *, devmode: bool = False, unregistered: bool = False) -> Coroutine[Any, Any, None]:
     """Replace ``AgentServer.run``, which returns when the server is closed."""
-    complaint = "server.run(unregistered=True) is not for a worker: Greenroom's registers" if unregistered else ""
+    complaint = (
+        "server.run(unregistered=True) is not supported: a Greenroom worker always registers" if unregistered else ""
+    )
     return _serve(server, _caller(), complaint)  # the stack of a task's coroutine would not show the caller
 
 
@@ -99,8 +101,8 @@ def _hand_over(server: Any, place: str, complaint: str = "") -> None:
             raise AppLoadError(f"{place}: {complaint}")
         if _served is not None:
             raise AppLoadError(
-                f"{place} runs another server, or the same one again: a worker serves one. Start a worker for each, "
-                f"with a script for each, or name the server: agent.py:server"
+                f"{place} runs another server, or the same server again: a worker serves one server. Start one worker "
+                f"with its own script for each server, or name the server, as in agent.py:server"
             )
         from .handed import describe, level_of  # imported late: only a script that serves needs it
 

@@ -88,8 +88,8 @@ class InferenceClient:
                     writer.close()
             if asyncio.get_running_loop().time() > give_up:
                 raise InferenceFailed(
-                    f"the inference process was not there for {_PATIENCE:g} s; see the worker's log for why. (It is "
-                    f"forked from the zygote: with start_method='spawn' there is none)"
+                    f"the inference process was missing for {_PATIENCE:g} s. See the worker's log for the cause. (With "
+                    f"start_method='spawn' there is no inference process, since the zygote forks it)"
                 )
             await asyncio.sleep(_INTERVAL)
 

@@ -76,7 +76,7 @@ class LiveKitJobRun:
         self._link = _Link(infer)
         self._close_timeout = close_timeout
         self._is_overdue = False
-        self._is_told = False
+        self._is_passed_on = False
         """True if LiveKit's sequence begins with a shutdown request from Greenroom."""
         request = _initialize_request(part)
         with outside_loop():
@@ -91,7 +91,7 @@ class LiveKitJobRun:
         """
         loop = asyncio.get_running_loop()
         self._proc.setup_failed = loop.create_future()
-        self._proc.when_ending = lambda: None if self._is_told else self._begin_own_end(context)
+        self._proc.when_ending = lambda: None if self._is_passed_on else self._begin_own_end(context)
         self._own_end: asyncio.Future[None] = loop.create_future()
         if self._session_end is not None:
             self._session_end.when_cut = lambda *cut: context.cuts.append(Cut(*cut))
@@ -108,16 +108,16 @@ class LiveKitJobRun:
         if self._watch.error is not None:
             raise self._watch.error  # LiveKit has logged the error, and would report a success
         if not self._is_ending():
-            raise RuntimeError("LiveKit's life cycle of the job broke off; it has logged why")
+            raise RuntimeError("LiveKit's life cycle of the job ended too early. LiveKit has logged the cause")
         return {"ended_by": self._proc._shutdown_fut.result().reason}
 
     async def _until_the_end(self, context: JobContext) -> None:
-        told = asyncio.create_task(context.wait_for_shutdown(), name="livekit-shutdown")
+        request = asyncio.create_task(context.wait_for_shutdown(), name="livekit-shutdown")
         ends: set[asyncio.Future[Any]] = {self._life, self._link.exiting, self._proc.setup_failed}
         try:
-            await asyncio.wait({*ends, self._own_end, told}, return_when=asyncio.FIRST_COMPLETED)
-            if told.done():
-                await self._hear_of_the_room(told.result(), ends)
+            await asyncio.wait({*ends, self._own_end, request}, return_when=asyncio.FIRST_COMPLETED)
+            if request.done():
+                await self._wait_for_room_news(request.result(), ends)
             if self._has_its_own_end or any(end.done() for end in ends):
                 self._begin_own_end(context)
             else:
@@ -131,12 +131,12 @@ class LiveKitJobRun:
             if not context.ends_by_itself:
                 raise
         finally:
-            told.cancel()
+            request.cancel()
         for end in (self._proc.setup_failed, self._life):
             if end.done():
                 end.result()
 
-    async def _hear_of_the_room(self, reason: str, ends: set[asyncio.Future[Any]]) -> None:
+    async def _wait_for_room_news(self, reason: str, ends: set[asyncio.Future[Any]]) -> None:
         """Wait a moment for news of the room, if the server has ended this job.
 
         The agent may have left, or the room may be gone. The room's own connection reports that, and may report it
@@ -172,14 +172,14 @@ class LiveKitJobRun:
     def _pass_on(self, context: JobContext) -> None:
         """Pass a shutdown request on to LiveKit, if there is one. LiveKit ignores it when its sequence has begun."""
         if context.shutdown_requested.done():
-            self._is_told = True
+            self._is_passed_on = True
             self._link.messages.send_nowait(proto.ShutdownRequest(reason=context.shutdown_requested.result()))
 
     async def _close_within(self, seconds: float) -> None:
         await asyncio.wait({self._life}, timeout=seconds)
         if not self._life.done():
             self._is_overdue = True
-            _tell_where_it_hangs(f"{seconds:g} s")
+            _log_where_it_hangs(f"{seconds:g} s")
             raise TimeoutError(f"leaving the room and the shutdown callbacks took longer than {seconds:g} s")
 
     async def _finish(self, seconds: float) -> None:
@@ -194,7 +194,7 @@ class LiveKitJobRun:
         try:
             await asyncio.wait({self._life})
         except asyncio.CancelledError:
-            _tell_where_it_hangs("shutdown_timeout")
+            _log_where_it_hangs("shutdown_timeout")
             raise
         finally:
             self._monitor.stop()
@@ -263,7 +263,7 @@ def _initialize_request(part: Part) -> proto.InitializeRequest:
     return proto.InitializeRequest(**fill(proto.InitializeRequest, {"http_proxy": part.http_proxy or ""}))
 
 
-def _tell_where_it_hangs(limit: str) -> None:
+def _log_where_it_hangs(limit: str) -> None:
     names = ("job_task", "job_user_entrypoint", "on_session_end", "job_shutdown_callback")
     for task in asyncio.all_tasks():
         if task.get_name() in names:

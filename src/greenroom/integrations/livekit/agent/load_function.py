@@ -59,7 +59,7 @@ class LoadFunction:
         outcome = await call.future
         if outcome.error is not None:
             self._log(outcome.error)
-            raise LoadError(f"it raised {_told(outcome.error)}")
+            raise LoadError(f"it raised {_error_text(outcome.error)}")
         value = checked(outcome.result)
         self._has_failed = False
         return value
@@ -88,7 +88,7 @@ def checked(value: Any) -> float:
     if inspect.isawaitable(value):
         if inspect.iscoroutine(value):
             value.close()
-        raise LoadError("it is async, and LiveKit does not await it. Define it by def")
+        raise LoadError("it is async, and LiveKit does not await it. Define it with def")
     if isinstance(value, (str, bytes, bytearray)):
         raise LoadError(f"it returned {_short(value)}, which is no number")
     try:
@@ -107,7 +107,7 @@ def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
         future.set_result(outcome)
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     """Return an error and its place, in one line."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

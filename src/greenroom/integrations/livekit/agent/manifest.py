@@ -87,9 +87,9 @@ def _worker_type(server: AgentServer) -> str:
 
 def _permissions(server: AgentServer) -> dict[str, Any]:
     permissions = server._permissions
-    told: dict[str, Any] = {name: getattr(permissions, name) for name in _PERMISSIONS if hasattr(permissions, name)}
-    told["can_publish_sources"] = [int(source) for source in getattr(permissions, "can_publish_sources", ())]
-    return told
+    found: dict[str, Any] = {name: getattr(permissions, name) for name in _PERMISSIONS if hasattr(permissions, name)}
+    found["can_publish_sources"] = [int(source) for source in getattr(permissions, "can_publish_sources", ())]
+    return found
 
 
 def _options_set(server: AgentServer, source: object) -> dict[str, Any]:

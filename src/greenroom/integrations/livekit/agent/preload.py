@@ -53,8 +53,8 @@ def _check_environment() -> None:
     for name in _VARIABLES:
         if os.environ.get(name) != "1":
             _logger.warning(
-                "%s is %r: libraries of this app may start threads at import then, and forked processes hang", name,
-                os.environ.get(name),
+                "%s is %r, so libraries of this app may start threads at import, and forked processes may hang. Set it "
+                "to 1", name, os.environ.get(name),
             )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ class WorkerView:
 
     # --- news ------------------------------------------------------------------------------------
 
-    def hear_of_job(self, job_id: str, order: bytes | None) -> None:
+    def note_job(self, job_id: str, order: bytes | None) -> None:
         """Note the launch of a job, or its end if ``order`` is ``None``."""
         self._set_up()
         if order is None:
@@ -48,7 +48,7 @@ class WorkerView:
         else:
             self._jobs[job_id] = from_order(Order.decode(order))
 
-    def hear_of_worker(self, key: str, response: bytes | None) -> None:
+    def note_worker(self, key: str, response: bytes | None) -> None:
         """Note the worker's start, or its registration by a server, and call the handlers of that event."""
         self._set_up()
         server: Any = self._server

@@ -31,8 +31,8 @@ def use_pool(**options: Any) -> None:
         # The console's jobs use the terminal of this process, and so run in its threads.
         if arguments.get("job_executor_type") is JobExecutorType.THREAD:
             _logger.warning(
-                "job_executor_type is THREAD, as in the console: jobs run in threads of the worker, past use_pool(). "
-                "Without it each has a process of Greenroom's"
+                "job_executor_type is THREAD, as in the console: use_pool() has no effect, and jobs run in threads of "
+                "the worker. Without this option, each job runs in a process of Greenroom's pool"
             )
             return _stock_pool(**arguments)
         return DropInPool(options, **arguments)

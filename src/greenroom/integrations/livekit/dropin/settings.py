@@ -28,7 +28,9 @@ class _OwnOptions:
     def check(self, options: Mapping[str, Any]) -> None:
         for name in options:
             if name in self.names:
-                raise OptionError(f"{name} is decided by the AgentServer: set its {self.names[name]} instead")
+                raise OptionError(
+                    f"{name} cannot be set here: the AgentServer sets it. Set its {self.names[name]} instead"
+                )
 
 
 OWN_OPTIONS = _OwnOptions(

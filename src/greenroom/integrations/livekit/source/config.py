@@ -102,8 +102,8 @@ def time_for_session_end(manifest: Mapping[str, Any], shutdown_timeout: float) -
     if seconds <= shutdown_timeout:
         return None
     return (
-        f"on_session_end may run for {seconds:g} s (session_end_timeout); in a job that is told to end (by a drain, or "
-        f"as its dispatch is deleted) it is cut off after {shutdown_timeout:g} s: set shutdown_timeout to what it needs"
+        f"on_session_end may run for {seconds:g} s (session_end_timeout). If a drain or a deleted dispatch ends the "
+        f"job, it is cut off after {shutdown_timeout:g} s. Set shutdown_timeout to the time that it needs"
     )
 
 
@@ -135,7 +135,7 @@ def _servers(options: LiveKitOptions, manifest: Mapping[str, Any], environment: 
         if not values
     ]
     if missing:
-        raise ConfigError(f"the app has a LiveKit agent, and the worker does not know: {', '.join(missing)}")
+        raise ConfigError(f"the app has a LiveKit agent, but these settings are missing: {', '.join(missing)}")
     for name, values in (("livekit_url", urls), ("livekit_api_key", [key]), ("livekit_api_secret", [secret])):
         _check_characters(name, values)
     for url in urls:
@@ -172,7 +172,7 @@ def _first(*texts: str | None) -> str:
 def _check_characters(name: str, values: list[str]) -> None:
     if any(not value.isprintable() for value in values):
         variable = f"LIVEKIT_{name.removeprefix('livekit_').upper()}"
-        raise ConfigError(f"{name} ({variable}) holds a line break or another control character; write it anew")
+        raise ConfigError(f"{name} ({variable}) contains a line break or another control character. Set it again")
 
 
 def _check(url: str) -> None:

@@ -144,8 +144,8 @@ class Connection:
         except Exception as error:
             # A worker that gave up here would get no jobs for the rest of its life.
             extra = log_fields("internal_error", **self.registration.ids)
-            _logger.exception("%s: an error of the worker's own", self.registration, extra=extra)
-            return f"an error of the worker's own: {error!r}"
+            _logger.exception("%s: internal error of the worker", self.registration, extra=extra)
+            return f"internal error of the worker: {error!r}"
         return "the server closed the connection"
 
     async def _open(self) -> aiohttp.ClientWebSocketResponse:
@@ -192,7 +192,9 @@ class Connection:
             while True:
                 message = await _receive(socket)
                 if isinstance(message, GoneAway):
-                    raise _Dropped(f"the server asks its workers to connect elsewhere: {message.reason or 'it stops'}")
+                    raise _Dropped(
+                        f"the server requests a connection to another server: {message.reason or 'it stops'}"
+                    )
                 if message is not None:
                     self._listener.received(self, message)
         finally:
@@ -215,7 +217,7 @@ async def _receive(socket: aiohttp.ClientWebSocketResponse) -> ServerMessage | N
     if frame.type is aiohttp.WSMsgType.BINARY:
         return protocol.parse(frame.data)
     if frame.type is aiohttp.WSMsgType.TEXT:
-        raise _Dropped("the server sent a text frame; this protocol is binary: is it a LiveKit server?")
+        raise _Dropped("the server sent a text frame, unlike a LiveKit server: check livekit_url (LIVEKIT_URL)")
     if frame.type is aiohttp.WSMsgType.ERROR:
         raise _Dropped(f"the connection broke: {socket.exception()}")
     raise _Dropped(f"the server closed the connection (code {socket.close_code})")
@@ -238,5 +240,5 @@ def _refusal(error: aiohttp.WSServerHandshakeError) -> str:
             "(LIVEKIT_API_KEY, LIVEKIT_API_SECRET) against the server's keys, and this machine's clock"
         )
     if error.status == 404:
-        return "there is no worker endpoint (404): check the host, the port and the path of livekit_url (LIVEKIT_URL)"
+        return "the server has no worker endpoint (404): check host, port and path of livekit_url (LIVEKIT_URL)"
     return f"the server refused the connection with HTTP status {error.status}"

@@ -96,7 +96,7 @@ class FailoverWatch:
             await self._rooms.delete_room(self.lease_room)
         except RoomsError as error:
             extra = log_fields("livekit_api_failed", server=self._server.url, cause=str(error))
-            _logger.debug("the lease could not be taken back: %s", error, extra=extra)
+            _logger.debug("the lease could not be deleted: %s", error, extra=extra)
 
     # --- the own lease ---------------------------------------------------------------------------
 
@@ -107,7 +107,8 @@ class FailoverWatch:
                 await self._renew(Lease(next(self._beats), tuple(self._holdings())).encode())
             except RoomsError as error:
                 extra = log_fields("livekit_api_failed", server=self._server.url, cause=str(error))
-                _logger.warning("peers cannot be told which jobs run here: %s", error, extra=extra)
+                text = "the lease could not be renewed, so peers do not know the jobs of this worker: %s"
+                _logger.warning(text, error, extra=extra)
             await asyncio.sleep(SHORTEST)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):
@@ -135,7 +136,7 @@ class FailoverWatch:
                 await self._look()
             except RoomsError as error:
                 extra = log_fields("livekit_api_failed", server=self._server.url, cause=str(error))
-                _logger.debug("cannot look after lost workers: %s", error, extra=extra)
+                _logger.debug("cannot check for lost workers: %s", error, extra=extra)
 
     async def _look(self) -> None:
         found = {room.name: room.metadata for room in await self._rooms.rooms() if room.name.startswith(PREFIX)}
@@ -153,7 +154,7 @@ class FailoverWatch:
         if name not in self._given_up:
             worker, jobs = name.removeprefix(PREFIX), len(lease.jobs)
             extra = log_fields("worker_lost", worker=worker, jobs=jobs, server=self._server.url)
-            _logger.warning("worker %s is gone, with %d jobs", worker, jobs, extra=extra)
+            _logger.warning("worker %s is lost, with %d jobs", worker, jobs, extra=extra)
         is_overdue = now > self._given_up.setdefault(name, now + PATIENCE)
         pending = [job for job in lease.jobs if not await self._take_care(job)]
         if not pending or is_overdue:
@@ -181,7 +182,7 @@ class FailoverWatch:
         others = present & {other.state.participant_identity for other in dispatch.state.jobs}
         if others:
             extra = log_fields("redispatch_skipped", **_ids(job))
-            text = "room %s: agents of dispatch %s go on elsewhere; it is left as it is"
+            text = "room %s: other agents of dispatch %s are still in the room, so the dispatch stays unchanged"
             _logger.warning(text, job.room, dispatch.id, extra=extra)
             return True
         await self._dispatch_anew(dispatch, job)
@@ -195,7 +196,7 @@ class FailoverWatch:
             return
         attributes = {RESTARTS_ATTRIBUTE: str(job.restarts + 1)}
         new = await self._rooms.create_dispatch(dispatch, attributes)
-        text = "room %s had lost its agent with job %s: dispatched anew, as %s"
+        text = "room %s lost its agent with job %s: a new dispatch is made, %s"
         extra = log_fields("redispatched", **_ids(job), new_dispatch=new.id)
         _logger.warning(text, job.room, job.job_id, new.id, extra=extra)
         task = asyncio.create_task(self._confirm(new, attributes), name=f"greenroom-confirm-{new.id}")
@@ -212,14 +213,14 @@ class FailoverWatch:
                 dispatch = await self._rooms.create_dispatch(dispatch, attributes)
             if not await self._is_taken(dispatch):
                 extra = log_fields("redispatch_failed", labels=_labels(dispatch.room, dispatch.id))
-                text = "room %s has lost its agent, and no worker takes its place"
+                text = "room %s lost its agent, and no worker took the new dispatch"
                 _logger.error(text, dispatch.room, extra=extra)
         except NotThere:
             return  # the room or the dispatch is gone: no agent is needed
         except RoomsError as error:
             labels = _labels(dispatch.room, dispatch.id)
             extra = log_fields("livekit_api_failed", server=self._server.url, cause=str(error), labels=labels)
-            text = "room %s: cannot see whether it has got an agent again: %s"
+            text = "room %s: cannot check whether it has an agent again: %s"
             _logger.warning(text, dispatch.room, error, extra=extra)
 
     async def _is_taken(self, dispatch: AgentDispatch) -> bool:

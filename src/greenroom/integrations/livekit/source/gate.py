@@ -41,9 +41,9 @@ class LoadGate:
         self.meter.reset()
         if self.meter.is_wanted:
             threshold = self._threshold()
-            bound = "without a bound" if threshold is None else f"full from {threshold:g} on (load_threshold)"
+            limit = "no load_threshold" if threshold is None else f"load_threshold is {threshold:g}"
             extra = log_fields("load_fnc_found", threshold=threshold)
-            _logger.info("the app's load_fnc tells the load: the worker is %s", bound, extra=extra)
+            _logger.info("the worker takes its load from the app's load_fnc; %s", limit, extra=extra)
 
     def load(self) -> AppLoad | None:
         """Return the app's load; ``None`` without a ``load_fnc``, or if it gives none."""
@@ -58,7 +58,7 @@ class LoadGate:
         await self.meter.refresh()
         load = self.load()
         if load is not None and load.is_full:
-            message = f"the app's load_fnc says {load.value:g}, with {load.reserved} jobs to come {load.effective:g}"
+            message = f"load_fnc returned {load.value:g}, or {load.effective:g} with {load.reserved} reserved jobs"
             message = f"{message}; load_threshold is {load.threshold:g}"
             self._host.report_offer(session.id, session.labels)
             self._host.report_rejection(session.id, "load", message, session.labels)

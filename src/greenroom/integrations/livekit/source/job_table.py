@@ -26,7 +26,7 @@ class Phase(Enum):
     """A process is reserved for the job, and the assignment is awaited."""
     LIVE = "live"
     """The job starts or runs."""
-    TURNED_DOWN = "turned down"
+    REJECTED = "rejected"
     """The app rejected the job, no process was available, or the server withdrew the job before it ran."""
     EXPIRED = "expired"
     """The job was accepted, and its assignment did not come in time."""
@@ -39,7 +39,7 @@ class Event(Enum):
     OFFER = "offer"
     ACCEPT = "accept"
     """A process is reserved for the job."""
-    TURN_DOWN = "turn down"
+    REJECT = "reject"
     ASSIGNMENT = "assignment"
     EXPIRY = "expiry"
     TERMINATION = "termination"
@@ -64,36 +64,36 @@ class Do(Enum):
     CANCEL = "cancel"
     REFUSE = "refuse"
     """Log an assignment, and do not start its job."""
-    TELL_FAILURE = "tell failure"
+    REPORT_FAILURE = "report failure"
     """Report a failure: the server thinks that the accepted job runs, and the job will not run."""
     IGNORE = "ignore"
     """Log the event at debug level, and do nothing."""
 
 
-_OVER: Final = (Phase.TURNED_DOWN, Phase.EXPIRED, Phase.ENDED)
+_OVER: Final = (Phase.REJECTED, Phase.EXPIRED, Phase.ENDED)
 
 _TABLE: Final[dict[tuple[Phase, Event], tuple[Phase, Do]]] = {
     # A new offer of a rejected job is a new question: the server may ask again after other workers.
     (Phase.UNKNOWN, Event.OFFER): (Phase.OFFERED, Do.CONSIDER),
-    (Phase.TURNED_DOWN, Event.OFFER): (Phase.OFFERED, Do.CONSIDER),
+    (Phase.REJECTED, Event.OFFER): (Phase.OFFERED, Do.CONSIDER),
     (Phase.EXPIRED, Event.OFFER): (Phase.OFFERED, Do.CONSIDER),
     (Phase.OFFERED, Event.OFFER): (Phase.OFFERED, Do.NOTHING),  # the answer to the first serves both
     (Phase.ACCEPTED, Event.OFFER): (Phase.ACCEPTED, Do.ANSWER_YES_AGAIN),
     (Phase.LIVE, Event.OFFER): (Phase.LIVE, Do.ANSWER_NO),
     (Phase.ENDED, Event.OFFER): (Phase.ENDED, Do.ANSWER_NO),
     (Phase.OFFERED, Event.ACCEPT): (Phase.ACCEPTED, Do.ANSWER_YES),
-    (Phase.OFFERED, Event.TURN_DOWN): (Phase.TURNED_DOWN, Do.ANSWER_NO),
+    (Phase.OFFERED, Event.REJECT): (Phase.REJECTED, Do.ANSWER_NO),
     # The offer was withdrawn while the worker was deciding: this is the action at the decision.
-    (Phase.TURNED_DOWN, Event.ACCEPT): (Phase.TURNED_DOWN, Do.RELEASE),
-    (Phase.TURNED_DOWN, Event.TURN_DOWN): (Phase.TURNED_DOWN, Do.NOTHING),
+    (Phase.REJECTED, Event.ACCEPT): (Phase.REJECTED, Do.RELEASE),
+    (Phase.REJECTED, Event.REJECT): (Phase.REJECTED, Do.NOTHING),
     (Phase.ACCEPTED, Event.ASSIGNMENT): (Phase.LIVE, Do.START),
     (Phase.ACCEPTED, Event.EXPIRY): (Phase.EXPIRED, Do.RELEASE),
-    (Phase.EXPIRED, Event.ASSIGNMENT): (Phase.ENDED, Do.TELL_FAILURE),
-    (Phase.OFFERED, Event.TERMINATION): (Phase.TURNED_DOWN, Do.NOTHING),
-    (Phase.ACCEPTED, Event.TERMINATION): (Phase.TURNED_DOWN, Do.RELEASE),
+    (Phase.EXPIRED, Event.ASSIGNMENT): (Phase.ENDED, Do.REPORT_FAILURE),
+    (Phase.OFFERED, Event.TERMINATION): (Phase.REJECTED, Do.NOTHING),
+    (Phase.ACCEPTED, Event.TERMINATION): (Phase.REJECTED, Do.RELEASE),
     (Phase.LIVE, Event.TERMINATION): (Phase.LIVE, Do.CANCEL),
-    (Phase.OFFERED, Event.LOSS): (Phase.TURNED_DOWN, Do.NOTHING),
-    (Phase.ACCEPTED, Event.LOSS): (Phase.TURNED_DOWN, Do.RELEASE),
+    (Phase.OFFERED, Event.LOSS): (Phase.REJECTED, Do.NOTHING),
+    (Phase.ACCEPTED, Event.LOSS): (Phase.REJECTED, Do.RELEASE),
     (Phase.LIVE, Event.LOSS): (Phase.LIVE, Do.NOTHING),
     (Phase.LIVE, Event.END): (Phase.ENDED, Do.NOTHING),
 }

@@ -80,7 +80,7 @@ class LoadMeter:
         while True:
             await self._is_wanted.wait()
             began = time.monotonic()
-            await self._asked()
+            await self._call_once()
             await asyncio.sleep(max(INTERVAL - (time.monotonic() - began), INTERVAL / 10))
 
     async def refresh(self) -> None:
@@ -91,9 +91,9 @@ class LoadMeter:
             async with asyncio.timeout(PATIENCE):
                 if self._call is not None:
                     await asyncio.wait({self._call})  # this call began earlier, so its load is not fresh
-                await self._asked()
+                await self._call_once()
 
-    async def _asked(self) -> None:
+    async def _call_once(self) -> None:
         """Wait for a call that begins now, or for one that another caller has just begun."""
         if self._call is None:
             self._call = asyncio.create_task(self._ask(), name="greenroom-livekit-load-fnc")
@@ -103,7 +103,7 @@ class LoadMeter:
     def _is_over(self, call: asyncio.Task[None]) -> None:
         self._call = None
         if not call.cancelled() and call.exception() is not None:
-            _logger.error("load_fnc could not be asked", exc_info=call.exception(), extra=log_fields("internal_error"))
+            _logger.error("load_fnc could not be called", exc_info=call.exception(), extra=log_fields("internal_error"))
 
     async def _ask(self) -> None:
         if time.monotonic() < self._paused_until:
@@ -124,7 +124,7 @@ class LoadMeter:
 
     def _succeeded(self, value: float) -> None:
         if self.problem is not None:
-            text = "load_fnc gives a load again (%g): it caps the worker"
+            text = "load_fnc gives a load again (%g), which limits the worker"
             _logger.info(text, value, extra=log_fields("load_fnc_recovered", load=value))
         self.value, self.problem, self._lost = value, None, 0
 
@@ -135,7 +135,7 @@ class LoadMeter:
             pause = backoff(self._lost, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
             self._paused_until = time.monotonic() + pause
         if self.problem is None:
-            text = "load_fnc gives no load: %s. Until it does, the load is counted in slots; max_jobs is the cap"
+            text = "load_fnc gives no load: %s. Meanwhile the load is counted in slots, and max_jobs is the limit"
             _logger.warning(text, cause, extra=log_fields("load_fnc_failed", cause=cause))
         self.value, self.problem = None, cause
 
@@ -144,4 +144,4 @@ def _checked(value: object) -> float:
     """Return a load. Raises :class:`GreenroomError` for any other value: user code runs in the sending process."""
     if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0:
         return float(value)
-    raise GreenroomError(f"its process sent {str(value)[:80]!r}, which is no load")
+    raise GreenroomError(f"the resident process sent {str(value)[:80]!r}, which is no load")

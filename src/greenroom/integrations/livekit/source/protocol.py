@@ -27,7 +27,7 @@ __all__ = [
     "migrate",
     "parse",
     "register",
-    "turned_down",
+    "rejected",
     "worker_status",
 ]
 
@@ -152,7 +152,7 @@ def accepted(job_id: str, accept: Acceptance, agent_name: str) -> bytes:
     return _encoded(availability=answer)
 
 
-def turned_down(job_id: str, *, final: bool = False) -> bytes:
+def rejected(job_id: str, *, final: bool = False) -> bytes:
     """Encode the rejection of an offer. With ``final``, the server asks no other worker."""
     return _encoded(availability=agent.AvailabilityResponse(job_id=job_id, available=False, terminate=final))
 

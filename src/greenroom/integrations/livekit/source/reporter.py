@@ -25,18 +25,18 @@ class Reporter:
         self._look = look
         self._connections = connections
         self._perhaps_changed = asyncio.Event()
-        self._told: Load | None = None
+        self._reported: Load | None = None
 
     def notify(self) -> None:
         """Report soon, if the load has changed."""
         self._perhaps_changed.set()
 
-    def tell(self, connection: Connection) -> None:
+    def report(self, connection: Connection) -> None:
         """Report the load to one server, which has no report yet."""
         connection.send(_message(self._look()))
 
-    def tell_all(self) -> None:
-        load = self._told = self._look()
+    def report_all(self) -> None:
+        load = self._reported = self._look()
         for connection in self._connections:
             connection.send(_message(load))
 
@@ -48,8 +48,8 @@ class Reporter:
                 async with asyncio.timeout_at(due):
                     await self._perhaps_changed.wait()
             self._perhaps_changed.clear()
-            if loop.time() >= due or self._look() != self._told:
-                self.tell_all()
+            if loop.time() >= due or self._look() != self._reported:
+                self.report_all()
                 due = loop.time() + PERIOD
             await asyncio.sleep(SHORTEST)
 

@@ -107,7 +107,7 @@ class Restarter:
                 handle = await self._start(session, order)
             except RejectedByApp as error:
                 extra = log_fields("job_not_restarted", **session.ids, cause=str(error))
-                text = "job %s is not started again: the app turned it down: %s"
+                text = "job %s is not started again: the app rejected it: %s"
                 _logger.info(text, session.id, error, extra=extra)
                 return
             except (GreenroomError, ValueError) as error:

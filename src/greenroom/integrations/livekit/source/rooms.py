@@ -123,7 +123,7 @@ class Rooms:
         except (aiohttp.ClientError, OSError) as error:
             raise RoomsError(f"{method} at {self._url} failed: {error or type(error).__name__}") from error
         except DecodeError as error:
-            raise RoomsError(f"{method} at {self._url} was answered with nonsense: {error}") from error
+            raise RoomsError(f"{method} at {self._url} failed: the answer cannot be decoded: {error}") from error
         problem = NotThere if response.status == 404 else RoomsError
         text = body[:200].decode(errors="replace")
-        raise problem(f"{method} at {self._url} was refused with HTTP status {response.status}: {text}")
+        raise problem(f"{method} at {self._url} failed with HTTP status {response.status}: {text}")

@@ -58,6 +58,6 @@ class Session:
 
 def order_of(job: agent.Job) -> Order:
     """Return the order of an offered job. If its room was dispatched anew, an attribute has the number of restarts."""
-    told = job.attributes.get(orders.RESTARTS_ATTRIBUTE, "")
-    restarts = int(told) if told.isascii() and told.isdigit() else 0
+    text = job.attributes.get(orders.RESTARTS_ATTRIBUTE, "")
+    restarts = int(text) if text.isascii() and text.isdigit() else 0
     return Order(job.SerializeToString(), restarts=restarts, received_at=time.time())

@@ -83,7 +83,7 @@ class Sessions:
         self._on_change = on_change
         self._gate = gate
         self._sessions: dict[str, Session] = {}
-        self._untold: dict[Connection, deque[bytes]] = {}
+        self._unreported: dict[Connection, deque[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def live(self) -> list[Session]:
@@ -112,8 +112,8 @@ class Sessions:
         known = self._sessions.get(offer.job_id)
         if known is not None and known.connection is not connection:
             extra = log_fields("livekit_message_refused", kind="offer", **known.ids)
-            _logger.warning("job %s is offered by two servers; the second is told no", offer.job_id, extra=extra)
-            connection.send(protocol.turned_down(offer.job_id))
+            _logger.warning("job %s is offered by two servers; the second offer is rejected", offer.job_id, extra=extra)
+            connection.send(protocol.rejected(offer.job_id))
             return
         do = self.table.on(offer.job_id, Event.OFFER)
         if do is Do.CONSIDER:
@@ -125,9 +125,9 @@ class Sessions:
         elif do is Do.ANSWER_NO:
             phase = self.table.phase(offer.job_id).value
             extra = log_fields("livekit_message_refused", kind="offer", job_id=offer.job_id, phase=phase)
-            text = "job %s is offered again, and is %s here already: turned down"
+            text = "job %s is offered again, but is already %s here: the offer is rejected"
             _logger.warning(text, offer.job_id, phase, extra=extra)
-            connection.send(protocol.turned_down(offer.job_id))
+            connection.send(protocol.rejected(offer.job_id))
 
     async def _consider(self, session: Session) -> None:
         began = time.monotonic()
@@ -135,21 +135,21 @@ class Sessions:
             await self._gate.check(session)
             await self._reserve(session)
         except asyncio.CancelledError:
-            self._settle(session, Event.TURN_DOWN)
+            self._settle(session, Event.REJECT)
             raise
         except RejectedByApp as error:
-            self._turn_down(session, error, final=error.final)
+            self._reject(session, error, final=error.final)
         except TimeoutError:
-            cause = f"neither a process nor the app had said yes within {ANSWER_TIMEOUT:g} s"
+            cause = f"the reservation and the app's answer took longer than {ANSWER_TIMEOUT:g} s"
             self._host.report_rejection(session.id, "offer_timeout", cause, session.labels)
-            self._turn_down(session, cause)
+            self._reject(session, cause)
         except (GreenroomError, TypeError, ValueError) as error:
-            self._turn_down(session, error)
+            self._reject(session, error)
         except Exception:
             # The server waits for an answer, and asks no other worker before it has the answer.
             extra = log_fields("internal_error", **session.ids)
-            _logger.exception("job %s could not be considered", session.id, extra=extra)
-            self._turn_down(session, "an error of the worker's own")
+            _logger.exception("job %s: internal error during the answer to the offer", session.id, extra=extra)
+            self._reject(session, "internal error of the worker")
         self._note_answer(session, time.monotonic() - began)
 
     async def _reserve(self, session: Session) -> None:
@@ -162,8 +162,8 @@ class Sessions:
             accept = orders.Acceptance.of(acceptance.answer, session.id)
             session.answer = protocol.accepted(session.id, accept, session.connection.registration.agent_name)
         except (TypeError, ValueError) as error:
-            acceptance.release("the app's answer cannot be told to the server")
-            raise TypeError(f"the app accepted it with an answer that cannot be told: {error}") from error
+            acceptance.release("the app's answer cannot be sent to the server")
+            raise TypeError(f"the app accepted it, but the answer cannot be sent: {error}") from error
         session.acceptance = acceptance
         session.order = replace(session.order, accept=accept, accepted_at=time.time())
         if self._settle(session, Event.ACCEPT) is Do.ANSWER_YES:
@@ -171,11 +171,11 @@ class Sessions:
             session.kept_until = asyncio.get_running_loop().time() + self._host.options.reservation_timeout
             self._expire_in(session, ASSIGNMENT_TIMEOUT)
 
-    def _turn_down(self, session: Session, cause: object, *, final: bool = False) -> None:
-        if self._settle(session, Event.TURN_DOWN) is Do.ANSWER_NO:
-            session.connection.send(protocol.turned_down(session.id, final=final))
+    def _reject(self, session: Session, cause: object, *, final: bool = False) -> None:
+        if self._settle(session, Event.REJECT) is Do.ANSWER_NO:
+            session.connection.send(protocol.rejected(session.id, final=final))
             extra = log_fields("offer_rejected", **session.ids, cause=str(cause))
-            _logger.info("job %s was turned down: %s", session.id, cause, extra=extra)
+            _logger.info("job %s was rejected: %s", session.id, cause, extra=extra)
 
     def _note_answer(self, session: Session, seconds: float) -> None:
         self.answers += 1
@@ -191,7 +191,7 @@ class Sessions:
             # The timer is late, so the assignment may be unread in the socket. Give the connection a moment to read.
             self._expire_in(session, HELD_UP)
         elif self._settle(session, Event.EXPIRY, f"it was not assigned within {ASSIGNMENT_TIMEOUT:g} s") is Do.RELEASE:
-            text = "job %s was accepted, and not assigned within %g s"
+            text = "job %s was accepted, but not assigned within %g s"
             extra = log_fields("assignment_expired", **session.ids)
             _logger.warning(text, session.id, ASSIGNMENT_TIMEOUT, extra=extra)
 
@@ -205,9 +205,9 @@ class Sessions:
         if do is not Do.START or session is None:
             phase = "unknown (it was never offered)" if before is Phase.UNKNOWN else before.value
             extra = log_fields("livekit_message_refused", kind="assignment", job_id=job_id, phase=before.value)
-            _logger.warning("job %s is assigned and is not started: here it is %s", job_id, phase, extra=extra)
-            if do is Do.TELL_FAILURE:
-                late = f"not started: it was assigned later than {ASSIGNMENT_TIMEOUT:g} s after it was accepted"
+            _logger.warning("job %s is assigned, but is not started: its phase here is %s", job_id, phase, extra=extra)
+            if do is Do.REPORT_FAILURE:
+                late = f"not started: it was assigned more than {ASSIGNMENT_TIMEOUT:g} s after its acceptance"
                 connection.send(protocol.job_status(job_id, "failed", late))
             return
         self._start(session, assignment)
@@ -233,7 +233,7 @@ class Sessions:
         # The reservation may end a little before ``kept_until``. So wait at most half of the remaining time.
         await self._starts.wait_turn((session.kept_until - asyncio.get_running_loop().time()) / 2)
         if session.terminated:
-            self._tell_end(session, "success", "")  # the server itself counts the job as a success
+            self._report_end(session, "success", "")  # the server itself counts the job as a success
         else:
             self._launch(session)
 
@@ -243,10 +243,10 @@ class Sessions:
         try:
             session.handle = session.acceptance.start(payload.encode(session.order.encode()))
         except LaunchError as error:
-            text = "job %s was accepted, and cannot be started: %s"
+            text = "job %s was accepted, but cannot be started: %s"
             extra = log_fields("job_not_started", **session.ids, source="livekit", cause=str(error))
             _logger.warning(text, session.id, error, extra=extra)
-            self._tell_end(session, "failed", f"not started: {error}")
+            self._report_end(session, "failed", f"not started: {error}")
             return
         self._gate.news.launched(session.id, session.order)
         session.following = self._spawn(self._follow(session, session.handle), f"greenroom-livekit-{session.id}")
@@ -257,19 +257,19 @@ class Sessions:
             await handle.started()
         except GreenroomError as error:
             # Report this to the server now. The exit report comes only when the process of the job is gone.
-            self._tell_end(session, *_unstarted(session, handle, error))
+            self._report_end(session, *_unstarted(session, handle, error))
             report = await handle.wait()
         else:
             session.connection.send(protocol.job_status(session.id, "running"))
             report = await handle.wait()
-            self._tell_end(session, *status_of(report))
+            self._report_end(session, *status_of(report))
         self._on_end(session, report)
 
-    def _tell_end(self, session: Session, status: JobStatus, error: str) -> None:
+    def _report_end(self, session: Session, status: JobStatus, error: str) -> None:
         self._settle(session, Event.END)
         update = protocol.job_status(session.id, status, error)
         if not session.connection.send(update):
-            self._untold.setdefault(session.connection, deque(maxlen=KEPT_ENDS)).append(update)
+            self._unreported.setdefault(session.connection, deque(maxlen=KEPT_ENDS)).append(update)
 
     # --- other events of the connection ----------------------------------------------------------
 
@@ -279,7 +279,7 @@ class Sessions:
         if session is None or do is Do.IGNORE:
             phase = self.table.phase(job_id).value
             extra = log_fields("livekit_message_refused", kind="termination", job_id=job_id, phase=phase)
-            _logger.debug("job %s is to be ended, and is %s here", job_id, phase, extra=extra)
+            _logger.debug("job %s: the server requested its end, but its phase here is %s", job_id, phase, extra=extra)
             return
         session.terminated = True
         if do is Do.CANCEL and session.handle is not None:
@@ -287,7 +287,7 @@ class Sessions:
         else:
             self._withdraw(session, "the LiveKit server withdrew the job")
         extra = log_fields("job_terminated", **session.ids)
-        _logger.info("job %s is to be ended: the server says so", job_id, extra=extra)
+        _logger.info("job %s: the server requested its end", job_id, extra=extra)
 
     def lost(self, connection: Connection) -> None:
         """Withdraw the jobs of this connection that were not assigned yet.
@@ -307,7 +307,7 @@ class Sessions:
             for session in live:
                 if session.is_running:
                     connection.send(protocol.job_status(session.id, "running"))
-        for update in self._untold.pop(connection, ()):
+        for update in self._unreported.pop(connection, ()):
             connection.send(update)
 
     # --- bookkeeping -----------------------------------------------------------------------------

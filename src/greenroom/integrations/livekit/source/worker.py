@@ -62,7 +62,7 @@ class LiveKitWorker(Listener):
         )
         self._watches = self._failover_watches(options, rooms)
         self._tasks: list[asyncio.Task[None]] = []
-        self._told_state: tuple[str, str] | None = None
+        self._reported_state: tuple[str, str] | None = None
         self._unsubscribe = host.listen(self)
 
     async def open(self) -> None:
@@ -81,7 +81,7 @@ class LiveKitWorker(Listener):
         self._is_paused = True
         self._restarter.pause()
         self._gate.meter.stop()
-        self._reporter.tell_all()
+        self._reporter.report_all()
 
     async def close(self) -> None:
         """Report the last ends, and then close the connections in order."""
@@ -142,7 +142,7 @@ class LiveKitWorker(Listener):
     def registered(self, connection: Connection) -> None:
         self._news.registered(connection)
         self._sessions.registered(connection)
-        self._reporter.tell(connection)
+        self._reporter.report(connection)
 
     def received(self, connection: Connection, message: ServerMessage) -> None:
         match message:
@@ -161,9 +161,9 @@ class LiveKitWorker(Listener):
         self._sessions.lost(connection)
 
     def state_changed(self, connection: Connection) -> None:
-        if self._told_state != (told := self._state()):
-            self._told_state = told
-            self._host.report_state(*told)
+        if self._reported_state != (state := self._state()):
+            self._reported_state = state
+            self._host.report_state(*state)
 
     # --- events of the host ----------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class LiveKitWorker(Listener):
             _logger.warning("%s; the worker stays registered as it was", error, extra=extra)
             return
         if not is_same:
-            text = "the reloaded app has another agent name, type or permissions: restart the worker for that"
+            text = "the reloaded app has another agent name, type or permissions: restart the worker to register it"
             _logger.warning(text, extra=log_fields("restart_needed", cause="registration"))
 
     # --- helpers ---------------------------------------------------------------------------------

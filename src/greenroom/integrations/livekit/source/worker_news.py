@@ -26,27 +26,27 @@ class WorkerNews:
 
     def started(self) -> None:
         """Report that the worker takes jobs from now on."""
-        self._resident.tell(WORKER, STARTED, b"")
+        self._resident.set_news(WORKER, STARTED, b"")
 
     def registered(self, connection: Connection) -> None:
         """Report that a server has registered the worker, for the first time or again."""
-        self._resident.tell(WORKER, str(connection.registration), connection.response)
+        self._resident.set_news(WORKER, str(connection.registration), connection.response)
 
     def lost(self, connection: Connection) -> None:
         """Withdraw the news of a registration, which is void."""
-        self._resident.untell(WORKER, str(connection.registration))
+        self._resident.drop_news(WORKER, str(connection.registration))
 
     def launched(self, job_id: str, order: Order) -> None:
         """Report a launched job. Encodes nothing if the app declares no handler."""
         if self._resident.takes(JOB):
             self._jobs.add(job_id)
-            self._resident.tell(JOB, job_id, order.encode())
+            self._resident.set_news(JOB, job_id, order.encode())
 
     def ended(self, job_id: str) -> None:
         """Report the end of a job."""
         if job_id in self._jobs:
             self._jobs.discard(job_id)
-            self._resident.untell(JOB, job_id)
+            self._resident.drop_news(JOB, job_id)
 
     def reset(self) -> None:
         """Start anew for other code that serves. It may declare a handler for jobs, unlike the code before."""

@@ -39,7 +39,15 @@ class PageFiles:
         return [
             Operation("GET", "/", self.show_page, "The status page", {200: "text/html"}, is_open=True, tags=tags),
             *(
-                Operation("GET", f"/page/{name}", self.show_file, f"{name} of it", file, is_open=True, tags=tags)
+                Operation(
+                    "GET",
+                    f"/page/{name}",
+                    self.show_file,
+                    f"File {name} of the status page",
+                    file,
+                    is_open=True,
+                    tags=tags,
+                )
                 for name in sorted(self._files)
                 if not name.endswith(".html")
             ),

@@ -1,4 +1,4 @@
-// What is known of the worker: the picture that the stream begins with, and what each event changes in it.
+// Data about the worker: the picture at the start of the stream, and the changes by each event.
 
 const KEPT = 400;
 const KEPT_LATENCIES = 2000;

@@ -61,7 +61,7 @@ export function drawMemory(canvas, memory, processes) {
     for (const [at, mb] of memory) context.lineTo(((at - first) / (last - first || 1)) * width, (height - 4) * (1 - mb / most) + 2);
     context.stroke();
   }
-  return known ? `${total.toFixed(0)} MiB in the ${known} processes that were looked at so far` : "No process was looked at yet.";
+  return known ? `${total.toFixed(0)} MiB in the ${known} processes that were measured so far` : "No process was measured yet.";
 }
 
 function prepare(canvas) {

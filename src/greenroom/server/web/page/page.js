@@ -1,4 +1,4 @@
-// The page: a board that is read once, and events that change it. Everything shown comes from the pool's own events.
+// Status page: a board that is read once, and events that change it. All data comes from the pool's own events.
 import { apply, emptyBoard, light } from "./board.js";
 import { readEvents } from "./stream.js";
 import { drawHistogram, drawMemory, drawTimeline } from "./draw.js";
@@ -28,7 +28,7 @@ async function follow() {
         await readEvents(response, (name, data) => { apply(board, name, data); isStale = true; });
       }
     } catch (error) {
-      console.info("the stream of events broke off:", error.message);
+      console.info("the stream of events was lost:", error.message);
     }
     showLost();
     await new Promise((resolve) => setTimeout(resolve, wait));
@@ -97,11 +97,11 @@ function showHeader() {
 function showFigures() {
   const stats = board.stats, counts = board.counts();
   if (!stats) return;
-  figure("running", "sessions / most", `${board.liveSessions()} / ${board.options.max_jobs}`);
-  figure("idle", "idle / wanted", `${counts.idle} / ${stats.idle_target}`);
+  figure("running", "sessions / limit", `${board.liveSessions()} / ${board.options.max_jobs}`);
+  figure("idle", "idle / target", `${counts.idle} / ${stats.idle_target}`);
   figure("warming", "warming", counts.warming);
-  figure("turned-down-count", "turned down", Object.values(board.turnedDownTotal).reduce((sum, n) => sum + n, 0));
-  figure("session-mb", "MiB a session", stats.session_mb === null ? "–" : stats.session_mb.toFixed(1));
+  figure("turned-down-count", "rejected", Object.values(board.turnedDownTotal).reduce((sum, n) => sum + n, 0));
+  figure("session-mb", "MiB per session", stats.session_mb === null ? "–" : stats.session_mb.toFixed(1));
 }
 
 function figure(name, label, value) {
@@ -158,11 +158,11 @@ $("lights").addEventListener("click", (event) => {
 function describe(process) {
   const parts = [`process ${process.id}`, process.pid && `pid ${process.pid}`, process.why || process.state, `generation ${process.generation}`];
   if (process.job_id) parts.push(`job ${process.job_id}`, ...labelsOf(board.sessions.get(process.job_id)));
-  if (process.private_mb) parts.push(`${process.private_mb.toFixed(1)} MiB of its own`);
+  if (process.private_mb) parts.push(`${process.private_mb.toFixed(1)} MiB private`);
   return parts.filter(Boolean).join(" · ");
 }
 
-// What the source of a session calls it: "room hall", say.
+// Labels of a session, from its source. An example is "room hall".
 function labelsOf(item) {
   return Object.entries(item?.labels || {}).map(([name, text]) => `${name} ${text}`);
 }
@@ -212,7 +212,7 @@ $("start-form").addEventListener("submit", async (event) => {
     const headers = { "Content-Type": "application/json" };
     const answer = await (await ask("v1/jobs", { method: "POST", headers, body: JSON.stringify({ metadata }) })).json();
     result.textContent = answer.error
-      ? `Turned down (${answer.error.reason || answer.error.type}): ${answer.error.message}`
+      ? `Rejected (${answer.error.reason || answer.error.type}): ${answer.error.message}`
       : `${answer.id} runs in process ${answer.pid} after ${answer.start_ms} ms`;
   } catch (error) {
     result.textContent = `The worker did not answer: ${error.message}`;
@@ -221,7 +221,7 @@ $("start-form").addEventListener("submit", async (event) => {
   }
 });
 
-// --- odds and ends ---------------------------------------------------------------------------------
+// --- helpers ---------------------------------------------------------------------------------------
 
 function element(name, properties = {}) {
   return Object.assign(document.createElement(name), properties); // text is set as text, never as HTML
@@ -231,7 +231,7 @@ function clock(seconds) {
   return new Date(seconds * 1000).toLocaleTimeString();
 }
 
-globalThis.greenroom = { board, apply }; // for whoever looks at the page with a browser's tools
+globalThis.greenroom = { board, apply }; // for a browser's developer tools
 addEventListener("resize", () => { isStale = true; });
 setInterval(show, REDRAW);
 follow();

@@ -69,7 +69,7 @@ class EventsApi:
                 tags=tags,
                 head=self.head_of_stream,
             ),
-            Operation("GET", "/v1/board", self.show_board, "The present picture", snapshot, errors=(503,), tags=tags),
+            Operation("GET", "/v1/board", self.show_board, "The present state", snapshot, errors=(503,), tags=tags),
         ]
 
     def close(self) -> None:

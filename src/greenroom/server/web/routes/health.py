@@ -41,15 +41,13 @@ class HealthApi:
         tags = ("health",)
         ready = {200: Readiness, 503: Readiness}
         return [
-            Operation("GET", "/livez", self.livez, "Whether it answers", {200: Alive}, is_open=True, tags=tags),
-            Operation(
-                "GET", "/readyz", self.readyz, "Whether a session could start now", ready, is_open=True, tags=tags
-            ),
+            Operation("GET", "/livez", self.livez, "Liveness", {200: Alive}, is_open=True, tags=tags),
+            Operation("GET", "/readyz", self.readyz, "Readiness for a session", ready, is_open=True, tags=tags),
             Operation(
                 "GET",
                 "/pressure",
                 self.pressure,
-                "How much more it could take",
+                "Load and free capacity",
                 {200: Pressure},
                 errors=(503,),
                 tags=tags,
@@ -58,9 +56,7 @@ class HealthApi:
 
     def probes(self) -> list[Operation]:
         """Return the operations of ``health_port``: those that need no token, and ``/`` as LiveKit's worker has it."""
-        alive = Operation(
-            "GET", "/", self.alive, "Whether it answers", {200: "text/plain"}, is_open=True, tags=("health",)
-        )
+        alive = Operation("GET", "/", self.alive, "Liveness", {200: "text/plain"}, is_open=True, tags=("health",))
         return [alive, *(operation for operation in self.operations() if operation.is_open)]
 
     async def alive(self, request: web.Request) -> web.Response:
@@ -124,7 +120,7 @@ class MetricsApi:
         tags = ("health",)
         return [
             Operation("GET", "/metrics", self.show_metrics, "Metrics for Prometheus", text, tags=tags),
-            Operation("GET", "/metrics/jobs", self.show_jobs, "What jobs count", text, errors=(404,), tags=tags),
+            Operation("GET", "/metrics/jobs", self.show_jobs, "Metrics of jobs", text, errors=(404,), tags=tags),
         ]
 
     async def show_metrics(self, request: web.Request) -> web.Response:

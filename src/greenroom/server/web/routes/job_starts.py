@@ -48,8 +48,8 @@ class HttpSource:
 
     async def start_job(self, request: web.Request) -> web.StreamResponse:
         """Start a job. Answer when its process has acknowledged the job, or at once with the reason of a rejection."""
-        order = await read_body(request, StartJob)
-        acceptance = await self._offer(order, request.headers.get("traceparent"))
+        body = await read_body(request, StartJob)
+        acceptance = await self._offer(body, request.headers.get("traceparent"))
         handle = _start(acceptance)
         try:
             await _started(handle)
@@ -59,19 +59,19 @@ class HttpSource:
             await response.write_eof()
             await delivered(request)
         except (asyncio.CancelledError, ConnectionError):
-            handle.cancel("the client that asked for it had gone before it could be told the job's id")
+            handle.cancel("the client had disconnected before it got the job's id")
             raise
         return response
 
-    async def _offer(self, order: StartJob, traceparent: str | None) -> Acceptance:
+    async def _offer(self, body: StartJob, traceparent: str | None) -> Acceptance:
         try:
-            metadata = payload.from_json(bytes(order.metadata))
+            metadata = payload.from_json(bytes(body.metadata))
         except PayloadError as error:
             raise ApiError(413, "too_large", str(error)) from error
         if self._host is None or not self._is_open:
             raise turned_down(NoCapacity("the app is still being loaded", reason="warming", retry_after=1.0))
         try:
-            return await self._host.offer(Offer(self.name, metadata, order.id, order.timeout, traceparent))
+            return await self._host.offer(Offer(self.name, metadata, body.id, body.timeout, traceparent))
         except DuplicateJob as error:
             raise ApiError(409, "duplicate_job", str(error)) from error
         except RejectedByApp as error:

@@ -84,14 +84,14 @@ class JobsApi:
         job, reason = self._find(request), read_query(request, CancelJob).reason
         if isinstance(job, EndedJob):
             return json_response(JobBrief.of_ended(job.report))
-        job.cancel(reason or "a client cancelled it")
+        job.cancel(reason or "a client cancelled the job")
         return json_response(JobBrief.of_live(job), status=202)
 
     def _find(self, request: web.Request) -> JobHandle | EndedJob:
         job_id = request.match_info["id"]
         job = self._registry.find(job_id)
         if job is None:
-            message = f"there is no job {job_id!r}; or it ended so long ago that its report is not kept any more"
+            message = f"there is no job {job_id!r}, or its report is no longer kept"
             raise ApiError(404, "unknown_job", message)
         return job
 

@@ -58,7 +58,7 @@ class PoolApi:
                 "POST",
                 "/v1/pool/drain",
                 self.drain,
-                "Take no more sessions, and end after the last",
+                "Take no more sessions, and end after the last one",
                 {202: DrainStarted},
                 body=Drain,
                 errors=(415, 503),
@@ -72,10 +72,10 @@ class PoolApi:
 
     async def resize(self, request: web.Request) -> web.Response:
         """Change the number of idle processes until the worker ends. After a restart, the settings hold again."""
-        order = await read_body(request, Resize)
+        body = await read_body(request, Resize)
         try:
-            most = None if order.max_idle_processes is None else int(order.max_idle_processes)
-            self._pool.resize(int(order.num_idle_processes), max_idle_processes=most)
+            most = None if body.max_idle_processes is None else int(body.max_idle_processes)
+            self._pool.resize(int(body.num_idle_processes), max_idle_processes=most)
         except OptionError as error:
             raise ApiError(409, "wrong_size", str(error)) from error
         options = self._pool.options
@@ -85,13 +85,15 @@ class PoolApi:
         """Load the code again, and answer when it serves. If that fails: 409, and the old code goes on serving."""
         await read_body(request, Nothing)
         try:
-            generation = await self._reloads.reload("asked for by HTTP")
+            generation = await self._reloads.reload("requested by HTTP")
         except (AppLoadError, PrewarmError) as error:
-            raise ApiError(409, "reload_failed", f"the old code goes on serving: {error}") from error
+            raise ApiError(
+                409, "reload_failed", f"the reload failed, and the old code goes on serving: {error}"
+            ) from error
         return json_response(Reloaded(generation))
 
     async def drain(self, request: web.Request) -> web.Response:
         """Start a drain, as SIGTERM does. The worker ends after the last job, or when the time is up."""
-        order = await read_body(request, Drain)
+        body = await read_body(request, Drain)
         jobs = self._pool.stats().jobs
-        return json_response(DrainStarted(jobs, self._stop(order.timeout)), status=202)
+        return json_response(DrainStarted(jobs, self._stop(body.timeout)), status=202)
