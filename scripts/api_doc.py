@@ -115,7 +115,7 @@ SECTIONS = [
     Section(
         "Reports",
         "Each process ends in one `ExitReport`. [How sessions end](exit-reasons.md) explains each `reason`.",
-        {"ExitReport": "report", "Timings": "report", "ErrorInfo": "errors"},
+        {"ExitReport": "exit_report", "Timings": "exit_report", "ErrorInfo": "errors"},
     ),
     Section(
         "Errors",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from greenroom.pool.core import generation, job, launcher, process, questions
-from greenroom.pool.core.machine import Row
+from greenroom.pool.core.state_machine import Row
 from greenroom.pool.core.states import Bound
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"

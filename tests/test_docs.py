@@ -21,9 +21,9 @@ import greenroom
 from greenroom import ExitReport, ProcessPool, Reject, Timings
 from greenroom.cli.main import command_line
 from greenroom.errors import RejectionReason
+from greenroom.exit_report import Reason
 from greenroom.pool import events
 from greenroom.pool.events import Event
-from greenroom.report import Reason
 from greenroom.server.admission import Admission
 from greenroom.server.job_registry import JobRegistry
 from greenroom.server.machine.limits import MemoryRoom

@@ -26,7 +26,7 @@ from greenroom.pool.core.core import PoolCore
 from greenroom.pool.core.effective_options import EffectiveOptions
 from greenroom.pool.flight_recorder import reader, storage
 from greenroom.pool.flight_recorder.explain import decisions
-from greenroom.pool.flight_recorder.kinds import BadRow, kind_of
+from greenroom.pool.flight_recorder.field_kinds import BadRow, kind_of
 from greenroom.pool.flight_recorder.phrases import EFFECTS, REASONS
 from greenroom.pool.flight_recorder.reader import lines_of, written_out
 from greenroom.pool.flight_recorder.recorder import Recorder

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom.errors import ErrorInfo
-from greenroom.pool.kept_reports import SHORT, KeptReports, shortened, text_size
-from greenroom.report import ExitReport, Timings
+from greenroom.exit_report import ExitReport, Timings
+from greenroom.pool.recent_reports import SHORT, KeptReports, shortened, text_size
 
 LONGEST_SHORT = 4 * (SHORT + 100)
 

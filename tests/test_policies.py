@@ -12,14 +12,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from greenroom.errors import ErrorInfo
+from greenroom.exit_report import Outcome, Reason
 from greenroom.pool.core.breaker import Breaker
+from greenroom.pool.core.exit_verdict import Decision, Evidence, ExitStatus, judge
 from greenroom.pool.core.memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
 from greenroom.pool.core.sizing import Demand, expected_wait, forks_needed
 from greenroom.pool.core.stalls import FULL_DUMP, SHORT_DUMP, DumpPatience, DumpTime, Patience, Sample, Stall, classify
 from greenroom.pool.core.states import ProcessState as State
-from greenroom.pool.core.verdict import Decision, Evidence, ExitStatus, judge
 from greenroom.pool.shell.clock import LONGEST_SLEEP, TOLERANCE, AwakeClock
-from greenroom.report import Outcome, Reason
 
 counts = st.integers(0, 1000)
 seconds = st.floats(0, 1e6)

@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from greenroom import OptionError, PoolOptions
-from greenroom.integrations.livekit.source.sessions import ANSWER_TIMEOUT
+from greenroom.integrations.livekit.job_source.livekit_jobs import ANSWER_TIMEOUT
 from greenroom.settings import DEFAULTS, LiveKitOptions, Settings
 from greenroom.settings.environment import from_environment
 from greenroom.settings.fields import Setting, all_settings, groups

@@ -23,9 +23,9 @@ from .errors import (
 from .job import Accept, Job, JobContext, JobProcess, JobRequest, Reject
 
 if TYPE_CHECKING:
+    from .exit_report import ExitReport, Timings
     from .options import PoolOptions
     from .pool import JobHandle, PoolStats, ProcessInfo, ProcessPool, Reservation
-    from .report import ExitReport, Timings
     from .settings import Settings
 
 __version__ = "0.1.0"
@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 _SUPERVISOR_SIDE = {
-    "ExitReport": "report",
+    "ExitReport": "exit_report",
     "JobHandle": "pool",
     "PoolOptions": "options",
     "PoolStats": "pool",
@@ -68,7 +68,7 @@ _SUPERVISOR_SIDE = {
     "ProcessPool": "pool",
     "Reservation": "pool",
     "Settings": "settings",
-    "Timings": "report",
+    "Timings": "exit_report",
 }
 
 

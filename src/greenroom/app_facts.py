@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .clean_text import clean, cut_end
 from .errors import AppLoadError
-from .texts import clean, cut_end
 
 __all__ = ["LONGEST_END", "REQUEST", "AppFacts", "AppSetting", "AppSettings", "packed", "unpacked"]
 

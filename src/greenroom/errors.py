@@ -6,7 +6,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Literal
 
-from .texts import clean, cut_end, cut_start
+from .clean_text import clean, cut_end, cut_start
 
 __all__ = [
     "AppLoadError",

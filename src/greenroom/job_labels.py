@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 
-from .texts import one_line
+from .clean_text import one_line
 
 __all__ = ["Labels", "label_text", "tidy_labels"]
 

@@ -1,7 +1,8 @@
 """Sources of jobs, and the interface through which a source sees its worker.
 
 A source brings jobs to a worker: by HTTP, or from a LiveKit server. A source imports this module, and nothing of
-:mod:`greenroom.server` or :mod:`greenroom.pool`. :mod:`greenroom.server.assembly` composes the sources of a worker.
+:mod:`greenroom.server` or :mod:`greenroom.pool`. A worker's sources are composed in one place:
+:mod:`greenroom.server.worker_assembly`.
 """
 
 from __future__ import annotations

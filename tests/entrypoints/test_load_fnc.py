@@ -20,7 +20,7 @@ from livekit_orders import notes_of, order
 from greenroom import ProcessPool
 from greenroom.integrations.livekit.agent.load_function import HIGHEST, LoadError, LoadFunction, checked
 from greenroom.integrations.livekit.job_order import JOB, LOAD, STARTED, WORKER, Acceptance, Order
-from greenroom.integrations.livekit.source.load import AppLoad
+from greenroom.integrations.livekit.job_source.load_report import AppLoad
 from greenroom.pool.resident_client import NoAnswer
 
 MakeAgent = Callable[[str], Path]

@@ -382,7 +382,7 @@ def make():
 if __name__ == "__main__":
     import functools, threading
     from greenroom.integrations.livekit.agent.command_line import with_arguments
-    from greenroom.integrations.livekit.agent.handed import describe
+    from greenroom.integrations.livekit.agent.handed_server import describe
     options = WorkerOptions(entrypoint_fnc=entrypoint)
     locked = functools.partial(entrypoint, threading.Lock())
     wrong = {

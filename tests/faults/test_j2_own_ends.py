@@ -12,7 +12,7 @@ from support import eventually
 from test_s10_malformed_frames import FIND_CHANNEL
 
 from greenroom import JobHandle, ProcessPool
-from greenroom.report import ExitReport
+from greenroom.exit_report import ExitReport
 
 MakeApp = Callable[[str], str]
 

@@ -372,7 +372,7 @@ async def test_S2_lost_as_soon_as_it_has_loaded_the_app(make_app: MakeApp, tmp_p
     flag = tmp_path / "broken"
     flag.touch()
     source = f"""
-from greenroom.zygote.template import Zygote
+from greenroom.zygote.zygote import Zygote
 serve = Zygote._serve_until_the_end
 
 def serve_or_die(self):

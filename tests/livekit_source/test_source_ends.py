@@ -10,7 +10,7 @@ from source_scene import ACTOR, MakeApp, Scene, scene
 from support import eventually
 from test_source_restarts import AGENT, CALLER, ON_CRASH, FakeRooms
 
-from greenroom.integrations.livekit.source.config import time_for_session_end
+from greenroom.integrations.livekit.job_source.registrations import time_for_session_end
 
 ENDED = "the LiveKit server ended the job"
 

@@ -20,23 +20,23 @@ from support import DEADLINE, STATS
 import greenroom
 from greenroom import ExitReport
 from greenroom.backoff import backoff
+from greenroom.exit_report import Timings
 from greenroom.integrations.livekit.job_order import Acceptance
-from greenroom.integrations.livekit.settings import LiveKitOptions
-from greenroom.integrations.livekit.source.config import ConfigError, registrations
-from greenroom.integrations.livekit.source.job_table import Do, Event, JobTable, Phase, react
-from greenroom.integrations.livekit.source.leases import Holding, Lease, LeaseBook
-from greenroom.integrations.livekit.source.load import HIGHEST_LOAD, AppLoad, Load, load_of
-from greenroom.integrations.livekit.source.protocol import ProtocolError, accepted, parse, register
-from greenroom.integrations.livekit.source.restart import may_restart, status_of
-from greenroom.integrations.livekit.source.starts import (
+from greenroom.integrations.livekit.job_source.job_table import Do, Event, JobTable, Phase, react
+from greenroom.integrations.livekit.job_source.leases import Holding, Lease, LeaseBook
+from greenroom.integrations.livekit.job_source.livekit_protocol import ProtocolError, accepted, parse, register
+from greenroom.integrations.livekit.job_source.load_report import HIGHEST_LOAD, AppLoad, Load, load_of
+from greenroom.integrations.livekit.job_source.registrations import ConfigError, registrations
+from greenroom.integrations.livekit.job_source.restart import may_restart, status_of
+from greenroom.integrations.livekit.job_source.starts import (
     BATCH_PER_CPU,
     RUNNABLE_PER_CPU,
     StartQueue,
     may_start,
     someone_waits,
 )
-from greenroom.integrations.livekit.source.tokens import Signer, claims_of
-from greenroom.report import Timings
+from greenroom.integrations.livekit.job_source.tokens import Signer, claims_of
+from greenroom.integrations.livekit.options import LiveKitOptions
 
 SERVER_LIMIT = 0.7
 """``agents.target_load``: at or above it a LiveKit server dispatches nothing."""

@@ -8,7 +8,7 @@ from livekit.protocol import agent, agent_dispatch, models, room
 from source_scene import MakeApp, scene
 from support import eventually
 
-from greenroom.integrations.livekit.source.tokens import Signer, claims_of
+from greenroom.integrations.livekit.job_source.tokens import Signer, claims_of
 
 ON_CRASH = ("--livekit-restart", "on_crash")
 CRASH_ONCE, CRASH = "crash once", "crash"

@@ -13,6 +13,7 @@ from support import STATS
 
 import greenroom
 from greenroom import ExitReport, ProcessPool, Timings
+from greenroom.exit_report import EXPECTED_ENDS
 from greenroom.pool.core.memory import SessionCost
 from greenroom.pool.event_bus import EventBus
 from greenroom.pool.events import (
@@ -24,7 +25,6 @@ from greenroom.pool.events import (
     ProcessEnded,
     TurnedDown,
 )
-from greenroom.report import EXPECTED_ENDS
 from greenroom.server.machine.limits import MemoryRoom, shortage
 from greenroom.server.telemetry.snapshot import KEPT_SESSIONS, KEPT_TURNED_DOWN, Snapshot
 

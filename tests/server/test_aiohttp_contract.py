@@ -15,7 +15,7 @@ from aiohttp.payload import Payload
 
 from greenroom.server.web.answers import LargeAnswers
 from greenroom.server.web.connections import Crowd, HeldBytes
-from greenroom.server.web.protocol import Connection
+from greenroom.server.web.http_connection import Connection
 from greenroom.server.web.turns import Turns
 
 OVERRIDDEN = [

@@ -10,11 +10,11 @@ from aiohttp import web
 from raw_http import connect
 from support import DEADLINE
 
-from greenroom.server.web import protocol
+from greenroom.server.web import body_clock
 from greenroom.server.web.answers import LargeAnswers
 from greenroom.server.web.app import _serve_by_connection
 from greenroom.server.web.connections import Crowd, HeldBytes
-from greenroom.server.web.protocol import Connection
+from greenroom.server.web.http_connection import Connection
 from greenroom.server.web.turns import Turns
 
 BODY_SECONDS = 2.0
@@ -36,7 +36,7 @@ class Hog:
 async def test_other_clients_time_is_not_taken_from_a_body(
     others: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "BODY_SECONDS", BODY_SECONDS)
+    monkeypatch.setattr(body_clock, "BODY_SECONDS", BODY_SECONDS)
     loop = asyncio.get_running_loop()
     turns, begun = Turns(loop), asyncio.Event()
 

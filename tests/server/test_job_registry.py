@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom import ProcessPool
-from greenroom.pool.kept_reports import SHORT
+from greenroom.pool.recent_reports import SHORT
 from greenroom.server.admission import Admission, DuplicateJob, Offer
 from greenroom.server.job_registry import EndedJob, JobRegistry
 from greenroom.server.machine.limits import MemoryRoom

@@ -19,8 +19,8 @@ from support import DEADLINE, eventually, listening
 from greenroom.server.web.answers import LargeAnswers
 from greenroom.server.web.app import listen
 from greenroom.server.web.connections import Crowd, HeldBytes
+from greenroom.server.web.http_connection import Connection
 from greenroom.server.web.listener import Listener
-from greenroom.server.web.protocol import Connection
 from greenroom.server.web.throttled_warning import ThrottledWarning
 from greenroom.server.web.turns import Turns
 

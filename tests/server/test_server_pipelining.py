@@ -11,7 +11,7 @@ from support import DEADLINE
 
 from greenroom.server.web.answers import LargeAnswers
 from greenroom.server.web.connections import Crowd, HeldBytes
-from greenroom.server.web.protocol import Connection
+from greenroom.server.web.http_connection import Connection
 from greenroom.server.web.turns import PIECE, Turns
 
 MOST_AHEAD = 32

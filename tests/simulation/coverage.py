@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from greenroom.pool.core import generation, job, launcher, process, questions
-from greenroom.pool.core.machine import Machine
+from greenroom.pool.core.state_machine import Machine
 
 __all__ = ["TABLES", "Reached", "all_rows"]
 

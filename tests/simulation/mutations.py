@@ -11,21 +11,21 @@ from greenroom.pool.core import (
     accounts,
     core,
     evidence,
+    exit_verdict,
     generation,
     job,
     job_queue,
     launcher,
     process,
     process_actions,
-    process_reports,
+    process_messages,
     questions,
     records,
     resident,
-    verdict,
 )
 from greenroom.pool.core import vocabulary as v
 from greenroom.pool.core.deadlines import Deadlines
-from greenroom.pool.core.machine import Row
+from greenroom.pool.core.state_machine import Row
 from greenroom.pool.core.states import (
     AskEvent,
     AskState,
@@ -503,7 +503,7 @@ MUTATIONS: dict[str, Callable[[], Undo]] = {
         lambda before: lambda pool, one: (pool.emit(v.Forget(one.id)), before(pool, one)),
     ),
     "the last decision is the cause": _attribute(core, "end", _overwriting),
-    "a decision that was not obeyed is the cause": _attribute(verdict, "_took_effect", _obeyed),
+    "a decision that was not obeyed is the cause": _attribute(exit_verdict, "_took_effect", _obeyed),
     "an own end is taken for a cancellation": _row(
         process.TABLE, P.STOPPING, PE.SPARED_AT_END, do=(evidence.note_end,)
     ),
@@ -511,7 +511,7 @@ MUTATIONS: dict[str, Callable[[], Undo]] = {
         process.TABLE, P.IDLE, PE.STOPPED, then=P.IDLE, bound=Bound.KEEP, do=()
     ),
     "a dead process stays idle": _row(process.TABLE, P.IDLE, PE.UNFIT, then=P.IDLE, bound=Bound.KEEP),
-    "a breach is forgiven": _attribute(process_reports, "break_protocol", _nothing),
+    "a breach is forgiven": _attribute(process_messages, "break_protocol", _nothing),
     "what repeats itself is believed": _attribute(evidence, "is_repeated", lambda before: lambda *arguments: False),
     # Generations.
     "serve unproven code": _attribute(job_queue, "candidate", _any_generation),
@@ -572,10 +572,10 @@ MUTATIONS: dict[str, Callable[[], Undo]] = {
         _in_row(questions.TABLE, AskState.SENT, AskEvent.OVERDUE, "_miss", _answering_no),
     ),
     "a resident that stands still is left alone": _handler(
-        v.Stalled, lambda before: core._of_process(_resident_is_spared(process_reports.stalled))
+        v.Stalled, lambda before: core._of_process(_resident_is_spared(process_messages.stalled))
     ),
     "a resident's stall is taken for a job's": _handler(
-        v.Stalled, lambda before: core._of_process(_by_another_name(process_reports.stalled))
+        v.Stalled, lambda before: core._of_process(_by_another_name(process_messages.stalled))
     ),
     "the resident is not watched": _attribute(resident, "put_to_work", _nothing),
     "a question is put again when it is over": _attribute(questions, "_finish", _kept_question),

@@ -6,13 +6,13 @@ from typing import Any
 
 from greenroom.app_facts import AppFacts
 from greenroom.errors import ErrorInfo
+from greenroom.exit_report import ExitReport
 from greenroom.options import PoolOptions
 from greenroom.pool.core import vocabulary as v
 from greenroom.pool.core.core import PoolCore
 from greenroom.pool.core.effective_options import EffectiveOptions
-from greenroom.pool.core.verdict import ExitStatus
+from greenroom.pool.core.exit_verdict import ExitStatus
 from greenroom.pool.events import ProcessEnded
-from greenroom.report import ExitReport
 
 
 class Driver:

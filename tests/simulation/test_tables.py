@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from greenroom.pool.core import generation, job, launcher, process, questions
-from greenroom.pool.core.machine import Machine, Row
+from greenroom.pool.core.state_machine import Machine, Row
 from greenroom.pool.core.states import (
     AskState,
     Bound,

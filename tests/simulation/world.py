@@ -12,8 +12,8 @@ from greenroom.errors import AppLoadError, ErrorInfo
 from greenroom.pool.core import vocabulary as v
 from greenroom.pool.core.core import PoolCore
 from greenroom.pool.core.effective_options import EffectiveOptions
+from greenroom.pool.core.exit_verdict import ExitStatus
 from greenroom.pool.core.stalls import Sample, Stall
-from greenroom.pool.core.verdict import ExitStatus
 
 from .oracles import Oracles, Violation
 from .plans import Action, Code, Plan, stream

@@ -84,7 +84,7 @@ def _latest_crash() -> Path:
 
 
 def _write_out(pieces: Iterable[bytes], name: str) -> int:
-    from ..pool.flight_recorder.kinds import BadRow  # imported late: it loads the core of the pool
+    from ..pool.flight_recorder.field_kinds import BadRow  # imported late: it loads the core of the pool
     from ..pool.flight_recorder.reader import written_out  # imported late: it loads the core of the pool
 
     count = 0
@@ -117,7 +117,7 @@ def replay(
 
     Nothing is started or changed. The recording may come from a stranger.
     """
-    from ..pool.flight_recorder.kinds import BadRow  # imported late: it loads the core of the pool
+    from ..pool.flight_recorder.field_kinds import BadRow  # imported late: it loads the core of the pool
     from ..pool.flight_recorder.reader import lines_of  # imported late: it loads the core of the pool
     from .replaying import Replaying  # imported late: it loads the core of the pool
 

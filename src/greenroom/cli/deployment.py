@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import OptionError
 from ..settings import DEFAULTS, PoolOptions, ServerOptions, Settings
 from ..settings.fields import Setting, all_settings
-from ..settings.server import longest_stop
+from ..settings.server_options import longest_stop
 from ..settings.values import as_text
 
 __all__ = ["Docker", "Kubernetes", "Plan", "Systemd", "docker", "kubernetes", "systemd"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..exit_codes import ExitCode
 from ..options import PoolOptions
-from ..settings.server import longest_stop
+from ..settings.server_options import longest_stop
 from .client import Client, Event, Unreachable
 from .printing import Failure
 

@@ -14,7 +14,7 @@ import typer
 
 from ..errors import OptionError
 from ..exit_codes import ExitCode
-from ..report import Outcome, Reason
+from ..exit_report import Outcome, Reason
 from .connection import Connection, JsonOption, with_connection
 from .printing import Failure, echo
 from .reports import first_label, job_text, started_text

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..clean_text import clean, cut_end, name_of
 from ..log_fields import log_fields
 from ..settings import LogOptions
-from ..texts import clean, cut_end, name_of
 from .log_writer import LogWriter
 from .text import harmless, one_line
 

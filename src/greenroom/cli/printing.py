@@ -12,9 +12,9 @@ from typing import Any
 
 import typer
 
+from ..clean_text import clean
 from ..errors import GreenroomError
 from ..exit_codes import ExitCode
-from ..texts import clean
 from .text import as_json as text_as_json
 from .text import harmless
 

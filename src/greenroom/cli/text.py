@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..texts import harmless, one_line
+from ..clean_text import harmless, one_line
 
 __all__ = ["as_json", "clock", "duration", "facts", "harmless", "one_line", "table"]
 

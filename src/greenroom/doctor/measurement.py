@@ -11,9 +11,9 @@ from statistics import median
 from typing import Any
 
 from ..errors import LaunchError, NoCapacity, PrewarmError
+from ..exit_report import ExitReport
 from ..options import PoolOptions
 from ..pool import Invocation, JobHandle, ProcessPool
-from ..report import ExitReport
 from ..system import proc
 from .bench_figures import BenchFigures, Burst, MemoryPoint, histogram, spread
 from .pacing import Pace

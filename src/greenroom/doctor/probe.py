@@ -19,7 +19,7 @@ from ..integrations import Watchers
 from ..system import lifeline, mark, prctl, proc, stackdump
 
 # All modules that the zygote has imported before it loads the app, so that they do not count as costs of the app.
-from ..zygote import deaths, fork_safety, template
+from ..zygote import deaths, fork_safety, zygote
 from ..zygote.import_hooks import BEFORE_FORK, LOADING, change_defaults, watched_imports
 from ..zygote.inherited_files import InheritedFiles, open_fds
 from ..zygote.loader import load_app, refuse_forks_of_numba, refuse_replaced_library
@@ -29,7 +29,7 @@ __all__ = ["BEGIN", "END"]
 BEGIN = "greenroom doctor: the app's imports begin"
 END = "greenroom doctor: the app's imports have ended"
 
-assert template
+assert zygote
 
 
 def main() -> None:

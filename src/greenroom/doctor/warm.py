@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
 
+from ..exit_report import ExitReport
 from ..options import PoolOptions
 from ..pool import Invocation, ProcessPool
-from ..report import ExitReport
 from ..system import proc
 from .facts import WarmFacts, WarmProcess
 from .pacing import Pace

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar, dataclass_transform
 
 from ..errors import RejectionReason
+from ..exit_report import ExitReport
 from ..job_labels import Labels
-from ..report import ExitReport
 from .wall_clock import wall_time
 
 __all__ = [

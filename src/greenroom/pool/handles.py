@@ -6,10 +6,10 @@ import asyncio
 from typing import Any, Literal
 
 from ..errors import GreenroomError, LaunchError, fresh
+from ..exit_report import ExitReport
 from ..job import Accept, Job, Reject
 from ..job_labels import Labels
 from ..options import checked_seconds
-from ..report import ExitReport
 from ..wire import payload
 from .core import vocabulary as v
 from .core.records import Job as JobRecord

@@ -15,9 +15,9 @@ from typing import Any, Literal, Unpack
 from ..app import App
 from ..app_facts import AppFacts
 from ..errors import GreenroomError, PoolClosed, RejectionReason, fresh
+from ..exit_report import ExitReport
 from ..job import Job
 from ..options import PoolKeywords, PoolOptions, checked_seconds
-from ..report import ExitReport
 from ..system import prctl, wakeup
 from ..wire import payload
 from .core import vocabulary as v
@@ -27,9 +27,9 @@ from .event_bus import EventBus
 from .events import Event
 from .flight_recorder.download import pieces_of_recorder
 from .handles import JobHandle, Reservation
-from .kept_reports import KeptReports
+from .recent_reports import KeptReports
 from .resident_client import ResidentClient
-from .shell.assembly import assemble
+from .shell.pool_assembly import assemble
 from .shell.script_client import Invocation
 from .shell.shell import Shell
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from ..clean_text import cut_end
+from ..exit_report import ExitReport
 from ..log_fields import log_fields
-from ..report import ExitReport
-from ..texts import cut_end
 
 __all__ = ["log_end"]
 

@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ..errors import GreenroomError
+from ..exit_report import ExitReport
 from ..pool import JobHandle
-from ..pool.kept_reports import MOST_TEXT, shortened, text_size
-from ..report import ExitReport
+from ..pool.recent_reports import MOST_TEXT, shortened, text_size
 
 __all__ = ["EndedJob", "JobRegistry"]
 

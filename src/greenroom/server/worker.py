@@ -29,7 +29,6 @@ from ..settings.layers import Resolved
 from ..settings.open_files import Limits
 from ..sources import Closed, Source
 from ..system import wakeup
-from .assembly import assemble
 from .effective_settings import SettingsInForce
 from .machine.limits import apply_limits
 from .machine.systemd import Notifier
@@ -38,6 +37,7 @@ from .reload import Reloader, watch
 from .telemetry.job_metrics import VARIABLE as PROMETHEUS_DIR
 from .web import listen
 from .web.probe_port import Probes
+from .worker_assembly import assemble
 
 __all__ = ["Worker"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..integrations.livekit.settings import LiveKitOptions
+from ..integrations.livekit.options import LiveKitOptions
 from ..options import PoolOptions
-from .server import LogOptions, ServerOptions
+from .server_options import LogOptions, ServerOptions
 
 __all__ = ["DEFAULTS", "LiveKitOptions", "LogOptions", "PoolOptions", "ServerOptions", "Settings"]
 

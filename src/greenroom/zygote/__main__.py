@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 
-from .template import Zygote
+from .zygote import Zygote
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from ..integrations import installed
 from ..wire import payload
 from ..wire.messages import ChildSettings, Configure
 from .app_modules import modules_of_app
+from .script.script_file import SPARE_NAME, Script, import_script, is_path, module_of
 from .script.script_handover import apply
-from .script.source import SPARE_NAME, Script, import_script, is_path, module_of
 
 __all__ = [
     "child_settings",

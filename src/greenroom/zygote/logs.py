@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+from ..clean_text import clean, cut_end, cut_start, name_of
 from ..errors import traceback_of
-from ..texts import clean, cut_end, cut_start, name_of
 from ..wire import plain_json
 from ..wire.frames import MAX_LOG_PACKET
 

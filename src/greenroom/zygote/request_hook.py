@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..app import App
+from ..clean_text import clean, cut_end
 from ..errors import ErrorInfo, PayloadError
 from ..job import Accept, JobRequest, Reject
-from ..texts import clean, cut_end
 from ..wire import payload
 from ..wire.messages import MAX_ANSWER, MAX_REASON
 

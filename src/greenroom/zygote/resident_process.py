@@ -10,9 +10,9 @@ from typing import Any
 
 from ..app import App
 from ..app_facts import REQUEST
+from ..clean_text import clean, cut_end
 from ..errors import ErrorInfo, PayloadError
 from ..job import Job, JobProcess, JobRequest
-from ..texts import clean, cut_end
 from ..wire import messages as m
 from ..wire import payload
 from .request_hook import Verdict, bounded, decide

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...report import ExitReport
+from ...exit_report import ExitReport
 from ..events import BreakerChanged, MemorySampled, PrewarmsBounded
 from ..events import Stalled as StalledEvent
 from .records import Generation, Job, Pool, Process

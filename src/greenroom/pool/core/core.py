@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ..events import Draining
-from . import accounts, generation, invariants, job, job_queue, launcher, process_reports, questions, resident, stats
+from . import accounts, generation, invariants, job, job_queue, launcher, process_messages, questions, resident, stats
 from .effective_options import EffectiveOptions
-from .machine import step
+from .exit_verdict import Decision
 from .process_commands import end
 from .records import Ask, Job, JobQueue, Launcher, Pool, Process, Timer
+from .state_machine import step
 from .states import (
     AskEvent,
     GenerationEvent,
@@ -27,7 +28,6 @@ from .states import (
     ProcessEvent,
     ProcessState,
 )
-from .verdict import Decision
 from .vocabulary import (
     WARNING,
     Answered,
@@ -399,7 +399,7 @@ def _examined(pool: Pool, found: Process, event: Examined) -> None:
     step(pool, found, ProcessEvent.TRACED if event.is_traced else ProcessEvent.UNTRACED, event)
 
 
-_MESSAGE = _of_process(process_reports.handle)
+_MESSAGE = _of_process(process_messages.handle)
 
 _HANDLERS: dict[type, Callable[[Pool, Any], None]] = {
     Open: _open,
@@ -437,14 +437,14 @@ _HANDLERS: dict[type, Callable[[Pool, Any], None]] = {
     Ended: _MESSAGE,
     CleaningUp: _MESSAGE,
     Nonsense: _MESSAGE,
-    Waits: _of_process(process_reports.waits),
+    Waits: _of_process(process_messages.waits),
     Stopped: _process_step(ProcessEvent.STOPPED),
-    Stalled: _of_process(process_reports.stalled),
-    Overweight: _of_process(process_reports.overweight),
-    Overcrowded: _of_process(process_reports.overcrowded),
+    Stalled: _of_process(process_messages.stalled),
+    Overweight: _of_process(process_messages.overweight),
+    Overcrowded: _of_process(process_messages.overcrowded),
     Measured: _of_process(lambda pool, found, event: accounts.measured(pool, found, event.private_mb)),
     Dumped: _process_step(ProcessEvent.DUMPED),
-    Unfit: _of_process(process_reports.unfit),
+    Unfit: _of_process(process_messages.unfit),
     Died: _process_step(ProcessEvent.DIED),
     Examined: _of_process(_examined),
     Reaped: _process_step(ProcessEvent.REAPED),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ...texts import clean, cut_end
+from ...clean_text import clean, cut_end
 from . import accounts
-from .machine import step
+from .exit_verdict import Decision
 from .records import Pool, Process
+from .state_machine import step
 from .states import JobEvent, JobState
 from .states import ProcessState as S
-from .verdict import Decision
 from .vocabulary import (
     Answered,
     CleaningUp,

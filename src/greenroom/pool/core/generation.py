@@ -15,18 +15,18 @@ from dataclasses import replace
 
 from ...app_facts import AppFacts, unpacked
 from ...errors import GreenroomError, PoolClosed, PrewarmError
-from ...report import ExitReport
+from ...exit_report import ExitReport
 from ..events import BreakerChanged, Reloaded, ReloadFailed, Resized, ZygoteStarted
 from . import accounts, questions, resident
-from .machine import Machine, Row, register, step
+from .exit_verdict import Decision
 from .process_commands import end, request
 from .records import Generation, Launcher, Pool, Process
 from .sizing import expected_wait as wait_by
 from .sizing import forks_needed
+from .state_machine import Machine, Row, register, step
 from .states import Bound, JobQueueState, LauncherEvent, LauncherState, ProcessEvent
 from .states import GenerationEvent as E
 from .states import GenerationState as S
-from .verdict import Decision
 from .vocabulary import ERROR, HasReloaded, Log, Opened, Resize, Script
 
 __all__ = [

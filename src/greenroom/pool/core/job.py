@@ -11,16 +11,16 @@ A reservation is a job that is not launched yet: ``offered → held → starting
 from __future__ import annotations
 
 from ...errors import GreenroomError, LaunchError
-from ...report import ExitReport
+from ...exit_report import ExitReport
 from ..events import ClaimFailed, JobAccepted, JobEnded, JobStarted, Released
 from . import job_queue, process_commands, questions
-from .machine import Machine, Row, quiet, register, step
+from .exit_reports import unstarted_report
+from .exit_verdict import Decision
 from .records import Job, Pool, Process
-from .reports import unstarted_report
+from .state_machine import Machine, Row, quiet, register, step
 from .states import AskState, Bound, ProcessEvent, ProcessState
 from .states import JobEvent as E
 from .states import JobState as S
-from .verdict import Decision
 from .vocabulary import AskApp, Cancel, Granted, HasStarted, LaunchReserved, NotStarted, Over, Refused
 
 __all__ = ["TABLE", "UNBOUNDED", "ask_app", "cancel", "cancel_for", "launch_reserved", "release"]

@@ -6,8 +6,8 @@ from ...errors import GreenroomError, LaunchError, NoCapacity, RejectionReason
 from ...job_labels import tidy_labels
 from ..events import TurnedDown
 from . import generation
-from .machine import step
 from .records import Generation, Job, Pool, Process
+from .state_machine import step
 from .states import JobEvent, JobQueueState, JobState
 from .vocabulary import Launch, Refused, Reserve
 

@@ -13,8 +13,8 @@ from ...errors import AppLoadError, PrewarmError
 from ..events import ZygoteLost
 from . import accounts
 from .generation import learn, make, make_launcher, reason_not_to_load
-from .machine import Machine, Row, quiet, register, step
 from .records import Generation, Launcher, Pool
+from .state_machine import Machine, Row, quiet, register, step
 from .states import Bound, GenerationEvent, GenerationState, JobQueueState, ProcessEvent
 from .states import LauncherEvent as E
 from .states import LauncherState as S

@@ -21,8 +21,8 @@ from ..events import ProcessChanged
 from . import evidence, questions
 from . import process_actions as do
 from .evidence import BECOMING_WARM, RUNS_JOB
-from .machine import Machine, Row, quiet, register, step
 from .records import Pool, Process
+from .state_machine import Machine, Row, quiet, register, step
 from .states import Bound, JobEvent
 from .states import ProcessEvent as E
 from .states import ProcessState as S

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ..events import ProcessChanged
-from .machine import step
+from .exit_verdict import Decision
 from .records import Generation, Job, Launcher, Pool, Process
 from .stalls import Patience
+from .state_machine import step
 from .states import ProcessEvent, ProcessState
-from .verdict import Decision
 from .vocabulary import Fork
 
 __all__ = ["FORK_TIMEOUT", "STARVED_FORK_TIMEOUT", "claim", "end", "release", "request", "reserve"]

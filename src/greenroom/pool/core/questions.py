@@ -8,16 +8,16 @@ the resident process is there, within the time of the question. If this process 
 from __future__ import annotations
 
 from ...app_facts import REQUEST
+from ...clean_text import clean, cut_end
 from ...errors import LaunchError
-from ...texts import clean, cut_end
 from . import resident
-from .machine import Machine, Row, register, step
+from .exit_verdict import Decision
 from .process_commands import end
 from .records import Ask, Generation, Job, Pool, Process
+from .state_machine import Machine, Row, register, step
 from .states import AskEvent as E
 from .states import AskState as S
 from .states import Bound, GenerationState, JobEvent, JobQueueState, JobState, ProcessEvent, ProcessState
-from .verdict import Decision
 from .vocabulary import WARNING, Answered, AppAnswered, AskResident, Log, WithdrawAsk
 from .vocabulary import Ask as AskProcess
 

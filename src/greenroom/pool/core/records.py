@@ -8,17 +8,17 @@ from typing import Literal
 
 from ...app_facts import AppFacts
 from ...errors import AppLoadError, ErrorInfo
+from ...exit_report import ExitReport
 from ...job_labels import Labels
 from ...options import PoolOptions
-from ...report import ExitReport
 from .breaker import Breaker
 from .deadlines import Deadlines, Timed
 from .effective_options import EffectiveOptions
+from .exit_verdict import Decision
 from .memory import SessionCost
 from .sizing import Crowd, Demand
 from .stalls import Patience
 from .states import AskState, GenerationState, JobQueueState, JobState, LauncherState, ProcessState
-from .verdict import Decision
 from .vocabulary import Effect, Ended, Reaped, Script
 
 __all__ = ["Ask", "Generation", "Job", "JobQueue", "Launcher", "Pool", "Process", "Timer"]

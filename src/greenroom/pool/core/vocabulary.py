@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple
 
 from ...app_facts import AppFacts
 from ...errors import AppLoadError, ErrorInfo, GreenroomError
+from ...exit_report import ExitReport
 from ...job_labels import Labels
 from ...options import PoolOptions
-from ...report import ExitReport
 from ..events import Event
+from .exit_verdict import ExitStatus
 from .frozen import plain
 from .stalls import DumpTime, Sample, Stall
-from .verdict import ExitStatus
 
 # --- from callers --------------------------------------------------------------------------------
 

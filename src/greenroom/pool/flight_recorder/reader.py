@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..core import vocabulary as v
-from .kinds import BadRow
+from .field_kinds import BadRow
 from .recorder import FORM
 from .rows import happening_of
 

@@ -13,12 +13,12 @@ from ..core import vocabulary as v
 from ..core.breaker import Breaker
 from ..core.deadlines import Deadlines
 from ..core.effective_options import EffectiveOptions
+from ..core.exit_verdict import Decision
 from ..core.memory import SessionCost
 from ..core.records import Timer
 from ..core.sizing import Crowd, Demand
 from ..core.stalls import Patience
-from ..core.verdict import Decision
-from .kinds import HELPERS, STATE, BadRow, Kind, enum_kind, kind_of, row_maker
+from .field_kinds import HELPERS, STATE, BadRow, Kind, enum_kind, kind_of, row_maker
 from .rows import EVENT_ROWS
 
 __all__ = ["OPTIONS", "Known", "Ref", "record_kind"]

@@ -10,9 +10,9 @@ import msgspec
 
 from ..core import vocabulary as v
 from ..core.core import PoolCore
-from ..core.machine import Machine, Observed
 from ..core.records import Pool
-from .kinds import BadRow
+from ..core.state_machine import Machine, Observed
+from .field_kinds import BadRow
 from .reader import Begin, End, Event, Header, Line, Lost, Record
 from .rows import EFFECT_ROWS, effects
 from .state import RECORDS, StateReader, capture, record_names

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 from .. import events
 from ..core import vocabulary as v
 from ..core.frozen import Plain
-from .kinds import EFFECT, EVENT, HELPERS, BadRow, Kind, kind_of, row_maker
+from .field_kinds import EFFECT, EVENT, HELPERS, BadRow, Kind, kind_of, row_maker
 from .trimmed_rows import REPORT
 
 __all__ = ["EFFECT_ROWS", "EVENT_ROWS", "Form", "Row", "effects", "happenings", "vocabulary"]

@@ -14,7 +14,7 @@ from ..core import records
 from ..core.core import PoolCore
 from ..core.deadlines import Timed
 from ..core.records import Pool
-from .kinds import BadRow, Kind, options_of, row_maker
+from .field_kinds import BadRow, Kind, options_of, row_maker
 from .record_kinds import OPTIONS, Known, Ref, record_kind
 
 __all__ = ["RECORDS", "Row", "StateReader", "capture", "record_names"]

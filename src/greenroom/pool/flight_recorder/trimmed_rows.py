@@ -7,9 +7,9 @@ from operator import attrgetter
 from typing import Any
 
 from ...app_facts import AppSetting, unpacked
+from ...clean_text import cut_end
 from ...errors import AppLoadError, ErrorInfo, GreenroomError, NoCapacity
-from ...report import ExitReport
-from ...texts import cut_end
+from ...exit_report import ExitReport
 from ..core.effective_options import APP_OPTIONS
 
 __all__ = ["REPORT", "error_row", "kept_settings", "load_error_row", "raised_row", "report_row", "short"]

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 
 from ...errors import GreenroomError
-from ...report import ExitReport
+from ...exit_report import ExitReport
 from ..core import vocabulary as v
 from ..core.records import Job
 

@@ -18,9 +18,9 @@ from ...system import proc
 from ...system.heartbeat import Beats
 from ...wire import messages as m
 from ..core import vocabulary as v
+from ..core.exit_verdict import ExitStatus
 from ..core.records import Process
 from ..core.stalls import DumpTime
-from ..core.verdict import ExitStatus
 from . import output
 from .child_channels import ChildChannels
 from .os_process import OsProcess

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from ...log_fields import log_fields
 from ...system import proc
+from ..core.exit_verdict import ExitStatus
 from ..core.stalls import DumpTime
-from ..core.verdict import ExitStatus
 from .clock import AwakeClock
 from .dumps import DumpTaker
 

@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ...clean_text import clean
 from ...log_fields import log_fields
-from ...texts import clean
 from ...wire.frames import MAX_LOG_PACKET
 from .log_allowance import LogAllowance
 from .stream_lines import Line, StreamLines

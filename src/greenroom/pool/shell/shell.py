@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any
 
 from ...errors import fresh
+from ...exit_report import ExitReport
 from ...log_fields import log_fields
-from ...report import ExitReport
 from ...wire import messages as m
 from ..core import vocabulary as v
 from ..core.core import PoolCore

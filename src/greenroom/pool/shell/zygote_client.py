@@ -1,6 +1,6 @@
 """Client of a zygote, in the supervisor: its start, its forks, its reports, and its death.
 
-This code runs in the supervisor. :mod:`greenroom.zygote.template` runs in the zygote itself. All fork requests and all
+This code runs in the supervisor. :mod:`greenroom.zygote.zygote` runs in the zygote itself. All fork requests and all
 reports are packets on one channel (:mod:`greenroom.wire.fds`).
 """
 
@@ -15,16 +15,16 @@ import subprocess
 from collections import deque
 from contextlib import suppress
 
+from ...clean_text import clean
 from ...errors import AppLoadError, ErrorInfo
 from ...log_fields import log_fields
 from ...system.heartbeat import Beats
-from ...texts import clean
 from ...wire import fds as fd_packets
 from ...wire import messages as m
 from ...wire.frames import FrameError
 from ..core import vocabulary as v
+from ..core.exit_verdict import ExitStatus
 from ..core.stalls import FULL_DUMP, Sample
-from ..core.verdict import ExitStatus
 from . import output
 from .channels import ZygoteChannels
 from .child_client import ChildClient

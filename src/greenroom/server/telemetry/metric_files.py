@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ...texts import clean
+from ...clean_text import clean
 
 __all__ = ["ENDED_KINDS", "KINDS", "LARGEST", "Figure", "Figures", "SpoiltFile", "packed", "read", "unpacked"]
 

@@ -9,6 +9,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
+from ...exit_report import EXPECTED_ENDS, ExitReport
 from ...pool import ProcessPool
 from ...pool.events import (
     Event,
@@ -20,7 +21,6 @@ from ...pool.events import (
     ProcessEnded,
     TurnedDown,
 )
-from ...report import EXPECTED_ENDS, ExitReport
 
 __all__ = ["RECENT_SECONDS", "Snapshot"]
 

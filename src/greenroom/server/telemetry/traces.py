@@ -11,6 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from ...exit_report import ExitReport
 from ...job_labels import Labels
 from ...pool import ProcessPool
 from ...pool.events import (
@@ -25,7 +26,6 @@ from ...pool.events import (
     Stalled,
     TurnedDown,
 )
-from ...report import ExitReport
 from ...token_bucket import TokenBucket
 
 __all__ = ["SessionTracer"]

@@ -19,9 +19,9 @@ from .connections import Crowd, HeldBytes
 from .errors import answer_errors
 from .guard import Guard
 from .half_closed import HalfClosed
+from .http_connection import Connection
 from .listener import Listener
 from .operations import Operation, document, routes_of
-from .protocol import Connection
 from .schema import encode
 from .token import Token
 from .turns import Turns

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from aiohttp import HttpVersion11, web
 
-from ...texts import ascii_only
+from ...clean_text import ascii_only
 from .schema import ApiError
 
 __all__ = [

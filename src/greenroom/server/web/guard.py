@@ -10,7 +10,7 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ...texts import ascii_only
+from ...clean_text import ascii_only
 from ...token_bucket import TokenBucket
 from .connections import network_of
 from .hosts import host_name, is_absolute, is_of_another_site, target_host

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from .connections import Crowd, network_of
 from .errors import error_response
-from .protocol import Connection
+from .http_connection import Connection
 from .schema import ApiError
 from .throttled_warning import ThrottledWarning
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 
 from ...log_fields import log_fields
-from ...settings.server import ServerOptions
+from ...settings.server_options import ServerOptions
 from . import HttpServer, listen
 
 __all__ = ["Probes"]

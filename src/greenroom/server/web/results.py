@@ -10,7 +10,7 @@ import base64
 import re
 from typing import Literal
 
-from ...report import ExitReport
+from ...exit_report import ExitReport
 
 __all__ = ["ResultEncoding", "json_of", "strict_json"]
 

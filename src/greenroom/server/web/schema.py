@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from ...clean_text import clean
 from ...errors import ErrorInfo
+from ...exit_report import ExitReport, Outcome, Reason, Timings
 from ...pool import JobHandle, PoolStats, ProcessInfo, ProcessPool
-from ...report import ExitReport, Outcome, Reason, Timings
-from ...texts import clean
 from .results import ResultEncoding, json_of, strict_json
 
 __all__ = [

@@ -24,8 +24,8 @@ from .. import child
 from ..app_logging import AppLogging
 from ..import_hooks import HANDING_OVER, watched_imports
 from ..logs import DropCount, LogChannel
+from .script_file import Script
 from .script_handover import ScriptHandover, open_handover
-from .source import Script
 
 __all__ = ["run"]
 

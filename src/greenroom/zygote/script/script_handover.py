@@ -15,7 +15,7 @@ from typing import Any
 from ...errors import AppLoadError, ErrorInfo
 from ...wire import fds as fd_packets
 from ...wire import messages as m
-from .source import Script
+from .script_file import Script
 
 __all__ = ["ScriptHandover", "apply", "current_handover", "open_handover"]
 

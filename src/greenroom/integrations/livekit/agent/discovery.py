@@ -9,7 +9,7 @@ from ....app import App
 from ....errors import AppLoadError
 from .adapter import adapt
 from .blueprint import is_server
-from .handed import put_together
+from .handed_server import put_together
 
 __all__ = ["adapt", "find", "is_server", "put_together"]
 

@@ -104,7 +104,7 @@ def _hand_over(server: Any, place: str, complaint: str = "") -> None:
                 f"{place} runs another server, or the same server again: a worker serves one server. Start one worker "
                 f"with its own script for each server, or name the server, as in agent.py:server"
             )
-        from .handed import describe, level_of  # imported late: only a script that serves needs it
+        from .handed_server import describe, level_of  # imported late: only a script that serves needs it
 
         return describe(server, place, _before.get(id(server))), level_of(server)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ....errors import AppLoadError
 from ....zygote.app_modules import callers, line_of, module_name_of
-from ....zygote.script.source import module_of
+from ....zygote.script.script_file import module_of
 
 __all__ = ["imported", "loaded"]
 

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from ....errors import AppLoadError
-from ....zygote.script.source import import_script
+from ....zygote.script.script_file import import_script
 
 __all__ = ["defined_at", "reference_to", "resolve"]
 

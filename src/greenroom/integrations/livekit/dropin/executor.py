@@ -10,7 +10,7 @@ from livekit.agents.ipc.job_executor import JobStatus
 from livekit.agents.job import RunningJobInfo
 from livekit.agents.utils import shortuuid
 
-from ....report import ExitReport
+from ....exit_report import ExitReport
 
 __all__ = ["Executor"]
 

@@ -11,7 +11,7 @@ from ....app import App
 from ....job import JobContext, JobProcess
 from ..agent import running_job
 from ..agent.blueprint import Part, nothing_to_set_up
-from ..agent.job_run import LiveKitJobRun, check_release
+from ..agent.livekit_job_run import LiveKitJobRun, check_release
 from ..agent.preload import share
 from ..agent.references import resolve
 from .inference import infer

@@ -13,16 +13,16 @@ from livekit.agents.job import RunningJobInfo
 from livekit.agents.telemetry import metrics
 
 from ....errors import GreenroomError
+from ....exit_report import ExitReport
 from ....job import Job
 from ....pool import JobHandle, ProcessPool, events
-from ....report import ExitReport
 from ..agent import running_job
 from ..job_order import labels_of
 from . import app
 from .executor import Executor
 from .inference import InferenceRelay
 from .own_loggers import OwnLoggers
-from .settings import OWN_OPTIONS, child_settings, pool_options
+from .server_options import OWN_OPTIONS, child_settings, pool_options
 from .thread import LoopThread
 
 __all__ = ["OWN_OPTIONS", "DropInPool"]

@@ -17,8 +17,8 @@ from typing import Any
 from aiohttp import StreamReader, web
 from aiohttp.typedefs import Handler
 
+from ...clean_text import ascii_only
 from ...log_fields import log_fields
-from ...texts import ascii_only
 from .answers import LargeAnswers
 from .bodies import BODY_RATE, BODY_SECONDS, refuse_expectation, refuse_packed, size_on_the_wire
 from .body_clock import BodyClock

@@ -9,8 +9,8 @@ connection, are:
 4. Start: the reserved process starts the job. The worker reports ``running``.
 5. End: the worker reports ``success`` or ``failed``. Or the server ends the job earlier (``terminated``).
 
-:mod:`.job_table` decides about messages that come twice, late, or in another order. A :class:`Session` is the state of
-one LiveKit job here. An *order* is the description of the job that the job's process gets.
+:mod:`.job_table` decides about messages that come twice, late, or in another order. A :class:`LiveKitJob` is the state
+of one LiveKit job here. An *order* is the description of the job that the job's process gets.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from dataclasses import replace
 from typing import Any
 
 from ....errors import GreenroomError, LaunchError
+from ....exit_report import ExitReport
 from ....log_fields import log_fields
-from ....report import ExitReport
 from ....sources import Host, JobHandle, Offer, RejectedByApp
 from ....wire import payload
 from .. import job_order as orders
 from ..job_order import Order
-from . import protocol
+from . import livekit_protocol
 from .connection import Connection
 from .gate import LoadGate
 from .job_table import Do, Event, JobTable, Phase
-from .protocol import Assigned, JobStatus, Offered
+from .livekit_job import LiveKitJob, order_of
+from .livekit_protocol import Assigned, JobStatus, Offered
 from .restart import status_of
-from .session import Session, order_of
 from .starts import StartQueue
 
-__all__ = ["Sessions"]
+__all__ = ["LiveKitJobs"]
 
 _logger = logging.getLogger("greenroom.livekit")
 
@@ -56,7 +56,7 @@ KEPT_ENDS = 1000
 """Number of ends, for each connection, that are kept while the connection is lost. The oldest ends are dropped."""
 
 
-class Sessions:
+class LiveKitJobs:
     """LiveKit jobs of a worker.
 
     ``on_end`` is called at the end of each launched session, after the report to the server. The callback may restart
@@ -69,7 +69,7 @@ class Sessions:
         host: Host,
         offer_timeout: float,
         starts: StartQueue,
-        on_end: Callable[[Session, ExitReport], object],
+        on_end: Callable[[LiveKitJob, ExitReport], object],
         on_change: Callable[[], object],
         gate: LoadGate,
     ) -> None:
@@ -82,11 +82,11 @@ class Sessions:
         self._on_end = on_end
         self._on_change = on_change
         self._gate = gate
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, LiveKitJob] = {}
         self._unreported: dict[Connection, deque[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def live(self) -> list[Session]:
+    def live(self) -> list[LiveKitJob]:
         """Return the sessions that were assigned and have not ended."""
         return [session for session in self._sessions.values() if self.table.phase(session.id) is Phase.LIVE]
 
@@ -113,11 +113,11 @@ class Sessions:
         if known is not None and known.connection is not connection:
             extra = log_fields("livekit_message_refused", kind="offer", **known.ids)
             _logger.warning("job %s is offered by two servers; the second offer is rejected", offer.job_id, extra=extra)
-            connection.send(protocol.rejected(offer.job_id))
+            connection.send(livekit_protocol.rejected(offer.job_id))
             return
         do = self.table.on(offer.job_id, Event.OFFER)
         if do is Do.CONSIDER:
-            session = Session(connection, offer.job, order_of(offer.job))
+            session = LiveKitJob(connection, offer.job, order_of(offer.job))
             self._sessions[session.id] = session
             session.considering = self._spawn(self._consider(session), f"greenroom-offer-{session.id}")
         elif do is Do.ANSWER_YES_AGAIN and known is not None:
@@ -127,9 +127,9 @@ class Sessions:
             extra = log_fields("livekit_message_refused", kind="offer", job_id=offer.job_id, phase=phase)
             text = "job %s is offered again, but is already %s here: the offer is rejected"
             _logger.warning(text, offer.job_id, phase, extra=extra)
-            connection.send(protocol.rejected(offer.job_id))
+            connection.send(livekit_protocol.rejected(offer.job_id))
 
-    async def _consider(self, session: Session) -> None:
+    async def _consider(self, session: LiveKitJob) -> None:
         began = time.monotonic()
         try:
             await self._gate.check(session)
@@ -152,7 +152,7 @@ class Sessions:
             self._reject(session, "internal error of the worker")
         self._note_answer(session, time.monotonic() - began)
 
-    async def _reserve(self, session: Session) -> None:
+    async def _reserve(self, session: LiveKitJob) -> None:
         async with asyncio.timeout(ANSWER_TIMEOUT):
             metadata = payload.encode(session.order.encode())
             acceptance = await self._host.offer(
@@ -160,7 +160,7 @@ class Sessions:
             )
         try:
             accept = orders.Acceptance.of(acceptance.answer, session.id)
-            session.answer = protocol.accepted(session.id, accept, session.connection.registration.agent_name)
+            session.answer = livekit_protocol.accepted(session.id, accept, session.connection.registration.agent_name)
         except (TypeError, ValueError) as error:
             acceptance.release("the app's answer cannot be sent to the server")
             raise TypeError(f"the app accepted it, but the answer cannot be sent: {error}") from error
@@ -171,22 +171,22 @@ class Sessions:
             session.kept_until = asyncio.get_running_loop().time() + self._host.options.reservation_timeout
             self._expire_in(session, ASSIGNMENT_TIMEOUT)
 
-    def _reject(self, session: Session, cause: object, *, final: bool = False) -> None:
+    def _reject(self, session: LiveKitJob, cause: object, *, final: bool = False) -> None:
         if self._settle(session, Event.REJECT) is Do.ANSWER_NO:
-            session.connection.send(protocol.rejected(session.id, final=final))
+            session.connection.send(livekit_protocol.rejected(session.id, final=final))
             extra = log_fields("offer_rejected", **session.ids, cause=str(cause))
             _logger.info("job %s was rejected: %s", session.id, cause, extra=extra)
 
-    def _note_answer(self, session: Session, seconds: float) -> None:
+    def _note_answer(self, session: LiveKitJob, seconds: float) -> None:
         self.answers += 1
         self.last_answer_seconds = seconds
         self._host.report_answer(session.id, accepted=session.acceptance is not None, seconds=seconds)
 
-    def _expire_in(self, session: Session, seconds: float) -> None:
+    def _expire_in(self, session: LiveKitJob, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         session.expiry = loop.call_later(seconds, self._expired, session, loop.time() + seconds)
 
-    def _expired(self, session: Session, due: float) -> None:
+    def _expired(self, session: LiveKitJob, due: float) -> None:
         if asyncio.get_running_loop().time() - due > HELD_UP:
             # The timer is late, so the assignment may be unread in the socket. Give the connection a moment to read.
             self._expire_in(session, HELD_UP)
@@ -208,11 +208,11 @@ class Sessions:
             _logger.warning("job %s is assigned, but is not started: its phase here is %s", job_id, phase, extra=extra)
             if do is Do.REPORT_FAILURE:
                 late = f"not started: it was assigned more than {ASSIGNMENT_TIMEOUT:g} s after its acceptance"
-                connection.send(protocol.job_status(job_id, "failed", late))
+                connection.send(livekit_protocol.job_status(job_id, "failed", late))
             return
         self._start(session, assignment)
 
-    def _start(self, session: Session, assignment: Assigned) -> None:
+    def _start(self, session: LiveKitJob, assignment: Assigned) -> None:
         if session.expiry is not None:
             session.expiry.cancel()
         session.job = assignment.job
@@ -229,7 +229,7 @@ class Sessions:
         else:
             self._launch(session)
 
-    async def _launch_later(self, session: Session) -> None:
+    async def _launch_later(self, session: LiveKitJob) -> None:
         # The reservation may end a little before ``kept_until``. So wait at most half of the remaining time.
         await self._starts.wait_turn((session.kept_until - asyncio.get_running_loop().time()) / 2)
         if session.terminated:
@@ -237,7 +237,7 @@ class Sessions:
         else:
             self._launch(session)
 
-    def _launch(self, session: Session) -> None:
+    def _launch(self, session: LiveKitJob) -> None:
         session.order = replace(session.order, launched_at=time.time())
         assert session.acceptance is not None
         try:
@@ -252,7 +252,7 @@ class Sessions:
         session.following = self._spawn(self._follow(session, session.handle), f"greenroom-livekit-{session.id}")
         self._on_change()
 
-    async def _follow(self, session: Session, handle: JobHandle) -> None:
+    async def _follow(self, session: LiveKitJob, handle: JobHandle) -> None:
         try:
             await handle.started()
         except GreenroomError as error:
@@ -260,14 +260,14 @@ class Sessions:
             self._report_end(session, *_unstarted(session, handle, error))
             report = await handle.wait()
         else:
-            session.connection.send(protocol.job_status(session.id, "running"))
+            session.connection.send(livekit_protocol.job_status(session.id, "running"))
             report = await handle.wait()
             self._report_end(session, *status_of(report))
         self._on_end(session, report)
 
-    def _report_end(self, session: Session, status: JobStatus, error: str) -> None:
+    def _report_end(self, session: LiveKitJob, status: JobStatus, error: str) -> None:
         self._settle(session, Event.END)
-        update = protocol.job_status(session.id, status, error)
+        update = livekit_protocol.job_status(session.id, status, error)
         if not session.connection.send(update):
             self._unreported.setdefault(session.connection, deque(maxlen=KEPT_ENDS)).append(update)
 
@@ -303,16 +303,16 @@ class Sessions:
         """Report the jobs that went on while the connection was lost, and the ends that were not reported yet."""
         live = [session for session in self.live() if session.connection is connection]
         if live:
-            connection.send(protocol.migrate(session.id for session in live))
+            connection.send(livekit_protocol.migrate(session.id for session in live))
             for session in live:
                 if session.is_running:
-                    connection.send(protocol.job_status(session.id, "running"))
+                    connection.send(livekit_protocol.job_status(session.id, "running"))
         for update in self._unreported.pop(connection, ()):
             connection.send(update)
 
     # --- bookkeeping -----------------------------------------------------------------------------
 
-    def _settle(self, session: Session, event: Event, reason: str = "it was withdrawn") -> Do:
+    def _settle(self, session: LiveKitJob, event: Event, reason: str = "it was withdrawn") -> Do:
         """Note an event, and return the action. Release the process if the action requires this.
 
         Forget a session that is over.
@@ -326,14 +326,14 @@ class Sessions:
         self._forget_if_over(session)
         return do
 
-    def _withdraw(self, session: Session, reason: str) -> None:
+    def _withdraw(self, session: LiveKitJob, reason: str) -> None:
         if session.considering is not None:
             session.considering.cancel()
         if session.acceptance is not None:
             session.acceptance.release(reason)
         self._forget_if_over(session)
 
-    def _forget_if_over(self, session: Session) -> None:
+    def _forget_if_over(self, session: LiveKitJob) -> None:
         if self.table.phase(session.id) in (Phase.OFFERED, Phase.ACCEPTED, Phase.LIVE):
             return
         if session.expiry is not None:
@@ -349,7 +349,7 @@ class Sessions:
         return task
 
 
-def _unstarted(session: Session, handle: JobHandle, error: GreenroomError) -> tuple[JobStatus, str]:
+def _unstarted(session: LiveKitJob, handle: JobHandle, error: GreenroomError) -> tuple[JobStatus, str]:
     if session.terminated:
         return "success", ""  # the server itself counts the job as a success
     return status_of(handle.report) if handle.report is not None else ("failed", f"not started: {error}")

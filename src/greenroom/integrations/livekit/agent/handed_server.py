@@ -13,8 +13,8 @@ from livekit.agents import AgentServer, Plugin, WorkerOptions
 
 from ....app import App
 from ....errors import AppLoadError
+from ....zygote.script.script_file import import_script
 from ....zygote.script.script_handover import current_handover
-from ....zygote.script.source import import_script
 from .adapter import adapt
 from .blueprint import Blueprint, Unfound, server_of
 from .by_reference import NotImportable, made, plain

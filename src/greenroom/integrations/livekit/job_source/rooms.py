@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from livekit.protocol import agent_dispatch, models, room
 
 from ....errors import GreenroomError
-from .config import Server
+from .registrations import Server
 from .tokens import Signer
 
 __all__ = ["NotThere", "Rooms", "RoomsError", "people_in"]

@@ -9,9 +9,9 @@ from typing import Any
 from ....errors import NoCapacity
 from ....log_fields import log_fields
 from ....sources import Host
-from .load import AppLoad
+from .livekit_job import LiveKitJob
 from .load_meter import LoadMeter
-from .session import Session
+from .load_report import AppLoad
 from .worker_news import WorkerNews
 
 __all__ = ["LoadGate"]
@@ -53,7 +53,7 @@ class LoadGate:
         idle = self._host.options.num_idle_processes
         return AppLoad(value, self._threshold(), self.news.active, self._count_reserved(), idle)
 
-    async def check(self, session: Session) -> None:
+    async def check(self, session: LiveKitJob) -> None:
         """Count an offered job as reserved. Raises :class:`NoCapacity` if the app's load leaves no room for the job."""
         await self.meter.refresh()
         load = self.load()

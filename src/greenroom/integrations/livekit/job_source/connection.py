@@ -17,9 +17,9 @@ import aiohttp
 
 from ....backoff import backoff
 from ....log_fields import log_fields
-from . import protocol
-from .config import Registration
-from .protocol import GoneAway, ProtocolError, Registered, ServerMessage
+from . import livekit_protocol
+from .livekit_protocol import GoneAway, ProtocolError, Registered, ServerMessage
+from .registrations import Registration
 from .tokens import Signer
 
 __all__ = ["Connection", "ConnectionState", "Owner"]
@@ -86,7 +86,7 @@ class Connection:
         self._listener = listener
         self._outbox: _Outbox | None = None
         self._registered_at = 0.0
-        self._request = protocol.register(
+        self._request = livekit_protocol.register(
             registration.kind,
             registration.agent_name,
             registration.version,
@@ -215,7 +215,7 @@ async def _receive(socket: aiohttp.ClientWebSocketResponse) -> ServerMessage | N
     """
     frame = await socket.receive()
     if frame.type is aiohttp.WSMsgType.BINARY:
-        return protocol.parse(frame.data)
+        return livekit_protocol.parse(frame.data)
     if frame.type is aiohttp.WSMsgType.TEXT:
         raise _Dropped("the server sent a text frame, unlike a LiveKit server: check livekit_url (LIVEKIT_URL)")
     if frame.type is aiohttp.WSMsgType.ERROR:

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ..clean_text import cut_end, cut_start
 from ..errors import ErrorInfo
-from ..report import ExitReport
-from ..texts import cut_end, cut_start
+from ..exit_report import ExitReport
 
 __all__ = ["MOST_TEXT", "KeptReports", "shortened", "text_size"]
 

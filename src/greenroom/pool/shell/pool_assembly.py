@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from ...report import ExitReport
+from ...exit_report import ExitReport
 from ...system.cgroup import MemoryCgroups
 from ..core.core import PoolCore
 from ..core.effective_options import EffectiveOptions

@@ -15,11 +15,11 @@ from .. import job_order as orders
 from ..job_order import Order, labels_of
 from .connection import Connection
 
-__all__ = ["Session", "order_of"]
+__all__ = ["LiveKitJob", "order_of"]
 
 
 @dataclass(eq=False)
-class Session:
+class LiveKitJob:
     """One LiveKit job, from its offer to its end."""
 
     connection: Connection

@@ -7,10 +7,10 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..integrations.livekit.source.source import LiveKitSource
+from ..integrations.livekit.job_source.source import LiveKitSource
 from ..pool import Invocation, ProcessPool
 from ..settings.layers import Resolved
-from ..settings.server import ServerOptions
+from ..settings.server_options import ServerOptions
 from ..sources import Source
 from .admission import Admission
 from .job_registry import JobRegistry

@@ -15,8 +15,8 @@ from ...app_facts import AppFacts
 from ...errors import AppLoadError, ErrorInfo, GreenroomError
 from ...job_labels import tidy_labels
 from ...options import PoolOptions
+from ..core.exit_verdict import ExitStatus
 from ..core.stalls import DumpTime, Sample, Stall
-from ..core.verdict import ExitStatus
 from .trimmed_rows import error_row, kept_settings, load_error_row, raised_row, report_row, short
 
 __all__ = [

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from . import protocol
+from . import livekit_protocol
 from .connection import Connection
-from .load import Load
+from .load_report import Load
 
 __all__ = ["Reporter"]
 
@@ -55,4 +55,4 @@ class Reporter:
 
 
 def _message(load: Load) -> bytes:
-    return protocol.worker_status(available=load.available, load=load.value, job_count=load.jobs)
+    return livekit_protocol.worker_status(available=load.available, load=load.value, job_count=load.jobs)

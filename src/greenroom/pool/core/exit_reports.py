@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ...report import ExitReport, Timings
+from ...exit_report import ExitReport, Timings
+from .exit_verdict import Decision, Evidence, ExitStatus, Verdict, judge
 from .records import Job, Process
-from .verdict import Decision, Evidence, ExitStatus, Verdict, judge
 
 __all__ = ["process_report", "unstarted_report"]
 

@@ -18,16 +18,16 @@ from dataclasses import replace
 
 from ....backoff import backoff
 from ....errors import GreenroomError
+from ....exit_report import ExitReport
 from ....log_fields import log_fields
-from ....report import ExitReport
 from ....sources import Host, JobHandle, Offer, RejectedByApp
 from ....wire import payload
 from ..job_order import Order
-from ..settings import LiveKitOptions
-from .config import Server
-from .protocol import JobStatus
+from ..options import LiveKitOptions
+from .livekit_job import LiveKitJob
+from .livekit_protocol import JobStatus
+from .registrations import Server
 from .rooms import NotThere, Rooms, RoomsError, people_in
-from .session import Session
 from .worker_news import WorkerNews
 
 __all__ = ["Restarter", "is_crash", "may_restart", "status_of"]
@@ -59,8 +59,8 @@ class Restarter:
         """Orders of the jobs that run again, by the ids of the runs."""
         self._tasks: dict[asyncio.Task[None], JobHandle | None] = {}
         self._is_paused = False
-        self.runs: dict[str, Session] = {}
-        """Sessions whose job runs again or waits for its next start, by the id of the LiveKit job."""
+        self.runs: dict[str, LiveKitJob] = {}
+        """Jobs that run again or wait for their next start, by their ids."""
 
     def pause(self) -> None:
         """Start no job again from now on. Restarted jobs that run go on."""
@@ -77,21 +77,21 @@ class Restarter:
         """Return the orders of the jobs that run again, by the ids of the runs."""
         return dict(self._orders)
 
-    def ended(self, session: Session, report: ExitReport) -> None:
+    def ended(self, session: LiveKitJob, report: ExitReport) -> None:
         """Start the job of an ended session again, if :func:`may_restart` allows a restart."""
         if may_restart(self._options, report, session.order.restarts) and session.order.token:
             task = asyncio.create_task(self._run(session, report), name=f"greenroom-restart-{session.id}")
             self._tasks[task] = None
             task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
-    async def _run(self, session: Session, report: ExitReport) -> None:
+    async def _run(self, session: LiveKitJob, report: ExitReport) -> None:
         self.runs[session.id] = session
         try:
             await self._again_and_again(session, report)
         finally:
             del self.runs[session.id]
 
-    async def _again_and_again(self, session: Session, report: ExitReport) -> None:
+    async def _again_and_again(self, session: LiveKitJob, report: ExitReport) -> None:
         order = session.order
         while may_restart(self._options, report, order.restarts):
             order = replace(order, restarts=order.restarts + 1)
@@ -121,7 +121,7 @@ class Restarter:
             text = "job %s is given up after %d restarts: %s"
             _logger.error(text, session.id, order.restarts, report.detail, extra=extra)
 
-    async def _start(self, session: Session, order: Order) -> JobHandle:
+    async def _start(self, session: LiveKitJob, order: Order) -> JobHandle:
         now = time.time()
         token = session.connection.signer.again(order.token, now)
         order = replace(order, token=token, accepted_at=now, assigned_at=now, launched_at=now)
@@ -138,7 +138,7 @@ class Restarter:
         self._news.launched(run_id, order)
         return handle
 
-    async def _follow(self, session: Session, handle: JobHandle) -> ExitReport:
+    async def _follow(self, session: LiveKitJob, handle: JobHandle) -> ExitReport:
         """Wait for the end of a restarted job, and return its report. Cancel the job when its dispatch is deleted."""
         ending = asyncio.create_task(handle.wait())
         try:
@@ -150,7 +150,7 @@ class Restarter:
             ending.cancel()
             self._orders.pop(handle.id, None)
 
-    async def _unwanted(self, session: Session) -> str | None:
+    async def _unwanted(self, session: LiveKitJob) -> str | None:
         """Return why the job is not needed any more; ``None`` if it is needed. Raises :class:`RoomsError`."""
         name = session.job.room.name
         try:
@@ -161,7 +161,7 @@ class Restarter:
             return f"nobody is in room {name!r}"
         return "its dispatch was deleted" if await self._is_deleted(session) else None
 
-    async def _is_deleted(self, session: Session) -> bool:
+    async def _is_deleted(self, session: LiveKitJob) -> bool:
         if not session.job.dispatch_id:
             return False
         try:
@@ -174,7 +174,7 @@ class Restarter:
             _logger.debug("cannot find out whether job %s is still wanted: %s", session.id, error, extra=extra)
         return False
 
-    def _room_api(self, session: Session) -> Rooms:
+    def _room_api(self, session: LiveKitJob) -> Rooms:
         return self._rooms[session.connection.registration.server]
 
 

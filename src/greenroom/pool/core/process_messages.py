@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from ...clean_text import cut_end
 from ...signal_names import SIGSTOP
-from ...texts import cut_end
 from . import accounts, evidence, questions
 from .evidence import FINAL, LONGEST_COMPLAINT, RUNS_JOB, problem, take_evidence
-from .machine import step
+from .exit_verdict import Decision
 from .process_commands import end
 from .records import Pool, Process
 from .stalls import Stall
+from .state_machine import step
 from .states import ProcessEvent as E
 from .states import ProcessState as S
-from .verdict import Decision
 from .vocabulary import (
     ERROR,
     Answered,

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from ....errors import GreenroomError
 from ....log_fields import log_fields
 from ....sources import Host, Listener
-from ..settings import LiveKitOptions
+from ..options import LiveKitOptions
 
 if TYPE_CHECKING:
-    from .config import Registration
-    from .worker import LiveKitWorker
+    from .livekit_worker import LiveKitWorker
+    from .registrations import Registration
 
 __all__ = ["LiveKitSource", "show_levels_of"]
 
@@ -69,8 +69,8 @@ class LiveKitSource(Listener):
             return
         try:
             # imported late: LiveKit's protocol is a package of an extra
-            from .config import registrations, time_for_session_end
-            from .worker import LiveKitWorker
+            from .livekit_worker import LiveKitWorker
+            from .registrations import registrations, time_for_session_end
         except ImportError as error:
             message = f"the app is a LiveKit agent, and LiveKit's protocol is not installed ({error.name})"
             raise GreenroomError(f"{message}: pip install 'greenroom[livekit]'") from error

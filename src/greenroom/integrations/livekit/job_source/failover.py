@@ -27,12 +27,12 @@ from livekit.protocol.agent_dispatch import AgentDispatch
 from ....job_labels import tidy_labels
 from ....log_fields import log_fields
 from ..job_order import RESTARTS_ATTRIBUTE
-from ..settings import LiveKitOptions
-from .config import Server
+from ..options import LiveKitOptions
 from .leases import PREFIX, Holding, Lease, LeaseBook
+from .livekit_jobs import LiveKitJobs
+from .registrations import Server
 from .restart import Restarter
 from .rooms import NotThere, Rooms, RoomsError, people_in
-from .sessions import Sessions
 
 __all__ = ["FailoverWatch"]
 
@@ -62,7 +62,7 @@ class FailoverWatch:
     """
 
     def __init__(
-        self, options: LiveKitOptions, server: Server, rooms: Rooms, sessions: Sessions, restarter: Restarter
+        self, options: LiveKitOptions, server: Server, rooms: Rooms, sessions: LiveKitJobs, restarter: Restarter
     ) -> None:
         self.lease_room = f"{PREFIX}{secrets.token_hex(8)}"
         self._max_restarts = options.livekit_max_restarts

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from .... import __version__
 from ....errors import GreenroomError
-from ..settings import LiveKitOptions
+from ..options import LiveKitOptions
 
 __all__ = ["ConfigError", "Registration", "Server", "registrations", "time_for_session_end"]
 

@@ -13,17 +13,17 @@ from ....errors import GreenroomError, PoolClosed
 from ....log_fields import log_fields
 from ....sources import Host, Listener
 from ..job_order import Order
-from ..settings import LiveKitOptions
-from .config import Registration, Server
+from ..options import LiveKitOptions
 from .connection import Connection
 from .failover import FailoverWatch
 from .gate import LoadGate
-from .load import NOTHING, Load, load_of
-from .protocol import Assigned, Offered, ServerMessage, Terminated
+from .livekit_jobs import LiveKitJobs
+from .livekit_protocol import Assigned, Offered, ServerMessage, Terminated
+from .load_report import NOTHING, Load, load_of
+from .registrations import Registration, Server
 from .reporter import Reporter
 from .restart import Restarter
 from .rooms import Rooms
-from .sessions import Sessions
 from .starts import StartQueue
 from .worker_news import WorkerNews
 
@@ -57,7 +57,7 @@ class LiveKitWorker(Listener):
         self._offer_timeout = options.livekit_offer_timeout
         self._starts = StartQueue(host.stats, options.livekit_start_delay)
         self._gate = LoadGate(host, self._news, self._reserved, self._reporter.notify)
-        self._sessions = Sessions(
+        self._sessions = LiveKitJobs(
             host, self._offer_timeout, self._starts, self._restarter.ended, self._jobs_changed, self._gate
         )
         self._watches = self._failover_watches(options, rooms)
