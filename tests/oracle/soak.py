@@ -48,6 +48,8 @@ async def kill_idle(pool: ProcessPool) -> None:
 
 
 async def begin(s: Setting, pool: ProcessPool, name: str, how: str) -> None:
+    # Otherwise the order of the idle processes, and so the process that this job gets, would depend on the machine.
+    await eventually(lambda: pool.stats().idle == IDLE)
     if how in BY_ITSELF:
         await s.launch(pool, name, how)
     elif how in ("reserve", "release", "lose the reserved"):
@@ -62,7 +64,6 @@ async def begin(s: Setting, pool: ProcessPool, name: str, how: str) -> None:
             kill(first)
             await eventually(lambda: reservation.pid not in (None, first))
             reservation.launch()
-            await eventually(lambda: pool.stats().idle == IDLE)  # or the next may find nothing idle
     else:
         await s.launch(pool, name, "stay")
 
