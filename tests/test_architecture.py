@@ -140,7 +140,7 @@ def test_the_tables_are_drawn_as_they_are() -> None:
     subprocess.run([sys.executable, ROOT / "scripts" / "pool_tables.py", "--check"], check=True)
 
 
-WITHIN = {"app_facts", "backoff", "errors", "job_labels", "options", "report", "signal_names", "texts"}
+WITHIN = {"app_facts", "backoff", "clean_text", "errors", "exit_report", "job_labels", "options", "signal_names"}
 OUTSIDE = {
     "__future__",
     "bisect",

@@ -96,7 +96,7 @@ def test_every_exit_reason_is_explained() -> None:
 
 
 def test_the_reasons_to_turn_a_session_down_are_explained_and_no_others() -> None:
-    page = (DOCS / "exit-reasons.md").read_text().partition("\n## Turned down\n")[2].partition("\n## ")[0]
+    page = (DOCS / "exit-reasons.md").read_text().partition("\n## Rejected jobs\n")[2].partition("\n## ")[0]
     explained = re.findall(r"^\| `(\w+)` \|", page, re.M)
     assert sorted(explained) == sorted(get_args(RejectionReason))
     # mypy rejects code that gives another reason. This finds a reason that no code gives.

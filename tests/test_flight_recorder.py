@@ -221,7 +221,7 @@ def test_a_state_that_does_not_fit_stops_it_and_names_the_setting(caplog: pytest
     assert not recorder.is_on
     for turn in turns:
         turn()
-    assert "raise it" in caplog.text
+    assert "Raise flight_recorder_mb" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", [-1, 0.1, 65, "8", True])

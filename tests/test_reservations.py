@@ -242,7 +242,7 @@ async def test_the_app_accepts_in_a_process_of_its_own(make_app: MakeApp) -> Non
         assert isinstance(verdict, Accept)
         assert verdict.answer == {"name": "Ada", "source": "test"}
         kept = reservation.pid
-        with pytest.raises(GreenroomError, match="asked"):
+        with pytest.raises(GreenroomError, match="offered before"):
             await reservation.ask()
         assert (await reservation.launch(True).wait()).result == [kept, True]
 
@@ -354,7 +354,7 @@ async def test_a_job_cannot_be_ordered_while_the_app_is_asked(make_app: MakeApp)
         reservation = await pool.reserve()
         asking = asyncio.create_task(reservation.ask())
         visit = await stage.next("asked")
-        with pytest.raises(LaunchError, match="has not answered"):
+        with pytest.raises(LaunchError, match="has not accepted or rejected it yet"):
             reservation.launch()
         visit.order("yes")
         assert isinstance(await asking, Accept)

@@ -94,7 +94,7 @@ async def test_it_answers_and_what_it_cannot_answer_has_a_cause(make_app: MakeAp
         await waiting
     with pytest.raises(NoAnswer, match="the pool is not open"):
         await resident.ask("gauge", timeout=60)
-    resident.tell("room", "a", 1)  # nothing, to nobody
+    resident.set_news("room", "a", 1)  # nothing, to nobody
 
 
 async def test_one_that_takes_the_place_of_another_knows_what_is_true(make_app: MakeApp) -> None:
@@ -103,7 +103,7 @@ async def test_one_that_takes_the_place_of_another_knows_what_is_true(make_app: 
         async def news() -> object:
             return await pool.resident.ask("gauge", {"kind": "news"}, timeout=60)
 
-        tell = pool.resident.tell
+        tell = pool.resident.set_news
         first = await resident_of(pool)
         tell("room", "a", 1)
         tell("room", "b", {"x": [1]})
@@ -111,8 +111,8 @@ async def test_one_that_takes_the_place_of_another_knows_what_is_true(make_app: 
         tell("other", "c", 1)  # of no interest to this app
         assert await news() == [["a", 1], ["b", {"x": [1]}]]
         tell("room", "a", 2)
-        pool.resident.untell("room", "b")
-        pool.resident.untell("room", "b")
+        pool.resident.drop_news("room", "b")
+        pool.resident.drop_news("room", "b")
         tell("room", "c", "raise")
         assert await news() == [["a", 1], ["b", {"x": [1]}], ["a", 2], ["b", None]]
         os.kill(first, signal.SIGKILL)
@@ -135,21 +135,21 @@ async def test_one_that_dies_of_what_it_is_told_is_replaced_ever_later_and_sessi
         def deaths() -> list[ExitReport]:
             return [one for one in pool.recent_reports if one.signal == signal.SIGKILL]
 
-        pool.resident.tell("room", "a", "crash")
+        pool.resident.set_news("room", "a", "crash")
         await eventually(lambda: len(deaths()) >= 5, "five residents that die of the same news")
         assert pool.stats().ready
         assert pool.stats().idle == begin
         assert not pool.stats().breaker_open
         report = await (await pool.launch()).wait()
         assert report.outcome == "succeeded"
-        pool.resident.untell("room", "a")
+        pool.resident.drop_news("room", "a")
         assert await pool.resident.ask("gauge", {"kind": "news"}, timeout=60) == []
 
 
 async def test_an_app_without_an_integration_has_no_resident_process(make_app: MakeApp) -> None:
     source = "@app.entrypoint\nasync def entrypoint(ctx): ...\n"
     async with ProcessPool(make_app(source), num_idle_processes=1) as pool:
-        pool.resident.tell("room", "a", 1)
+        pool.resident.set_news("room", "a", 1)
         with pytest.raises(NoAnswer, match="does not answer"):
             await pool.resident.ask("gauge", timeout=60)
         assert len(pool.processes) == 1
@@ -159,7 +159,7 @@ async def test_new_code_that_asks_for_one_has_one(make_app: MakeApp) -> None:
     name = make_app("@app.entrypoint\nasync def entrypoint(ctx): ...\n")
     path = Path(name.removesuffix(":app"))
     async with ProcessPool(name, num_idle_processes=1) as pool:
-        pool.resident.tell("room", "a", 1)
+        pool.resident.set_news("room", "a", 1)
         assert residents(pool) == []
         path.write_text(path.read_text().partition("@app.entrypoint")[0] + APP)
         await pool.reload()

@@ -55,7 +55,7 @@ async def test_arguments_reach_the_app_as_under_start(make_app: MakeApp) -> None
 async def test_for_people_it_is_drawn_with_characters(make_app: MakeApp) -> None:
     told = await tell("bench", make_app(WAITS), *QUICK, *METADATA)
     assert told.code == 0
-    for says in ("launch, claim → acknowledged: p50", "refill", "burst of 4 on ", "1 idle", "█"):
+    for says in ("launch, claim → acknowledged: p50", "refill", "burst of 4 sessions on ", "1 idle", "█"):
         assert says in told.out
 
 

@@ -38,11 +38,11 @@ async def main() -> dict[str, object]:
     found: dict[str, object] = {}
     async with ProcessPool(str(AGENT), num_idle_processes=1, shutdown_timeout=4.0) as pool:
         found["manifest"] = pool.manifest["livekit"]
-        pool.resident.tell(WORKER, STARTED, b"")
+        pool.resident.set_news(WORKER, STARTED, b"")
         registered = agent.RegisterWorkerResponse(worker_id="AW_1", server_info=models.ServerInfo())
-        pool.resident.tell(WORKER, "a server", registered.SerializeToString())
+        pool.resident.set_news(WORKER, "a server", registered.SerializeToString())
         loads = [await pool.resident.ask(LOAD, {"reserved": 1}, timeout=30.0)]
-        pool.resident.tell(JOB, "AJ_1", order(accept=Acceptance(identity="ada")))
+        pool.resident.set_news(JOB, "AJ_1", order(accept=Acceptance(identity="ada")))
         found["loads"] = [*loads, await pool.resident.ask(LOAD, {"reserved": 6}, timeout=30.0)]
         for how in ("refuse", "take"):
             reservation = await pool.reserve(order(how), timeout=30.0)

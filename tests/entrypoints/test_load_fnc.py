@@ -195,13 +195,13 @@ async def test_functions_find_the_worker_as_livekit_shows_it(make_agent: MakeAge
     async with ProcessPool(str(app), num_idle_processes=1) as pool:
         assert pool.manifest["livekit"]["load_threshold"] == 0.5
         resident = pool.resident
-        resident.tell(WORKER, STARTED, b"")
-        resident.tell(WORKER, "a server", registration("AW_1"))
-        resident.tell(JOB, "AJ_1", Order.decode(order(accept=Acceptance(identity="ada"))).encode())
+        resident.set_news(WORKER, STARTED, b"")
+        resident.set_news(WORKER, "a server", registration("AW_1"))
+        resident.set_news(JOB, "AJ_1", Order.decode(order(accept=Acceptance(identity="ada"))).encode())
         assert await resident.ask(LOAD, {"reserved": 2}, timeout=60) == 0.1
-        resident.untell(WORKER, "a server")
-        resident.tell(WORKER, "a server", registration("AW_2"))
-        resident.untell(JOB, "AJ_1")
+        resident.drop_news(WORKER, "a server")
+        resident.set_news(WORKER, "a server", registration("AW_2"))
+        resident.drop_news(JOB, "AJ_1")
         assert await resident.ask(LOAD, {"reserved": 0}, timeout=60) == 0
     notes = notes_of(app)
     notes.remove("started")  # in a task that its handler has made, at whatever moment
@@ -233,7 +233,7 @@ if __name__ == "__main__":
     async with ProcessPool(str(app), num_idle_processes=1, start_method=method) as pool:
         assert pool.manifest["livekit"]["load_threshold"] == 0.3
         assert pool.manifest["livekit"]["without_effect"] == []
-        pool.resident.tell(WORKER, "a server", registration("AW_1"))
+        pool.resident.set_news(WORKER, "a server", registration("AW_1"))
         assert await pool.resident.ask(LOAD, {}, timeout=60) == 0.25
     assert notes_of(app) == ["registered AW_1"]
 

@@ -459,8 +459,8 @@ async def test_a_block_that_hands_over_while_its_stack_is_dumped_is_too_late(tmp
     app.write_text("""
 if __name__ == "__main__":
     import signal, threading
-    from greenroom.zygote.script.script_handover import the_desk
-    serve = lambda *_: the_desk().hand_over("livekit.agents", lambda: ({}, None))
+    from greenroom.zygote.script.script_handover import current_handover
+    serve = lambda *_: current_handover().hand_over("livekit.agents", lambda: ({}, None))
     signal.signal(signal.SIGRTMIN + 7, serve)  # the dump is asked for by this signal, and never comes
     threading.Event().wait()
 """)

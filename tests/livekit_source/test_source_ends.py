@@ -200,10 +200,10 @@ async def test_an_own_end_that_hangs_is_cut_off_by_session_end_timeout_and_told(
 
 async def test_an_agent_that_never_connects_ends_when_its_entrypoint_has(make_app: MakeApp) -> None:
     source = """
-from greenroom.integrations.livekit.agent import job_run
+from greenroom.integrations.livekit.agent import livekit_job_run
 from livekit.agents import AgentServer
 
-job_run._TIME_TO_CONNECT = 0.5
+livekit_job_run._TIME_TO_CONNECT = 0.5
 app = AgentServer()
 
 @app.rtc_session()

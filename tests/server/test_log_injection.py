@@ -95,7 +95,7 @@ async def test_commands_show_such_texts_and_nothing_else(make_app: MakeApp, tmp_
         commands += [["jobs", "cancel", job_id], ["jobs", "run", "--metadata", '"reject"'], ["jobs", "show", EVIL]]
         (tmp_path / "broken").touch()
         assert (await ask(worker, "resize", "5")).code == 0
-        await worker.logs("until a process becomes warm again")
+        await worker.logs("jobs are rejected until a process becomes warm")
         commands += [["status"], ["top", "--once"], ["status", "--json"], ["top", "--json"]]
         for command in commands:
             done = await ask(worker, *command)

@@ -65,7 +65,7 @@ def test_the_supervisor_writes_one_word_and_no_counts(reader: HeartbeatReader) -
     page = HeartbeatPage(reader.fd)
     page.beat_loop()
     assert page.group_signal_at() == 0
-    reader.tell_of_signal(1234.5)
+    reader.note_signal(1234.5)
     assert page.group_signal_at() == 1234.5
     page.beat_loop()
     assert reader.read() == Beats(2, 0, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from livekit.agents.ipc import proc_pool
+from livekit.agents.ipc import proc_pool as stock
 from livekit.agents.job import JobExecutorType
 
 from ....options import PoolOptions
@@ -14,7 +14,7 @@ from .proc_pool import OWN_OPTIONS, DropInPool
 __all__ = ["use_pool"]
 
 _logger = logging.getLogger("greenroom.livekit")
-_stock_pool = proc_pool.ProcPool
+_stock_pool = stock.ProcPool
 
 
 def use_pool(**options: Any) -> None:
@@ -38,4 +38,4 @@ def use_pool(**options: Any) -> None:
         return DropInPool(options, **arguments)
 
     # The worker looks the class up there when it runs. No code subclasses the class or checks its type.
-    proc_pool.ProcPool = make_pool  # type: ignore[assignment, misc]
+    stock.ProcPool = make_pool  # type: ignore[assignment, misc]
