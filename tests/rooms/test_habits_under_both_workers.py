@@ -51,6 +51,11 @@ class Stage:
             environment = {**os.environ, **livekit.environment, **self.environment}
             self.worker = RunningWorker(str(AGENT), "--log-format", "json", env=environment)
 
+    def has_counted(self, metrics: list[str]) -> bool:
+        """Return whether the count of greetings is that of the lines about them."""
+        lines = sum("greeted as request" in line for line in self.worker.lines)
+        return f"greetings_total {lines}.0" in metrics
+
     async def called(self, api: ServerApi, call: str, until: str) -> int:
         """Have the agent called until its log has that line; returns the process of that job."""
         before = sum(until in line for line in self.worker.lines)
@@ -132,8 +137,9 @@ async def test_habits_end_and_log_alike_or_differ_as_the_table_says(livekit: Liv
             (theirs, theirs.ports[1], "/metrics"),
             (ours, await ours.worker.port(), "/metrics/jobs"),
         ):
-            greeted = sum("greeted as request" in line for line in stage.worker.lines)
-            assert f"greetings_total {greeted}.0" in (await stage.fetched(port, path))[1].splitlines()
+            metrics = (await stage.fetched(port, path))[1].splitlines()
+            # The line comes after the count, so it may still be on its way.
+            await eventually(partial(stage.has_counted, metrics), "all lines of what is counted")
         for stage in stages:
             stage.worker.signal(signal.SIGTERM)
         await theirs.worker.logs("draining worker")
