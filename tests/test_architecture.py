@@ -170,7 +170,7 @@ def test_the_core_imports_nothing_of_the_world(path: Path) -> None:
 LIVEKIT = SOURCE / "integrations" / "livekit"
 
 
-@pytest.mark.parametrize("path", sorted((LIVEKIT / "source").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((LIVEKIT / "job_source").glob("*.py")), ids=lambda path: path.name)
 def test_livekits_source_sees_the_worker_through_one_interface(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         assert not isinstance(node, ast.Import) or "greenroom" not in {each.name.split(".")[0] for each in node.names}
