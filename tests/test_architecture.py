@@ -140,7 +140,17 @@ def test_the_tables_are_drawn_as_they_are() -> None:
     subprocess.run([sys.executable, ROOT / "scripts" / "pool_tables.py", "--check"], check=True)
 
 
-WITHIN = {"app_facts", "backoff", "clean_text", "errors", "exit_report", "job_labels", "options", "signal_names"}
+WITHIN = {
+    "app_facts",
+    "backoff",
+    "clean_text",
+    "errors",
+    "exit_reasons",
+    "exit_report",
+    "job_labels",
+    "options",
+    "signal_names",
+}
 OUTSIDE = {
     "__future__",
     "bisect",

@@ -27,7 +27,7 @@ from greenroom import PoolOptions
 from greenroom.cli import deployment
 from greenroom.errors import OptionError
 from greenroom.settings import LogOptions, ServerOptions, Settings
-from greenroom.settings.server_options import MARGIN, longest_stop
+from greenroom.settings.worker_options import MARGIN, longest_stop
 
 MakeApp = Callable[[str], str]
 

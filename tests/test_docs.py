@@ -21,7 +21,7 @@ import greenroom
 from greenroom import ExitReport, ProcessPool, Reject, Timings
 from greenroom.cli.main import command_line
 from greenroom.errors import RejectionReason
-from greenroom.exit_report import Reason
+from greenroom.exit_reasons import Reason
 from greenroom.pool import events
 from greenroom.pool.events import Event
 from greenroom.server.admission import Admission

@@ -25,13 +25,13 @@ from greenroom.pool.core import vocabulary as v
 from greenroom.pool.core.core import PoolCore
 from greenroom.pool.core.effective_options import EffectiveOptions
 from greenroom.pool.flight_recorder import reader, storage
+from greenroom.pool.flight_recorder.event_rows import EFFECT_ROWS, EVENT_ROWS, effects, happenings
 from greenroom.pool.flight_recorder.explain import decisions
 from greenroom.pool.flight_recorder.field_kinds import BadRow, kind_of
 from greenroom.pool.flight_recorder.phrases import EFFECTS, REASONS
 from greenroom.pool.flight_recorder.reader import lines_of, written_out
 from greenroom.pool.flight_recorder.recorder import Recorder
 from greenroom.pool.flight_recorder.replay import Replay
-from greenroom.pool.flight_recorder.rows import EFFECT_ROWS, EVENT_ROWS, effects, happenings
 from greenroom.pool.flight_recorder.storage import Folder, Memory, crashed_in, home
 
 MakeApp = Callable[[str], str]

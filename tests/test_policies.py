@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from greenroom.errors import ErrorInfo
-from greenroom.exit_report import Outcome, Reason
+from greenroom.exit_reasons import Outcome, Reason
 from greenroom.pool.core.breaker import Breaker
 from greenroom.pool.core.exit_verdict import Decision, Evidence, ExitStatus, judge
 from greenroom.pool.core.memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict

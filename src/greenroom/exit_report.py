@@ -7,34 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import ErrorInfo
+from .exit_reasons import Outcome, Reason
 from .wire import payload
 
-__all__ = ["EXPECTED_ENDS", "ExitReport", "Outcome", "Reason", "Timings"]
-
-Outcome = Literal["succeeded", "failed", "cancelled", "killed"]
-Reason = Literal[
-    "completed",
-    "raised",
-    "exited",
-    "signaled",
-    "cancelled",
-    "memory_limit",
-    "process_limit",
-    "oom_killed",
-    "stalled",
-    "job_timeout",
-    "shutdown_timeout",
-    "request_timeout",
-    "start_timeout",
-    "prewarm_failed",
-    "prewarm_timeout",
-    "idle_expired",
-    "drained",
-    "protocol_error",
-]
-
-EXPECTED_ENDS: frozenset[Reason] = frozenset({"completed", "idle_expired", "drained", "cancelled"})
-"""Reasons of ordinary ends, which need no attention."""
+__all__ = ["ExitReport", "Timings"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from server.running_worker import RunningWorker
 
 from greenroom import PoolOptions
 from greenroom.cli.draining import longest_wait
-from greenroom.settings.server_options import longest_stop
+from greenroom.settings.worker_options import longest_stop
 
 MakeApp = Callable[[str], str]
 

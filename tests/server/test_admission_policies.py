@@ -13,7 +13,7 @@ from support import STATS
 
 import greenroom
 from greenroom import ExitReport, ProcessPool, Timings
-from greenroom.exit_report import EXPECTED_ENDS
+from greenroom.exit_reasons import EXPECTED_ENDS
 from greenroom.pool.core.memory import SessionCost
 from greenroom.pool.event_bus import EventBus
 from greenroom.pool.events import (

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from prometheus_client.mmap_dict import MmapedDict
 from server.running_worker import RunningWorker
 
-from greenroom.exit_codes import ExitCode
+from greenroom.command_exit_codes import ExitCode
 from greenroom.server.telemetry import job_metrics
 from greenroom.server.telemetry.metric_files import Figures, SpoiltFile, packed, unpacked
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..command_exit_codes import ExitCode
 from ..errors import AppLoadError, OptionError, PrewarmError
-from ..exit_codes import ExitCode
 from ..settings import LogOptions
 from .logs import logging_to_stderr
 from .options import Layers, find_modules_from_here, with_settings

@@ -13,7 +13,7 @@ import msgspec
 from yarl import URL
 
 from .. import __version__
-from ..exit_codes import ExitCode
+from ..command_exit_codes import ExitCode
 from .printing import Failure
 from .text import harmless
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from ..app_facts import AppSettings
+from ..command_exit_codes import ExitCode
 from ..errors import AppLoadError
-from ..exit_codes import ExitCode
 from ..settings import LogOptions
 from ..settings.fields import Setting, all_settings, groups
 from ..settings.layers import Resolved

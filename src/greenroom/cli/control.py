@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..exit_codes import ExitCode
+from ..command_exit_codes import ExitCode
 from .connection import Connection, JsonOption, with_connection
 from .printing import echo
 from .text import as_json, one_line

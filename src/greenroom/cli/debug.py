@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..exit_codes import ExitCode
+from ..command_exit_codes import ExitCode
 from ..settings import DEFAULTS
 from ..settings.fields import all_settings
 from .connection import Connection, with_connection

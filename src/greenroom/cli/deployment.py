@@ -16,8 +16,8 @@ from typing import Any
 from ..errors import OptionError
 from ..settings import DEFAULTS, PoolOptions, ServerOptions, Settings
 from ..settings.fields import Setting, all_settings
-from ..settings.server_options import longest_stop
 from ..settings.values import as_text
+from ..settings.worker_options import longest_stop
 
 __all__ = ["Docker", "Kubernetes", "Plan", "Systemd", "docker", "kubernetes", "systemd"]
 

@@ -8,9 +8,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..exit_codes import ExitCode
+from ..command_exit_codes import ExitCode
 from ..options import PoolOptions
-from ..settings.server_options import longest_stop
+from ..settings.worker_options import longest_stop
 from .client import Client, Event, Unreachable
 from .printing import Failure
 

@@ -12,7 +12,7 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from ..exit_codes import ExitCode
+from ..command_exit_codes import ExitCode
 
 __all__ = ["install"]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..exit_codes import ExitCode
+from ..command_exit_codes import ExitCode
 from ..settings.open_files import fds_needed
 from . import deployment
 from .options import Layers, with_settings

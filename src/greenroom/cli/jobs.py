@@ -12,9 +12,9 @@ from urllib.parse import quote
 import msgspec
 import typer
 
+from ..command_exit_codes import ExitCode
 from ..errors import OptionError
-from ..exit_codes import ExitCode
-from ..exit_report import Outcome, Reason
+from ..exit_reasons import Outcome, Reason
 from .connection import Connection, JsonOption, with_connection
 from .printing import Failure, echo
 from .reports import first_label, job_text, started_text

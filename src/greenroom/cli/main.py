@@ -7,8 +7,8 @@ import sys
 
 import typer
 
+from ..command_exit_codes import ExitCode
 from ..errors import OptionError
-from ..exit_codes import ExitCode
 from .printing import Failure, echo
 from .standard_streams import reopen_closed
 from .text import one_line

@@ -13,8 +13,8 @@ from typing import Any
 import typer
 
 from ..clean_text import clean
+from ..command_exit_codes import ExitCode
 from ..errors import GreenroomError
-from ..exit_codes import ExitCode
 from .text import as_json as text_as_json
 from .text import harmless
 

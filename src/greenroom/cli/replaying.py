@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import typer
 
-from ..exit_codes import ExitCode
+from ..command_exit_codes import ExitCode
 from ..pool.core import vocabulary as v
 from ..pool.core.records import Job
 from ..pool.events import TurnedDown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from .. import __version__
-from ..exit_codes import ExitCode
+from ..command_exit_codes import ExitCode
 
 __all__ = ["register"]
 

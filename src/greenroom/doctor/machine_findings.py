@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..options import PoolOptions
-from ..settings.server_options import MARGIN, longest_stop
+from ..settings.worker_options import MARGIN, longest_stop
 from .capacity import Bound
 from .facts import GraceFacts, KernelFacts, LimitFacts
 from .findings import Finding, note, ok, problem, warning

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..command_exit_codes import ExitCode
 from ..errors import AppLoadError, GreenroomError, OptionError
-from ..exit_codes import ExitCode
 from ..log_fields import log_fields
 from ..pool import Invocation
 from ..settings import Settings

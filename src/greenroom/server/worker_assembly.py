@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..integrations.livekit.job_source.source import LiveKitSource
 from ..pool import Invocation, ProcessPool
 from ..settings.layers import Resolved
-from ..settings.server_options import ServerOptions
+from ..settings.worker_options import ServerOptions
 from ..sources import Source
 from .admission import Admission
 from .job_registry import JobRegistry

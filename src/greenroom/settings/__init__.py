@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ..integrations.livekit.options import LiveKitOptions
 from ..options import PoolOptions
-from .server_options import LogOptions, ServerOptions
+from .worker_options import LogOptions, ServerOptions
 
 __all__ = ["DEFAULTS", "LiveKitOptions", "LogOptions", "PoolOptions", "ServerOptions", "Settings"]
 

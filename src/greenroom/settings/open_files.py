@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..options import PoolOptions
-from .server_options import ServerOptions
+from .worker_options import ServerOptions
 
 __all__ = ["FDS_PER_PROCESS", "FEWEST_CONNECTIONS", "Limits", "fds_needed", "limits_of", "sessions_within"]
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ...command_exit_codes import ExitCode
 from ...errors import OptionError
-from ...exit_codes import ExitCode
 from ..connection import Connection, JsonOption, with_connection
 from ..text import as_json
 

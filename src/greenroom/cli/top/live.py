@@ -13,7 +13,7 @@ from urllib.parse import quote
 from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
 
-from ...exit_codes import ExitCode
+from ...command_exit_codes import ExitCode
 from ..client import Client
 from ..printing import Failure
 from .controls import Cancel, Controls, Quit

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...exit_report import EXPECTED_ENDS
+from ...exit_reasons import EXPECTED_ENDS
 from .figures import percentile
 
 __all__ = ["Picture"]

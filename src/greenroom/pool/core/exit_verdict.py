@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...errors import ErrorInfo
-from ...exit_report import Outcome, Reason
+from ...exit_reasons import Outcome, Reason
 from ...signal_names import ASK_TO_END, CRASHES, DUMP, SIGKILL, signal_name
 from .frozen import plain
 

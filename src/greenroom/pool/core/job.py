@@ -14,9 +14,9 @@ from ...errors import GreenroomError, LaunchError
 from ...exit_report import ExitReport
 from ..events import ClaimFailed, JobAccepted, JobEnded, JobStarted, Released
 from . import job_queue, process_commands, questions
-from .exit_reports import unstarted_report
 from .exit_verdict import Decision
 from .records import Job, Pool, Process
+from .report_builder import unstarted_report
 from .state_machine import Machine, Row, quiet, register, step
 from .states import AskState, Bound, ProcessEvent, ProcessState
 from .states import JobEvent as E

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...errors import AppLoadError
-from ...exit_report import Reason
+from ...exit_reasons import Reason
 from ..events import ProcessEnded, ProcessWarmed
 from . import accounts, generation, questions, resident
 from .evidence import BECOMING_WARM, take_evidence
-from .exit_reports import process_report
 from .exit_verdict import Decision
 from .process_commands import FORK_TIMEOUT, end
 from .records import Job, Pool, Process
+from .report_builder import process_report
 from .stalls import FULL_DUMP, SHORT_DUMP
 from .state_machine import Action, step
 from .states import Bound, JobEvent, JobQueueState, JobState, LauncherEvent, LauncherState, ProcessState

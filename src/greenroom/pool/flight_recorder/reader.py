@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..core import vocabulary as v
+from .event_rows import happening_of
 from .field_kinds import BadRow
 from .recorder import FORM
-from .rows import happening_of
 
 __all__ = [
     "LONGEST_LINE",

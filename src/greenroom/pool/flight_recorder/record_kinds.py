@@ -18,8 +18,8 @@ from ..core.memory import SessionCost
 from ..core.records import Timer
 from ..core.sizing import Crowd, Demand
 from ..core.stalls import Patience
+from .event_rows import EVENT_ROWS
 from .field_kinds import HELPERS, STATE, BadRow, Kind, enum_kind, kind_of, row_maker
-from .rows import EVENT_ROWS
 
 __all__ = ["OPTIONS", "Known", "Ref", "record_kind"]
 

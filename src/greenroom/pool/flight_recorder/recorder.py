@@ -21,7 +21,7 @@ import msgspec
 from ... import __version__
 from ..core import vocabulary as v
 from ..core.core import PoolCore
-from .rows import EFFECT_ROWS, EVENT_ROWS, vocabulary
+from .event_rows import EFFECT_ROWS, EVENT_ROWS, vocabulary
 from .state import Row, capture, record_names
 from .storage import Place
 

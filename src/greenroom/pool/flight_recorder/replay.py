@@ -12,9 +12,9 @@ from ..core import vocabulary as v
 from ..core.core import PoolCore
 from ..core.records import Pool
 from ..core.state_machine import Machine, Observed
+from .event_rows import EFFECT_ROWS, effects
 from .field_kinds import BadRow
 from .reader import Begin, End, Event, Header, Line, Lost, Record
-from .rows import EFFECT_ROWS, effects
 from .state import RECORDS, StateReader, capture, record_names
 from .trimmed_rows import REPORT
 

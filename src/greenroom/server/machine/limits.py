@@ -12,7 +12,7 @@ from ...log_fields import log_fields
 from ...options import PoolOptions
 from ...pool import PoolStats
 from ...settings.open_files import Limits, fds_needed, limits_of
-from ...settings.server_options import ServerOptions
+from ...settings.worker_options import ServerOptions
 from ...system import open_files
 from ...system.machine_memory import available_memory_mb
 

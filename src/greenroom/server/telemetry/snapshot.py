@@ -9,7 +9,8 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
-from ...exit_report import EXPECTED_ENDS, ExitReport
+from ...exit_reasons import EXPECTED_ENDS
+from ...exit_report import ExitReport
 from ...pool import ProcessPool
 from ...pool.events import (
     Event,

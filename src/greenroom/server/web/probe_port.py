@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 
 from ...log_fields import log_fields
-from ...settings.server_options import ServerOptions
+from ...settings.worker_options import ServerOptions
 from . import HttpServer, listen
 
 __all__ = ["Probes"]

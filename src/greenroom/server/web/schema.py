@@ -11,7 +11,8 @@ from msgspec import Meta, Raw, Struct
 
 from ...clean_text import clean
 from ...errors import ErrorInfo
-from ...exit_report import ExitReport, Outcome, Reason, Timings
+from ...exit_reasons import Outcome, Reason
+from ...exit_report import ExitReport, Timings
 from ...pool import JobHandle, PoolStats, ProcessInfo, ProcessPool
 from .results import ResultEncoding, json_of, strict_json
 

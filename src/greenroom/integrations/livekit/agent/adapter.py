@@ -12,13 +12,13 @@ from ....app import App
 from ....job import JobContext, JobProcess
 from ..job_order import JOB, LOAD, WORKER, Order
 from . import inference, inference_service, running_job
+from .agent_server_options import of_log, of_request, settings_of
 from .blueprint import Blueprint, maker_of, server_of
 from .livekit_job_run import LiveKitJobRun, check_release
 from .livekit_request_hook import RequestHook
 from .log_levels import COMMAND, Level, set_levels
 from .manifest import describe, runs_in_threads
 from .preload import preload
-from .server_options import of_log, of_request, settings_of
 from .worker_view import WorkerView, handlers_of
 
 __all__ = ["adapt"]

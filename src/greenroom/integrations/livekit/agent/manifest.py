@@ -11,9 +11,9 @@ from livekit.agents import AgentServer, JobExecutorType, WorkerOptions
 from livekit.protocol import agent
 
 from ....errors import AppLoadError
+from .agent_server_options import without_effect
 from .blueprint import VERSION, Blueprint, Unfound, maker_of
 from .log_levels import COMMAND, of_command
-from .server_options import without_effect
 
 __all__ = ["describe"]
 

@@ -22,7 +22,7 @@ from . import app
 from .executor import Executor
 from .inference import InferenceRelay
 from .own_loggers import OwnLoggers
-from .server_options import OWN_OPTIONS, child_settings, pool_options
+from .pool_options import OWN_OPTIONS, child_settings, pool_options
 from .thread import LoopThread
 
 __all__ = ["OWN_OPTIONS", "DropInPool"]

@@ -13,7 +13,7 @@ from ....job_labels import tidy_labels
 from ....sources import Acceptance, JobHandle
 from .. import job_order as orders
 from ..job_order import Order, labels_of
-from .connection import Connection
+from .livekit_connection import Connection
 
 __all__ = ["LiveKitJob", "order_of"]
 

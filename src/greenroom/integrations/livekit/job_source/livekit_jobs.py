@@ -31,9 +31,9 @@ from ....wire import payload
 from .. import job_order as orders
 from ..job_order import Order
 from . import livekit_protocol
-from .connection import Connection
 from .gate import LoadGate
 from .job_table import Do, Event, JobTable, Phase
+from .livekit_connection import Connection
 from .livekit_job import LiveKitJob, order_of
 from .livekit_protocol import Assigned, JobStatus, Offered
 from .restart import status_of

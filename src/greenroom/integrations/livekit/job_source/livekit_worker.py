@@ -14,9 +14,9 @@ from ....log_fields import log_fields
 from ....sources import Host, Listener
 from ..job_order import Order
 from ..options import LiveKitOptions
-from .connection import Connection
 from .failover import FailoverWatch
 from .gate import LoadGate
+from .livekit_connection import Connection
 from .livekit_jobs import LiveKitJobs
 from .livekit_protocol import Assigned, Offered, ServerMessage, Terminated
 from .load_report import NOTHING, Load, load_of

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from . import livekit_protocol
-from .connection import Connection
+from .livekit_connection import Connection
 from .load_report import Load
 
 __all__ = ["Reporter"]

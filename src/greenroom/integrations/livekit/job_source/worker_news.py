@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ....sources import ResidentProcess
 from ..job_order import JOB, STARTED, WORKER, Order
-from .connection import Connection
+from .livekit_connection import Connection
 
 __all__ = ["WorkerNews"]
 

@@ -9,9 +9,9 @@ from multiprocessing import forkserver
 from typing import Any
 
 from ....errors import OptionError
+from ..agent.agent_server_options import megabytes
 from ..agent.blueprint import GUARDS
 from ..agent.references import reference_to
-from ..agent.server_options import megabytes
 
 __all__ = ["OWN_OPTIONS", "child_settings", "pool_options"]
 
