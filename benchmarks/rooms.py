@@ -39,6 +39,8 @@ from greenroom.system import proc
 NAME = "greeter"
 PATIENCE = 45.0
 CPU_SECONDS = 20.0
+AFTERWARDS = 2.0
+"""Seconds after the last call until its CPU time is read: the end of its process, and the refill."""
 ROOMS_AFTER_LOSS = 6
 """Dispatched in the moment in which one of two workers begins to drain, or is killed."""
 
@@ -73,13 +75,31 @@ async def a_worker(kind: str, server: LiveKitServer, idle: int) -> AsyncIterator
 
 async def a_round(kind: str, rooms: int, idle: int) -> dict[str, Any]:
     """One burst; all times in seconds after the dispatch was asked for, sorted."""
-    async with a_server() as server, a_worker(kind, server, idle), AsyncExitStack() as stack:
+    load = os.getloadavg()[0]
+    async with a_server() as server, a_worker(kind, server, idle) as pid, AsyncExitStack() as stack:
         api = await stack.enter_async_context(server.api())
         callers = await call_in(server, stack, rooms)
-        begin = time.monotonic()
+        before, begin = tree_seconds(pid), time.monotonic()
         await asyncio.gather(*(api.dispatch(NAME, room) for room in callers))
         seen = await asyncio.gather(*(see(caller, begin) for caller in callers.values()))
-    return {"worker": kind, "rooms": rooms, **sorted_out(seen)}
+        await asyncio.sleep(AFTERWARDS)
+        cpu = tree_seconds(pid) - before
+    return {"worker": kind, "rooms": rooms, "load": load, "cpu_per_call": cpu / rooms, **sorted_out(seen)}
+
+
+async def a_quiet_round(kind: str, rooms: int, idle: int) -> dict[str, Any]:
+    """One burst without callers on the machine: when the server has each agent in its room, by its own list."""
+    load = os.getloadavg()[0]
+    async with a_server() as server, a_worker(kind, server, idle), server.api() as api:
+        names = [f"room-{number}" for number in range(rooms)]
+        begin = time.time()
+        await asyncio.gather(*(api.dispatch(NAME, room) for room in names))
+        give_up = time.monotonic() + PATIENCE
+        while sum(room.num_participants > 0 for room in await api.rooms()) < rooms and time.monotonic() < give_up:
+            await asyncio.sleep(0.25)
+        present = [await api.participants(room) for room in names]
+    joined = sorted(each[0].joined_at_ms / 1000 - begin for each in present if each)
+    return {"worker": kind, "alone": rooms, "load": load, "joined": joined, "not_taken": rooms - len(joined)}
 
 
 def sorted_out(seen: list[dict[str, float]]) -> dict[str, Any]:
@@ -166,6 +186,16 @@ def cpu_seconds(pids: list[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def tree_seconds(pid: int) -> float:
+    """CPU time of a process and of all below it, also of those that have ended and were reaped."""
+    ticks = 0
+    for each in family(pid):
+        with suppress(OSError):
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def private_mb(pid: int) -> float:
     try:
         return proc.private_mb(pid)
@@ -180,6 +210,11 @@ async def measure(rounds: int, sizes: list[int], idle: int) -> list[dict[str, An
         for _ in range(rounds):
             for kind in WORKERS:
                 results.append(await a_round(kind, size, idle))
+                print(json.dumps(results[-1]), file=sys.stderr)
+    for size in (each for each in sizes if each > 1):
+        for _ in range(rounds):
+            for kind in WORKERS:
+                results.append(await a_quiet_round(kind, size, idle))
                 print(json.dumps(results[-1]), file=sys.stderr)
     for sign in (signal.SIGTERM, signal.SIGKILL):
         for _ in range(rounds):

@@ -40,6 +40,11 @@ def markdown(results: report.Results) -> str:
     bursts = [one for one in measured if "rooms" in one]
     losses = [one for one in measured if "loss" in one]
     parts = [report.provenance(results), _bursts_table(bursts), _every_join(bursts)]
+    if any("cpu_per_call" in one for one in bursts):
+        parts.append(_cpu_text(bursts))
+    alone = [one for one in measured if "alone" in one]
+    if alone:
+        parts += ["Without callers on the machine, by the server's list of participants:", _alone_table(alone)]
     if losses:
         parts += [_losses_text(losses), _losses_table(losses)]
     return "\n\n".join([*parts, _rest_text([one for one in measured if "cpu_percent" in one])])
@@ -52,6 +57,27 @@ def _bursts_table(bursts: list[Burst]) -> str:
         for kind in WORKERS:
             of_kind = [burst for burst in bursts if burst["rooms"] == size and burst["worker"] == kind]
             rows.append([str(size), kind, *_cells(of_kind), _not_taken(of_kind, size)])
+    return report.table(rows)
+
+
+def _cpu_text(bursts: list[Burst]) -> str:
+    """CPU time for one call: the agent, the refill, and the worker's own share."""
+    parts = []
+    for size in sorted({burst["rooms"] for burst in bursts}):
+        medians = [
+            statistics.median(one["cpu_per_call"] for one in bursts if (one["rooms"], one["worker"]) == (size, kind))
+            for kind in WORKERS
+        ]
+        parts.append(f"{size} at once {medians[0]:.2f} and {medians[1]:.2f}")
+    return f"CPU seconds for one call, {' and '.join(WORKERS)}: {'; '.join(parts)}."
+
+
+def _alone_table(alone: list[Burst]) -> str:
+    rows = [["rooms", "worker", "joined, median / last", "not taken"]]
+    for size in sorted({one["alone"] for one in alone}):
+        for kind in WORKERS:
+            of_kind = [one for one in alone if (one["alone"], one["worker"]) == (size, kind)]
+            rows.append([str(size), kind, _over_rounds(of_kind, "joined"), _not_taken(of_kind, size)])
     return report.table(rows)
 
 

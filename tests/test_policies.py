@@ -15,7 +15,7 @@ from greenroom.errors import ErrorInfo
 from greenroom.exit_reasons import Outcome, Reason
 from greenroom.pool.core.breaker import Breaker
 from greenroom.pool.core.exit_verdict import Decision, Evidence, ExitStatus, judge
-from greenroom.pool.core.memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
+from greenroom.pool.core.memory import FOR_WARNINGS, LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
 from greenroom.pool.core.sizing import Demand, expected_wait, forks_needed
 from greenroom.pool.core.stalls import FULL_DUMP, SHORT_DUMP, DumpPatience, DumpTime, Patience, Sample, Stall, classify
 from greenroom.pool.core.states import ProcessState as State
@@ -227,21 +227,21 @@ readings = st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1), st.floats(0.01
 def test_memory_is_judged_by_its_proportional_size_and_warned_of_once(
     warn: float | None, limit: float | None, readings: list[tuple[float, float, float]]
 ) -> None:
-    policy, now, warnings = MemoryPolicy(warn, limit), 0.0, 0
-    for rss, private_share, pause in readings:
-        now += pause
+    policy, faulted, warnings = MemoryPolicy(warn, limit), 0.0, 0
+    for rss, private_share, faults in readings:
+        faulted += faults
         pss = rss * private_share
-        verdict = policy.judge_rss(rss, now)
-        assert verdict in (MemoryVerdict.FINE, MemoryVerdict.CONFIRM)
-        if verdict is MemoryVerdict.CONFIRM:
+        verdict = MemoryVerdict.FINE if policy.is_far(rss) else policy.judge_cheap(rss, faulted)
+        assert verdict in (MemoryVerdict.FINE, MemoryVerdict.CONFIRM, MemoryVerdict.RECHECK)
+        if verdict is not MemoryVerdict.FINE:
             assert (warn, limit) != (None, None)
-            verdict = policy.judge_pss(rss, pss, 0.0, now)
+            verdict = policy.judge_pss(rss, pss, faulted)
             if limit is not None and pss > limit:
                 assert verdict is MemoryVerdict.KILL
             else:
                 assert verdict is not MemoryVerdict.KILL
             warnings += verdict is MemoryVerdict.WARN
-        assert SHORTEST <= policy.next_look(rss) <= LONGEST
+        assert SHORTEST <= policy.next_look(rss) <= (LONGEST if limit is not None else FOR_WARNINGS)
     assert warnings <= (warn is not None)
 
 
@@ -249,8 +249,43 @@ def test_memory_is_judged_by_its_proportional_size_and_warned_of_once(
 def test_private_memory_over_the_limit_is_always_found(limit: float, factor: float) -> None:
     policy = MemoryPolicy(None, limit)
     rss = limit * factor + 1
-    assert policy.judge_rss(rss, 0.0) is MemoryVerdict.CONFIRM
-    assert policy.judge_pss(rss, rss, 0.0, 0.0) is MemoryVerdict.KILL
+    assert not policy.is_far(rss)
+    assert policy.judge_cheap(rss, 0.0) is MemoryVerdict.CONFIRM
+    assert policy.judge_pss(rss, rss, 0.0) is MemoryVerdict.KILL
+
+
+@given(image=st.floats(0, 1e4), steps=st.lists(st.tuples(st.floats(0, 500), st.floats(0, 500)), max_size=20))
+def test_a_process_that_comes_near_its_limit_by_itself_is_confirmed(
+    image: float, steps: list[tuple[float, float]]
+) -> None:
+    """By memory of its own, or by writes to the image. Each cheap reading that misses it would be a breach."""
+    limit = 1000.0
+    policy = MemoryPolicy(None, limit, inherited_mb=image)
+    own = written = 0.0
+    for fresh, rewritten in steps:
+        own, written = own + fresh, min(written + rewritten, image)
+        rss, faulted = image + own, own + written
+        is_near = own + written >= 0.9 * limit
+        verdict = MemoryVerdict.FINE if policy.is_far(rss) else policy.judge_cheap(rss, faulted)
+        assert verdict is MemoryVerdict.CONFIRM or not is_near
+        if verdict is MemoryVerdict.CONFIRM:
+            killed = policy.judge_pss(rss, own + written, faulted) is MemoryVerdict.KILL
+            assert killed == (own + written > limit)
+            if killed:
+                return
+
+
+@given(image=st.floats(1, 1e5), touched=st.floats(0, 400))
+def test_a_session_that_only_reads_a_large_image_costs_no_look_at_its_page_tables(image: float, touched: float) -> None:
+    policy = MemoryPolicy(1000.0, None, inherited_mb=image)
+    rss = image + touched
+    assert policy.is_far(rss) or policy.judge_cheap(rss, touched) is MemoryVerdict.FINE
+
+
+def test_a_session_on_an_image_above_its_limit_is_looked_at_rarely() -> None:
+    policy = MemoryPolicy(None, 1500.0, inherited_mb=3000.0)
+    assert policy.judge_cheap(3010.0, 10.0) is MemoryVerdict.FINE
+    assert policy.next_look(3010.0) > LONGEST / 4
 
 
 @given(image=st.floats(0, 1e4), own=st.floats(0, 1e4), written=st.floats(0, 1), others=st.integers(0, 20))
@@ -262,7 +297,7 @@ def test_memory_that_is_inherited_and_untouched_is_never_a_processs_own(
     policy = MemoryPolicy(None, limit, inherited_mb=image)
     rss, taken = image + own, own + written * image
     pss = taken + (1 - written) * image / (1 + others)
-    verdict = policy.judge_pss(rss, pss, taken, 0.0)
+    verdict = policy.judge_pss(rss, pss, taken)
     if taken > limit:
         assert verdict is MemoryVerdict.KILL
     assert policy.used_mb <= pss + 1e-6  # never stricter than the proportional size
@@ -272,8 +307,9 @@ def test_memory_that_is_inherited_and_untouched_is_never_a_processs_own(
 
 def test_a_child_of_the_job_that_ends_leaves_the_job_its_memory() -> None:
     policy = MemoryPolicy(None, 300.0, inherited_mb=10.0)
-    assert policy.judge_pss(410.0, 205.0, 400.0, 0.0) is MemoryVerdict.FINE  # half of it is its child's
-    assert policy.judge_pss(410.0, 410.0, 400.0, 1.0) is MemoryVerdict.KILL
+    assert policy.judge_pss(410.0, 205.0, 400.0) is MemoryVerdict.FINE  # half of it is its child's
+    assert policy.judge_cheap(410.0, 400.0) is MemoryVerdict.RECHECK
+    assert policy.judge_pss(410.0, 410.0, 400.0) is MemoryVerdict.KILL
 
 
 # --- exits ---------------------------------------------------------------------------------------

@@ -32,7 +32,6 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "num_idle_processes": st.integers(0, 50),
     "max_idle_processes": st.none() | st.integers(50, 1000),
     "livekit_offer_timeout": st.floats(0, 2.3),
-    "livekit_start_delay": st.floats(0, 5),
     "livekit_max_restarts": st.integers(0, 999),
     "livekit_loss_timeout": st.floats(1, 10**5),
 }

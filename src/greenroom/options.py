@@ -38,6 +38,7 @@ class PoolKeywords(TypedDict, total=False):
     idle_ttl: float
     start_method: Literal["zygote", "spawn"]
     allow_threads: tuple[str, ...]
+    huge_pages_seconds: float | None
     flight_recorder_mb: float | None
 
 
@@ -92,6 +93,9 @@ class PoolOptions:
     allow_threads: tuple[str, ...] = ()
     """Names of threads that may be alive in the zygote when it forks, in addition to those that the app names. A fork
     copies only one thread. A lock that another thread holds at that moment stays locked in each process."""
+    huge_pages_seconds: float | None = 1.0
+    """CPU time that a zygote may take, before its first fork, to move the image of the app into huge pages. Then a fork
+    of a large image takes a fraction of the time. ``off``: the memory stays as it is."""
     flight_recorder_mb: float | None = 8.0
     """Memory (MiB, at most 64) for the flight recorder, which keeps the pool's latest events and decisions. Metadata,
     results and error messages are not recorded. ``off`` or 0: nothing is recorded. See `greenroom debug`."""
@@ -101,6 +105,7 @@ class PoolOptions:
         self._check_counts()
         self._check_times()
         self._check_memory()
+        self._check_huge_pages()
         self._check_recorder()
         if self.request_failure not in ("reject", "accept"):
             raise OptionError(f"request_failure is {self.request_failure!r}; it must be 'reject' or 'accept'")
@@ -158,6 +163,11 @@ class PoolOptions:
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and 0 < value < 10**9):
                 raise OptionError(f"{name} is {value!r}; it must be a number of MiB above 0, or None")
+
+    def _check_huge_pages(self) -> None:
+        seconds = self.huge_pages_seconds
+        if seconds is not None and not (_is_number(seconds) and 0 < seconds < 10**9):
+            raise OptionError(f"huge_pages_seconds is {seconds!r}; it must be a number of seconds above 0, or None")
 
     def _check_recorder(self) -> None:
         size = self.flight_recorder_mb

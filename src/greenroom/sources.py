@@ -67,10 +67,12 @@ class Offer:
     """Trace to which the job belongs, in the form of W3C Trace Context."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Names from the source, for the log, events and the report."""
+    takes_promise: bool = False
+    """Accept the job at once if no process is idle, and one is certain to be idle within ``timeout``."""
 
 
 class Acceptance(Protocol):
-    """Accepted job. A process is reserved for the job until :meth:`start` or :meth:`release`."""
+    """Accepted job. A process is reserved for the job, or promised, until :meth:`start` or :meth:`release`."""
 
     @property
     def id(self) -> str:

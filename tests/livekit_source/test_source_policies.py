@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import dataclasses
 import hashlib
@@ -15,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from livekit.protocol import agent
-from support import DEADLINE, STATS
+from support import STATS
 
 import greenroom
 from greenroom import ExitReport
@@ -28,13 +27,6 @@ from greenroom.integrations.livekit.job_source.livekit_protocol import ProtocolE
 from greenroom.integrations.livekit.job_source.load_report import HIGHEST_LOAD, AppLoad, Load, load_of
 from greenroom.integrations.livekit.job_source.registrations import ConfigError, registrations
 from greenroom.integrations.livekit.job_source.restart import may_restart, status_of
-from greenroom.integrations.livekit.job_source.starts import (
-    BATCH_PER_CPU,
-    RUNNABLE_PER_CPU,
-    StartQueue,
-    may_start,
-    someone_waits,
-)
 from greenroom.integrations.livekit.job_source.tokens import Signer, claims_of
 from greenroom.integrations.livekit.options import LiveKitOptions
 
@@ -143,47 +135,6 @@ def test_where_no_session_could_start_an_apps_load_opens_nothing(reason: str) ->
     waiting = dataclasses.replace(STATS, not_ready_reason="warming", idle=0, expected_wait=0.3)
     assert load_of(None, waiting, 100, 2.0, app) == Load(True, HIGHEST_LOAD, 0)
     assert load_of(None, waiting, 100, 2.0, AppLoad(0.9, 0.8, 1, 0, 1)) == Load(False, 0.9, 0, "load")
-
-
-@given(st.integers(0, 100), st.integers(0, 100))
-def test_a_start_is_put_off_only_for_those_who_wait_and_whose_process_is_on_its_way(waiting: int, warming: int) -> None:
-    stats = dataclasses.replace(STATS, waiting=waiting, warming=warming)
-    assert someone_waits(stats) == (waiting > 0 and warming > 0)
-
-
-@given(st.integers(0, 2000), st.integers(1, 1000), st.floats(0.1, 256))
-def test_a_batch_has_room_for_some_on_each_cpu_and_for_more_while_these_are_not_busy(
-    in_batch: int, runnable: int, cpus: float
-) -> None:
-    assert may_start(0, runnable, cpus)
-    assert may_start(in_batch, 1, cpus)  # nobody but who asks wants a CPU
-    if runnable > RUNNABLE_PER_CPU * cpus + 1:
-        assert may_start(in_batch, runnable, cpus) == (in_batch < BATCH_PER_CPU * cpus)
-
-
-async def test_starts_that_are_put_off_are_made_in_order_and_one_that_is_given_up_holds_up_nobody() -> None:
-    stats = [dataclasses.replace(STATS, waiting=1, warming=1)]
-    queue, order = StartQueue(lambda: stats[-1], longest=DEADLINE), list[int]()
-
-    async def start(number: int) -> None:
-        await queue.wait_turn(DEADLINE)
-        order.append(number)
-
-    async with asyncio.TaskGroup() as group:
-        starts = [group.create_task(start(number)) for number in range(12)]
-        await asyncio.sleep(0)  # one turn of the loop: all stand in the queue
-        starts[3].cancel()
-        queue.notify()
-        assert (order, queue.is_needed) == ([], True)  # somebody waits still
-        stats.append(STATS)
-        queue.notify()
-    assert (order, queue.is_needed) == ([0, 1, 2, *range(4, 12)], False)
-
-
-async def test_a_start_is_put_off_no_longer_than_its_patience_whoever_waits() -> None:
-    queue = StartQueue(lambda: dataclasses.replace(STATS, waiting=1, warming=1), longest=DEADLINE)
-    async with asyncio.timeout(DEADLINE / 2):
-        await asyncio.gather(*(queue.wait_turn(0.01) for _ in range(3)))
 
 
 # --- waits ----------------------------------------------------------------------------------------

@@ -506,6 +506,9 @@ class Oracles:
         caller = self.callers[effect.number]
         if not caller.is_reservation or caller.granted or caller.not_started or caller.has_started:
             self.fail("answered once", f"{effect}")
+        is_promise = self.pool.job_queue.jobs[effect.number].process is None
+        if is_promise and not (type(self.event) is v.Reserve and self.event.takes_promise):
+            self.fail("a promise is made to who takes one", f"{effect} after {self.event}")
         caller.granted = True
         self._in_time(caller, effect)
         caller.hold_due = self.world.now + self.pool.options.reservation_timeout + self.lag

@@ -359,7 +359,8 @@ def _reserve(drawer: _Drawer) -> None:
             (rng.choice((0.0, 0.01, 0.3, 2.0)) * rng.random(), rng.choice(_FOLLOW)) for _ in range(rng.randint(0, 3))
         )
         timeout = rng.choice((0.0, 0.5, 2.0, 10.0))
-        drawer.actions.append(Action(drawer.at, "reserve", drawer.number, timeout, then=then))
+        takes_promise = rng.random() < 0.4
+        drawer.actions.append(Action(drawer.at, "reserve", drawer.number, timeout, takes_promise, then=then))
         if rng.random() < 0.2:
             _cancel(drawer, drawer.number, is_job=False)
         if rng.random() < 0.15:

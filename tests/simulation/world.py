@@ -257,7 +257,7 @@ class World:
 
     def _reserve(self, action: Action) -> None:
         self._look()
-        self.feed(v.Reserve(action.number, f"job-{action.number}", b"m", action.seconds))
+        self.feed(v.Reserve(action.number, f"job-{action.number}", b"m", action.seconds, takes_promise=action.flag))
 
     def granted(self, number: int) -> None:
         """Have the holder of a reservation do as planned."""

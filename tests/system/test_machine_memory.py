@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from greenroom.system.cgroup_levels import levels
-from greenroom.system.machine_memory import available_memory_mb
+from greenroom.system.machine_memory import REFRESH, MemoryGauge, tightest
 
 MIB = 2**20
 
@@ -45,51 +45,51 @@ class Machine:
 
 
 def test_without_cgroups_it_is_what_the_machine_has(tmp_path: Path) -> None:
-    assert available_memory_mb(Machine(tmp_path, available_mb=700).root) == 700
+    assert tightest(Machine(tmp_path, available_mb=700).root).mb == 700
 
 
 def test_this_machine_answers() -> None:
-    assert available_memory_mb() > 0
+    assert tightest().mb > 0
 
 
 def test_a_limit_of_a_cgroup_binds_before_the_machine_does(tmp_path: Path) -> None:
     machine = Machine(tmp_path, available_mb=9000, mounts=V2_MOUNT, place="0::/app.service")
     machine.v2("/app.service", limit=1000 * MIB, used_mb=400, idle_cache_mb=50)
-    assert available_memory_mb(tmp_path) == 650
+    assert tightest(tmp_path).mb == 650
 
 
 def test_the_tightest_level_binds(tmp_path: Path) -> None:
     machine = Machine(tmp_path, available_mb=9000, mounts=V2_MOUNT, place="0::/pod/app")
     machine.v2("/pod/app", limit=1000 * MIB, used_mb=100)
     machine.v2("/pod", limit=1200 * MIB, used_mb=1000)
-    assert available_memory_mb(tmp_path) == 200
+    assert tightest(tmp_path).mb == 200
 
 
 def test_the_machine_binds_where_it_has_less_than_the_cgroup_allows(tmp_path: Path) -> None:
     machine = Machine(tmp_path, available_mb=300, mounts=V2_MOUNT, place="0::/app")
     machine.v2("/app", limit=1000 * MIB, used_mb=100)
-    assert available_memory_mb(tmp_path) == 300
+    assert tightest(tmp_path).mb == 300
 
 
 def test_memory_high_counts_as_a_limit(tmp_path: Path) -> None:
     machine = Machine(tmp_path, available_mb=9000, mounts=V2_MOUNT, place="0::/app")
     machine.v2("/app", limit=1000 * MIB, high=500 * MIB, used_mb=100)
-    assert available_memory_mb(tmp_path) == 400
+    assert tightest(tmp_path).mb == 400
 
 
 def test_it_is_never_below_nothing(tmp_path: Path) -> None:
     machine = Machine(tmp_path, available_mb=9000, mounts=V2_MOUNT, place="0::/app")
     machine.v2("/app", limit=1000 * MIB, high=500 * MIB, used_mb=600)
-    assert available_memory_mb(tmp_path) == 0
+    assert tightest(tmp_path).mb == 0
 
 
 def test_the_older_version_and_its_way_to_say_no_limit(tmp_path: Path) -> None:
     machine = Machine(tmp_path, available_mb=9000, mounts=f"{V1_MOUNT}\n{V2_MOUNT}", place="4:memory:/box\n0::/")
     machine.v1("/box", used_mb=100)
     machine.v1("", used_mb=100)
-    assert available_memory_mb(tmp_path) == 9000
+    assert tightest(tmp_path).mb == 9000
     machine.v1("/box", limit=1000 * MIB, used_mb=100, idle_cache_mb=20)
-    assert available_memory_mb(tmp_path) == 920
+    assert tightest(tmp_path).mb == 920
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_container_that_sees_its_own_cgroup_as_the_root(tmp_path: Path, mounte
     mount = f"36 24 0:31 {mounted} /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory"
     machine = Machine(tmp_path, available_mb=9000, mounts=mount, place=f"4:memory:{place}")
     machine.v1("", limit=1000 * MIB, used_mb=250)
-    assert available_memory_mb(tmp_path) == 750
+    assert tightest(tmp_path).mb == 750
 
 
 def test_levels_go_from_this_process_upwards(tmp_path: Path) -> None:
@@ -108,3 +108,18 @@ def test_levels_go_from_this_process_upwards(tmp_path: Path) -> None:
     machine.v2("/a/b/c", used_mb=1)
     names = [level.folder.relative_to(tmp_path / "sys/fs/cgroup").as_posix() for level in levels("memory", tmp_path)]
     assert names == ["a/b/c", "a/b", "a", "."]
+
+
+def test_a_gauge_finds_the_limits_once_and_again_after_a_while(tmp_path: Path) -> None:
+    """The table of mounts is gone in between, so a second search would find no limit."""
+    machine = Machine(tmp_path, available_mb=9000, mounts=V2_MOUNT, place="0::/app")
+    machine.v2("/app", limit=1000 * MIB, used_mb=400)
+    times = [0.0]
+    gauge = MemoryGauge(tmp_path, lambda: times[0])
+    assert gauge.available_mb() == 600
+    (tmp_path / "proc/self/mountinfo").unlink()
+    machine.v2("/app", limit=2000 * MIB, used_mb=500)
+    times[0] = REFRESH - 1
+    assert gauge.available_mb() == 500  # the use is read anew, the limit is not
+    times[0] = REFRESH
+    assert gauge.available_mb() == 9000

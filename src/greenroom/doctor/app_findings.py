@@ -9,7 +9,7 @@ from ..options import PoolOptions
 from .facts import LoadFacts, SessionFacts, WarmFacts
 from .findings import Finding, note, ok, problem, warning
 
-__all__ = ["of_left_open", "of_load", "of_memory", "of_prewarm", "of_session", "of_threads"]
+__all__ = ["of_image", "of_left_open", "of_load", "of_memory", "of_prewarm", "of_session", "of_threads"]
 
 _SLOW_LOAD = 10.0
 """Seconds of a slow load. A reload takes at least as long, and so does the replacement of a lost zygote."""
@@ -20,6 +20,8 @@ _MUCH_PRIVATE = 30.0
 _MUCH_COPIED, _FEW_MB = 0.2, 5.0
 """Share of the loaded app that a session may copy, and number of MiB that a session may always copy."""
 _SHARE_SHOWN = 0.1
+_MUCH_IN_SMALL_PAGES = 256.0
+"""MiB in small pages from which on a fork takes noticeably longer."""
 _MOST_SHOWN = 3
 
 _NO_THREADS = (
@@ -130,6 +132,28 @@ def of_memory(warm: WarmFacts, options: PoolOptions) -> Iterator[Finding]:
     if limit is not None and pss > _MUCH_OF_A_TIMEOUT * limit:
         todo = f"raise memory_limit_mb ({limit:g} MiB): an idle process already uses more than half of it"
         yield warning("memory", f"an idle process already has {pss:.0f} MiB (PSS)", todo)
+
+
+def of_image(warm: WarmFacts, options: PoolOptions) -> Iterator[Finding]:
+    """Judge the memory of the zygote, as far as forks depend on it."""
+    image = warm.image
+    if image is None or not image.fork_seconds:
+        return
+    found = (
+        f"a fork takes {_ms(median(image.fork_seconds))}; the zygote has {image.anonymous_mb:.0f} MiB of memory "
+        f"without a file, {image.huge_pages_mb:.0f} MiB of it in huge pages ({image.huge_pages_seconds:.2f} s of CPU)"
+    )
+    small = image.anonymous_mb - image.huge_pages_mb
+    if small < _MUCH_IN_SMALL_PAGES:
+        yield ok("image", found)
+    elif options.huge_pages_seconds is None:
+        yield note("image", found, "huge_pages_seconds is off: each fork copies the page tables of this memory")
+    else:
+        todo = (
+            f"map weights from files, which costs a fork nothing (see Large models in the docs), or raise "
+            f"huge_pages_seconds ({options.huge_pages_seconds:g} s)"
+        )
+        yield note("image", found, todo)
 
 
 def of_session(session: SessionFacts, image_mb: float, options: PoolOptions) -> Iterator[Finding]:

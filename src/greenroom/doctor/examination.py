@@ -77,6 +77,7 @@ async def examine(questions: Questions) -> Examination:
     if warm is not None:
         findings += app_findings.of_prewarm(warm, load, options)
         findings += app_findings.of_memory(warm, options)
+        findings += app_findings.of_image(warm, options)
         if warm.processes and questions.with_session:
             session = await measure_session(questions.app, options, invocation, questions.metadata)
             findings += app_findings.of_session(session, warm.image_mb, options)

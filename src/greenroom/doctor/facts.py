@@ -81,6 +81,20 @@ class SessionFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """Facts about the memory of the zygote, and about its forks."""
+
+    anonymous_mb: float
+    """Memory that belongs to no file. A fork copies its page tables."""
+    huge_pages_mb: float
+    """Part of it in huge pages."""
+    huge_pages_seconds: float
+    """CPU time that the zygote took to move this part."""
+    fork_seconds: tuple[float, ...]
+    """Time of each fork, from the pool's request to the zygote's answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class WarmFacts:
     """Facts about a real pool of the app with a few idle processes."""
 
@@ -94,6 +108,8 @@ class WarmFacts:
     """Open files of the supervisor for each process."""
     failures: tuple[str, ...]
     """Reasons why processes did not become idle."""
+    image: ImageFacts | None = None
+    """Memory of the zygote; ``None`` without a zygote."""
 
 
 @dataclass(frozen=True, slots=True)

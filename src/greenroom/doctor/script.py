@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..options import PoolOptions
@@ -14,6 +13,7 @@ from ..pool.shell.orphans import OrphanKiller
 from ..pool.shell.script_client import Invocation, ScriptClient
 from ..pool.shell.tools import Tools
 from ..pool.shell.transit import TransitMemory
+from ..pool.shell.walks import Walks
 from ..system import prctl
 
 __all__ = ["handed_by"]
@@ -27,8 +27,7 @@ async def handed_by(app: str, options: PoolOptions, invocation: Invocation) -> d
     prctl.set_child_subreaper()
     token, clock = secrets.token_hex(8), AwakeClock()
     orphans = OrphanKiller(token, lambda: script.pids, lambda: script.pids)
-    walks = ThreadPoolExecutor(1)  # never used, since no job is started
-    tools = Tools(clock, OomCounter(), orphans, LogAllowance.of_pool(), TransitMemory(clock), walks, lambda: None)
+    tools = Tools(clock, OomCounter(), orphans, LogAllowance.of_pool(), TransitMemory(clock), Walks(), lambda: None)
     script = ScriptClient(app, token, tools, options.preload_timeout, invocation)
     clock.start()
     try:

@@ -10,8 +10,9 @@ from dataclasses import asdict, replace
 from ..exit_report import ExitReport
 from ..options import PoolOptions
 from ..pool import Invocation, ProcessPool
+from ..pool.events import Event, ProcessWarmed, ZygoteStarted
 from ..system import proc
-from .facts import WarmFacts, WarmProcess
+from .facts import ImageFacts, WarmFacts, WarmProcess
 from .pacing import Pace
 
 __all__ = ["measure_warm", "pool_of", "process_of"]
@@ -33,9 +34,24 @@ async def measure_warm(app: str, options: PoolOptions, invocation: Invocation, c
     """Make ``count`` processes idle, one after the other, and return the facts. Raises :class:`AppLoadError`."""
     options = replace(options, num_idle_processes=0, max_idle_processes=count)
     pool = pool_of(app, options, invocation)
+    started: list[ZygoteStarted] = []
+    forks: list[float] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, ZygoteStarted) and event.pid is not None:
+            started.append(event)
+        elif isinstance(event, ProcessWarmed):
+            forks.append(event.fork_seconds)
+
+    pool.subscribe(note)
     with Pace(pool) as pace:
         async with pool:
-            return await _measure(pool, pace, count)
+            facts = await _measure(pool, pace, count)
+    if not started:
+        return facts
+    last = started[-1]
+    image = ImageFacts(last.anonymous_mb, last.huge_pages_mb, last.huge_pages_seconds, tuple(forks))
+    return replace(facts, image=image)
 
 
 async def _measure(pool: ProcessPool, pace: Pace, count: int) -> WarmFacts:

@@ -289,6 +289,12 @@ class ZygoteStarted(Event):
     """Time that the import of the app took."""
     preload_seconds: float
     """Time that the app's ``preload`` took."""
+    anonymous_mb: float
+    """Memory of the zygote that belongs to no file. A fork copies its page tables."""
+    huge_pages_mb: float
+    """Part of it that is in huge pages, so that forks are faster."""
+    huge_pages_seconds: float
+    """CPU time that the zygote took to move this part."""
 
 
 @_event

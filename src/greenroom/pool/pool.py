@@ -248,18 +248,25 @@ class ProcessPool:
         timeout: float = 0.0,
         source: str = "",
         labels: Mapping[str, str] | None = None,
+        takes_promise: bool = False,
     ) -> Reservation:
         """Reserve a warm process for an offered job, which may be launched later.
 
         Without an idle process, wait for the next one, for up to ``timeout`` seconds. If earlier processes took longer
         than that, reject the job at once. The reservation ends after ``reservation_timeout`` seconds. Raises
         :class:`NoCapacity`, :class:`PayloadError` and :class:`PoolClosed`.
+
+        With ``takes_promise``, do not wait if a process is certain to be idle within ``timeout``: forks succeed, and
+        the queue is short enough. The reservation then has a place in the queue. Once it is launched, its job has
+        ``launch_timeout`` to start.
         """
         shell = self._open_shell()
         timeout = checked_seconds("timeout", timeout) if timeout else 0.0
         job_id, metadata = _id_and_metadata(job_or_metadata)
         ticket = shell.callers.ticket(job_id)
-        shell.request(v.Reserve(ticket.number, job_id, metadata, timeout, source, dict(labels or {})), ticket)
+        shell.request(
+            v.Reserve(ticket.number, job_id, metadata, timeout, source, dict(labels or {}), takes_promise), ticket
+        )
         reservation = Reservation(ticket, shell)
         try:
             error = await asyncio.shield(ticket.granted)
@@ -383,7 +390,7 @@ class ProcessPool:
             raise GreenroomError(
                 "nothing is recorded: flight_recorder_mb is 0, or the recorder has failed. See the log"
             )
-        async for piece in pieces_of_recorder(shell.recorder, shell.tools.walks):
+        async for piece in pieces_of_recorder(shell.recorder, shell.tools.walks.executor):
             yield piece
 
     def had_signal(self) -> None:

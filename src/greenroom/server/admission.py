@@ -108,7 +108,9 @@ class Admission:
     async def _reserve(self, offer: Offer, job_id: str) -> _Acceptance:
         timeout = self._offer_timeout if offer.timeout is None else offer.timeout
         job = Job.from_payload(job_id, offer.metadata)
-        reservation = await self._pool.reserve(job, timeout=timeout, source=offer.source, labels=offer.labels)
+        reservation = await self._pool.reserve(
+            job, timeout=timeout, source=offer.source, labels=offer.labels, takes_promise=offer.takes_promise
+        )
         verdict = await reservation.ask()
         if isinstance(verdict, Reject):  # ask() has released the reservation
             self._pool.publish(TurnedDown(job_id, offer.source, "rejected_by_app", verdict.reason, offer.labels))

@@ -34,6 +34,7 @@ from .machine.limits import apply_limits
 from .machine.systemd import Notifier
 from .machine.zombie_reaper import OrphanReaper
 from .reload import Reloader, watch
+from .slow_callbacks import slow_callbacks
 from .telemetry.job_metrics import VARIABLE as PROMETHEUS_DIR
 from .web import listen
 from .web.probe_port import Probes
@@ -102,7 +103,8 @@ class Worker:
             extra = log_fields("start_failed", cause=str(error))
             _logger.error("cannot use %s for the metrics of jobs: %s", PROMETHEUS_DIR, error, extra=extra)
             return ExitCode.USAGE
-        with self._signals(), self._systemd, OrphanReaper(self._pool.owns).watching():
+        slow = slow_callbacks(self._settings.log.slow_callback_ms)
+        with self._signals(), self._systemd, slow, OrphanReaper(self._pool.owns).watching():
             await self._serve(sock, limits)
         return self._exit_code
 

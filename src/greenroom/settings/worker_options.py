@@ -119,3 +119,11 @@ class LogOptions:
     """Lowest level that is logged, of Greenroom and of the app."""
     log_format: Literal["human", "json"] = "human"
     """Format of the log: lines for people, or one JSON object for each line."""
+    slow_callback_ms: float | None = None
+    """For debugging: CPU time (ms) above which a callback of the worker's event loop is logged with its name."""
+
+    def __post_init__(self) -> None:
+        if self.slow_callback_ms is not None and not 0 < self.slow_callback_ms < 10**9:
+            raise OptionError(
+                f"slow_callback_ms is {self.slow_callback_ms!r}; it must be a number of ms above 0, or off"
+            )

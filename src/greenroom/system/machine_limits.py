@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .cgroup_levels import levels, number_in
 
-__all__ = ["TaskRoom", "runnable_tasks", "scarce_tasks", "task_rooms", "usable_cpus"]
+__all__ = ["TaskRoom", "scarce_tasks", "task_rooms", "usable_cpus"]
 
 _MAY_EXCEED_NPROC = (1 << 24) | (1 << 21)  # CAP_SYS_RESOURCE, CAP_SYS_ADMIN (setrlimit(2))
 
@@ -51,14 +51,6 @@ def usable_cpus(root: Path = Path("/")) -> float:
             if int(quota) > 0:
                 cpus = min(cpus, int(quota) / int(period))
     return cpus
-
-
-def runnable_tasks() -> int:
-    """Return the number of threads that run or wait for a CPU now, on the whole machine.
-
-    The calling thread is one of them. Raises ``OSError`` when no fds are left.
-    """
-    return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
 
 
 def _of_user(root: Path) -> Iterator[TaskRoom]:

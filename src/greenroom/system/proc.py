@@ -23,12 +23,14 @@ __all__ = [
     "is_resource_tracker",
     "machine_threads",
     "memory_parts",
+    "page_tables_mb",
     "pids",
     "pss_mb",
     "realtime_limit",
     "rss_mb",
     "runs_on",
     "schedule",
+    "schedule_of_threads",
     "stat",
     "thread_count",
     "thread_names",
@@ -54,7 +56,7 @@ class MemoryParts(NamedTuple):
     """Memory of a process, in MiB."""
 
     private: float
-    """Pages of this process alone, which its end frees."""
+    """Pages of this process alone, and its page tables: its end frees them."""
     shared: float
     """Pages that other processes have, too, such as pages of the zygote and of libraries."""
     pss: float
@@ -140,19 +142,34 @@ def pss_mb(pid: int) -> float:
 
 
 def private_mb(pid: int) -> float:
-    """Return the memory (MiB) that no other process shares, which the process's end frees. Walks the page tables."""
-    return _smaps_kb(pid, b"Private_") / 1024
+    """Return the memory (MiB) that no other process shares, which the process's end frees. Walks the page tables.
+
+    It includes the page tables, which no reading of mapped memory shows: 2 MiB for each GiB of a large image.
+    """
+    return _smaps_kb(pid, b"Private_") / 1024 + page_tables_mb(pid)
+
+
+def page_tables_mb(pid: int) -> float:
+    """Return the memory (MiB) of a process's page tables."""
+    for line in _read(f"/proc/{pid}/status").splitlines():
+        if line.startswith(b"VmPTE:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def memory_parts(pid: int) -> MemoryParts:
-    """Return the private, shared and proportional memory of a process. Walks the page tables."""
+    """Return the private, shared and proportional memory of a process. Walks the page tables.
+
+    Private memory and PSS include the page tables: see :func:`private_mb`.
+    """
     parts = dict.fromkeys((b"Private_Clean", b"Private_Dirty", b"Shared_Clean", b"Shared_Dirty", b"Pss"), 0)
     for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
         name, _, value = line.partition(b":")
         if name in parts:
             parts[name] = int(value.split()[0])
     clean_private, private, clean_shared, shared, pss = (kb / 1024 for kb in parts.values())
-    return MemoryParts(clean_private + private, clean_shared + shared, pss)
+    tables = page_tables_mb(pid)
+    return MemoryParts(clean_private + private + tables, clean_shared + shared, pss + tables)
 
 
 def thread_count(pid: int) -> int:
@@ -171,6 +188,16 @@ def schedule(pid: int) -> tuple[float, float]:
     """Return the seconds that the main thread ran on a CPU, and the seconds that it waited for one."""
     fields = _read(f"/proc/{pid}/schedstat").split()
     return int(fields[0]) / 1e9, int(fields[1]) / 1e9
+
+
+def schedule_of_threads(pid: int) -> dict[int, tuple[float, float]]:
+    """Return for each thread the seconds that it ran on a CPU, and the seconds that it waited for one."""
+    found = {}
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            ran, waited, _ = _read(f"/proc/{pid}/task/{task}/schedstat").split()
+            found[int(task)] = int(ran) / 1e9, int(waited) / 1e9
+    return found
 
 
 def environ_has(pid: int, entry: bytes) -> bool:

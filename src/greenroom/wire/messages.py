@@ -47,6 +47,7 @@ class Configure:
     fixed: list[str]  # names of the settings that the app cannot change
     allow_threads: list[str]  # names of threads, in addition to those that the app allows
     preload_timeout: float  # seconds: the supervisor ends a receiver that has not answered by then
+    huge_pages_seconds: float | None = None  # CPU seconds for a zygote to move its memory into huge pages
 
 
 @dataclass(slots=True)
@@ -74,11 +75,26 @@ class Loading:
 
 
 @dataclass(slots=True)
+class ImageMemory:
+    """Memory of a loaded zygote, which its forks share."""
+
+    anonymous_mb: float
+    """Memory (MiB) without a file. A fork copies its page tables."""
+    huge_mb: float
+    """Part of it in huge pages."""
+    arrange_seconds: float
+    """CPU time that the zygote took to move this part."""
+    problem: str
+    """Reason why no more of it is in huge pages."""
+
+
+@dataclass(slots=True)
 class Loaded:
     """Report that the app is imported and preloaded. The zygote accepts :class:`Fork` from now on."""
 
     import_seconds: float
     preload_seconds: float
+    image: ImageMemory
     warnings: list[str]
     app: AppFacts
     digest: str
@@ -378,5 +394,5 @@ def _hints_of(kind: type[Any]) -> dict[str, Any]:
 
 
 # Computed at import, in the zygote, so that no child has to compute it.
-_NESTED = (ErrorInfo, ChildSettings, AppFacts)
+_NESTED = (ErrorInfo, ChildSettings, AppFacts, ImageMemory)
 _HINTS = {kind: _hints_of(kind) for kind in (*_TYPES, *_NESTED)}

@@ -20,7 +20,7 @@ from typing import NoReturn
 from ..app import App
 from ..errors import AppLoadError, ErrorInfo
 from ..job import JobProcess
-from ..system import lifeline, mark, open_files, prctl, proc, stackdump, wakeup
+from ..system import huge_pages, lifeline, mark, open_files, prctl, proc, stackdump, wakeup
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
@@ -168,6 +168,7 @@ class Zygote:
         digest = app_modules.digest_of(began)  # leaves holes in memory, which sharing.settle() then fills
         warm_up_zygote(self._child_settings)
         sharing.settle()
+        image = m.ImageMemory(*huge_pages.arrange(self._config.huge_pages_seconds))
         self._files = InheritedFiles(before)
         services = _services_of(self._app)
         self._listeners = {name: listen(name, self._config.generation) for name in services}
@@ -178,7 +179,7 @@ class Zygote:
                 f"{self._log_drops.dropped} records that the app logged while it loaded were dropped or cut"
             )
         facts = facts_of(self._app)
-        return m.Loaded(imported - begin, preloaded - imported, warnings, facts, digest)
+        return m.Loaded(imported - begin, preloaded - imported, image, warnings, facts, digest)
 
     def _search_for_threads(self, start: thread_search.Start, loaded_in: float) -> None:
         """Search for the origins of unexplained threads, so that the refusal can name these origins."""

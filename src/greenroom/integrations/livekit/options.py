@@ -12,9 +12,6 @@ __all__ = ["LiveKitOptions"]
 _LONGEST_OFFER = 2.3
 """Seconds. The server gives an offer up after 2.8 s. In the difference the pool can reject the job with a reason."""
 
-_LONGEST_DELAY = 5.0
-"""Seconds. A caller who hears nothing for longer hangs up."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveKitOptions:
@@ -36,9 +33,6 @@ class LiveKitOptions:
     """Longest wait of an offer for a process that is on its way, in seconds, at most 2.3 s. The server gives an offer
     up after 2.8 s, for all workers together, and asks no worker again. With several workers, a shorter wait leaves
     more time to the others."""
-    livekit_start_delay: float = 4.0
-    """Longest delay of a job's start, in seconds, in a burst of more rooms than idle processes; 0: no delay. The worker
-    first answers all offers of the burst. Then the agents start in batches that the CPUs can run."""
     livekit_restart: Literal["never", "on_crash", "on_worker_loss"] = "never"
     """Restart of jobs in their rooms: on_crash for a job that crashed; on_worker_loss also for the jobs of a lost
     worker, by another worker on the same server."""
@@ -52,11 +46,6 @@ class LiveKitOptions:
             raise OptionError(
                 f"livekit_offer_timeout is {self.livekit_offer_timeout!r}; it must be a number of seconds from 0 to "
                 f"{_LONGEST_OFFER:g}, since the server gives an offer up after 2.8 s"
-            )
-        if not 0 <= self.livekit_start_delay <= _LONGEST_DELAY:
-            raise OptionError(
-                f"livekit_start_delay is {self.livekit_start_delay!r}; it must be a number of seconds from 0 to "
-                f"{_LONGEST_DELAY:g}"
             )
         if not 0 <= self.livekit_max_restarts < 1000:
             raise OptionError(f"livekit_max_restarts is {self.livekit_max_restarts!r}; it must be from 0 to 999")

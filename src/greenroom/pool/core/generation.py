@@ -141,8 +141,17 @@ def _resume(pool: Pool, generation: Generation, data: object) -> None:
 def _announce(pool: Pool, generation: Generation) -> None:
     launcher = generation.launcher
     pid = launcher.pid if launcher is not None else None
-    seconds = (generation.import_seconds, generation.preload_seconds)
-    pool.emit(ZygoteStarted(generation.number, pid, *seconds, at=pool.wall))
+    started = ZygoteStarted(
+        generation=generation.number,
+        pid=pid,
+        import_seconds=generation.import_seconds,
+        preload_seconds=generation.preload_seconds,
+        anonymous_mb=generation.anonymous_mb,
+        huge_pages_mb=generation.huge_mb,
+        huge_pages_seconds=generation.arrange_seconds,
+        at=pool.wall,
+    )
+    pool.emit(started)
     pool.is_unbalanced = True
 
 

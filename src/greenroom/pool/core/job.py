@@ -1,6 +1,7 @@
 """Table of a job's life: ``waiting → starting → running → draining → ended``.
 
-A reservation is a job that is not launched yet: ``offered → held → starting``, or ``withdrawn`` without a launch.
+A reservation is a job that is not launched yet: ``offered → held → starting``, or ``withdrawn`` without a launch. A
+promised reservation is ``unheld`` first.
 :mod:`.states` explains all states and events, such as ``UNHELD``, ``RECALLED``, ``UNSTARTED``, ``FAILED``, ``END`` and
 ``SPARED``.
 
@@ -249,6 +250,7 @@ TABLE: dict[S, dict[E, Row]] = {
         E.QUEUE: Row(S.WAITING, Bound.LAUNCH, (_queue, _count_demand, _announce)),
         E.HOLD: Row(S.HELD, Bound.RESERVATION, (_hold, _grant)),
         E.OFFER: Row(S.OFFERED, Bound.LAUNCH, (_queue,)),
+        E.PROMISE: Row(S.UNHELD, Bound.RESERVATION, (_queue, _grant)),
     },
     S.WAITING: {
         E.TAKE: Row(S.STARTING, Bound.NONE, (_claim,)),
@@ -274,7 +276,7 @@ TABLE: dict[S, dict[E, Row]] = {
     },
     S.UNHELD: {
         E.HOLD: Row(S.HELD, Bound.KEEP, (_hold,)),
-        # No _queue: _put_back has put the job into the queue already, when its process was lost.
+        # No _queue: the job is in the queue already, by the promise, or since its process was lost.
         E.LAUNCH: Row(S.WAITING, Bound.LAUNCH, (_count_demand, _announce)),
         E.ANSWERED: Row(S.UNHELD, Bound.RESERVATION),
         E.OVERDUE: Row(S.WITHDRAWN, Bound.NONE, (_hold_overdue,)),

@@ -27,7 +27,8 @@ def offer(pool: Pool, message: Reserve) -> None:
     error = _reason_to_refuse(pool, job)
     if error is None and candidate(pool) is None:
         error = _reason_not_to_wait(pool, job)
-    _take_in(pool, job, error, JobEvent.HOLD, JobEvent.OFFER)
+    is_promised = message.takes_promise and _forks_succeed(pool)
+    _take_in(pool, job, error, JobEvent.HOLD, JobEvent.PROMISE if is_promised else JobEvent.OFFER)
 
 
 def _take_in(pool: Pool, job: Job, error: GreenroomError | None, at_once: JobEvent, later: JobEvent) -> None:
@@ -133,6 +134,12 @@ def _reason_to_refuse(pool: Pool, job: Job) -> GreenroomError | None:
 def _why_broken(serving: Generation) -> str:
     breaker = serving.breaker
     return serving.trouble or f"no process becomes warm ({breaker.failures} failures in a row): {breaker.cause}"
+
+
+def _forks_succeed(pool: Pool) -> bool:
+    """Return true if processes became warm lately, and none has failed since. Then the next ones are certain."""
+    serving = pool.serving
+    return serving is not None and serving.breaker.failures == 0 and pool.demand.refill_seconds > 0
 
 
 def _reason_not_to_wait(pool: Pool, job: Job) -> GreenroomError | None:

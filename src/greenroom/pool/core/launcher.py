@@ -292,6 +292,8 @@ def loaded(pool: Pool, launcher: Launcher, message: LauncherLoaded) -> None:
         return
     generation.digest = message.digest
     generation.import_seconds, generation.preload_seconds = message.import_seconds, message.preload_seconds
+    generation.anonymous_mb, generation.huge_mb = message.anonymous_mb, message.huge_mb
+    generation.arrange_seconds = message.arrange_seconds
     step(pool, launcher, E.LOADED, message)
     is_first = pool.serving is None or generation is pool.serving
     step(pool, generation, GenerationEvent.LOADED if is_first else GenerationEvent.LOADED_TO_PROVE)

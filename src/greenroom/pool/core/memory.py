@@ -6,26 +6,29 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
-__all__ = ["LONGEST", "SHORTEST", "MemoryPolicy", "MemoryVerdict", "SessionCost"]
+__all__ = ["FOR_WARNINGS", "LONGEST", "SHORTEST", "MemoryPolicy", "MemoryVerdict", "SessionCost"]
 
 _FASTEST_GROWTH = 2048.0
 """Upper bound, in MiB/s, for the growth by one thread that touches fresh memory."""
 SHORTEST, LONGEST = 0.01, 1.0
-"""Limits of the seconds between two readings."""
-_RECHECK = 0.5
+"""Limits of the seconds between two readings of a process with a limit."""
+FOR_WARNINGS = 5.0
+"""Seconds between two readings of a process without a limit: a warning may come late."""
 
 
 class MemoryVerdict(Enum):
     FINE = "fine"
     CONFIRM = "confirm"
-    """RSS is close to a limit, but includes pages that are shared with the zygote. PSS must be read."""
+    """The process may have come close to a limit by itself. PSS must be read now."""
+    RECHECK = "recheck"
+    """Only the end of another process can have raised the PSS. It is read when there is CPU time to spare."""
     WARN = "warn"
     KILL = "kill"
 
 
 @dataclass(slots=True)
 class MemoryPolicy:
-    """Limits of one process. A cheap reading (RSS) decides if the costly reading (PSS) is needed."""
+    """Limits of one process. Cheap readings (RSS, page faults) decide if the costly reading (PSS) is needed."""
 
     warn_mb: float | None
     limit_mb: float | None
@@ -35,20 +38,36 @@ class MemoryPolicy:
     """Memory that was compared with the limits at the latest PSS reading."""
     _shared_mb: float = 0.0
     """Part of the RSS that was not the process's own at the latest PSS reading."""
-    _confirmed_at: float = float("-inf")
+    _confirmed: tuple[float, float] | None = None
+    """RSS and ``faulted_mb`` at the latest PSS reading."""
     _warned: bool = False
 
-    def judge_rss(self, rss_mb: float, now: float) -> MemoryVerdict:
+    def is_far(self, rss_mb: float) -> bool:
+        """Return true if the RSS alone shows that the process is far from its limits."""
         threshold = self._threshold()
-        if threshold is None or rss_mb < 0.9 * threshold:
-            return MemoryVerdict.FINE
-        # A write makes a shared page private without a change in RSS. So PSS is read again after a while.
-        if rss_mb - self._shared_mb < 0.9 * threshold and now - self._confirmed_at < _RECHECK:
-            return MemoryVerdict.FINE
-        return MemoryVerdict.CONFIRM
+        return threshold is None or rss_mb < 0.9 * threshold
 
-    def judge_pss(self, rss_mb: float, pss_mb: float, faulted_mb: float, now: float) -> MemoryVerdict:
-        """Judge a costly reading. ``faulted_mb`` is one page for each page fault of the process.
+    def judge_cheap(self, rss_mb: float, faulted_mb: float) -> MemoryVerdict:
+        """Judge the cheap readings. ``faulted_mb`` is one page for each page fault of the process.
+
+        A write makes an inherited page the process's own without a change in RSS, but with a page fault. So the process
+        has at most its RSS, less the inherited pages for which there was no fault. Since the latest PSS reading, it has
+        taken at most one page for each fault, and the growth of its RSS: a huge page comes with one fault. Both bounds
+        count a new page twice.
+        """
+        threshold = self._threshold()
+        inherited = min(max(self.inherited_mb - faulted_mb, 0.0), rss_mb)
+        if threshold is None or rss_mb - inherited < 0.9 * threshold:
+            self._shared_mb = inherited  # for next_look
+            return MemoryVerdict.FINE
+        if self._confirmed is None:
+            return MemoryVerdict.CONFIRM
+        rss_then, faulted_then = self._confirmed
+        taken = faulted_mb - faulted_then + max(rss_mb - rss_then, 0.0)
+        return MemoryVerdict.CONFIRM if self.used_mb + taken >= 0.9 * threshold else MemoryVerdict.RECHECK
+
+    def judge_pss(self, rss_mb: float, pss_mb: float, faulted_mb: float) -> MemoryVerdict:
+        """Judge a costly reading.
 
         PSS divides a page among the processes that share it, and rises when one of them ends. If the zygote and all
         other children end, PSS charges the last process with the whole image, even untouched pages. An inherited page
@@ -57,7 +76,7 @@ class MemoryPolicy:
         """
         self._shared_mb = max(rss_mb - pss_mb, min(self.inherited_mb - faulted_mb, rss_mb), 0.0)
         self.used_mb = rss_mb - self._shared_mb
-        self._confirmed_at = now
+        self._confirmed = (rss_mb, faulted_mb)
         if self.limit_mb is not None and self.used_mb > self.limit_mb:
             return MemoryVerdict.KILL
         if self.warn_mb is not None and self.used_mb > self.warn_mb and not self._warned:
@@ -68,7 +87,7 @@ class MemoryPolicy:
     def next_look(self, rss_mb: float) -> float:
         """Return the seconds until the next reading. The fastest growth is then seen before twice the limit."""
         if self.limit_mb is None:
-            return LONGEST
+            return FOR_WARNINGS
         headroom = 2 * self.limit_mb - (rss_mb - self._shared_mb)
         return min(max(headroom / _FASTEST_GROWTH / 4, SHORTEST), LONGEST)
 

@@ -205,6 +205,9 @@ class Generation(Timed):
     began_at: float = 0.0
     import_seconds: float = 0.0
     preload_seconds: float = 0.0
+    anonymous_mb: float = 0.0
+    huge_mb: float = 0.0
+    arrange_seconds: float = 0.0
     processes: dict[str, Process] = field(default_factory=dict)
     idle: dict[str, Process] = field(default_factory=dict)
     """Idle processes by id, in the order in which they became idle."""

@@ -49,6 +49,8 @@ class Reserve:
     timeout: float
     source: str = ""
     labels: Labels = field(default_factory=dict)
+    takes_promise: bool = False
+    """Grant a place in the queue at once, if a process is certain to be idle within ``timeout`` seconds."""
 
 
 @plain
@@ -185,6 +187,12 @@ class LauncherLoaded:
     """Digest of all code that the launcher has imported."""
     import_seconds: float = 0.0
     preload_seconds: float = 0.0
+    anonymous_mb: float = 0.0
+    """Memory of the launcher without a file. A fork copies its page tables."""
+    huge_mb: float = 0.0
+    """Part of it in huge pages."""
+    arrange_seconds: float = 0.0
+    """CPU time that the launcher took to move this part."""
 
 
 @plain

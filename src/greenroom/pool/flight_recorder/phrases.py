@@ -50,6 +50,7 @@ REASONS: dict[Any, str] = {
     P.REAPED: "it is reaped, and so are its orphans",
     J.QUEUE: "no process is idle",
     J.OFFER: "no process is idle for the reservation",
+    J.PROMISE: "no process is idle for the reservation, and one will be soon",
     J.TAKE: "a process is free for it",
     J.HOLD: "a process is free for the reservation",
     J.LAUNCH: "its reservation is launched",

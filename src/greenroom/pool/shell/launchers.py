@@ -127,6 +127,7 @@ class Launchers:
             fixed=sorted(effective.fixed),
             allow_threads=list(options.allow_threads),
             preload_timeout=options.preload_timeout,
+            huge_pages_seconds=options.huge_pages_seconds,
         )
 
     def dump(self, number: int) -> None:

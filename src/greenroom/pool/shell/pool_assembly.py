@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import secrets
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 from ...exit_report import ExitReport
@@ -28,6 +26,7 @@ from .script_client import Invocation, ScriptClient
 from .shell import Shell
 from .tools import Tools
 from .transit import TransitMemory
+from .walks import Walks
 
 __all__ = ["assemble"]
 
@@ -49,10 +48,7 @@ def assemble(
     pids = _Pids()
     orphans = OrphanKiller(token, pids.own, pids.living)
     cgroups = functools.cache(lambda: MemoryCgroups.where_delegated(token))
-    walks = ThreadPoolExecutor(1, thread_name_prefix="greenroom-walks")
-    with suppress(RuntimeError):  # no thread can be started
-        walks.submit(int)  # start the thread now: in a fork storm, no thread can be started
-    tools = Tools(clock, OomCounter(), orphans, LogAllowance.of_pool(), TransitMemory(clock), walks, cgroups)
+    tools = Tools(clock, OomCounter(), orphans, LogAllowance.of_pool(), TransitMemory(clock), Walks(), cgroups)
     shell = Shell(core, tools, events, keep, recorder_of(core, effective.options.flight_recorder_mb, recordings))
     pids.shell = shell
     script = ScriptClient(app, token, tools, effective.options.preload_timeout, invocation)

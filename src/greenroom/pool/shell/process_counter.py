@@ -89,7 +89,7 @@ class ProcessCounter:
             looking.add_done_callback(partial(self._has_looked, owners))
 
     def _in_thread(self, fn: Callable[..., Result], *arguments: object) -> asyncio.Future[Result]:
-        future = asyncio.get_running_loop().run_in_executor(self._tools.walks, fn, *arguments)
+        future = self._tools.walks.run(fn, *arguments)
         self._is_looking = True
         return future
 

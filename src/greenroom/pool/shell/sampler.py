@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Executor
 
 from ...system import proc
 from ..core import vocabulary as v
 from .child_client import ChildClient
 from .tools import Report
+from .walks import Walks
 
 __all__ = ["MemorySampler"]
 
@@ -21,21 +21,22 @@ class MemorySampler:
     To walk the page tables of a process takes 1 ms, or about 12 ms for a large process. So a thread does that.
     """
 
-    def __init__(self, report: Report, walks: Executor) -> None:
+    def __init__(self, report: Report, walks: Walks) -> None:
         self._report = report
         self._walks = walks
         self._turns: tuple[deque[str], deque[str]] = (deque(), deque())
         self._is_looking = False
 
     def look(self, kinds: Iterable[dict[str, ChildClient]]) -> None:
-        """Sample the next process of each kind, in turn. Do nothing while the samples before are not there yet."""
-        if self._is_looking:
+        """Sample the next process of each kind, in turn.
+
+        Do nothing while the samples before are not there yet, or the thread has no CPU time for samples.
+        """
+        if self._is_looking or not self._walks.has_spare_time():
             return
         chosen = [child for turns, there in zip(self._turns, kinds, strict=True) if (child := _next(turns, there))]
         if chosen:
-            loop = asyncio.get_running_loop()
-            pids = [child.live_pid for child in chosen]
-            future = loop.run_in_executor(self._walks, _sizes, pids)
+            future = self._walks.run_in_spare_time(_sizes, [child.live_pid for child in chosen])
             self._is_looking = True
             future.add_done_callback(lambda done: self._seen(chosen, done))
 

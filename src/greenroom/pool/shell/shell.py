@@ -87,7 +87,7 @@ class Shell:
         if self.recorder is not None:
             self.recorder.close()
         self.tools.clock.stop()
-        self.tools.walks.shutdown(wait=False)
+        self.tools.walks.close()
         self.settled.set()
 
     def own_pids(self) -> set[int]:

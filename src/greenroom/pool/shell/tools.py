@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from ...system.cgroup import MemoryCgroups
@@ -13,6 +12,7 @@ from .log_allowance import LogAllowance
 from .oom import OomCounter
 from .orphans import OrphanKiller
 from .transit import TransitMemory
+from .walks import Walks
 
 __all__ = ["Report", "Tools"]
 
@@ -29,8 +29,7 @@ class Tools:
     orphans: OrphanKiller
     log_budget: LogAllowance
     transit: TransitMemory
-    walks: Executor
-    """Executor with one thread, for calls that walk the page tables of a process or look at all processes."""
+    walks: Walks
     find_cgroups: Callable[[], MemoryCgroups | None]
     """Function that returns delegated cgroups, in which the kernel enforces ``memory_limit_mb``, or ``None``.
 

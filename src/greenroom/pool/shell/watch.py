@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor
 from functools import partial
 from typing import Protocol
 
@@ -17,6 +16,7 @@ from ..core.memory import SHORTEST, MemoryPolicy, MemoryVerdict
 from ..core.records import Process
 from ..core.stalls import Sample, Stall, classify
 from .clock import AwakeClock, Timer
+from .walks import Walks
 
 __all__ = ["MemoryWatch", "StallWatch", "Watched", "sample_of"]
 
@@ -68,7 +68,11 @@ class StallWatch:
         self._timeout = timeout
         self._clock = clock
         self._on_stall = on_stall
-        self._last_beat = self._before = self._sample()
+        self._beat = process.beats().loop
+        self._beat_at = clock.now()
+        self._last_beat: Sample | None = None
+        """First sample without a new beat. It stands for the latest beat, at most two checks before."""
+        self._before: Sample | None = None
         self._reported: Stall | None = None
         self._timer = self._next()
 
@@ -79,16 +83,19 @@ class StallWatch:
         return self._clock.call_later(self._timeout / CHECKS_PER_TIMEOUT, self._check)
 
     def _check(self) -> None:
-        beats = self._process.beats()
-        if beats.loop != self._last_beat.loop_beat:
-            # The usual case costs two reads of shared memory and two reads of /proc.
-            self._last_beat = self._before = self._sample()
-            self._reported = None
+        beat = self._process.beats().loop
+        if beat != self._beat:
+            # The usual case reads shared memory only. There may be a thousand sessions.
+            self._beat, self._beat_at = beat, self._clock.now()
+            self._last_beat = self._before = self._reported = None
         else:
             self._judge(self._sample())
         self._timer = self._next()
 
     def _judge(self, now: Sample) -> None:
+        if self._last_beat is None or self._before is None:
+            self._before = now
+            self._last_beat = now._replace(at=self._beat_at, loop_beat=self._beat)
         stall = classify(self._last_beat, self._before, now, self._timeout)
         if now.at - self._before.at > self._timeout / 2:
             self._before = now
@@ -109,7 +116,7 @@ class MemoryWatch:
         process: Watched,
         options: PoolOptions,
         clock: AwakeClock,
-        walks: Executor,
+        walks: Walks,
         on_overweight: Callable[[float], object],
     ) -> None:
         self._process = process
@@ -131,30 +138,37 @@ class MemoryWatch:
         self._timer = self._clock.call_later(SHORTEST, self._check)
 
     def _check(self) -> None:
+        pid = self._process.live_pid
         try:
-            rss = proc.rss_mb(self._process.live_pid)
+            rss = proc.rss_mb(pid)
+            verdict = MemoryVerdict.FINE if self._policy.is_far(rss) else self._judge_cheap(pid, rss)
         except OSError as error:
             if proc.is_out_of_fds(error):
                 self._look_later(0.0)
             return  # otherwise the process is gone, and its pidfd reports that
-        if self._policy.judge_rss(rss, self._clock.now()) is MemoryVerdict.CONFIRM:
-            self._confirm(rss)
+        if verdict is MemoryVerdict.CONFIRM:
+            self._confirm(rss, self._walks.run(_pss_and_faults, pid, rss))
+        elif verdict is MemoryVerdict.RECHECK and self._walks.has_spare_time():
+            self._confirm(rss, self._walks.run_in_spare_time(_pss_and_faults, pid, rss))
         else:
             self._look_later(rss)
 
-    def _confirm(self, rss: float) -> None:
-        """Read the PSS in a thread: to walk the page tables of a large process takes many milliseconds."""
-        reading = asyncio.get_running_loop().run_in_executor(self._walks, _pss_and_faults, self._process.live_pid, rss)
+    def _judge_cheap(self, pid: int, rss: float) -> MemoryVerdict:
+        return self._policy.judge_cheap(rss, proc.faulted_mb(pid))
+
+    def _confirm(self, rss: float, reading: asyncio.Future[tuple[float, float] | None]) -> None:
+        """Judge the PSS when the thread has read it: to walk the page tables of a large process takes milliseconds."""
         reading.add_done_callback(partial(self._confirmed, rss))
 
     def _confirmed(self, rss: float, reading: asyncio.Future[tuple[float, float] | None]) -> None:
         if self._is_stopped or reading.cancelled():
             return
-        found = reading.result()
+        found = None if reading.exception() is not None else reading.result()
         if found is None:
-            self._look_later(rss)  # no fds are left; or the process is gone, and its pidfd reports that
+            # No thread or no fds are left; or the process is gone, and its pidfd reports that.
+            self._look_later(rss)
             return
-        verdict = self._policy.judge_pss(rss, *found, self._clock.now())
+        verdict = self._policy.judge_pss(rss, *found)
         self._act(verdict, self._policy.used_mb)
         if verdict is not MemoryVerdict.KILL:
             self._look_later(rss)
@@ -174,8 +188,12 @@ class MemoryWatch:
 
 def _pss_and_faults(pid: int, rss: float) -> tuple[float, float] | None:
     try:
-        return proc.pss_mb(pid), proc.faulted_mb(pid)
+        faulted = proc.faulted_mb(pid)  # first: a later fault may not be in the PSS, and then counts for the next look
+    except OSError:
+        return None
+    try:
+        return proc.pss_mb(pid), faulted
     except PermissionError:
-        return rss, proc.faulted_mb(pid)  # the process runs as another user: its shared pages count in full
+        return rss, faulted  # the process runs as another user: its shared pages count in full
     except OSError:
         return None

@@ -212,7 +212,22 @@ class ZygoteClient:
         for warning in message.warnings:
             extra = log_fields("zygote_warning", **self._ids)
             _logger.warning("zygote %d: %s", self._popen.pid, clean(warning), extra=extra)
-        self._report(v.LauncherLoaded(self._number, message.app, message.digest, imports, preload))
+        self._log_image(message.image)
+        image = (message.image.anonymous_mb, message.image.huge_mb, message.image.arrange_seconds)
+        self._report(v.LauncherLoaded(self._number, message.app, message.digest, imports, preload, *image))
+
+    def _log_image(self, image: m.ImageMemory) -> None:
+        fields = {
+            "anonymous_mb": round(image.anonymous_mb, 1),
+            "huge_pages_mb": round(image.huge_mb, 1),
+            "huge_pages_seconds": round(image.arrange_seconds, 3),
+        }
+        extra = log_fields("zygote_memory", **self._ids, **fields, cause=image.problem or None)
+        text = "zygote %d has %.0f MiB of memory without a file, %.0f MiB of it in huge pages (%.2f s of CPU)%s"
+        problem = f": {clean(image.problem)}" if image.problem else ""
+        _logger.debug(
+            text, self._popen.pid, image.anonymous_mb, image.huge_mb, image.arrange_seconds, problem, extra=extra
+        )
 
     def _handle_of_child(self, message: m.Message, fds: list[int]) -> None:
         assert isinstance(message, (m.Forked, m.ForkFailed, m.Stopped, m.Exited, m.Reaped))

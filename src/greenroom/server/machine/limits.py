@@ -14,7 +14,7 @@ from ...pool import PoolStats
 from ...settings.open_files import Limits, fds_needed, limits_of
 from ...settings.worker_options import ServerOptions
 from ...system import open_files
-from ...system.machine_memory import available_memory_mb
+from ...system.machine_memory import MemoryGauge
 
 __all__ = ["MemoryRoom", "apply_limits", "shortage"]
 
@@ -78,9 +78,9 @@ class MemoryRoom:
     Tests pass in ``available``.
     """
 
-    def __init__(self, min_free_mb: float | None, available: Callable[[], float] = available_memory_mb) -> None:
+    def __init__(self, min_free_mb: float | None, available: Callable[[], float] | None = None) -> None:
         self._min_free_mb = min_free_mb
-        self._available = available
+        self._available = available or MemoryGauge().available_mb
         self._read = 0.0
         self._read_at = float("-inf")
 

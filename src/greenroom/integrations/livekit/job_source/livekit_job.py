@@ -32,6 +32,8 @@ class LiveKitJob:
     expiry: asyncio.TimerHandle | None = None
     considering: asyncio.Task[None] | None = None
     following: asyncio.Task[None] | None = None
+    lane: asyncio.Task[None] | None = None
+    """Task that frees the lane of the job when its agent has started up."""
     handle: JobHandle | None = None
     terminated: bool = False
     """True if the server does not want the job any more."""

@@ -33,11 +33,11 @@ from ..job_order import Order
 from . import livekit_protocol
 from .gate import LoadGate
 from .job_table import Do, Event, JobTable, Phase
+from .lanes import Lanes
 from .livekit_connection import Connection
 from .livekit_job import LiveKitJob, order_of
 from .livekit_protocol import Assigned, JobStatus, Offered
 from .restart import status_of
-from .starts import StartQueue
 
 __all__ = ["LiveKitJobs"]
 
@@ -45,6 +45,10 @@ _logger = logging.getLogger("greenroom.livekit")
 
 ASSIGNMENT_TIMEOUT = 7.5
 """Longest time between the acceptance and the assignment, in seconds, as in LiveKit's own worker."""
+LANE_PATIENCE = 1.0
+"""Seconds for which a job keeps its lane without a process, such as after the loss of the zygote."""
+LAUNCH_MARGIN = 2.0
+"""Seconds before the end of a reservation at which its job is launched, also without a free lane."""
 ANSWER_TIMEOUT = 2.5
 """Longest time for the reservation of a process and the app's answer, in seconds.
 
@@ -68,7 +72,7 @@ class LiveKitJobs:
         self,
         host: Host,
         offer_timeout: float,
-        starts: StartQueue,
+        lanes: Lanes,
         on_end: Callable[[LiveKitJob, ExitReport], object],
         on_change: Callable[[], object],
         gate: LoadGate,
@@ -78,7 +82,7 @@ class LiveKitJobs:
         self.last_answer_seconds: float | None = None
         self._host = host
         self._offer_timeout = offer_timeout
-        self._starts = starts
+        self._lanes = lanes
         self._on_end = on_end
         self._on_change = on_change
         self._gate = gate
@@ -156,7 +160,7 @@ class LiveKitJobs:
         async with asyncio.timeout(ANSWER_TIMEOUT):
             metadata = payload.encode(session.order.encode())
             acceptance = await self._host.offer(
-                Offer("livekit", metadata, session.id, self._offer_timeout, labels=session.labels)
+                Offer("livekit", metadata, session.id, self._offer_timeout, labels=session.labels, takes_promise=True)
             )
         try:
             accept = orders.Acceptance.of(acceptance.answer, session.id)
@@ -224,15 +228,16 @@ class LiveKitJobs:
             worker_id=session.connection.worker_id,
             assigned_at=time.time(),
         )
-        if self._starts.is_needed:
-            session.following = self._spawn(self._launch_later(session), f"greenroom-livekit-{session.id}")
-        else:
+        if self._lanes.take():
             self._launch(session)
+        else:
+            session.following = self._spawn(self._launch_later(session), f"greenroom-livekit-{session.id}")
 
     async def _launch_later(self, session: LiveKitJob) -> None:
-        # The reservation may end a little before ``kept_until``. So wait at most half of the remaining time.
-        await self._starts.wait_turn((session.kept_until - asyncio.get_running_loop().time()) / 2)
+        # The reservation may end a little before ``kept_until``.
+        await self._lanes.enter(max(session.kept_until - asyncio.get_running_loop().time() - LAUNCH_MARGIN, 0.0))
         if session.terminated:
+            self._lanes.leave()
             self._report_end(session, "success", "")  # the server itself counts the job as a success
         else:
             self._launch(session)
@@ -246,6 +251,7 @@ class LiveKitJobs:
             text = "job %s was accepted, but cannot be started: %s"
             extra = log_fields("job_not_started", **session.ids, source="livekit", cause=str(error))
             _logger.warning(text, session.id, error, extra=extra)
+            self._lanes.leave()
             self._report_end(session, "failed", f"not started: {error}")
             return
         self._gate.news.launched(session.id, session.order)
@@ -254,16 +260,38 @@ class LiveKitJobs:
 
     async def _follow(self, session: LiveKitJob, handle: JobHandle) -> None:
         try:
-            await handle.started()
+            await self._started(handle)
         except GreenroomError as error:
             # Report this to the server now. The exit report comes only when the process of the job is gone.
             self._report_end(session, *_unstarted(session, handle, error))
             report = await handle.wait()
         else:
+            session.lane = self._spawn(self._lanes.follow(handle), f"greenroom-livekit-lane-{session.id}")
             session.connection.send(livekit_protocol.job_status(session.id, "running"))
             report = await handle.wait()
             self._report_end(session, *status_of(report))
         self._on_end(session, report)
+
+    async def _started(self, handle: JobHandle) -> None:
+        """Wait for the start of a job that has a lane. A job that waits long for its process leaves the lane meanwhile.
+
+        Raises the error of a job that does not start. Its lane is free then.
+        """
+        has_lane = True
+        try:
+            try:
+                async with asyncio.timeout(LANE_PATIENCE):
+                    await handle.started()
+            except TimeoutError:
+                has_lane = False
+                self._lanes.leave()
+                await handle.started()
+        except BaseException:
+            if has_lane:
+                self._lanes.leave()
+            raise
+        if not has_lane:
+            self._lanes.take_more()
 
     def _report_end(self, session: LiveKitJob, status: JobStatus, error: str) -> None:
         self._settle(session, Event.END)

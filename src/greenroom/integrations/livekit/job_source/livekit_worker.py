@@ -16,6 +16,7 @@ from ..job_order import Order
 from ..options import LiveKitOptions
 from .failover import FailoverWatch
 from .gate import LoadGate
+from .lanes import Lanes
 from .livekit_connection import Connection
 from .livekit_jobs import LiveKitJobs
 from .livekit_protocol import Assigned, Offered, ServerMessage, Terminated
@@ -24,7 +25,6 @@ from .registrations import Registration, Server
 from .reporter import Reporter
 from .restart import Restarter
 from .rooms import Rooms
-from .starts import StartQueue
 from .worker_news import WorkerNews
 
 __all__ = ["LiveKitWorker"]
@@ -55,10 +55,10 @@ class LiveKitWorker(Listener):
         self._news = WorkerNews(host.resident, self._orders)
         self._restarter = Restarter(options, host, rooms, self._news)
         self._offer_timeout = options.livekit_offer_timeout
-        self._starts = StartQueue(host.stats, options.livekit_start_delay)
+        self._lanes = Lanes()
         self._gate = LoadGate(host, self._news, self._reserved, self._reporter.notify)
         self._sessions = LiveKitJobs(
-            host, self._offer_timeout, self._starts, self._restarter.ended, self._jobs_changed, self._gate
+            host, self._offer_timeout, self._lanes, self._restarter.ended, self._jobs_changed, self._gate
         )
         self._watches = self._failover_watches(options, rooms)
         self._tasks: list[asyncio.Task[None]] = []
@@ -169,7 +169,6 @@ class LiveKitWorker(Listener):
 
     def changed(self) -> None:
         self._reporter.notify()
-        self._starts.notify()
 
     def job_ended(self, job_id: str) -> None:
         self._news.ended(job_id)
