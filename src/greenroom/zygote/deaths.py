@@ -31,7 +31,7 @@ PATIENCE = 7.0
 TRACKER_PATIENCE = 6.5
 """Seconds that a resource tracker has to clean up after a job. On a busy machine, a tracker may get little CPU."""
 LAST_PATIENCE = 1.5
-"""Seconds that resource trackers have at the zygote's end: those of the zygote itself, and those of its last jobs."""
+"""Seconds that resource trackers have when the zygote ends in order: those of the zygote itself, and of its last jobs."""
 
 
 class Death(NamedTuple):
@@ -114,9 +114,10 @@ def end_orphans(token: str, *, spare_trackers: bool = False) -> None:
 def let_trackers_end(token: str | None = None) -> None:
     """Give resource trackers among the children of this process the time to end by themselves.
 
-    With a ``token``, wait also for those with the pool's mark, wherever they are.
+    With a ``token``, wait also for those with the pool's mark, wherever they are, and for longer: the supervisor is
+    gone, so many jobs have ended at once, and nobody waits for the zygote.
     """
-    give_up = time.monotonic() + LAST_PATIENCE
+    give_up = time.monotonic() + (LAST_PATIENCE if token is None else TRACKER_PATIENCE)
     while time.monotonic() < give_up:
         there = proc.children(os.getpid()) + ([] if token is None else _orphans_of(token))
         if not any(map(proc.is_resource_tracker, there)):
