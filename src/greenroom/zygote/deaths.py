@@ -31,7 +31,7 @@ PATIENCE = 7.0
 TRACKER_PATIENCE = 6.5
 """Seconds that a resource tracker has to clean up after a job. On a busy machine, a tracker may get little CPU."""
 LAST_PATIENCE = 1.5
-"""Seconds that resource trackers have when the zygote ends in order: those of the zygote itself, and of its last jobs."""
+"""Seconds that resource trackers, of the zygote itself and of its last jobs, have when the zygote ends in order."""
 
 
 class Death(NamedTuple):
