@@ -455,6 +455,30 @@ def test_no_timer_is_early_and_none_is_forgotten(steps: list[tuple[float, float]
     assert all(at >= due for due, at in fired)
 
 
+@given(st.floats(0, 1e5), st.floats(0.01, 100))
+def test_a_rough_timer_is_never_early_and_late_by_an_eighth_at_most(now: float, delay: float) -> None:
+    real = Real()
+    clock = AwakeClock(real)
+    real.now += now % LONGEST_SLEEP
+    clock.advance()
+    timer = clock.call_roughly(delay, print)
+    assert -1e-9 <= timer.when - (clock.now() + delay) <= delay / 8 + 1e-9
+
+
+@given(st.floats(0.08, 10), st.lists(st.floats(0, 0.2), min_size=20, max_size=40))
+def test_rough_timers_of_one_delay_come_together(delay: float, steps: list[float]) -> None:
+    """However many there are: the times lie on a grid, at least a sixteenth of the delay (or 0.125 s) apart."""
+    real = Real()
+    clock = AwakeClock(real)
+    times, begin = set(), clock.now()
+    for step in steps:
+        real.now += step
+        clock.advance()
+        times.add(clock.call_roughly(delay, print).when)
+    grid = min(2.0 ** math.floor(math.log2(delay / 8)), 0.125)
+    assert len(times) <= (clock.now() - begin) / grid + 2
+
+
 def test_a_cancelled_timer_does_not_fire_and_one_that_fails_stops_no_other() -> None:
     real = Real()
     clock = AwakeClock(real)

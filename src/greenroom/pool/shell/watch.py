@@ -12,7 +12,7 @@ from ...log_fields import log_fields
 from ...options import PoolOptions
 from ...system import proc
 from ...system.heartbeat import Beats
-from ..core.memory import SHORTEST, MemoryPolicy, MemoryVerdict
+from ..core.memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
 from ..core.records import Process
 from ..core.stalls import Sample, Stall, classify
 from .clock import AwakeClock, Timer
@@ -80,7 +80,7 @@ class StallWatch:
         self._timer.cancel()
 
     def _next(self) -> Timer:
-        return self._clock.call_later(self._timeout / CHECKS_PER_TIMEOUT, self._check)
+        return self._clock.call_roughly(self._timeout / CHECKS_PER_TIMEOUT, self._check)
 
     def _check(self) -> None:
         beat = self._process.beats().loop
@@ -176,7 +176,8 @@ class MemoryWatch:
     def _look_later(self, rss: float) -> None:
         delay = AT_REST if self._process.is_idle else self._policy.next_look(rss)
         self._timer.cancel()
-        self._timer = self._clock.call_later(delay, self._check)
+        call = self._clock.call_roughly if delay >= LONGEST else self._clock.call_later
+        self._timer = call(delay, self._check)
 
     def _act(self, verdict: MemoryVerdict, used: float) -> None:
         if verdict is MemoryVerdict.WARN:
