@@ -39,7 +39,7 @@ def find(seed: int, limit: float) -> Found:
     histories = 0
     while time.process_time() - begin < limit:
         histories += 1
-        result = live(draw_plan(seed))
+        result = live(draw_plan(seed, promises=False))
         if result.oracle:
             return Found(seed, histories, time.process_time() - begin, result.oracle)
         seed += 1
@@ -72,9 +72,9 @@ def _find_mutation(name: str, seed: int, limit: float) -> Found:
         seed = found.seed + 1
 
 
-def fails_by_itself(seed: int) -> bool:
+def fails_by_itself(seed: int, *, promises: bool = False) -> bool:
     """Tell whether a history shows a violation of the core as it is: that says nothing of a mutation."""
-    result = live(draw_plan(seed))
+    result = live(draw_plan(seed, promises=promises))
     if result.oracle:
         print(f"history {seed} fails by itself: {result.text}", flush=True)
     return bool(result.oracle)
@@ -98,24 +98,30 @@ def hunt_mutations(seed: int, limit: float, only: str) -> dict[str, int]:
 def hunt_rows(seed: int, count: int) -> dict[str, int]:
     """Look for a history that shows the deletion of each row, among those that reach it."""
     names = all_rows()
-    left: dict[Any, str] = dict(names)
     seeds: dict[str, int] = {}
+    for promises in (False, True):
+        _hunt_rows({row: name for row, name in names.items() if ("PROMISE" in name) is promises}, seed, count, seeds)
+    print(f"{len(seeds)} of {len(names)} deletions noticed")
+    for name in sorted(set(names.values()) - set(seeds)):
+        print(f"  not noticed: {name}")
+    return seeds
+
+
+def _hunt_rows(names: dict[Any, str], seed: int, count: int, seeds: dict[str, int]) -> None:
+    """Look for these rows. Only histories with promises reach the rows of a promise."""
+    left, promises = dict(names), any("PROMISE" in name for name in names.values())
     with Reached() as reached:
         for number in range(seed, seed + count):
             reached.rows.clear()
-            if fails_by_itself(number):
+            if fails_by_itself(number, promises=promises):
                 continue
             for row in [row for row in left if row in reached.rows]:
                 with without_row(names[row]):
-                    is_noticed = bool(live(draw_plan(number)).oracle)
+                    is_noticed = bool(live(draw_plan(number, promises=promises)).oracle)
                 if is_noticed:
                     seeds[left.pop(row)] = number
             if not left:
                 break
-    print(f"{len(seeds)} of {len(names)} deletions noticed")
-    for name in sorted(left.values()):
-        print(f"  not noticed: {name}")
-    return seeds
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -413,7 +413,8 @@ class Oracles:
             self._take_on(caller)
         elif not caller.is_accepted:
             self.fail("answered once", f"{event} was neither refused nor accepted")
-        if not caller.starts and not caller.granted:
+        is_promised = caller.granted and self.pool.job_queue.jobs[caller.number].process is None
+        if not caller.starts and (is_promised or not caller.granted):
             self.waiting.add(caller.number)
 
     def _take_on(self, caller: Caller) -> None:

@@ -192,8 +192,8 @@ class _Drawer:
         return values[int(self.rng.random() * len(values))]
 
 
-def draw_plan(seed: int) -> Plan:
-    """Draw a history's plan."""
+def draw_plan(seed: int, *, promises: bool = True) -> Plan:
+    """Draw a history's plan. Without ``promises``, no reservation takes a place in the queue."""
     rng = stream(seed, "plan", 0)
     profile = _draw_profile(rng)
     weights = _draw_weights(rng, profile)
@@ -204,6 +204,8 @@ def draw_plan(seed: int) -> Plan:
     lag = rng.choice((0.0, 0.001, 0.2)) if weights.get("late_ticks", 0.0) > rng.random() else 0.0
     pace = rng.choice((0.05, 0.3, 1.0, 1.0, 3.0))
     codes, actions, weights = _with_queries(stream(seed, "plan", 1), codes, actions, weights)
+    if promises:
+        actions = _with_promises(stream(seed, "plan", 2), actions)
     return Plan(seed, options, fixed, weights, codes, actions, pace, lag, profile=profile)
 
 
@@ -230,6 +232,13 @@ def _with_queries(
     if rng.random() < 0.4:
         weights = {**weights, "die_informed": rng.choice((0.3, 1.0))}
     return codes, tuple(sorted((*actions, *more), key=lambda action: action.at)), weights
+
+
+def _with_promises(rng: Random, actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    """Have reservations take a promise, in half of the plans. What others draw stays as it is."""
+    if rng.random() < 0.5:
+        return actions
+    return tuple(each._replace(flag=rng.random() < 0.6) if each.kind == "reserve" else each for each in actions)
 
 
 def _draw_profile(rng: Random) -> str:
@@ -359,8 +368,7 @@ def _reserve(drawer: _Drawer) -> None:
             (rng.choice((0.0, 0.01, 0.3, 2.0)) * rng.random(), rng.choice(_FOLLOW)) for _ in range(rng.randint(0, 3))
         )
         timeout = rng.choice((0.0, 0.5, 2.0, 10.0))
-        takes_promise = rng.random() < 0.4
-        drawer.actions.append(Action(drawer.at, "reserve", drawer.number, timeout, takes_promise, then=then))
+        drawer.actions.append(Action(drawer.at, "reserve", drawer.number, timeout, then=then))
         if rng.random() < 0.2:
             _cancel(drawer, drawer.number, is_job=False)
         if rng.random() < 0.15:
