@@ -131,3 +131,15 @@ def report_of_one(*events: v.Happening) -> ExitReport:
     assert v.Fork in map(type, effects)
     (report,) = [effect.report for effect in effects if isinstance(effect, ProcessEnded)]
     return report
+
+
+def test_a_process_whose_start_is_read_after_its_death_died_while_it_was_running() -> None:
+    """On a busy machine its pidfd is read before the channel, which has the acknowledgement."""
+    driver = Driver(num_idle_processes=1)
+    driver.feed(v.Launch(1, "a", b"", 5.0))
+    process = driver.last(v.Start).process
+    driver.feed(v.Died(process, (v.Started(process, "a"),)))
+    driver.feed(v.Reaped(process, ExitStatus(None, 9)))
+    report = driver.last(ProcessEnded).report
+    assert (report.reason, report.job_id) == ("signaled", "a")
+    assert report.detail.endswith("while it was running")

@@ -87,6 +87,8 @@ def _take_evidence_of_job(pool: Pool, process: Process, message: Started | Endin
     if isinstance(message, Started):
         accounts.note_success(pool, process.generation)
         step(pool, job, JobEvent.STARTED, process)
+        if process.decision is None and process.state_at_end is S.CLAIMED:
+            process.state_at_end = S.RUNNING  # it died after the start, which is read only now
     elif job.state in (JobState.STARTING, JobState.RECALLED):
         process.is_distrusted = True  # the acknowledgement is missing, and the job must not run twice
     elif isinstance(message, Ended):
