@@ -345,6 +345,8 @@ async def test_W2_a_job_that_waits_for_its_process_beyond_the_drain_is_reported_
         line, _ = await promised_to_a_third(at)
         at.worker.signal(signal.SIGTERM)
         assert "the pool was drained" in (await line.update("AJ_2", agent.JS_FAILED)).error
+        await at.worker.ends()
+        assert at.stage.starts() == {"AJ_0": 1, "AJ_1": 1}
 
 
 @pytest.mark.parametrize(
