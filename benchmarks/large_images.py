@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import facts
+from benchmarks.machine import facts, steal_since, stolen_and_all
 from benchmarks.stats import median, percentile
 from greenroom import ProcessPool
 from greenroom.pool.events import Event, ProcessWarmed, ZygoteStarted
@@ -92,7 +92,7 @@ def main() -> int:
 
 def _compare(image: str, rounds: int, sessions: int) -> None:
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in _KINDS}
-    before = _steal()
+    before = stolen_and_all()
     for number in range(rounds):
         for kind in _KINDS if number % 2 == 0 else reversed(_KINDS):
             found[kind].append(_measured(image, kind, 0))
@@ -103,8 +103,7 @@ def _compare(image: str, rounds: int, sessions: int) -> None:
     if sessions:
         many = _measured(image, "huge pages", sessions)
         print(f"  {sessions} sessions: " + ", ".join(f"{name} {value:.4g}" for name, value in many.items()))
-    stolen, total = (now - then for now, then in zip(_steal(), before, strict=True))
-    print(f"  load {os.getloadavg()[0]:.1f}, {100 * stolen / total:.1f} % of the CPU stolen")
+    print(f"  load {os.getloadavg()[0]:.1f}, {steal_since(before):.1%} of the CPU stolen")
 
 
 def _measured(image: str, kind: str, sessions: int) -> dict[str, float]:
@@ -234,11 +233,6 @@ async def _longest_gap(seconds: float) -> float:
         await asyncio.sleep(0.005)
         worst = max(worst, time.perf_counter() - begin - 0.005)
     return worst * 1000
-
-
-def _steal() -> tuple[int, int]:
-    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    return fields[7], sum(fields)
 
 
 if __name__ == "__main__":

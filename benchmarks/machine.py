@@ -31,6 +31,18 @@ def facts() -> dict[str, str]:
     return found
 
 
+def stolen_and_all() -> tuple[int, int]:
+    """CPU time so far that the machine below this one took, and all CPU time, in ticks."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return fields[7], sum(fields)
+
+
+def steal_since(before: tuple[int, int]) -> float:
+    """Part of the CPU time since then that was stolen."""
+    stolen, everything = (now - then for now, then in zip(stolen_and_all(), before, strict=True))
+    return stolen / max(everything, 1)
+
+
 def _processor() -> str:
     match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return match[1] if match else platform.machine()

@@ -22,7 +22,7 @@ class Settings:
     """What the command line says."""
 
     minutes: float
-    """For both hostile steps together, and for the soak of everything."""
+    """For both hostile steps together, for the soak of everything, and half of them for the healthy load."""
     only: str | None
     seed: int | None = None
 
@@ -47,6 +47,11 @@ def hostile(*options: str, share: float) -> Callable[[Settings], list[str]]:
 def everything(settings: Settings) -> list[str]:
     seed = [] if settings.seed is None else ["--seed", str(settings.seed)]
     return ["benchmarks.everything", "--minutes", f"{settings.minutes:g}", *seed]
+
+
+def healthy(settings: Settings) -> list[str]:
+    seed = [] if settings.seed is None else ["--seed", str(settings.seed)]
+    return ["benchmarks.healthy", "--minutes", f"{settings.minutes / 2:g}", *seed]
 
 
 STEPS = (
@@ -75,6 +80,12 @@ STEPS = (
         everything,
     ),
     Step(
+        "healthy",
+        "calls, reloads, a full minute and a lost zygote under Prometheus: only the alerts fire that are meant",
+        lambda settings: settings.minutes / 2 + 1,
+        healthy,
+    ),
+    Step(
         "simulator-rows",
         "each row of the pool's tables is reached by a simulated history, and its deletion is noticed",
         lambda settings: 5,
@@ -87,6 +98,12 @@ STEPS = (
         lambda settings: ["tests.simulation.hunt", "mutations"],
     ),
     Step(
+        "tests",
+        "tests that take long, and are like shorter ones",
+        lambda settings: 6,
+        lambda settings: ["scripts.run_tests", "--night"],
+    ),
+    Step(
         "livekit-releases",
         "livekit-agents between the oldest and the newest release, and its pre-release",
         lambda settings: 2,
@@ -97,6 +114,12 @@ STEPS = (
         "the libraries for models that are too large for each run of the tests: torch and others",
         lambda settings: 6,
         lambda settings: ["pytest", "-q", "tests/models/night.py"],
+    ),
+    Step(
+        "newest-haproxy",
+        "the files of `greenroom init haproxy`, checked by the newest HAProxy that Debian has",
+        lambda settings: 1,
+        lambda settings: ["pytest", "-q", "tests/machines/newest_haproxy.py"],
     ),
     Step(
         "livekit-restaurant",
@@ -119,10 +142,11 @@ def run(step: Step, settings: Settings) -> str | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make nightly", description=__doc__)
-    text = "minutes of both hostile steps together, and of the step everything (60)"
+    text = "minutes of both hostile steps together, of the step everything, and twice those of the step healthy (60)"
     parser.add_argument("--minutes", type=float, default=HOSTILE_MINUTES, help=text)
     parser.add_argument("--only", metavar="NAME,...", help="only these attacks")
-    parser.add_argument("--seed", type=int, help="seed of the step everything (default: a random one, printed)")
+    text = "seed of the steps everything and healthy (default: one of their own, printed)"
+    parser.add_argument("--seed", type=int, help=text)
     parser.add_argument("--steps", metavar="NAME,...", help="only these steps")
     parser.add_argument("--list", action="store_true", help="list the steps with their lengths")
     arguments = parser.parse_args()

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import steal_since, stolen_and_all
 from benchmarks.stats import median, percentile
 from greenroom import ProcessPool
 from greenroom.options import PoolOptions
@@ -54,7 +55,7 @@ def main() -> int:
         return 0
     _states()
     asyncio.run(_share(options.launches))
-    steal = _steal()
+    steal = stolen_and_all()
     found: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
     with suppress(KeyboardInterrupt):  # what is there by then is printed
         for number in range(options.rounds):
@@ -66,9 +67,8 @@ def main() -> int:
         before, after = ([one[figure] for one in found[name]] for name in ("without", "with"))
         ratio = median([now / then for then, now in zip(before, after, strict=True)])
         print(f"{figure}: {median(before):.4g} without, {median(after):.4g} with, ratio of a round {ratio:.3f}")
-    stolen, total = (now - then for now, then in zip(_steal(), steal, strict=True))
     load = os.getloadavg()[0]
-    print(f"load {load:.1f}, {100 * stolen / total:.1f} % of the CPU stolen, {len(found['with'])} rounds of each")
+    print(f"load {load:.1f}, {steal_since(steal):.1%} of the CPU stolen, {len(found['with'])} rounds of each")
     return 0
 
 
@@ -208,12 +208,6 @@ def _timed(act: Any) -> float:
 def _cpu() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
-
-
-def _steal() -> tuple[float, float]:
-    """Return the CPU time of the machine that was stolen, and all of it, in ticks."""
-    ticks = list(map(float, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
-    return ticks[7], sum(ticks)
 
 
 if __name__ == "__main__":

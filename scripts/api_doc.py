@@ -168,6 +168,8 @@ UNITS = {
     "timeout": "s",
     "retry_after": "s",
     "expected_wait": "s",
+    "beat_age": "s",
+    "loop_lag": "s",
     "descendants_killed": "processes",
     "log_records_dropped": "lines and records",
     "result_payload": "bytes",

@@ -19,6 +19,7 @@ NEEDED = {
     "the unit of `greenroom init systemd`": "greenroom/*/templates/systemd.service",
     "the image of `greenroom init docker`": "greenroom/*/templates/Dockerfile",
     "the manifests of `greenroom init k8s`": "greenroom/*/templates/deployment.yaml",
+    "the configuration of `greenroom init haproxy`": "greenroom/*/templates/haproxy.cfg",
 }
 """Files that are no modules: a build that packs modules alone would leave them out, and no import would fail."""
 

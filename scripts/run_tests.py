@@ -28,6 +28,9 @@ sys.dont_write_bytecode = False  # pytest's copy of the tests: to make it takes 
 WORKERS = {"others": AT_A_TIME, "in_pairs": 2, "alone": 0}
 """By phase, which is the marker of its tests but for the first: how many of them run at a time, 0 in one process."""
 
+GROUPS = ("night", "more")
+"""Markers of tests that ``make test`` leaves out. A test with both is of the first."""
+
 OVER_AT_ONCE = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
 
 
@@ -83,6 +86,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--counts", metavar="FILE", help="write to FILE how many tests passed, failed and so on")
     parser.addoption("--phase", choices=list(WORKERS), help="run the tests of this phase only")
     parser.addoption("--more", action="store_true", help="run the tests marked `more`, in the place of all others")
+    parser.addoption("--night", action="store_true", help="run the tests marked `night`, in the place of all others")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -90,8 +94,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     phase, needed = config.getoption("phase"), []
     if phase not in (None, "others"):
         needed.append(f"mark.{phase}")
-    if config.getoption("more"):
-        needed.append("mark.more")
+    needed += [f"mark.{group}" for group in GROUPS if config.getoption(group)]
     if not needed or not collection_path.match("test_*.py"):
         return None
     text = collection_path.read_text()
@@ -100,10 +103,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    phase, more = config.getoption("phase"), config.getoption("more")
+    phase = config.getoption("phase")
     if phase is None:
         return
-    others = [item for item in items if phase_of(item) != phase or is_among_more(item) != more]
+    wanted = next((group for group in GROUPS if config.getoption(group)), None)
+    others = [item for item in items if phase_of(item) != phase or group_of(item) != wanted]
     items[:] = [item for item in items if item not in set(others)]
     config.hook.pytest_deselected(items=others)
 
@@ -112,9 +116,9 @@ def phase_of(item: pytest.Item) -> str:
     return next((phase for phase in reversed(WORKERS) if item.get_closest_marker(phase)), "others")
 
 
-def is_among_more(item: pytest.Item) -> bool:
-    """Tell whether ``make test-more`` runs it, and ``make test`` does not."""
-    return item.get_closest_marker("more") is not None
+def group_of(item: pytest.Item) -> str | None:
+    """Return the group that runs a test in the place of ``make test``; ``None`` if there is none."""
+    return next((group for group in GROUPS if item.get_closest_marker(group)), None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -46,9 +46,9 @@ Times are seconds, memory is MiB. `off` (also `none`) switches a limit off; in a
 list is an array in a file, and has commas between its items elsewhere. Blanks and line ends around a value do not
 count; a control character within a text is an error.
 
-An empty environment variable counts as not set. Only an empty `GREENROOM_TOKEN` or `GREENROOM_TOKEN_FILE` is an error,
-because a worker without a token serves everybody. Secrets are never shown. Give them by environment or file: everybody
-on a machine can read its command lines.
+An empty environment variable counts as not set. Only an empty variable of a token, its file or a file of TLS is an
+error, because a protection would be off. Secrets are never shown. Give them by environment or file: everybody on a
+machine can read its command lines.
 
 ## Environment variables that are not settings
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from greenroom import ProcessPool
 from greenroom.pool import PoolStats
+from greenroom.system import proc
 
 __all__ = [
     "CERTIFICATE",
@@ -24,6 +25,7 @@ __all__ = [
     "eventually",
     "idle_pids",
     "is_gone",
+    "is_zombie",
     "kill",
     "listening",
     "wait_for_exit",
@@ -54,6 +56,14 @@ def zygote_pid(pool: ProcessPool) -> int:
     pid = pool.stats().zygote_pid
     assert pid is not None
     return pid
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process is dead and not reaped. One that is reaped in this moment is no zombie any more."""
+    try:
+        return proc.stat(pid).state == "Z"
+    except OSError:
+        return False
 
 
 def is_gone(pid: int) -> bool:

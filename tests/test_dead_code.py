@@ -16,6 +16,8 @@ USERS = ("App", "ExitReport", "JobContext", "JobHandle", "JobProcess", "JobReque
 """Classes whose methods a user calls."""
 CALLED_BY_OTHERS = {
     "LIVEKIT",  # an entry point
+    "_fields_",  # ctypes
+    "_pack_",  # ctypes
     "buffer_updated",  # asyncio
     "critical",  # structlog
     "eof_received",  # asyncio
@@ -27,7 +29,7 @@ CALLED_BY_OTHERS = {
     "target_idle_processes",  # livekit-agents
 }
 CHOICES = {"DEV"}  # read by its value
-PRIVATE_OF_OTHERS = {"_start_job"}  # livekit-agents
+PRIVATE_OF_OTHERS = {"_fields_", "_pack_", "_start_job"}  # ctypes, livekit-agents
 
 
 def trees() -> Iterator[ast.Module]:

@@ -116,6 +116,10 @@ def test_an_app_of_any_name_comes_through(app: str) -> None:
     assert shlex.split(line)[2].replace("%%", "%").replace("$$", "$") == app
 
 
+def _encrypted() -> deployment.Plan:
+    return deployment.Plan(app="a.py", name="a", settings=Settings(server=ServerOptions(tls_cert="/etc/a.pem")))
+
+
 def test_what_would_make_nonsense_is_refused() -> None:
     for make in (
         lambda: _plan("agent.py\nExecStartPre=/bin/rm"),
@@ -126,6 +130,8 @@ def test_what_would_make_nonsense_is_refused() -> None:
         lambda: deployment.docker(_plan(), deployment.Docker(user="x; rm")),
         lambda: deployment.kubernetes(_plan(), deployment.Kubernetes(replicas=0)),
         lambda: deployment.kubernetes(_plan(), deployment.Kubernetes(claims_per_second=0.0)),
+        lambda: deployment.docker(_encrypted(), deployment.Docker()),
+        lambda: deployment.kubernetes(_encrypted(), deployment.Kubernetes()),
     ):
         with pytest.raises(OptionError):
             make()
@@ -160,7 +166,7 @@ def test_a_unit_says_what_its_systemd_knows(version: int) -> None:
 
 def _token_mounts(pod: dict[str, Any], container: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """Where the worker is told that its token is, and the secret and key that are mounted there."""
-    (variable,) = container["env"]
+    (variable,) = (one for one in container["env"] if one["name"] == "GREENROOM_TOKEN_FILE")
     assert variable["name"] == "GREENROOM_TOKEN_FILE"
     folder, _, name = variable["value"].rpartition("/")
     (mount,) = (each for each in container["volumeMounts"] if each["mountPath"] == folder)
@@ -268,7 +274,8 @@ def test_the_image_runs_the_worker_as_pid_1_and_not_as_root() -> None:
 def test_the_manifests_belong_together() -> None:
     files = deployment.kubernetes(_plan(max_jobs=40), deployment.Kubernetes(memory_mb=4096, replicas=3))
     manifests = _manifests(files)
-    assert set(manifests) == {"Deployment", "Service", "PodDisruptionBudget", "PodMonitor", "ScaledObject"}
+    kinds = {"Deployment", "Service", "PodDisruptionBudget", "PodMonitor", "PrometheusRule", "ScaledObject"}
+    assert set(manifests) == kinds
     spec = manifests["Deployment"]["spec"]
     labels = spec["template"]["metadata"]["labels"]
     assert spec["selector"]["matchLabels"] == labels == manifests["Service"]["spec"]["selector"]

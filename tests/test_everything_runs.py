@@ -11,7 +11,7 @@ import pytest
 
 from scripts import livekit_server
 
-pytestmark = [pytest.mark.more, pytest.mark.alone]  # it takes both CPUs of a small machine
+pytestmark = [pytest.mark.night, pytest.mark.alone]  # it takes both CPUs of a small machine
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -16,7 +16,7 @@ from benchmarks.hostile.attacks import DEFAULT
 from greenroom.system import proc
 
 pytestmark = [
-    pytest.mark.more,
+    pytest.mark.night,
     pytest.mark.alone,
 ]  # attacks in one process, and whatever runs beside, would share two cores
 ROOT = Path(__file__).resolve().parent.parent

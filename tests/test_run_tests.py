@@ -72,12 +72,14 @@ def test_long_tests_run_when_they_are_asked_for_and_no_others(tmp_path: Path) ->
     assert total.startswith("total: 2 passed in ")
 
 
+@pytest.mark.more
 def test_a_phase_may_have_no_test(tmp_path: Path) -> None:
     code, total, notes = run(tmp_path, "-n", "0", "-k", "alone and not fails")
     assert (code, notes) == (0, ["alone by itself"])
     assert total.startswith("total: 1 passed in ")
 
 
+@pytest.mark.more
 def test_a_run_without_any_test_fails(tmp_path: Path) -> None:
     code, total, _ = run(tmp_path, "-n", "0", "-k", "nonesuch")
     assert code == pytest.ExitCode.NO_TESTS_COLLECTED

@@ -1,8 +1,14 @@
-"""When a service of the zygote's is started again: pure, with the time passed in."""
+"""When a service of the zygote's is started again: pure, with the time passed in. And where it may listen."""
 
 from __future__ import annotations
 
-from greenroom.zygote.services import Services
+import os
+from contextlib import ExitStack
+
+import pytest
+
+from greenroom.zygote import services as module
+from greenroom.zygote.services import Services, address_of, addresses, listen
 
 
 def serve(listener: object, pause: float) -> int:
@@ -80,3 +86,22 @@ def test_one_that_dies_at_once_with_the_exit_code_of_a_pause_has_its_pause_all_t
     assert services.died(1, 0.001, has_paused=True) == "model"
     assert services.due(0.001) == []
     assert services.due(0.1) == [("model", serve)]
+
+
+def test_the_own_zygotes_address_comes_first_then_those_of_its_generation_then_newer_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_POOL", f"test-{os.getpid()}")
+    assert addresses("model", 2) == []
+    with ExitStack() as stack:
+        made = []
+        for zygote, generation in (("a", 1), ("b", 3), ("c", 2)):  # each random part stands for a zygote
+            monkeypatch.setattr(module, "_NONCE", zygote)
+            stack.enter_context(listen("model", generation))
+            stack.enter_context(listen("other", generation))
+            made.append(address_of("model", generation))
+        old, new, own = made
+        assert addresses("model", 2) == [own]
+        assert addresses("model", 1) == [old]  # of a lost zygote, whose place another one has taken
+        assert addresses("model", 4) == [new, own, old]
+        assert addresses("none", 2) == []

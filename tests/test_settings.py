@@ -34,6 +34,12 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "livekit_offer_timeout": st.floats(0, 2.3),
     "livekit_max_restarts": st.integers(0, 999),
     "livekit_loss_timeout": st.floats(1, 10**5),
+    "tls_key": st.none(),  # these two need a certificate
+    "tls_client_ca": st.none(),
+    "view_token": st.none(),  # these two need a token
+    "sessions_may": st.just("none"),
+    "allowed_hosts": st.lists(st.sampled_from(["calls.example", "here"]), min_size=1).map(tuple),
+    "trusted_proxies": st.lists(st.sampled_from(["10.0.0.5", "10.1.0.0/16", "fd00::/8"]), min_size=1).map(tuple),
 }
 
 
@@ -121,7 +127,7 @@ def test_layers_are_laid_over_each_other_setting_by_setting(folder: Path, data: 
     expected = {name: (all_settings()[name].default(command), "default") for name in NAMES}
     for layer, values in layers.items():
         expected |= {name: (value, layer) for name, value in values.items()}
-    assume(None in (expected["token"][0], expected["token_file"][0]))  # they exclude each other
+    assume(expected["token"][0] in (None, "auto") or expected["token_file"][0] is None)  # they exclude each other
     found = resolved(command, folder, layers)
     assert {n: (all_settings()[n].of(found.settings), found.origins[n].kind) for n in NAMES} == expected
 
@@ -283,12 +289,15 @@ def test_no_text_holds_a_control_character(name: str, mark: str) -> None:
     assert not all_settings()[name].is_secret or "broken-here" not in str(told.value)
 
 
-def test_only_a_token_must_not_be_empty() -> None:
+NEVER_EMPTY = ("token", "token_file", "view_token", "tls_cert", "tls_key", "tls_client_ca")
+
+
+def test_only_a_token_and_the_files_of_tls_must_not_be_empty() -> None:
     for text in ("", " ", "\n"):
         for name in NAMES:
             found = from_environment({all_settings()[name].variable: text})
-            assert (name in found) == (name in ("token", "token_file"))
-        for name in ("token", "token_file"):
+            assert (name in found) == (name in NEVER_EMPTY)
+        for name in NEVER_EMPTY:
             with pytest.raises(OptionError, match=f"{name} is empty"):
                 resolve("start", flags={name: text}, environ={})
             with pytest.raises(OptionError, match=f"{name} is empty"):

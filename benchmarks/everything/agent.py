@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 
 import variant  # rewritten before each reload
@@ -30,8 +31,11 @@ async def run(ctx) -> object:
         await asyncio.sleep(FOR_EVER)
     if metadata["plan"] == "family":
         subprocess.Popen(["sleep", str(FOR_EVER)], start_new_session=True)
-        # The resource tracker of multiprocessing removes it when this process is gone, however that ends.
-        SharedMemory(f"{os.environ['SOAK_RUN']}-{metadata['nonce']}", create=True, size=4096)
+        # The resource tracker of multiprocessing removes it when this process is gone, however that ends. SharedMemory
+        # registers a block that exists already: SIGKILL between the two would leave it.
+        name = f"{os.environ['SOAK_RUN']}-{metadata['nonce']}"
+        resource_tracker.register(f"/{name}", "shared_memory")
+        SharedMemory(name, create=True, size=4096)
     await asyncio.sleep(metadata["seconds"])
     if metadata["plan"] == "hang at the end":
         ctx.add_shutdown_callback(lambda reason: asyncio.sleep(FOR_EVER))

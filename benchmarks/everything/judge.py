@@ -19,10 +19,12 @@ REJECTIONS = {
     "full": None,
     "warming": None,
     "memory": frozenset({"memory short"}),
+    "cpu": None,
     "breaker_open": DISTURBING,
     "draining": frozenset({"drain worker", "memory short"}),
     "rejected_by_app": DISTURBING,
     "offer_timeout": DISTURBING,
+    "stalled": None,
 }
 """The reasons to reject, and the injections of which one must explain it; ``None``: the load may, too."""
 

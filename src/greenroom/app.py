@@ -37,11 +37,18 @@ class App:
     ``allow_threads`` names threads that may be alive in the zygote when it forks, by their Python or native names.
     A fork copies only the calling thread. A lock that another thread holds at that moment stays locked in each
     child. So the zygote refuses all threads that are not named here.
+
+    ``version`` is a text that names the app's code, such as a release or a commit. Metrics and the records of jobs have
+    it. The default is ``__version__`` of the app's module, if there is one. A reload reads it again.
     """
 
-    def __init__(self, *, allow_threads: Iterable[str] = ()) -> None:
+    def __init__(self, *, allow_threads: Iterable[str] = (), version: str | None = None) -> None:
         if isinstance(allow_threads, str):
             raise GreenroomError("allow_threads takes a list of names, not one string")
+        if version is not None and not isinstance(version, str):
+            raise GreenroomError(f"version takes a text, not {version!r}")
+        self.version = version
+        """Version of the app's code; ``None`` if it has none."""
         self.allow_threads = frozenset(allow_threads)
         self.manifest: dict[str, Any] = {}
         """For integrations: plain data for the supervisor, which never imports the app. The zygote reads the data after

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .clean_text import clean, cut_end
+from .clean_text import clean, cut_end, one_line
 from .errors import AppLoadError
 
 __all__ = ["LONGEST_END", "REQUEST", "AppFacts", "AppSetting", "AppSettings", "packed", "unpacked"]
@@ -16,6 +16,8 @@ REQUEST = "request"
 
 LONGEST_END = 1e9
 """Largest :attr:`AppFacts.end_timeout`, in seconds."""
+LONGEST_VERSION = 100
+"""Most characters of :attr:`AppFacts.version`. It is the label of a metric."""
 
 
 @dataclass(slots=True)
@@ -31,6 +33,8 @@ class AppFacts:
 
     topics: list[str] = field(default_factory=list)
     """Topics of an integration that the resident process answers or hears, besides the request hook."""
+    version: str = ""
+    """Version of the app's code, in one line; empty if the app names none."""
 
     @property
     def own_settings(self) -> AppSettings:
@@ -40,6 +44,7 @@ class AppFacts:
     def __post_init__(self) -> None:
         # Both sides make this object, so the check is here. NaN becomes 0: no deadline can be NaN or infinity.
         self.end_timeout = min(max(0.0, self.end_timeout), LONGEST_END)
+        self.version = one_line(self.version[:LONGEST_VERSION])
 
 
 _LONGEST = 300

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,17 +21,20 @@ __all__ = [
     "PrewarmError",
     "RejectionReason",
     "ServiceError",
+    "WallMissing",
 ]
 
 RejectionReason = Literal[
     "full",
     "warming",
     "memory",
+    "cpu",
     "breaker_open",
     "draining",
     "load",
     "offer_timeout",
     "rejected_by_app",
+    "stalled",
 ]
 """Reason why a job is rejected. The table in docs/exit-reasons.md explains each reason."""
 
@@ -60,6 +64,19 @@ class PayloadError(GreenroomError, ValueError):
 
 class AppLoadError(GreenroomError):
     """App that could not be loaded: its import or ``preload`` failed, or the zygote must not fork with it."""
+
+
+class WallMissing(AppLoadError):
+    """Wall around sessions that cannot be raised, though the option ``walls`` is ``require``."""
+
+    @classmethod
+    def of(cls, missing: Mapping[str, str]) -> WallMissing:
+        """Return the error for these walls, each with the cause."""
+        causes = "; ".join(f"{name}: {cause}" for name, cause in missing.items())
+        return cls(
+            f"walls is require, but a wall around sessions is missing: {causes}. Use a kernel that has it, take the "
+            "worker's capabilities away, or set walls to auto"
+        )
 
 
 class PrewarmError(GreenroomError):
@@ -102,7 +119,8 @@ class NoCapacity(GreenroomError):
     """Rejection of a job: at once, or when the deadline of the launch or reservation has passed.
 
     ``reason`` is one of :data:`RejectionReason`. A pool gives ``full``, ``warming``, ``draining`` or ``breaker_open``.
-    A worker also gives ``memory`` or ``rejected_by_app``, and ``load`` for a LiveKit app.
+    A worker also gives ``memory``, ``cpu``, ``stalled`` or ``rejected_by_app``. For a LiveKit app, it also gives
+    ``load`` or ``offer_timeout``.
     """
 
     def __init__(self, message: str, *, reason: RejectionReason, retry_after: float) -> None:
@@ -135,8 +153,7 @@ class ErrorInfo:
 
         Message and traceback are cut to ``limit`` characters. A mark shows the cut.
         """
-        kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        name = name_of(type(error))
         try:
             message = str(error)
         except BaseException as failure:  # also SystemExit: the first exception is the one to describe
@@ -157,6 +174,11 @@ class ErrorInfo:
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}"
+
+
+def name_of(kind: type[BaseException]) -> str:
+    """Return the name of a class of exceptions, as :attr:`ErrorInfo.type` has it."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def traceback_of(error: BaseException) -> str:

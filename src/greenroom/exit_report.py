@@ -63,7 +63,7 @@ class ExitReport:
     error: ErrorInfo | None = None
     """Exception that the entrypoint or ``prewarm`` raised, if any."""
     stack_dump: str | None = None
-    """Python stacks of the process, taken just before the kill."""
+    """Python stacks of the process, taken just before the kill, or as its native code crashed."""
     peak_memory_mb: float | None = None
     """Largest resident size (RSS) by the kernel's account. Pages that are shared with the zygote count."""
     cpu_seconds: float | None = None

@@ -18,12 +18,14 @@ __all__ = ["Accept", "Job", "JobContext", "JobProcess", "JobRequest", "Reject"]
 ShutdownCallback = Callable[[], object | Awaitable[object]] | Callable[[str], object | Awaitable[object]]
 
 _NOT_YET = object()
+_current: list[Job | None] = [None]
+"""Job of this process. A list, since a change of a global or of a class has Python look up names anew."""
 
 
 class Job:
     """Job: an id, and metadata that is plain data (JSON or bytes)."""
 
-    __slots__ = ("_decoded", "id", "payload")
+    __slots__ = ("_decoded", "id", "payload", "trace_parent")
 
     def __init__(self, job_id: str, metadata: Any = None) -> None:
         if not isinstance(job_id, str) or not job_id:
@@ -31,14 +33,27 @@ class Job:
         self.id = job_id
         """Id of the job."""
         self.payload = payload.encode(metadata)
+        self.trace_parent: str | None = None
+        """W3C Trace Context (``traceparent``) for the spans of the job itself, in its process; ``None`` without one.
+
+        With tracing on, the parent is Greenroom's span ``run``. Otherwise it is the span of the caller."""
         self._decoded: Any = _NOT_YET
 
     @classmethod
-    def from_payload(cls, job_id: str, data: bytes) -> Job:
+    def current(cls) -> Job | None:
+        """Return the job of this process; ``None`` before its start, and in any other process."""
+        return _current[0]
+
+    @classmethod
+    def from_payload(cls, job_id: str, data: bytes, trace_parent: str | None = None) -> Job:
         """For integrations: return a job whose metadata is already encoded."""
         job = cls.__new__(cls)
-        job.id, job.payload, job._decoded = job_id, data, _NOT_YET
+        job.id, job.payload, job.trace_parent, job._decoded = job_id, data, trace_parent, _NOT_YET
         return job
+
+    def make_current(self) -> None:
+        """For integrations: make this the job of this process."""
+        _current[0] = self
 
     @property
     def metadata(self) -> Any:

@@ -40,6 +40,7 @@ class PoolKeywords(TypedDict, total=False):
     allow_threads: tuple[str, ...]
     huge_pages_seconds: float | None
     flight_recorder_mb: float | None
+    walls: Literal["auto", "require", "off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,10 @@ class PoolOptions:
     flight_recorder_mb: float | None = 8.0
     """Memory (MiB, at most 64) for the flight recorder, which keeps the pool's latest events and decisions. Metadata,
     results and error messages are not recorded. ``off`` or 0: nothing is recorded. See `greenroom debug`."""
+    walls: Literal["auto", "require", "off"] = "auto"
+    """Walls around sessions: a session cannot signal, read or limit the supervisor, the zygote or another session, or
+    connect to abstract sockets of other programs. ``auto``: all walls that the kernel has. ``require``: the worker does
+    not start if one is missing. ``off``: none, for sessions that need programs with a setuid bit, such as sudo."""
 
     def __post_init__(self) -> None:
         self._check_threads()
@@ -109,6 +114,8 @@ class PoolOptions:
         self._check_recorder()
         if self.request_failure not in ("reject", "accept"):
             raise OptionError(f"request_failure is {self.request_failure!r}; it must be 'reject' or 'accept'")
+        if self.walls not in ("auto", "require", "off"):
+            raise OptionError(f"walls is {self.walls!r}; it must be 'auto', 'require' or 'off'")
         if self.start_method not in ("zygote", "spawn"):
             raise OptionError(f"start_method is {self.start_method!r}; it must be 'zygote' or 'spawn'")
 

@@ -67,8 +67,13 @@ class Offer:
     """Trace to which the job belongs, in the form of W3C Trace Context."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Names from the source, for the log, events and the report."""
+    shown: bytes | None = None
+    """Metadata that people know the job by, as JSON, if it is not ``metadata`` itself."""
     takes_promise: bool = False
     """Accept the job at once if no process is idle, and one is certain to be idle within ``timeout``."""
+    stalls_before: float | None = None
+    """Number of stalls of the worker that were over before the job was sent: :meth:`Host.stalls_over` at the moment in
+    which the source read it. ``None``: at the moment of the offer. ``math.inf``: nobody waits for an answer."""
 
 
 class Acceptance(Protocol):
@@ -152,6 +157,15 @@ class Host(Protocol):
 
     def problem(self) -> Closed | None:
         """Return the reason why the worker takes no jobs now, or ``None``. The state of the pool does not count."""
+
+    def stalls_over(self) -> int:
+        """Return how many stalls of the worker are over. Whatever is read from a socket now was sent after them."""
+
+    def further_jobs(self) -> int:
+        """Return how many more jobs ``max_jobs``, the memory and the CPUs allow.
+
+        Raises :class:`~greenroom.PoolClosed`.
+        """
 
     def stats(self) -> PoolStats:
         """Return the counts of the pool. Raises :class:`~greenroom.PoolClosed`."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import commands
 from server.running_worker import RunningWorker
 from support import DEADLINE
 
-__all__ = ["TELLING", "Done", "ask", "greenroom"]
+__all__ = ["TELLING", "Done", "ask", "ask_all", "greenroom", "nobody_listening"]
 
 TELLING = """
 @app.entrypoint
@@ -58,3 +61,16 @@ async def greenroom(*arguments: str, stdin: bytes | None = None, **environ: str)
 async def ask(worker: RunningWorker, *arguments: str, stdin: bytes | None = None) -> Done:
     """Run the command against this worker."""
     return await greenroom(*arguments, stdin=stdin, GREENROOM_URL=await worker.url())
+
+
+async def ask_all(urls: Sequence[str], *arguments: str, **environ: str) -> Done:
+    """Run the command against several workers."""
+    return await greenroom(*arguments, GREENROOM_URL=",".join(urls), **environ)
+
+
+@contextmanager
+def nobody_listening() -> Iterator[str]:
+    """An address at which nobody listens, and nobody else can begin to."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import typer
-from client_commands import ask, greenroom
+from client_commands import ask, greenroom, nobody_listening
 from faults.stage import PLAIN, Stage
 from server.running_worker import RunningWorker
 
@@ -37,16 +37,15 @@ ASKING = [
     ["reload"],
     ["resize", "1"],
     ["status"],
+    ["problems"],
     ["top", "--once"],
 ]
 
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """An address at which nobody listens, and nobody else can begin to."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    with nobody_listening() as url:
+        yield url
 
 
 async def test_no_worker_there(nobody: str) -> None:
@@ -115,15 +114,34 @@ async def test_help_names_the_variables(command: str) -> None:
     assert "GREENROOM_TOKEN]" in done.out
 
 
+@asynccontextmanager
+async def forwarding(port: int) -> AsyncIterator[str]:
+    """Pass connections on to a port, as a proxy does; the value is the URL."""
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pipe(reader, back), pipe(there, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
 async def test_tokens(make_app: MakeApp) -> None:
     worker_options = ("--num-idle-processes", "1", "--token", TOKEN)
     async with Stage(make_app) as stage, RunningWorker(stage.app(PLAIN), *worker_options) as worker:
         url = await worker.url()
         asked = [["jobs", "run"], ["drain", "--wait"], ["status"], ["top", "--once"]]
-        answers = await asyncio.gather(*(ask(worker, *arguments) for arguments in asked))
+        async with forwarding(await worker.port()) as elsewhere:  # to whose port no control socket belongs
+            answers = await asyncio.gather(*(greenroom(*arguments, "--url", elsewhere) for arguments in asked))
         for arguments, done in zip(asked, answers, strict=True):
             assert (done.code, done.out) == (6, ""), arguments
-            assert "needs a token. Set GREENROOM_TOKEN" in done.err
+            assert "needs a token, and gives this command none" in done.err
+        assert (await ask(worker, "status")).code == 0  # the worker gives its token to a command of its own user
         wrong = await ask(worker, "status", "--token", "a-token-that-is-wrong")
         assert wrong.code == 6
         assert "does not accept this token" in wrong.err
@@ -137,7 +155,7 @@ async def test_tokens(make_app: MakeApp) -> None:
 async def test_a_token_from_a_file_or_with_blanks_around_it(make_app: MakeApp, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\r\n")
-    async with RunningWorker(make_app(PLAIN_APP), "--num-idle-processes", "1", "--token", TOKEN) as worker:
+    async with RunningWorker(make_app(PLAIN_APP), "--num-idle-processes", "3", "--token", TOKEN) as worker:
         url = await worker.url()
         await worker.logs("serving")
         around = {"GREENROOM_URL": f"{url}\n"}
@@ -148,11 +166,11 @@ async def test_a_token_from_a_file_or_with_blanks_around_it(make_app: MakeApp, t
             ask(worker, "top", "--once", "--token-file", str(file)),
         )
         assert [done.code for done in right] == [0] * 4, right
-        for none in await asyncio.gather(
+        blank, off = await asyncio.gather(
             *(greenroom("status", **around, GREENROOM_TOKEN=empty) for empty in (" \n", "off"))
-        ):
-            assert none.code == 6
-            assert "needs a token" in none.err
+        )
+        assert blank.code == 0  # as without the variable: the worker is asked for its token
+        assert (off.code, "needs a token" in off.err) == (6, True)
 
 
 async def test_a_token_that_cannot_be_is_sent_to_nobody(tmp_path: Path, nobody: str) -> None:

@@ -9,72 +9,21 @@ import pytest
 from faults.stage import Stage
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import NOW, board, picture_of, report, session, watched_of
 from server.running_worker import RunningWorker
 
 from greenroom.cli.client import Client
-from greenroom.cli.top.controls import Cancel, Controls, Quit
 from greenroom.cli.top.draw import Scene, draw
 from greenroom.cli.top.figures import percentile, shares
-from greenroom.cli.top.keys import KeyDecoder
+from greenroom.cli.top.listing import Found, JobRef
 from greenroom.cli.top.picture import Picture
+from greenroom.cli.top.watched import Watched
 
 MakeApp = Callable[[str], str]
 
-NOW = 1_800_000_000.0
-STATS = {
-    "jobs": 1000,
-    "idle": 8,
-    "idle_target": 10,
-    "warming": 2,
-    "waiting": 0,
-    "generation": 3,
-    "zygote_pid": 77,
-    "breaker_cause": None,
-}
-
-
-def process(number: int, state: str, job_id: str | None = None) -> dict[str, Any]:
-    known = {"id": f"1-{number}", "pid": 5000 + number, "state": state, "generation": 3}
-    return {**known, "job_id": job_id, "since": NOW, "private_mb": 3.5}
-
-
-def session(job_id: str, ended: float | None = None) -> dict[str, Any]:
-    known = {"id": job_id, "source": "http", "launch_type": "warm", "accepted": NOW - 61, "started": NOW - 60}
-    return {**known, "ended": ended, "start_ms": 1.5, "pid": 1, "process_id": "x", **end(ended)}
-
-
-def end(ended: float | None) -> dict[str, Any]:
-    return {"outcome": ended and "succeeded", "reason": ended and "completed", "detail": None}
-
-
-def report(**given: Any) -> dict[str, Any]:
-    known = {"job_id": "call", "process_id": "1-1", "pid": 5, "outcome": "failed", "reason": "raised", "detail": "it"}
-    return {**known, **given}
-
-
-def board(running: int = 0, idle: int = 0) -> dict[str, Any]:
-    return {
-        "app": "agent.py:app",
-        "problem": None,
-        "stats": dict(STATS),
-        "options": {"max_jobs": 2000},
-        "processes": [process(n, "running", f"call-{n}") for n in range(running)]
-        + [process(running + n, "idle") for n in range(idle)],
-        "sessions": [session(f"call-{n}") for n in range(running)] + [session("over", NOW - 5)],
-        "turned_down": [{"at": NOW - 1, "reason": "full"}, {"at": NOW - 100, "reason": "memory"}],
-        "reports": [{**report(), "at": NOW - 9}],
-        "start_ms": [["warm", 1.0], ["cold", 30.0]],
-    }
-
-
-def picture_of(running: int = 0, idle: int = 0) -> Picture:
-    picture = Picture()
-    picture.apply("board", board(running, idle))
-    return picture
-
 
 def shown(picture: Picture, scene: Scene) -> list[str]:
-    return [line.plain for line in draw(picture, scene)]
+    return [line.plain for line in draw([watched_of(picture)], scene)]
 
 
 # --- the picture ---------------------------------------------------------------------------------
@@ -109,27 +58,47 @@ def test_a_job_that_was_given_a_second_process_is_shown_with_that() -> None:
     assert picture.live_sessions()[0]["pid"] == 9
 
 
-@pytest.mark.parametrize("reason", ["completed", "cancelled", "drained", "idle_expired"])
-def test_an_end_that_is_expected_is_no_trouble(reason: str) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "reason", "job_id", "is_trouble"),
+    [
+        ("succeeded", "completed", "call", False),
+        ("cancelled", "cancelled", "call", False),
+        ("cancelled", "drained", None, False),
+        ("cancelled", "idle_expired", None, False),
+        ("cancelled", "drained", "call", True),  # cut by a deploy
+        ("killed", "cancelled", "call", True),  # it did not end after a hang-up
+    ],
+)
+def test_an_end_that_is_expected_is_no_trouble(outcome: str, reason: str, job_id: str | None, is_trouble: bool) -> None:
     picture = picture_of()
-    picture.apply("ProcessEnded", {"report": report(reason=reason), "at": NOW})
-    assert len(picture.troubles()) == 1  # of before
+    ended = report(outcome=outcome, reason=reason, job_id=job_id)
+    picture.apply("ProcessEnded", {"report": ended, "at": NOW})
+    assert len(picture.troubles()) == 1 + is_trouble  # one of before
 
 
 def test_what_happens_around_the_processes_is_told() -> None:
     picture = picture_of()
-    picture.apply("ZygoteLost", {"pid": 77, "generation": 3, "cause": "SIGKILL", "at": NOW + 1})
+
+    def incident(kind: str, after: float, *, is_bad: bool = True) -> dict[str, Any]:
+        return {
+            "at": NOW + after,
+            "incident": {"at": NOW + after, "kind": kind, "cause": "why\nmore", "is_bad": is_bad},
+        }
+
+    lost = incident("zygote lost", 1)
+    picture.apply("ZygoteLost", {"pid": 77, "generation": 3, "cause": "SIGKILL", **lost})
     assert picture.stats is not None
     assert picture.stats["zygote_pid"] is None
     picture.apply("ZygoteStarted", {"pid": 78, "generation": 4, "at": NOW + 2})
     assert (picture.stats["zygote_pid"], picture.stats["generation"]) == (78, 4)
-    picture.apply("ReloadFailed", {"cause": "SyntaxError\nTraceback", "at": NOW + 3})
-    picture.apply("BreakerChanged", {"is_open": True, "cause": "prewarm raised", "at": NOW + 4})
-    picture.apply("BreakerChanged", {"is_open": False, "cause": None, "at": NOW + 5})
+    picture.apply("ReloadFailed", incident("reload failed", 3))
+    picture.apply("BreakerChanged", incident("breaker open", 4))
+    picture.apply("BreakerChanged", incident("breaker closed", 5, is_bad=False))
     picture.apply("SomethingOfTheFuture", {})
-    assert [one["who"] for one in picture.troubles()] == ["processes", "reload", "zygote 77", "job call"]
-    picture.apply("board", board())  # after a loss of the connection
-    assert len(picture.troubles()) == 4
+    kinds = ["breaker open", "reload failed", "zygote lost", "failed, raised"]
+    assert [one["what"] for one in picture.troubles()] == kinds
+    picture.apply("board", {**board(), "incidents": [lost["incident"]]})  # after a loss of the connection
+    assert [one["what"] for one in picture.troubles()] == ["zygote lost", "failed, raised"]
 
 
 def test_only_the_last_minute_counts_as_recently_turned_down() -> None:
@@ -167,7 +136,7 @@ async def test_it_follows_a_real_worker(make_app: MakeApp) -> None:
 
 def test_a_thousand_processes_and_the_selected_session_among_them() -> None:
     picture = picture_of(running=1000, idle=8)
-    lines = shown(picture, Scene(NOW, 80, 24, selected="call-700", last_line="keys"))
+    lines = shown(picture, Scene(NOW, 80, 24, selected=JobRef(0, "call-700"), last_line="keys"))
     assert len(lines) == 24
     assert any("processes 1008  idle 8  running 1000" in line for line in lines)
     assert any("● = " in line for line in lines)
@@ -185,7 +154,9 @@ def test_a_thousand_processes_and_the_selected_session_among_them() -> None:
     selected=st.none() | st.sampled_from(["call-0", "call-40", "gone"]),
 )
 def test_it_fits_every_terminal(width: int, height: int, running: int, idle: int, selected: str | None) -> None:
-    lines = draw(picture_of(running, idle), Scene(NOW, width, height, selected=selected, last_line="keys"))
+    ref = None if selected is None else JobRef(0, selected)
+    watched = watched_of(picture_of(running, idle))
+    lines = draw([watched], Scene(NOW, width, height, selected=ref, last_line="keys"))
     assert len(lines) == height
     assert all(line.cell_len <= width for line in lines)
     assert lines[-1].plain == "keys"[:width] or width < 4
@@ -199,14 +170,31 @@ def test_what_an_app_writes_does_not_steer_the_terminal() -> None:
     assert "second line" not in text
 
 
+@given(width=st.integers(1, 100), typed=st.text(max_size=120))
+def test_the_end_of_typed_words_stays_in_sight(width: int, typed: str) -> None:
+    last = draw([watched_of(picture_of())], Scene(NOW, width, 20, last_line="keys", typed=typed))[-1]
+    assert last.cell_len <= width
+    assert last.plain.endswith("_")
+
+
+def test_the_title_shows_the_filter_and_whether_there_is_more() -> None:
+    jobs = {JobRef(0, "over"): {**session("over"), "state": "ended", "worker": 0}}
+    for is_cut, more in ((False, " \u2500"), (True, " (the latest 1) \u2500")):
+        lines = shown(picture_of(running=2), Scene(NOW, 80, 20, found=Found("a\x1b[2J", jobs, is_cut)))
+        assert any(f"sessions 0  ended 1  filter: a\\x1b[2J{more}" in line for line in lines)
+    assert "no session matches" in shown(picture_of(running=2), Scene(NOW, 80, 20, found=Found("a", {}, is_cut=False)))
+
+
 def test_before_the_pool_is_there_and_after_the_connection_is_lost() -> None:
-    picture = Picture()
-    picture.apply("board", {**board(), "stats": None, "problem": "warming"})
-    assert "not ready: warming" in shown(picture, Scene(NOW, 100, 20))[0]
-    assert "no connection" in shown(picture, Scene(NOW, 100, 20, is_lost=True))[0]
+    watched = Watched()
+    watched.hear("board", {**board(), "stats": None, "problem": "warming"}, NOW)
+    scene = Scene(NOW, 100, 20)
+    assert "not ready: warming" in draw([watched], scene)[0].plain
+    watched.lose("connection refused", NOW)
+    assert "no connection" in draw([watched], scene)[0].plain
 
 
-# --- sums, keys, controls ------------------------------------------------------------------------
+# --- sums ----------------------------------------------------------------------------------------
 
 
 @given(counts=st.lists(st.integers(1, 2000), min_size=1, max_size=11), room=st.integers(11, 500))
@@ -222,54 +210,3 @@ def test_percentiles() -> None:
     assert percentile([4.0], 0.99) == 4.0
     assert percentile([float(n) for n in range(100)], 0.5) == 50.0
     assert percentile([float(n) for n in range(100)], 0.99) == 99.0
-
-
-@pytest.mark.parametrize(
-    ("sent", "keys"),
-    [
-        ([b"q"], ["q"]),
-        ([b"\x1b[A\x1bOB"], ["up", "down"]),
-        ([b"\x1b", b"c"], ["escape", "c"]),
-        ([b"\x1b[", b"5", b"~q"], ["page up", "q"]),
-        ([b"\x1b[1;5C"], ["\x1b[1;5C"]),
-        ([b"\xff"], ["\ufffd"]),
-    ],
-)
-def test_keys_have_names(sent: list[bytes], keys: list[str]) -> None:
-    decoder = KeyDecoder()
-    assert [key for data in sent for key in decoder.feed(data)] == keys
-
-
-def test_the_selection_moves_within_what_lives() -> None:
-    controls, live = Controls(), [f"call-{n}" for n in range(30)]
-    for key, expected in (
-        ("up", "call-0"),
-        ("down", "call-1"),
-        ("page down", "call-11"),
-        ("end", "call-29"),
-        ("down", "call-29"),
-        ("page up", "call-19"),
-        ("home", "call-0"),
-        ("escape", None),
-    ):
-        assert controls.press(key, live, page=10) is None
-        assert controls.selected == expected
-    assert controls.press("down", [], page=10) is None
-    assert controls.selected is None
-
-
-def test_nothing_is_cancelled_without_a_yes() -> None:
-    controls, live = Controls(), ["call"]
-    assert controls.press("c", live, 10) is None
-    assert controls.line == "no session is selected"
-    controls.press("down", live, 10)
-    for key in ("n", "q", "escape", "\r"):
-        controls.press("c", live, 10)
-        assert controls.line == "cancel job call? y/n"
-        assert controls.press(key, live, 10) is None
-    controls.press("c", live, 10)
-    assert controls.press("y", live, 10) == Cancel("call")
-    assert controls.press("y", live, 10) is None
-    assert controls.press("c", [], 10) is None
-    assert controls.line == "job call has ended"
-    assert controls.press("q", [], 10) == Quit()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from commands import GREENROOM
 from doctor_commands import TAKES_ARGUMENTS, tell
 from support import DEADLINE, wait_for_file
@@ -59,6 +60,7 @@ async def test_for_people_it_is_drawn_with_characters(make_app: MakeApp) -> None
         assert says in told.out
 
 
+@pytest.mark.more
 async def test_a_picture_is_drawn(make_app: MakeApp, tmp_path: Path) -> None:
     picture = tmp_path / "bench.png"
     told = await tell("bench", make_app(WAITS), *QUICK, *METADATA, "--plot", str(picture))

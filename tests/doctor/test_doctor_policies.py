@@ -58,6 +58,7 @@ KERNEL = KernelFacts(
     smaps_rollup="",
     psi=True,
     memory_delegated=True,
+    missing_walls={},
     shm_mb=1000.0,
 )
 
@@ -127,6 +128,12 @@ def test_what_a_session_takes_while_it_runs_counts() -> None:
     assert (found[0].limit, found[0].sessions) == ("memory", 88)
 
 
+def test_the_cpu_time_of_a_measured_session_counts() -> None:
+    """Of two CPUs, nine tenths."""
+    found = bounds(WARM, LIMITS, OPTIONS, 0.0, session_cpus=0.1)
+    assert (found[0].limit, found[0].sessions) == ("CPU", 18)
+
+
 def test_a_limit_that_is_not_there_does_not_count() -> None:
     found = bounds(WARM, replace(LIMITS, nofile_hard=None, tasks=()), OPTIONS, 0.0)
     assert [bound.limit for bound in found] == ["memory"]
@@ -145,7 +152,7 @@ def test_capacity_is_compared_with_max_jobs() -> None:
 
 @pytest.mark.parametrize("feature", ["pidfd", "subreaper", "lifeline", "memfd", "smaps_rollup"])
 def test_a_feature_that_greenroom_stands_on_is_a_problem_where_it_is_missing(feature: str) -> None:
-    assert _levels(machine_findings.of_kernel(KERNEL, OPTIONS)) == ["ok", "ok"]
+    assert _levels(machine_findings.of_kernel(KERNEL, OPTIONS)) == ["ok", "ok", "ok"]
     found = list(machine_findings.of_kernel(replace(KERNEL, **{feature: "Function not implemented"}), OPTIONS))
     assert found[0].level == "problem"
     assert "Function not implemented" in found[0].found
@@ -153,10 +160,26 @@ def test_a_feature_that_greenroom_stands_on_is_a_problem_where_it_is_missing(fea
 
 def test_what_is_only_good_to_have_is_noted() -> None:
     kernel = replace(KERNEL, psi=False, memory_delegated=False, shm_mb=None)
-    assert _levels(machine_findings.of_kernel(kernel, OPTIONS)) == ["ok", "note", "note", "note"]
+    assert _levels(machine_findings.of_kernel(kernel, OPTIONS)) == ["ok", "note", "ok", "note", "note"]
 
 
-@pytest.mark.parametrize(("seconds", "level"), [(None, "note"), (60.0, "problem"), (100.0, "ok"), (float("inf"), "ok")])
+@pytest.mark.parametrize(
+    ("walls", "missing", "level"),
+    [
+        ("auto", {}, "ok"),
+        ("auto", {"signals": "Landlock has no scopes"}, "note"),
+        ("require", {"signals": "Landlock has no scopes"}, "problem"),
+        ("off", {}, "note"),
+    ],
+)
+def test_a_missing_wall_is_a_problem_where_all_are_required(walls: str, missing: dict[str, str], level: str) -> None:
+    kernel, options = replace(KERNEL, missing_walls=missing), replace(OPTIONS, walls=walls)
+    (found,) = [each for each in machine_findings.of_kernel(kernel, options) if each.topic == "walls"]
+    assert found.level == level
+    assert all(f"{name}: {cause}" in found.found for name, cause in missing.items())
+
+
+@pytest.mark.parametrize(("seconds", "level"), [(None, "note"), (60.0, "problem"), (115.0, "ok"), (float("inf"), "ok")])
 def test_a_grace_period_has_to_hold_a_whole_drain(seconds: float | None, level: str) -> None:
     options = replace(OPTIONS, job_timeout=30.0)
     assert _levels(machine_findings.of_grace(GraceFacts(seconds, "somewhere", False), options, 60.0)) == [level]

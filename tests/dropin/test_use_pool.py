@@ -92,6 +92,7 @@ async def check_lower_target(pool: Any, events: Events) -> None:
     assert not events.of("process_closed")
 
 
+@pytest.mark.more
 async def test_ten_jobs_that_never_end_start_on_three_idle_processes(agent: Agent) -> None:
     module, notes = agent
     async with started(module, num_idle_processes=3) as (pool, _):
@@ -109,6 +110,7 @@ async def test_slow_initialisation_is_ended_and_tried_again(agent: Agent) -> Non
         assert not events.of("process_ready")
 
 
+@pytest.mark.more
 async def test_failing_initialisation_is_told_with_its_cause(agent: Agent) -> None:
     async with started(agent[0], initialize_process_fnc=agent[0].setup_failing) as (pool, events):
         await events.wait_for("process_closed", 3)

@@ -155,6 +155,7 @@ async def check_ordered_ends(app: Path, pool: ProcessPool) -> None:
         assert notes_of(app)[-3:] == [f"session end {how}", "callback the caller has gone", "callback"]
 
 
+@pytest.mark.more
 async def test_what_hangs_at_the_end_has_shutdown_timeout(make_agent: MakeAgent) -> None:
     app = make_agent(
         SERVER
@@ -194,6 +195,7 @@ options = WorkerOptions(entrypoint_fnc=entrypoint, prewarm_fnc=prewarm)
     assert notes_of(app) == ["[('by_loop', 'weights'), ('by_run', 'weights')]"]
 
 
+@pytest.mark.more
 async def test_a_setup_that_raises_is_told(make_agent: MakeAgent) -> None:
     app = make_agent(
         """

@@ -157,6 +157,7 @@ async def test_an_inference_process_that_hangs_is_replaced(
     assert "the service livekit-inference died (exit code 1); it is started again" in caplog.text
 
 
+@pytest.mark.more
 async def test_while_it_loads_its_models_sessions_start_and_requests_do_not_wait_for_ever(
     make_agent: MakeAgent,
 ) -> None:

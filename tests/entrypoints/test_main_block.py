@@ -126,6 +126,7 @@ async def test_what_it_has_set_holds_in_jobs(
     assert notes_of(app)[1:] == ["job start french None", f"elsewhere {app.stem}"]
 
 
+@pytest.mark.more
 async def test_what_it_started_lives_on(make_agent: MakeAgent) -> None:
     """In a script by the name of a module of the standard library."""
     source = """
@@ -520,6 +521,7 @@ async def test_the_block_of_a_greenroom_app_is_not_run(tmp_path: Path, line: str
     assert not Path(f"{path}.notes").exists()
 
 
+@pytest.mark.more
 async def test_a_server_that_is_named_is_served_without_the_block(make_agent: MakeAgent) -> None:
     app = make_agent("server = AgentServer()\nserver.rtc_session(print, agent_name='greeter')\n" + BLOCK)
     assert (await manifest_of(f"{app}:server"))["agent_name"] == "greeter"
@@ -559,6 +561,7 @@ if __name__ == "__main__":
     assert notes_of(app) == ["closed start --lang fr"]
 
 
+@pytest.mark.more
 async def test_it_ends_with_the_worker_however_that_ends(make_agent: MakeAgent) -> None:
     credentials = {"LIVEKIT_URL": "ws://127.0.0.1:1", "LIVEKIT_API_KEY": "key", "LIVEKIT_API_SECRET": 32 * "s"}
     source = """

@@ -69,6 +69,7 @@ async def run(app: Path, start_method: str) -> ExitReport:
         return await (await pool.launch(order(), timeout=DEADLINE)).wait()
 
 
+@pytest.mark.more
 async def test_a_plugin_that_loads_its_library_at_import_has_it_in_each_process(
     make_agent: MakeAgent, tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ async def check_library(make_agent: MakeAgent, tmp_path: Path, start_method: str
     assert notes.index(f"loaded {report.pid}") < notes.index(f"job {report.pid}")
 
 
+@pytest.mark.more
 async def test_a_library_that_the_runtime_does_not_load_is_named(
     make_agent: MakeAgent, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -103,6 +105,7 @@ async def test_a_library_that_the_runtime_does_not_load_is_named(
     assert f"did not load /no/such/filter.so for {place}: " in caplog.text
 
 
+@pytest.mark.more
 async def test_a_plugin_whose_request_cannot_wait_is_named(make_agent: MakeAgent, tmp_path: Path) -> None:
     app = make_agent(f"sys.path.insert(0, {str(tmp_path)!r})\nimport livekit.plugins\n" + IMPORT_PLUGIN + SERVER)
     folder = tmp_path / "livekit" / "plugins" / "impatient"
@@ -116,6 +119,7 @@ async def test_a_plugin_whose_request_cannot_wait_is_named(make_agent: MakeAgent
     assert place in str(caught.value)
 
 
+@pytest.mark.more
 async def test_what_cannot_wait_for_the_runtime_is_named(make_agent: MakeAgent) -> None:
     app = make_agent(SERVER + "\nsource = rtc.AudioSource(48000, 1)\n")
     line = app.read_text().splitlines().index("source = rtc.AudioSource(48000, 1)") + 1
@@ -139,6 +143,7 @@ async def test_a_module_is_named_whose_name_only_begins_like_one_that_passes_req
         assert f"module {name} ({app.parent / name}.py, line 2; " in told
 
 
+@pytest.mark.more
 async def test_spawned_processes_may_use_the_runtime_at_import(make_agent: MakeAgent) -> None:
     report = await run(make_agent(SERVER + "\nsource = rtc.AudioSource(48000, 1)\n"), "spawn")
     assert report.outcome == "succeeded", report.error

@@ -65,6 +65,7 @@ async def test_sigusr1_writes_the_stacks_of_a_job_into_a_file(
     assert "Name: job_user_entrypoint" in dumped()
 
 
+@pytest.mark.more
 async def test_a_job_that_is_to_dump_nothing_says_what_to_set(
     make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,6 +82,7 @@ OWN = {
 }
 
 
+@pytest.mark.more
 async def test_a_handler_of_the_app_stays_in_place(make_agent: MakeAgent) -> None:
     await check_own_handler(make_agent, "Python")
 

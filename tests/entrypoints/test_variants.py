@@ -82,6 +82,7 @@ server = AgentServer(load_threshold=float("inf"))
 async def answer(ctx):
     await entrypoint(ctx)
 
+
 if __name__ != "__main__":
     pass
 else:

@@ -94,6 +94,7 @@ def test_piped_demo_prints_plain_lines_and_every_report() -> None:
     assert {fields[0] for fields in rows(run.printed).values()} == {"warm", "cold"}
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("terminal", [(120, 40), (80, 24), (30, 10)])
 def test_demo_on_a_terminal(terminal: tuple[int, int]) -> None:
     with demo("--calls", 4, "--idle", 2, "--seconds", 6, "--speed", 2, terminal=terminal) as run:
@@ -128,6 +129,7 @@ def test_demo_kills_a_call_an_idle_process_and_the_zygote() -> None:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_demo_ends_its_worker(signum: int) -> None:
     with demo("--calls", 3, "--idle", 2, "--speed", 0.01) as run:  # half an hour, if it waited for its calls
+        run.read_until(r"(?s)(?:started \w+ in .*){3}")
         run.read_until(r"try, in another terminal")
         run.process.send_signal(signum)
         assert run.finish() == 130, run.printed

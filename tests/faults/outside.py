@@ -54,6 +54,7 @@ class Supervisor:
         self._command = [*wrapper, sys.executable, "-c", source, app]
         self._process: asyncio.subprocess.Process
         self._below: set[int] = set()
+        self._pools: set[int] = set()
 
     async def __aenter__(self) -> Supervisor:
         # What is orphaned by its death comes to this process, so that all of it can be accounted for.
@@ -66,13 +67,13 @@ class Supervisor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        below = _descendants(self.pid) if self._process.returncode is None else set()
+        if self._process.returncode is None:
+            self.note_below()
         with suppress(ProcessLookupError):
             self.signal(signal.SIGKILL)
         await self._process.wait()
-        below |= self._below  # a reaper, for instance, which comes to this process and carries no mark
-        if below:
-            await eventually(lambda: not reap(below), "end of what a test had left running")
+        # A reaper was noted, and has no mark. A fork of the moment of the kill has a mark, and was not noted.
+        await eventually(lambda: not reap(self._below | self._adopted()), "end of what a test had left running")
         assert self._process.stdin is not None
         self._process.stdin.close()
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -84,10 +85,21 @@ class Supervisor:
 
     def note_below(self) -> None:
         """Before it is killed otherwise than by :meth:`signal`: note what this process has to reap then."""
-        self._below |= _descendants(self.pid)
+        self._below |= self._note_pools()
+
+    def _note_pools(self) -> set[int]:
+        """Note by which marks its processes are known; returns these processes."""
+        below = _descendants(self.pid)
+        self._pools |= {pool for pid in below if (pool := _pool_of(pid)) is not None}
+        return below
+
+    def _adopted(self) -> set[int]:
+        """The children of this process, zombies included, that were started below this supervisor."""
+        return {pid for pid in proc.children(os.getpid()) if _pool_of(pid) in self._pools}
 
     def signal(self, signum: int) -> None:
         if self._process.returncode is None:
+            self._note_pools()
             self._below.update(reapers(self.pid))
         os.kill(self.pid, signum)
 
@@ -141,6 +153,15 @@ def reapers(pid: int) -> list[int]:
         with suppress(OSError):  # gone
             found += [child] if b"greenroom.zygote.reaper" in Path(f"/proc/{child}/cmdline").read_bytes() else []
     return found
+
+
+def _pool_of(pid: int) -> int | None:
+    """The part of a mark that names the pool; ``None`` if the process has no mark, or is gone."""
+    try:
+        limit = proc.realtime_limit(pid)
+    except OSError:
+        return None
+    return None if limit is None else limit >> 22
 
 
 def _descendants(pid: int) -> set[int]:

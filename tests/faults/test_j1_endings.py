@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -11,6 +12,7 @@ from stage import Stage, assert_recovered
 from support import kill
 
 from greenroom import ExitReport, ProcessPool
+from greenroom.code_place import place_in_stacks
 
 MakeApp = Callable[[str], str]
 
@@ -224,6 +226,39 @@ async def test_J1_a_traceback_tells_where_it_was_raised(make_app: MakeApp) -> No
             assert report.error is not None
             assert f"in {kind}\n" in report.error.traceback
             assert report.error.type.rpartition(".")[2] in report.error.traceback
+
+
+CRASHES = """
+@app.entrypoint
+async def entrypoint(ctx):
+    match ctx.job.metadata:
+        case "segv":
+            ctypes.string_at(0)  # segv
+        case "abort":
+            os.abort()  # abort
+        case "thread":
+            await asyncio.to_thread(crash)
+    os._exit(4)
+
+def crash():
+    os.abort()  # thread
+"""
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+async def test_J1_a_crash_tells_where_it_was(make_app: MakeApp, start_method: str) -> None:
+    app = make_app(CRASHES)
+    file = app.partition(":")[0]
+    lines = Path(file).read_text().splitlines()
+    async with ProcessPool(app, num_idle_processes=1, start_method=start_method) as pool:
+        for kind in ("segv", "abort", "thread"):
+            report = await (await pool.launch(kind)).wait()
+            assert report.reason == "signaled"
+            place = place_in_stacks(report.stack_dump or "")
+            assert place is not None, report.stack_dump
+            assert place.file == file
+            assert lines[place.line - 1].endswith(f"# {kind}")
+        assert (await (await pool.launch("exit")).wait()).stack_dump is None
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSEGV, signal.SIGUSR1])

@@ -67,6 +67,7 @@ async def test_S12_a_held_zygote_is_replaced(make_app: MakeApp) -> None:
             assert pool.stats().zygote_restarts == 1
 
 
+@pytest.mark.more
 async def test_S12_a_process_held_in_prewarm_costs_no_zygote(make_app: MakeApp) -> None:
     prewarm = (
         APP
@@ -98,6 +99,7 @@ async def prewarm(proc):
             await asyncio.gather(start, return_exceptions=True)
 
 
+@pytest.mark.more
 async def test_S12_a_held_session_is_reported_and_the_pool_closes(make_app: MakeApp) -> None:
     options = {**steady(1), "shutdown_timeout": 0.5, "cleanup_timeout": 0.5, "stall_timeout": None}
     async with Stage(make_app) as stage:
@@ -115,6 +117,7 @@ async def test_S12_a_held_session_is_reported_and_the_pool_closes(make_app: Make
                 await pool.aclose()
 
 
+@pytest.mark.more
 async def test_S12_a_session_that_a_debugger_lets_go_after_its_report_breaks_nothing(make_app: MakeApp) -> None:
     """Its zygote reports how it ended, and nothing that was opened for it is there any more."""
     options = {**steady(1), "shutdown_timeout": 0.5, "cleanup_timeout": 0.5, "stall_timeout": None}

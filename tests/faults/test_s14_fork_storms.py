@@ -14,7 +14,7 @@ import pytest
 from outside import Supervisor, reap
 from scarce_pids import pids_cgroup
 from stage import Stage, assert_recovered, starting, steady
-from support import DEADLINE, eventually, kill, zygote_pid
+from support import DEADLINE, eventually, is_zombie, kill, zygote_pid
 
 from greenroom import ProcessPool
 from greenroom.system import families, mark, proc
@@ -205,7 +205,7 @@ async def test_S14_orphans_that_die_at_once_hold_up_nobody(make_app: MakeApp, st
 
         def zombies() -> int:
             parent = os.getpid() if start_method == "spawn" else zygote_pid(pool)
-            return sum(proc.stat(pid).state == "Z" for pid in proc.children(parent))
+            return sum(is_zombie(pid) for pid in proc.children(parent))
 
         await eventually(lambda: zombies() == 0, "no zombies")
         visit.order("leave")

@@ -157,6 +157,7 @@ async def test_S1_killed_while_a_child_has_not_armed_its_lifeline(make_app: Make
     await kill_while_a_fork_hangs(make_app, "after_in_child")
 
 
+@pytest.mark.more
 async def test_S1_killed_while_the_zygote_hangs_in_a_fork(make_app: MakeApp) -> None:
     """It frees itself of that by an alarm of ten seconds: at the same time, before and after the fork."""
     await asyncio.gather(*(kill_while_a_fork_hangs(make_app, where) for where in ("before", "after_in_parent")))

@@ -8,14 +8,13 @@ import select
 from collections.abc import Callable
 from pathlib import Path
 
-import commands
 import pytest
-from outside import reapers
 from stage import Stage, Visit, assert_recovered, starting
 from support import eventually, idle_pids, is_gone, kill, zygote_pid
 
 from greenroom import AppLoadError, NoCapacity, PoolClosed, PrewarmError, ProcessPool
 from greenroom.pool.events import ReloadFailed
+from greenroom.system import proc
 
 MakeApp = Callable[[str], str]
 
@@ -388,7 +387,7 @@ async def test_S6_new_code_whose_zygote_is_lost_in_the_turn_of_its_proof_serves_
             rewrite(app, "@app.entrypoint", held)
             reloading = asyncio.create_task(pool.reload())
             visit = await stage.next("warming")
-            (new,) = set(commands.children()) - {old, *reapers(os.getpid())}
+            new = proc.stat(visit.pid).ppid
             pidfd = os.pidfd_open(new)
             await visit.ordered("go on")
             # Both in one turn of this event loop: that the process is warm, and that its zygote is dead.

@@ -3,6 +3,7 @@ reported, what runs goes on, and when there is enough again the pool is as befor
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import shutil
@@ -17,7 +18,7 @@ from scarce_pids import pids_cgroup
 from stage import Stage, Visit, assert_recovered
 from support import eventually, zygote_pid
 
-from greenroom import ExitReport, JobHandle, ProcessPool
+from greenroom import ExitReport, JobHandle, PrewarmError, ProcessPool
 
 MakeApp = Callable[[str], str]
 
@@ -107,6 +108,7 @@ async def test_S7_no_fds_in_the_supervisor(make_app: MakeApp, zygote_is_killed: 
             assert set(stage.starts().values()) == {1}
 
 
+@pytest.mark.more
 async def test_S7_no_fds_to_start_with(make_app: MakeApp) -> None:
     script = f"""{HOG}
 before = fds()
@@ -190,6 +192,39 @@ async def test_S7_no_fds_in_the_zygote(make_app: MakeApp) -> None:
             await eventually(lambda: len(lasting_fds(zygote)) == in_use, f"fds given back after {more}")
         await ends_with_7(job, visit)
         await assert_recovered(pool, 2)
+
+
+HELD = """
+@app.preload
+def preload():
+    if os.path.exists({hold!r}):
+        open({here!r}, "w").close()
+        while os.path.exists({hold!r}):
+            time.sleep(0.005)
+
+@app.entrypoint
+async def entrypoint(ctx):
+    return "done"
+"""
+
+
+async def test_S7_no_fds_for_the_processes_of_a_reload(
+    make_app: MakeApp, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first one that cannot be made ends the reload, and with it the others, which were never made either."""
+    hold, here = tmp_path / "hold", tmp_path / "here"
+    app = make_app(HELD.format(hold=str(hold), here=str(here)))
+    async with ProcessPool(app, num_idle_processes=4, max_idle_processes=4) as pool:
+        hold.touch()
+        reloading = asyncio.create_task(pool.reload())
+        await eventually(here.exists, "preload of the new code")
+        with limited(os.getpid(), resource.RLIMIT_NOFILE, len(os.listdir("/proc/self/fd")) - 1):
+            hold.unlink()
+            with pytest.raises(PrewarmError, match="Too many open files"):
+                await reloading
+        assert "failed to perform" not in caplog.text
+        assert (await (await pool.launch()).wait()).result == "done"
+        await eventually(lambda: pool.stats().idle == 4, "recovery")
 
 
 # --- processes -------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class Census:
         self.memory_mb, self.zygote_memory_mb = proc.rss_mb(os.getpid()), proc.rss_mb(zygote)
 
 
-@pytest.mark.more
+@pytest.mark.night
 async def test_S8_a_thousand_sessions(make_app: MakeApp) -> None:
     pool = ProcessPool(make_app(APP), num_idle_processes=AT_A_TIME, max_idle_processes=AT_A_TIME, idle_ttl=0.5)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import pytest
 from dispatcher import Line, a_job
 from livekit.protocol import agent
 from source_scene import ACTOR, MakeApp, Scene, scene
@@ -133,6 +134,7 @@ async def check_news_of_the_room_after_the_termination(at: Scene, line: Line) ->
     await line.update("AJ_news", agent.JS_SUCCESS)
 
 
+@pytest.mark.more
 async def test_an_own_end_has_its_time_until_an_operator_or_a_drain_bounds_it(make_app: MakeApp) -> None:
     source = LONG.replace("AgentServer()", "AgentServer(session_end_timeout=90.0)")
     options = ("--shutdown-timeout", "2", "--cleanup-timeout", "2", "--drain-timeout", "1")
@@ -185,6 +187,7 @@ async def check_an_operators_bound(at: Scene, line: Line) -> None:
     await at.worker.logs("on_session_end was cut off")
 
 
+@pytest.mark.more
 async def test_an_own_end_that_hangs_is_cut_off_by_session_end_timeout_and_told(make_app: MakeApp) -> None:
     source = LONG.replace("AgentServer()", "AgentServer(session_end_timeout=1.0)")
     async with scene(make_app, source=source) as at:
@@ -198,6 +201,7 @@ async def test_an_own_end_that_hangs_is_cut_off_by_session_end_timeout_and_told(
         assert at.stage.noted("callback") == [["room", "disconnected"]]
 
 
+@pytest.mark.more
 async def test_an_agent_that_never_connects_ends_when_its_entrypoint_has(make_app: MakeApp) -> None:
     source = """
 from greenroom.integrations.livekit.agent import livekit_job_run

@@ -19,6 +19,8 @@ from server.running_worker import Answer, RunningWorker
 from source_scene import ACTOR, MakeApp, Scene, scene
 from support import eventually
 
+from greenroom.system import proc
+
 WORDS = str.maketrans(":/.", "___")
 Misdeed = Callable[[Line], Awaitable[object]]
 
@@ -88,6 +90,7 @@ async def test_W1_a_misbehaving_server_costs_its_connection_and_nothing_else(
         await again.runs(a_job("AJ_1"))
 
 
+@pytest.mark.more
 async def test_W1_a_server_that_stays_silent_is_left(make_app: MakeApp) -> None:
     async with scene(make_app) as at:
         line = await at.dispatcher.line()
@@ -176,6 +179,26 @@ async def test_S3_an_assignment_that_comes_while_the_worker_is_stopped_is_carrie
         await line.update("AJ_1", agent.JS_RUNNING)
         await at.started("AJ_1")
         assert line.updates("AJ_1") == ["JS_RUNNING"]
+
+
+@pytest.mark.more
+async def test_S3_an_offer_that_comes_while_the_worker_is_stopped_is_rejected(make_app: MakeApp) -> None:
+    async with scene(make_app) as at:
+        line = await (await at.dispatcher.line()).ready()
+        at.worker.signal(signal.SIGSTOP)
+        await eventually(lambda: proc.stat(at.worker.pid).state == "T", "the stop of the worker")
+        await line.ask(a_job("AJ_1"))
+        await asyncio.sleep(1.0)  # longer than what is no stall
+        at.worker.signal(signal.SIGCONT)
+        assert not (await line.answer("AJ_1")).available
+        await at.worker.logs(r"job AJ_1 from livekit was turned down \(stalled\)")
+        for number in range(2, 20):
+            await asyncio.sleep(0.2)  # a stall is not over at once
+            if (await line.offer(a_job(f"AJ_{number}"))).available:
+                break
+        else:
+            pytest.fail("no offer is accepted after a stall")
+        assert not at.stage.starts()
 
 
 async def test_W1_an_offer_that_comes_twice_is_one_job(make_app: MakeApp) -> None:

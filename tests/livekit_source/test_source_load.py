@@ -50,6 +50,7 @@ async def run(line: Line, *rooms: str) -> None:
         await line.assign(a_job(f"AJ_{room}", room=room))
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_load_function_caps_the_worker(kind: str, tmp_path: Path) -> None:
     """It sees each job as LiveKit's info of it. What is accepted counts, by the share of those that run."""
@@ -79,6 +80,7 @@ async def test_a_load_function_caps_the_worker(kind: str, tmp_path: Path) -> Non
 # --- the worker's events --------------------------------------------------------------------------
 
 
+@pytest.mark.night
 async def test_handlers_are_called_in_each_resident_process(tmp_path: Path) -> None:
     """After a lost connection with the new id; and in a process that takes the place of another, which has none."""
     path = tmp_path / "agent.py"
@@ -200,6 +202,7 @@ async def moody(tmp_path: Path, mood: str = "0.2", *options: str, source: str = 
             yield Moody(line, worker, path.with_name("mood"))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("mood", "cause"),
     [
@@ -235,6 +238,7 @@ async def test_a_function_that_gives_no_load_is_told_once_and_greenrooms_load_ta
         assert scene.complaints() == 2
 
 
+@pytest.mark.night
 @pytest.mark.parametrize(
     ("mood", "status", "load"),
     [("True", FULL, 1.0), ("False", AVAILABLE, 0.0), ("0", AVAILABLE, 0.0), ("float('inf')", FULL, 1e6)],
@@ -245,6 +249,7 @@ async def test_numbers_of_other_kinds_are_loads(tmp_path: Path, mood: str, statu
         assert scene.complaints() == 0
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("mood", ["crash", "hold"])
 async def test_a_function_that_costs_its_process_costs_offers_no_more_than_that(tmp_path: Path, mood: str) -> None:
     """It crashes, or holds the GIL: the process is replaced, and asked about offers as before."""
@@ -261,6 +266,7 @@ async def test_a_function_that_costs_its_process_costs_offers_no_more_than_that(
         assert await resident_of(scene.worker) != before
 
 
+@pytest.mark.night
 async def test_a_function_that_takes_its_time_holds_up_no_other_question(tmp_path: Path) -> None:
     """As ``psutil.cpu_percent(interval=0.5)`` does."""
     source = MOODY.replace("    mood = MOOD.read_text()\n", "    time.sleep(0.5)\n    mood = MOOD.read_text()\n")
@@ -270,6 +276,7 @@ async def test_a_function_that_takes_its_time_holds_up_no_other_question(tmp_pat
         assert scene.complaints() == 0
 
 
+@pytest.mark.more
 async def test_a_reload_brings_the_threshold_and_may_take_the_function_away(tmp_path: Path) -> None:
     async with moody(tmp_path, "0.8") as scene:
         path = tmp_path / "agent.py"
@@ -294,6 +301,7 @@ async def test_what_is_turned_down_for_the_load_is_counted(tmp_path: Path) -> No
         assert 'greenroom_turned_down_total{reason="load",source="livekit"} 1.0' in metrics
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("option", ["", "load_threshold=0.5, "])
 async def test_an_app_without_a_function_has_no_process_for_it(tmp_path: Path, option: str) -> None:
     source = MOODY.replace("load_fnc=load, load_threshold=0.9, ", option).replace("on_request=on_request", "")
@@ -305,6 +313,7 @@ async def test_an_app_without_a_function_has_no_process_for_it(tmp_path: Path, o
             await scene.worker.logs(r"AgentServer\(load_threshold=...\) has no effect: it limits the result of a load")
 
 
+@pytest.mark.night
 async def test_in_dev_no_load_is_too_much(tmp_path: Path) -> None:
     """By LiveKit's default; an app's own threshold holds in both."""
     source = MOODY.replace(", load_threshold=0.9", "")

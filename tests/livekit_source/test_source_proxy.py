@@ -27,6 +27,7 @@ async def entrypoint(ctx):
 """
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("where", ["the app", "the environment"])
 async def test_a_server_is_reached_by_a_proxy(make_app: MakeApp, tmp_path: Path, where: str) -> None:
     trusted, context = certificate(tmp_path)

@@ -28,6 +28,7 @@ Line = tuple[str, str, str]
 """Level, logger and message."""
 
 
+@pytest.mark.more
 async def test_a_job_logs_the_same_lines_under_both_workers(livekit: LiveKitServer) -> None:
     theirs, ours = await under_livekits(livekit), await under_greenrooms(livekit)
     assert ours == theirs

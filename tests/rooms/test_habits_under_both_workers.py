@@ -97,6 +97,7 @@ async def is_ended(pid: int) -> None:
     await eventually(lambda: not os.path.exists(f"/proc/{pid}"), "end of the job's process")
 
 
+@pytest.mark.more
 async def test_habits_end_and_log_alike_or_differ_as_the_table_says(livekit: LiveKitServer, tmp_path: Path) -> None:
     stages = theirs, ours = [Stage(livekit, name, tmp_path / name) for name in ("theirs", "ours")]
     async with theirs.worker, ours.worker, livekit.api() as api:

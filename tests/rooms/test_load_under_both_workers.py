@@ -20,6 +20,7 @@ AGENT = AGENTS / "capped.py"
 DISPATCH_SECONDS = 10.0
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("kind", ["livekit", "greenroom"])
 async def test_a_full_worker_gets_no_call_until_one_has_ended(
     livekit: LiveKitServer, tmp_path: Path, kind: str

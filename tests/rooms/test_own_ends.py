@@ -40,6 +40,7 @@ async def has_come(api: ServerApi, name: str) -> bool:
     return False
 
 
+@pytest.mark.more
 async def test_both_workers_let_an_end_go_on(livekit: LiveKitServer) -> None:
     environment = {**os.environ, **livekit.environment, "LIVEKIT_AGENT_NAME": "ours"}
     options = ("--shutdown-timeout", "1", "--num-idle-processes", "1")

@@ -80,6 +80,7 @@ async def test_an_agent_is_in_each_new_room_and_answers_its_caller(livekit: Live
         assert (status["state"], status["answers"]) == ("connected", 1)
 
 
+@pytest.mark.more
 async def test_an_agent_is_dispatched_by_name_and_its_failure_is_told(livekit: LiveKitServer) -> None:
     async with a_worker(livekit, name="greeter") as worker, livekit.api() as api:
         await registered(worker)
@@ -92,6 +93,7 @@ async def test_an_agent_is_dispatched_by_name_and_its_failure_is_told(livekit: L
             await ann.hears_tone(agent, TONE)
 
 
+@pytest.mark.more
 async def test_W3_a_dispatch_that_is_deleted_ends_its_job(livekit: LiveKitServer) -> None:
     async with a_worker(livekit, name="greeter") as worker, livekit.api() as api:
         await registered(worker)
@@ -105,6 +107,7 @@ async def test_W3_a_dispatch_that_is_deleted_ends_its_job(livekit: LiveKitServer
         assert (report["reason"], report["detail"]) == ("cancelled", "the LiveKit server ended the job")
 
 
+@pytest.mark.more
 async def test_W3_an_agent_whose_room_is_gone_is_not_cancelled(livekit: LiveKitServer, tmp_path: Path) -> None:
     """The server sends a termination, sooner or later than the agent hears of its room; once it knows of the job."""
     async with (
@@ -238,6 +241,7 @@ async def test_an_agent_that_crashes_in_mid_call_is_started_again_in_its_room(li
         await asyncio.gather(called("hall", "kill"), called("cellar", "block"))
 
 
+@pytest.mark.more
 async def test_an_agent_is_not_started_again_for_nobody(livekit: LiveKitServer) -> None:
     async with a_worker(livekit, "--livekit-restart", "on_crash", name="greeter") as worker, livekit.api() as api:
         await registered(worker)
@@ -245,6 +249,7 @@ async def test_an_agent_is_not_started_again_for_nobody(livekit: LiveKitServer) 
         await worker.logs(r"job AJ_\w+ is not started again: nobody is in room 'empty'")
 
 
+@pytest.mark.more
 async def test_a_restarted_agent_ends_with_its_dispatch(livekit: LiveKitServer) -> None:
     async with a_worker(livekit, "--livekit-restart", "on_crash", name="greeter") as worker, livekit.api() as api:
         await registered(worker)

@@ -18,6 +18,7 @@ DISPATCH_SECONDS = 10.0
 AGENT = AGENTS / "answer_options.py"
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("kind", ["livekit", "greenroom"])
 async def test_a_server_routes_by_deployment_and_a_room_knows_the_agents_name(
     livekit: LiveKitServer, monkeypatch: pytest.MonkeyPatch, kind: str

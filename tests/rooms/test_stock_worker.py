@@ -27,6 +27,7 @@ async def test_an_agent_is_in_each_new_room_and_answers_its_caller(livekit: Live
         await worker.logs("call in hall ended: told to leave")
 
 
+@pytest.mark.more
 async def test_an_agent_is_dispatched_by_name_and_breaks_when_told(livekit: LiveKitServer) -> None:
     async with StockWorker(livekit, AGENTS / "answer.py", agent_name="greeter") as worker:
         await worker.ready()

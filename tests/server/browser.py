@@ -36,8 +36,8 @@ def _chromium() -> str:
 
 
 @asynccontextmanager
-async def open_page(url: str, **context: object) -> AsyncIterator[Page]:
-    """The page in a window of its own. What it logs as an error, or cannot load, fails the test."""
+async def open_page(url: str, *, expected: tuple[str, ...] = (), **context: object) -> AsyncIterator[Page]:
+    """The page in a window of its own. What it logs as an error, or cannot load, fails the test, unless expected."""
     complaints: list[str] = []
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
@@ -52,6 +52,6 @@ async def open_page(url: str, **context: object) -> AsyncIterator[Page]:
             yield page
         finally:
             await browser.close()
-    allowed = ("401", "ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_RESET")
+    allowed = (*expected, "401", "ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_RESET")
     wrong = [complaint for complaint in complaints if not any(text in complaint for text in allowed)]
     assert not wrong, wrong

@@ -21,6 +21,10 @@ from greenroom.system import prctl
 
 __all__ = ["Answer", "RunningWorker", "orphans"]
 
+MOST_REPEATS = 20
+PAUSE = 0.3
+"""Seconds. A worker that stood still takes jobs again after 0.1 s."""
+
 
 class Answer(NamedTuple):
     status: int
@@ -140,12 +144,22 @@ class RunningWorker:
 
     async def url(self) -> str:
         """Where it listens, once it has said so."""
-        return (await self.logs(r"(http://[\d.]+:\d+), with"))[1]
+        return (await self.logs(r"(https?://[\d.]+:\d+), with"))[1]
 
     async def port(self) -> int:
         return int((await self.url()).rpartition(":")[2])
 
     async def ask(self, method: str, path: str, **request: Any) -> Answer:
+        """Ask, and ask again as a proxy would, if the worker says that it stood still: the machine may be busy."""
+        answer = await self._ask_once(method, path, **request)
+        for _ in range(MOST_REPEATS):
+            if answer.status != 503 or (answer.body or {}).get("error", {}).get("reason") != "stalled":
+                break
+            await asyncio.sleep(PAUSE)
+            answer = await self._ask_once(method, path, **request)
+        return answer
+
+    async def _ask_once(self, method: str, path: str, **request: Any) -> Answer:
         async with self._session.request(method, f"{await self.url()}{path}", **request) as response:
             text = await response.text()
             return Answer(response.status, json.loads(text) if text else None, response.headers, text)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
 
 import pytest
 from aiohttp import StreamReader, web
 from aiohttp.http_writer import StreamWriter
 from aiohttp.payload import Payload
 
+from greenroom.server.stall_guard import StallGuard
+from greenroom.server.web.answer_marks import AnswerMarks
 from greenroom.server.web.answers import LargeAnswers
+from greenroom.server.web.arrivals import Arrivals
 from greenroom.server.web.connections import Crowd, HeldBytes
 from greenroom.server.web.http_connection import Connection
 from greenroom.server.web.turns import Turns
@@ -45,16 +49,20 @@ async def test_a_connection_has_what_is_used_of_it() -> None:
 
     manager = web.Server(handler)
     assert manager.request_handler is handler
-    connection = Connection(
-        manager,
-        network="a",
-        crowd=Crowd(10),
-        held=HeldBytes(10),
-        answers=LargeAnswers(),
-        turns=Turns(asyncio.get_running_loop()),
-        half_closed=set(),
-        loop=asyncio.get_running_loop(),
-    )
+    with socket.socket() as sock:
+        connection = Connection(
+            manager,
+            network="a",
+            sock=sock,
+            arrivals=Arrivals(StallGuard()),
+            crowd=Crowd(10),
+            held=HeldBytes(10),
+            answers=LargeAnswers(),
+            turns=Turns(asyncio.get_running_loop()),
+            half_closed=set(),
+            marks=AnswerMarks("here", lambda: False),
+            loop=asyncio.get_running_loop(),
+        )
     assert connection._request_count == 0
     assert connection._reading_paused is False
     assert connection._buffer_paused is False

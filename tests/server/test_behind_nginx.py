@@ -20,7 +20,8 @@ from support import DEADLINE
 MakeApp = Callable[[str], str]
 
 TOKEN = "correct-horse-battery-staple"
-DOC = Path(__file__).resolve().parent.parent.parent / "docs" / "production.md"
+ROOT = Path(__file__).resolve().parent.parent.parent
+DOC, PAGE = ROOT / "docs" / "production.md", ROOT / "src" / "greenroom" / "server" / "web" / "page"
 NOOP = """
 @app.entrypoint
 async def entrypoint(ctx):
@@ -53,6 +54,7 @@ async def test_the_page_works_under_a_prefix(make_app: MakeApp, tmp_path: Path) 
                 await expect(page.locator("#percentiles")).to_contain_text("starts")
 
 
+@pytest.mark.more
 async def test_the_page_asks_for_the_token_of_each_worker_under_its_prefix(make_app: MakeApp, tmp_path: Path) -> None:
     environment = {**os.environ, "GREENROOM_TOKEN": TOKEN}
     async with RunningWorker(make_app(NOOP), "--num-idle-processes", "1", env=environment) as worker:
@@ -105,9 +107,37 @@ async def test_events_and_commands_come_through(make_app: MakeApp, tmp_path: Pat
         assert b"succeeded" in output
 
 
-@pytest.mark.parametrize("name", ["index.html", "page.js", "stream.js", "board.js", "draw.js", "page.css"])
-def test_no_file_of_the_page_names_the_root(name: str) -> None:
-    import greenroom.server.web.page as page
+@pytest.mark.more
+@pytest.mark.parametrize("name", ["blue", "calls"])  # the second is also a part of the page's own paths
+async def test_all_pages_work_under_the_path_of_a_worker(make_app: MakeApp, tmp_path: Path, name: str) -> None:
+    stay = NOOP.replace("return ctx.job.metadata", "await asyncio.sleep(3600)")
+    async with RunningWorker(make_app(stay), "--num-idle-processes", "1", "--worker-name", name) as worker:
+        job_id = (await worker.start({"caller": "Ada"}))["id"]
+        config = documented(await worker.url()).replace("/greenroom/", f"/w/{name}/")
+        async with nginx(tmp_path, config) as front, open_page(f"{front}/w/{name}/") as page:
+            await expect(page.locator("#lights .s-running")).to_have_count(1)
+            await page.click("text=Calls")
+            await expect(page).to_have_url(f"{front}/w/{name}/calls")
+            await expect(page.locator("#rows tr")).to_have_count(1)
+            await page.fill("#search", "caller:Ada")
+            await expect(page).to_have_url(f"{front}/w/{name}/calls?q=caller%3AAda")
+            await page.reload()
+            await page.click(f"text={job_id}")
+            await expect(page).to_have_url(f"{front}/w/{name}/calls/{job_id}")
+            await expect(page.locator("#title")).to_have_text(job_id)
+            await page.click("#stack-button")
+            await expect(page.locator("#stack")).to_contain_text("File")
+            await page.click("#cancel-button")
+            await expect(page.locator("#report")).to_contain_text("cancelled, cancelled")
+            await page.click("text=all calls")
+            await expect(page).to_have_url(f"{front}/w/{name}/calls")
+            await page.click("h1 a")
+            await expect(page).to_have_url(f"{front}/w/{name}/")
+            await expect(page.locator("#ready")).to_have_text("ready")
 
-    text = (Path(page.__file__).parent / name).read_text()
-    assert not re.search(r"""["'`(=]/(?!/)\w""", text)
+
+@pytest.mark.parametrize(
+    "name", sorted(path.name for path in PAGE.iterdir() if path.suffix in (".html", ".js", ".css"))
+)
+def test_no_file_of_the_page_names_the_root(name: str) -> None:
+    assert not re.search(r"""["'`(=]/(?!/)\w""", (PAGE / name).read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 
 import pytest
@@ -10,9 +11,12 @@ from aiohttp import web
 from raw_http import connect
 from support import DEADLINE
 
+from greenroom.server.stall_guard import StallGuard
 from greenroom.server.web import body_clock
+from greenroom.server.web.answer_marks import AnswerMarks
 from greenroom.server.web.answers import LargeAnswers
 from greenroom.server.web.app import _serve_by_connection
+from greenroom.server.web.arrivals import Arrivals
 from greenroom.server.web.connections import Crowd, HeldBytes
 from greenroom.server.web.http_connection import Connection
 from greenroom.server.web.turns import Turns
@@ -38,7 +42,7 @@ async def test_other_clients_time_is_not_taken_from_a_body(
 ) -> None:
     monkeypatch.setattr(body_clock, "BODY_SECONDS", BODY_SECONDS)
     loop = asyncio.get_running_loop()
-    turns, begun = Turns(loop), asyncio.Event()
+    turns, begun, spare = Turns(loop), asyncio.Event(), socket.socket()
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         begun.set()
@@ -51,11 +55,14 @@ async def test_other_clients_time_is_not_taken_from_a_body(
         return Connection(
             manager,
             network="127.0.0.1",
+            sock=spare,
+            arrivals=Arrivals(StallGuard()),
             crowd=Crowd(10),
             held=HeldBytes(1 << 30),
             answers=LargeAnswers(),
             turns=turns,
             half_closed=set(),
+            marks=AnswerMarks("here", lambda: False),
             loop=loop,
         )
 
@@ -69,3 +76,4 @@ async def test_other_clients_time_is_not_taken_from_a_body(
         answered = await client.answer()
         assert (answered.status, answered.body) == (200, b"halfhalf")
     await manager.shutdown(DEADLINE)
+    spare.close()

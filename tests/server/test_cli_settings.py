@@ -86,7 +86,7 @@ def test_config_writes_a_file_that_it_can_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name, one in all_settings().items() if one.is_secret])
 def test_no_secret_is_shown(name: str, tmp_path: Path) -> None:
     secret = "a-long-and-secret-value-of-this-test"
-    environ = {all_settings()[name].variable: secret}
+    environ = {"GREENROOM_TOKEN": "another-secret-of-this-test", all_settings()[name].variable: secret}
     for form in ([], ["--json"], ["--toml"]):
         done = run("config", *form, folder=tmp_path, **environ)
         assert "***" in done.stdout

@@ -122,7 +122,7 @@ async def test_whoever_read_its_log_is_gone(make_app: MakeApp) -> None:
 
 
 async def test_a_limit_on_the_size_of_files_is_told(make_app: MakeApp) -> None:
-    """Of a page of memory: the heartbeat's is a file to the kernel."""
+    """The memory of a heartbeat page, and of the stacks of a crash behind it, is a file to the kernel."""
     wrapper = ("sh", "-c", 'ulimit -f 0; exec "$@"', "sh")
     async with RunningWorker(make_app(APP), "--num-idle-processes", "1", wrapper=wrapper) as worker:
         await worker.logs(r"the limit on the size of files \(ulimit -f, LimitFSIZE=\)")

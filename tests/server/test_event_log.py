@@ -38,7 +38,7 @@ async def test_a_flood_of_sessions_turned_down_is_counted_and_not_told_one_by_on
 ) -> None:
     caplog.set_level(logging.INFO, "greenroom")
     pool = ProcessPool(make_app(APP))
-    log = EventLog(pool)
+    log = EventLog(pool, lambda job_id: None)
     for number in range(10_000):
         pool.publish(TurnedDown(f"job-{number}", "http", "full", "max_jobs (4) is reached"))
     pool.publish(TurnedDown("job-x", "http", "warming", "no process is idle"))
@@ -57,7 +57,7 @@ async def test_a_flood_of_sessions_turned_down_is_counted_and_not_told_one_by_on
 
 async def test_what_was_left_out_is_told_at_the_end_too(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
     pool = ProcessPool(make_app(APP))
-    log = EventLog(pool)
+    log = EventLog(pool, lambda job_id: None)
     for number in range(100):
         pool.publish(TurnedDown(f"job-{number}", "http", "full", ""))
     await asyncio.sleep(0)
@@ -103,6 +103,23 @@ async def test_each_event_is_one_object_with_session_process_and_generation(make
     assert [line for line in lines if line.get("event") == "zygote_loaded"][-1]["generation"] == 2
 
 
+@pytest.mark.parametrize(("wanted", "shown"), [("all", None), ("caller", {"caller": "+1"}), ("none", None)])
+async def test_metadata_is_logged_if_its_keys_are_named(
+    make_app: MakeApp, wanted: str, shown: dict[str, str] | None
+) -> None:
+    """Nobody has chosen that all of it goes into the log. The page shows it."""
+    options = ("--max-jobs", "1", "--log-format", "json", "--shown-metadata", wanted)
+    async with RunningWorker(make_app(APP), *options) as worker:
+        metadata = {"caller": "+1", "secret": "swordfish"}
+        await worker.start(metadata, id="call")
+        assert (await worker.post(metadata, id="another")).status == 503
+        board = (await worker.until("/v1/board", lambda answer: answer.body["turned_down"])).body
+        assert board["turned_down"][0]["metadata"] == (metadata if wanted == "all" else shown)
+        for event in ("job_started", "turned_down"):
+            line = json.loads((await worker.logs(f'^.*"event": "{event}".*$'))[0])
+            assert line.get("metadata") == shown
+
+
 async def test_a_lost_zygote_and_its_successor_are_told(make_app: MakeApp) -> None:
     async with RunningWorker(make_app(APP), "--num-idle-processes", "1", "--log-format", "json") as worker:
         os.kill((await worker.get("/v1/pool")).body["zygote_pid"], signal.SIGKILL)
@@ -116,7 +133,7 @@ async def test_a_lost_zygote_and_its_successor_are_told(make_app: MakeApp) -> No
 
 async def test_an_expired_reservation_is_told(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
     pool = ProcessPool(make_app(APP), num_idle_processes=1, reservation_timeout=0.05)
-    log = EventLog(pool)
+    log = EventLog(pool, lambda job_id: None)
     async with pool:
         reservation = await pool.reserve("x", source="test")
         async with asyncio.timeout(DEADLINE):

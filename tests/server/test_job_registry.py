@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from admissions import boundless_admission
 from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom import ProcessPool
 from greenroom.pool.recent_reports import SHORT
-from greenroom.server.admission import Admission, DuplicateJob, Offer
+from greenroom.server.admission import DuplicateJob, Offer
 from greenroom.server.job_registry import EndedJob, JobRegistry
-from greenroom.server.machine.limits import MemoryRoom
 from greenroom.server.web.results import strict_json
 
 ECHO = """
@@ -77,7 +77,7 @@ def test_a_long_result_becomes_strict_json_in_little_memory(piece: str, shift: i
 async def test_the_latest_jobs_are_kept_and_the_latest_results(make_app: Callable[[str], str]) -> None:
     async with ProcessPool(make_app(ECHO), num_idle_processes=1) as pool:
         registry = JobRegistry(kept_jobs=3, kept_result_bytes=250)
-        admission = Admission(pool, registry, MemoryRoom(None), offer_timeout=20)
+        admission = boundless_admission(pool, registry, offer_timeout=20)
         for number in range(5):
             offer = Offer("test", b"j" + json.dumps("x" * 98).encode(), f"call-{number}")
             handle = (await admission.offer(offer)).start()
@@ -107,7 +107,7 @@ async def test_the_texts_of_the_oldest_reports_are_cut_above_a_sum(make_app: Cal
     """Each report has the message three times: by itself, in the detail, and in the traceback."""
     async with ProcessPool(make_app(RAISES), num_idle_processes=1) as pool:
         registry = JobRegistry(kept_text=150_000)
-        admission = Admission(pool, registry, MemoryRoom(None), offer_timeout=20)
+        admission = boundless_admission(pool, registry, offer_timeout=20)
         for number in range(4):
             (await admission.offer(Offer("test", b"jnull", f"call-{number}"))).start()
             await registry.settled()
@@ -124,7 +124,7 @@ async def test_a_session_that_was_taken_and_not_started_has_its_id_to_itself(
 ) -> None:
     async with ProcessPool(make_app(ECHO), num_idle_processes=2) as pool:
         registry = JobRegistry()
-        admission = Admission(pool, registry, MemoryRoom(None), offer_timeout=20)
+        admission = boundless_admission(pool, registry, offer_timeout=20)
         offer = Offer("test", b"jnull", "call")
         acceptance = await admission.offer(offer)
         with pytest.raises(DuplicateJob, match="offered before"):

@@ -77,7 +77,7 @@ async def test_full_is_shown_with_the_reason(make_app: MakeApp) -> None:
         open_page(await worker.url()) as page,
     ):
         await worker.start("stay")
-        await expect(page.locator("#ready")).to_have_text("not ready: full")
+        await expect(page.locator("#ready")).to_have_text("takes no more: full")
         assert (await worker.post()).status == 503
         await expect(page.locator("#turned-down li")).to_contain_text("full")
         (await stage.next("job")).order("leave")

@@ -40,7 +40,8 @@ class Container(RunningWorker):
     """``unshare`` starts the worker as PID 1, waits for it, and exits as it did."""
 
     def __init__(self, app: str, *options: str) -> None:
-        super().__init__(app, *options, wrapper=tuple(UNSHARE))
+        # This process is in another pid namespace, where the worker cannot tell it from a session.
+        super().__init__(app, "--token", "off", *options, wrapper=tuple(UNSHARE))
 
     async def __aenter__(self) -> Container:
         await super().__aenter__()

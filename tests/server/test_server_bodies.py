@@ -160,6 +160,7 @@ async def test_a_client_that_waits_for_100_is_told_no_first(make_app: MakeApp) -
 # --- bodies without an end -----------------------------------------------------------------------
 
 
+@pytest.mark.more
 async def test_an_unfinished_body_has_a_deadline(make_app: MakeApp) -> None:
     """All at once: they stop, drip, come in chunks, follow a 100, are read by nobody, or stop within a trailer."""
     json_type, chunked = "Content-Type: application/json", "Transfer-Encoding: chunked"
@@ -195,6 +196,7 @@ async def _drip(connection: Connection) -> None:
             await asyncio.sleep(0.2)  # its pace
 
 
+@pytest.mark.more
 async def test_a_body_that_is_read_by_nobody_has_a_deadline_too(make_app: MakeApp) -> None:
     source = "@app.entrypoint\nasync def entrypoint(ctx):\n    await asyncio.sleep(3600)\n"
     async with RunningWorker(make_app(source), "--num-idle-processes", "1") as worker:
@@ -226,6 +228,7 @@ async def test_a_body_that_is_not_what_its_framing_says_is_a_bad_request_at_once
 # --- many bodies ---------------------------------------------------------------------------------
 
 
+@pytest.mark.more
 async def test_what_is_held_of_all_unfinished_bodies_has_a_bound(make_app: MakeApp) -> None:
     options = ("--num-idle-processes", "1", "--max-connections", "400")
     async with RunningWorker(make_app(NOOP), *options) as worker, AsyncExitStack() as stack:
@@ -323,6 +326,7 @@ async def test_trailers_and_an_upgrade_that_is_not_made_are_harmless(make_app: M
 # --- answers that nobody reads -------------------------------------------------------------------
 
 
+@pytest.mark.more
 async def test_large_answers_that_are_not_read_are_held_within_a_bound_and_cut(make_app: MakeApp) -> None:
     async with RunningWorker(make_app(LARGE), "--num-idle-processes", "1") as worker, AsyncExitStack() as stack:
         job = await worker.start(None)

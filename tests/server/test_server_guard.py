@@ -118,7 +118,7 @@ async def entrypoint(ctx):
 @pytest.mark.parametrize(
     ("options", "token", "complaint"),
     [
-        (["--host", "0.0.0.0"], None, "there is no token"),
+        (["--host", "0.0.0.0"], None, "no token is set"),
         (["--host", "::"], None, "token_file (GREENROOM_TOKEN_FILE)"),
         (["--host", "0.0.0.0"], "short", "at least 16"),
     ],

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
+import pytest
 from faults.stage import Stage
 from running_worker import RunningWorker
 from support import DEADLINE, eventually
@@ -17,6 +18,7 @@ GROWTH_MB = 40
 """What a worker may grow by that has answered 500 requests at a time; a leak of a session each would show."""
 
 
+@pytest.mark.more
 async def test_W2_P9_500_offers_on_32_slots(make_app: Callable[[str], str]) -> None:
     """32 run, 468 are turned down with the reason; none is lost, none runs twice."""
     options = ["--max-jobs", str(SLOTS), "--num-idle-processes", str(SLOTS), "--max-idle-processes", str(SLOTS)]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 
 from aiohttp import web
 from raw_http import connect, request
 from support import DEADLINE
 
+from greenroom.server.stall_guard import StallGuard
+from greenroom.server.web.answer_marks import AnswerMarks
 from greenroom.server.web.answers import LargeAnswers
+from greenroom.server.web.arrivals import Arrivals
 from greenroom.server.web.connections import Crowd, HeldBytes
 from greenroom.server.web.http_connection import Connection
 from greenroom.server.web.turns import PIECE, Turns
@@ -28,17 +32,21 @@ class Server:
         self._held = HeldBytes(1 << 30)
         self._turns = Turns(self._loop)
         self._connections: list[Connection] = []
+        self._spare = socket.socket()
         self._manager = web.Server(self._answer)
 
     def connection(self) -> Connection:
         connection = Connection(
             self._manager,
             network="127.0.0.1",
+            sock=self._spare,
+            arrivals=Arrivals(StallGuard()),
             crowd=Crowd(10),
             held=self._held,
             answers=LargeAnswers(),
             turns=self._turns,
             half_closed=set(),
+            marks=AnswerMarks("here", lambda: False),
             loop=self._loop,
         )
         self._connections.append(connection)
@@ -62,6 +70,7 @@ class Server:
 
     async def close(self) -> None:
         await self._manager.shutdown(DEADLINE)
+        self._spare.close()
 
 
 async def test_a_burst_of_pipelined_requests_is_answered_in_order_and_not_read_ahead() -> None:

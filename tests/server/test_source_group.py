@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from admissions import boundless_admission
 from support import DEADLINE
 
 from greenroom import GreenroomError, ProcessPool
-from greenroom.server.admission import Admission
 from greenroom.server.job_registry import JobRegistry
-from greenroom.server.machine.limits import MemoryRoom
 from greenroom.server.source_group import SourceGroup
 from greenroom.sources import Host, Source
 
@@ -59,7 +58,7 @@ class Scripted:
 
 def group_of(*sources: Source, **timeouts: float) -> SourceGroup:
     pool = ProcessPool("nowhere.py:app")
-    return SourceGroup(sources, pool, Admission(pool, JobRegistry(), MemoryRoom(None), 1.0), **timeouts)
+    return SourceGroup(sources, pool, boundless_admission(pool, JobRegistry(), 1.0), **timeouts)
 
 
 async def test_a_source_that_does_not_open_is_named() -> None:

@@ -190,3 +190,54 @@ async def _events(port: int, token: str) -> tuple[asyncio.StreamReader, asyncio.
     async with asyncio.timeout(DEADLINE):
         await reader.readuntil(b"event: board")
     return reader, writer
+
+
+# --- the token for readers ------------------------------------------------------------------------
+
+
+async def test_a_reader_sees_all_and_changes_nothing(make_app: MakeApp) -> None:
+    environment = {**os.environ, "GREENROOM_TOKEN": TOKEN, "GREENROOM_VIEW_TOKEN": SECOND}
+    async with RunningWorker(make_app(NOOP), env=environment) as worker:
+        job = await worker.ask("POST", "/v1/jobs", json={}, headers=bearer(TOKEN))
+        assert job.status == 201
+        for path in ("/v1/jobs", f"/v1/jobs/{job.body['id']}", "/v1/board", "/v1/pool", "/pressure"):
+            assert (await worker.ask("GET", path, headers=bearer(SECOND))).status == 200
+        assert (await worker.fetch("GET", "/metrics", headers=bearer(SECOND))).status == 200
+        for method, path in WRITES:
+            answer = await worker.ask(method, path.format(id=job.body["id"]), json={}, headers=bearer(SECOND))
+            assert (answer.status, answer.error["type"]) == (403, "read_only"), path
+        assert (await worker.get("/v1/jobs")).status == 401
+        assert (await worker.ask("POST", "/v1/jobs", json={}, headers=bearer(TOKEN))).status == 201  # it still runs
+
+
+WRITES = (
+    ("POST", "/v1/jobs"),
+    ("POST", "/v1/jobs/{id}/stack"),
+    ("DELETE", "/v1/jobs/{id}"),
+    ("POST", "/v1/pool/resize"),
+    ("POST", "/v1/pool/reload"),
+    ("POST", "/v1/pool/drain"),
+    ("POST", "/v1/page/codes"),
+)
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"GREENROOM_VIEW_TOKEN": SECOND}, "clients may write"),
+        ({"GREENROOM_TOKEN": TOKEN, "GREENROOM_VIEW_TOKEN": TOKEN}, "the same as token"),
+        ({"GREENROOM_TOKEN": TOKEN, "GREENROOM_VIEW_TOKEN": "short"}, "view_token has 5 characters"),
+    ],
+)
+async def test_a_token_for_readers_that_protects_nothing_starts_nothing(
+    make_app: MakeApp, environment: dict[str, str], says: str
+) -> None:
+    assert says in await refused(make_app(NOOP), **environment)
+
+
+async def test_all_operations_that_change_something_are_tried(make_app: MakeApp) -> None:
+    environment = {**os.environ, "GREENROOM_TOKEN": TOKEN}
+    async with RunningWorker(make_app(NOOP), env=environment) as worker:
+        document = (await worker.ask("GET", "/openapi.json", headers=bearer(TOKEN))).body
+    writes = {(method.upper(), path) for path, item in document["paths"].items() for method in item if method != "get"}
+    assert writes - {("POST", "/v1/page/token")} == set(WRITES)  # that one is open: it takes a code

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiohttp import web
 from faults.stage import PLAIN, Stage
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
+from receiver import attributes, clean_environment, receiving
 from running_worker import RunningWorker
 from support import DEADLINE
 
@@ -37,51 +33,6 @@ async def entrypoint(ctx):
         await ctx.wait_for_shutdown()
 """
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-
-class Receiver:
-    """An OTLP/HTTP receiver, as a collector has one."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.services: set[str] = set()
-
-    async def take(self, request: web.Request) -> web.Response:
-        for resource in ExportTraceServiceRequest.FromString(await request.read()).resource_spans:
-            self.services |= {a.value.string_value for a in resource.resource.attributes if a.key == "service.name"}
-            for scope in resource.scope_spans:
-                self.spans += scope.spans
-        return web.Response(content_type="application/x-protobuf")
-
-    def of(self, job_id: str) -> dict[str, Span]:
-        """A session's spans by name; none comes twice."""
-        found = [span for span in self.spans if attributes(span).get("greenroom.job_id") == job_id]
-        assert len(found) == len({span.name for span in found})
-        return {span.name: span for span in found}
-
-
-def attributes(span: Any) -> dict[str, Any]:
-    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
-
-
-@asynccontextmanager
-async def receiving() -> AsyncIterator[tuple[Receiver, dict[str, str]]]:
-    """A receiver, and the environment in which a worker sends to it."""
-    receiver, app = Receiver(), web.Application()
-    app.router.add_post("/v1/traces", receiver.take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    try:
-        yield receiver, clean_environment() | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
-    finally:
-        await runner.cleanup()
-
-
-def clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
 
 
 async def test_a_session_is_a_trace_from_the_offer_to_the_end(make_app: MakeApp) -> None:

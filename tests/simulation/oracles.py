@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenroom.app_facts import AppSetting
 from greenroom.errors import AppLoadError, NoCapacity
+from greenroom.exit_reasons import POSSIBLE_ENDS
 from greenroom.pool import events as e
 from greenroom.pool.core import vocabulary as v
 from greenroom.pool.core.records import Generation
@@ -781,6 +782,8 @@ class Oracles:
             self.fail("one report", f"{effect}")
         track.ended = True
         self.reasons.add(report.reason)
+        if report.outcome not in POSSIBLE_ENDS[report.reason][0 if report.job_id is not None else 1]:
+            self.fail("ends that metrics count from 0", f"{report.outcome}, {report.reason}, job {report.job_id}")
         self._judge(self.world.processes[process_id], track, report)
 
     def _judge(self, process: Process, track: Track, report: Any) -> None:

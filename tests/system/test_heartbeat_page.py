@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from greenroom.system.heartbeat import Beats, HeartbeatPage, HeartbeatReader
+from greenroom.system.crash_stacks import MAX_BYTES
+from greenroom.system.heartbeat import CRASH_AT, Beats, HeartbeatPage, HeartbeatReader
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_the_size_cannot_be_changed(reader: HeartbeatReader, size: int) -> None:
         for fd in (reader.fd, again):
             with pytest.raises(PermissionError):
                 os.ftruncate(fd, size)
-        assert os.fstat(reader.fd).st_size == mmap.PAGESIZE
+        assert os.fstat(reader.fd).st_size == CRASH_AT + MAX_BYTES
     finally:
         os.close(again)
     assert reader.read() == Beats(0, 0, 0)
@@ -93,3 +94,19 @@ def test_nothing_is_kept_where_there_are_no_fds_left() -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_room_for_the_stacks_of_a_crash_takes_no_memory_before_the_crash(reader: HeartbeatReader) -> None:
+    page = HeartbeatPage(reader.fd)
+    page.beat_loop()
+    reader.read()
+    assert os.fstat(reader.fd).st_blocks * 512 == mmap.PAGESIZE
+
+
+def test_text_behind_the_page_is_read_and_ends_where_the_file_ends(reader: HeartbeatReader) -> None:
+    assert reader.crash_text() == bytes(MAX_BYTES)
+    assert os.pwrite(reader.fd, b"s" * MAX_BYTES, CRASH_AT) == MAX_BYTES
+    with pytest.raises(PermissionError):
+        os.pwrite(reader.fd, b"s", CRASH_AT + MAX_BYTES)
+    assert reader.crash_text() == b"s" * MAX_BYTES
+    assert reader.read() == Beats(0, 0, 0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping
+import ssl
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -14,6 +16,7 @@ from yarl import URL
 
 from .. import __version__
 from ..command_exit_codes import ExitCode
+from ..worker_header import WORKER_HEADER
 from .printing import Failure
 from .text import harmless
 
@@ -37,10 +40,13 @@ class Event(NamedTuple):
 
 
 class Unreachable(Failure):
-    """Failure: no worker answered."""
+    """Failure: no worker answered. ``cause`` is the cause without the address."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, ExitCode.UNREACHABLE)
+    def __init__(self, message: str, cause: str, *, was_sent: bool = True) -> None:
+        super().__init__(message, ExitCode.UNREACHABLE, f"no answer: {cause}")
+        self.cause = cause
+        self.was_sent = was_sent
+        """False if the request has surely reached no worker."""
 
 
 class Refused(Failure):
@@ -63,16 +69,18 @@ class Client:
     Failures are :class:`Unreachable` or :class:`Refused`. A command catches only those that the command can handle.
     """
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, new_token: Callable[[], str | None] | None = None) -> None:
+        """Prepare a client. ``new_token`` asks the worker for its token, and blocks; a new start has a new token."""
         self.url = url
+        self.worker: str | None = None
+        """Name of the worker; ``None`` before its first answer."""
         self._token = token
+        self._new_token = new_token
         self._session: aiohttp.ClientSession
 
     async def __aenter__(self) -> Self:
         headers = {"User-Agent": f"greenroom/{__version__}"}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
-        self._session = aiohttp.ClientSession(headers=headers)
+        self._session = aiohttp.ClientSession(headers=headers, middlewares=[self._authorized])
         return self
 
     async def __aexit__(
@@ -82,6 +90,14 @@ class Client:
 
     async def get(self, path: str, query: Mapping[str, str] | None = None, **options: Any) -> Answer:
         return await self._ask("GET", path, query, **options)
+
+    async def head(self, path: str) -> int:
+        """Return the status of the answer to a HEAD request. The answer has no body, and so no error message."""
+        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=_CONNECT_SECONDS)
+        with self._translated(ANSWER_SECONDS):
+            async with self._session.head(self._address(path), timeout=timeout, allow_redirects=False) as response:
+                self._note(response)
+                return response.status
 
     async def delete(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
         return await self._ask("DELETE", path, query)
@@ -93,7 +109,10 @@ class Client:
         """Yield the events of ``/v1/events`` until the worker ends the stream."""
         timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
         with self._translated(_SILENCE_SECONDS):
-            async with self._session.get(self._address("/v1/events"), timeout=timeout) as response:
+            async with self._session.get(
+                self._address("/v1/events"), timeout=timeout, allow_redirects=False
+            ) as response:
+                self._note(response)
                 if response.status != 200:
                     self._judged(response.status, await response.read(), ())
                 # Not line by line: the first event can be longer than aiohttp's limit for a line.
@@ -108,6 +127,7 @@ class Client:
         timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
         with self._translated(_SILENCE_SECONDS):
             async with self._session.get(self._address(path), timeout=timeout, allow_redirects=False) as response:
+                self._note(response)
                 if response.status != 200:
                     self._judged(response.status, await response.read(), ())
                 async for chunk in response.content.iter_any():
@@ -133,10 +153,30 @@ class Client:
             async with self._session.request(
                 method, self._address(path, query), headers=headers, data=body, timeout=timeout, allow_redirects=False
             ) as response:
+                self._note(response)
                 return self._judged(response.status, await response.read(), accepted)
+
+    async def _authorized(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Send a request with the token. If the worker has started anew, send it again with the new token."""
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        response = await handler(request)
+        if response.status == 401 and self._new_token is not None:
+            token = await asyncio.to_thread(self._new_token)
+            if token not in (None, self._token):
+                self._token = token
+                response.release()
+                request.headers["Authorization"] = f"Bearer {token}"
+                response = await handler(request)
+        return response
 
     def _address(self, path: str, query: Mapping[str, str] | None = None) -> URL:
         return URL(self.url + path, encoded=True).with_query(query)
+
+    def _note(self, response: aiohttp.ClientResponse) -> None:
+        self.worker = response.headers.get(WORKER_HEADER, self.worker)
 
     def _judged(self, status: int, body: bytes, accepted: tuple[int, ...]) -> Answer:
         try:
@@ -148,17 +188,23 @@ class Client:
         except (msgspec.DecodeError, TypeError, KeyError, AttributeError):
             raise Unreachable(
                 f"{self.url} is not a Greenroom worker (HTTP {status}). Set the address of the worker with --url or "
-                f"GREENROOM_URL"
+                f"GREENROOM_URL",
+                f"this is not a Greenroom worker (HTTP {status})",
             ) from None
         if status == 401:
             message = self._unauthorized()
         elif type in _REJECTIONS:
             message = f"rejected ({reason}): {message}"
+        elif type == "other_worker":
+            message = f"{message}. Set the address of that worker with --url or GREENROOM_URL"
         raise Refused(harmless(message), status, type, reason)
 
     def _unauthorized(self) -> str:
         if self._token is None:
-            text = "needs a token. Set GREENROOM_TOKEN to its token, or GREENROOM_TOKEN_FILE to the file of the token"
+            text = (
+                "needs a token, and gives this command none: it runs as another user or elsewhere, or a session has "
+                "started this command. Set GREENROOM_TOKEN to its token, or GREENROOM_TOKEN_FILE to the token's file"
+            )
         else:
             text = "does not accept this token. Check GREENROOM_TOKEN, --token or the token file"
         return f"the worker at {self.url} {text}"
@@ -168,26 +214,33 @@ class Client:
         try:
             yield
         except aiohttp.ConnectionTimeoutError:
-            raise Unreachable(self._unreachable(f"no connection within {_CONNECT_SECONDS:g} s")) from None
+            raise self._not_connected(f"no connection within {_CONNECT_SECONDS:g} s") from None
         except TimeoutError:
             message = f"the worker at {self.url} accepted the connection, but did not answer within {within:g} s. "
-            raise Unreachable(f"{message}The worker may be stopped or overloaded. See its log") from None
+            cause = f"it accepted the connection, and was silent for {within:g} s"
+            raise Unreachable(f"{message}The worker may be stopped or overloaded. See its log", cause) from None
         except aiohttp.ClientConnectorError as error:
-            raise Unreachable(self._unreachable(_cause(error))) from None
+            raise self._not_connected(_cause(error)) from None
         except (aiohttp.ClientError, ConnectionError) as error:
-            message = f"the connection to the worker at {self.url} was lost: {error or type(error).__name__}. "
-            raise Unreachable(f"{message}The worker may have ended. See its log") from None
+            cause = f"{error or type(error).__name__}"
+            message = f"the connection to the worker at {self.url} was lost: {cause}. "
+            cause = f"the connection was lost: {cause}"
+            raise Unreachable(f"{message}The worker may have ended. See its log", cause) from None
 
-    def _unreachable(self, cause: str) -> str:
-        return (
+    def _not_connected(self, cause: str) -> Unreachable:
+        message = (
             f"no worker answered at {self.url}: {cause}. Start a worker with `greenroom start APP`, or set the "
             f"address of a running worker with --url or GREENROOM_URL"
         )
+        return Unreachable(message, cause, was_sent=False)
 
 
 def _cause(error: aiohttp.ClientConnectorError) -> str:
     """Return the cause in words. The library's own message repeats the address."""
     failure = error.os_error
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        text = f"its certificate is not trusted ({failure.verify_message})"
+        return f"{text}. The variable SSL_CERT_FILE names the file of an authority to trust"
     if isinstance(error, aiohttp.ClientConnectorDNSError) or not failure.errno:
         return str(failure.strerror or failure)
     return os.strerror(failure.errno).lower()

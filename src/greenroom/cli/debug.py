@@ -13,7 +13,7 @@ import typer
 from ..command_exit_codes import ExitCode
 from ..settings import DEFAULTS
 from ..settings.fields import all_settings
-from .connection import Connection, with_connection
+from .connection import Connections, with_connections
 from .printing import Failure, echo
 from .text import one_line
 
@@ -46,8 +46,8 @@ def register(cli: typer.Typer) -> None:
     cli.add_typer(debug, name="debug")
 
 
-@with_connection
-async def record(connection: Connection, crashed: _CrashedFlag = False, path: _FromOption = None) -> int:
+@with_connections
+async def record(connections: Connections, crashed: _CrashedFlag = False, path: _FromOption = None) -> int:
     """Write the flight recording of a worker to the standard output, with one JSON object in each line.
 
     The worker can be running or can have crashed. The recording has job ids, labels and process ids, but no metadata,
@@ -61,6 +61,7 @@ async def record(connection: Connection, crashed: _CrashedFlag = False, path: _F
         path = _latest_crash()
     if path is not None:
         return _write_out(pieces_of_path(path), str(path))
+    connection = connections.only
     async with connection.open() as client:
         pieces = [piece async for piece in client.pieces("/v1/debug/recording")]
     return _write_out(pieces, f"the recording of {connection.url}")

@@ -18,8 +18,9 @@ from ..settings import DEFAULTS, PoolOptions, ServerOptions, Settings
 from ..settings.fields import Setting, all_settings
 from ..settings.values import as_text
 from ..settings.worker_options import longest_stop
+from . import monitoring
 
-__all__ = ["Docker", "Kubernetes", "Plan", "Systemd", "docker", "kubernetes", "systemd"]
+__all__ = ["Docker", "Kubernetes", "Plan", "Systemd", "docker", "fill", "kubernetes", "systemd"]
 
 PRESTOP = 5.0
 """Seconds until Kubernetes sends no more connections to a pod that ends, with a margin."""
@@ -146,6 +147,11 @@ class Plan:
         host = self.server.host
         if host not in (DEFAULTS["start"].server.host, ANYWHERE):
             raise OptionError(f"host is {host!r}; a worker in a container must listen on {ANYWHERE}")
+        if self.server.tls_cert is not None:
+            raise OptionError(
+                "tls_cert is set; the health checks of these files speak no TLS. Leave it out, and add it to the files "
+                "by hand, with the mounts of the certificates"
+            )
         given = self.arguments(leave_out=leave_out)
         return given if host == ANYWHERE else [*given, "--host", ANYWHERE]
 
@@ -190,7 +196,7 @@ def systemd(plan: Plan, unit: Systemd, fds_needed: int) -> dict[str, str]:
         "files": max(fds_needed, LEAST_FILES),
         "tasks": plan.processes * TASKS_PER_PROCESS,
     }
-    return {f"{plan.name}.service": _fill("systemd.service", plan.values() | values)}
+    return {f"{plan.name}.service": fill("systemd.service", plan.values() | values)}
 
 
 def _credential(plan: Plan, unit: Systemd) -> str:
@@ -220,8 +226,8 @@ def docker(plan: Plan, image: Docker) -> dict[str, str]:
         "entrypoint": _json(["greenroom"]),
         "arguments": _json(plan.arguments_in_container()),
     }
-    filled = _fill("Dockerfile", plan.values() | values)
-    return {"Dockerfile": filled, ".dockerignore": _fill("dockerignore", {})}
+    filled = fill("Dockerfile", plan.values() | values)
+    return {"Dockerfile": filled, ".dockerignore": fill("dockerignore", {})}
 
 
 def kubernetes(plan: Plan, pods: Kubernetes) -> dict[str, str]:
@@ -252,7 +258,8 @@ def kubernetes(plan: Plan, pods: Kubernetes) -> dict[str, str]:
         "idle_processes": max(plan.pool.num_idle_processes, 1),
     }
     names = ("deployment.yaml", "service.yaml", "pdb.yaml", "podmonitor.yaml", "scaledobject.yaml")
-    return {name: _fill(name, plan.values() | values) for name in names}
+    files = {name: fill(name, plan.values() | values) for name in names}
+    return files | {"prometheusrule.yaml": monitoring.prometheus_rule(plan.name)}
 
 
 def _resources(memory_mb: int | None) -> str:
@@ -287,6 +294,7 @@ def _is_plain(text: str) -> bool:
     return bool(text) and all(char.isprintable() for char in text)
 
 
-def _fill(template: str, values: dict[str, Any]) -> str:
+def fill(template: str, values: dict[str, Any]) -> str:
+    """Return a template with these values."""
     text = (resources.files(__package__) / "templates" / template).read_text(encoding="utf-8")
     return Template(text).substitute(values)

@@ -1,4 +1,4 @@
-"""`greenroom init systemd|docker|k8s`: write the files that run a worker in production."""
+"""`greenroom init`: write the files that run and watch workers in production."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import typer
 
 from ..command_exit_codes import ExitCode
 from ..settings.open_files import fds_needed
-from . import deployment
+from . import deployment, monitoring
+from .haproxy import BIND, Haproxy, haproxy_files, read_worker
 from .options import Layers, with_settings
 from .printing import Failure, echo
 from .serve import AppArgument
@@ -31,8 +32,8 @@ MemoryOption = Annotated[
 
 
 def register(cli: typer.Typer) -> None:
-    init = typer.Typer(help="Write the files that run a worker in production.", no_args_is_help=True)
-    for command in (systemd, docker, k8s):
+    init = typer.Typer(help="Write the files that run and watch a worker in production.", no_args_is_help=True)
+    for command in (systemd, docker, k8s, haproxy, alerts, grafana):
         init.command()(command)
     cli.add_typer(init, name="init")
 
@@ -110,6 +111,55 @@ def k8s(
         prometheus=prometheus,
     )
     return _deliver(deployment.kubernetes(_plan(app, name, layers), pods), output, stdout, force)
+
+
+@with_settings("start")
+def haproxy(
+    app: AppArgument,
+    layers: Layers,
+    worker: Annotated[
+        list[str],
+        typer.Option(help="Worker by its worker_name and its address. Once for each worker.", metavar="NAME=HOST:PORT"),
+    ],
+    output: OutputOption = Path("haproxy"),
+    stdout: StdoutOption = False,
+    force: ForceOption = False,
+    bind: Annotated[str, typer.Option(help="Address for clients.", metavar="HOST:PORT")] = BIND,
+    rerun_broken: Annotated[
+        bool, typer.Option("--rerun-broken", help="Repeat starts without an answer. Such sessions may begin twice.")
+    ] = False,
+    token_env: Annotated[
+        str,
+        typer.Option(help="Variable of HAProxy's environment with the token of its clients.", metavar="VARIABLE"),
+    ] = "",
+    worker_ca: Annotated[
+        str, typer.Option(help="Authority of the workers' certificates, on HAProxy's machine.", metavar="FILE")
+    ] = "",
+    proxy_cert: Annotated[
+        str,
+        typer.Option(help="Certificate with key that HAProxy shows to workers, on its machine.", metavar="FILE"),
+    ] = "",
+) -> int:
+    """Write the configuration of HAProxy in front of several workers, with its error files."""
+    front = Haproxy(
+        workers=tuple(map(read_worker, worker)),
+        bind=bind,
+        rerun_broken=rerun_broken,
+        token_env=token_env,
+        worker_ca=worker_ca,
+        proxy_cert=proxy_cert,
+    )
+    return _deliver(haproxy_files(_plan(app, "", layers), front), output, stdout, force)
+
+
+def alerts(output: OutputOption = Path(), stdout: StdoutOption = False, force: ForceOption = False) -> int:
+    """Write alerts for Prometheus."""
+    return _deliver(monitoring.rules(), output, stdout, force)
+
+
+def grafana(output: OutputOption = Path(), stdout: StdoutOption = False, force: ForceOption = False) -> int:
+    """Write a dashboard for Grafana."""
+    return _deliver(monitoring.dashboard(), output, stdout, force)
 
 
 def _plan(app: str, name: str, layers: Layers) -> deployment.Plan:

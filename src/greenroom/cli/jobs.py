@@ -1,36 +1,40 @@
-"""`greenroom jobs`: start, list, show and cancel jobs."""
+"""`greenroom jobs`: start, list, find, show and cancel jobs, and show their logs and stacks."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
-from pathlib import Path
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import quote
 
-import msgspec
 import typer
 
 from ..command_exit_codes import ExitCode
-from ..errors import OptionError
 from ..exit_reasons import Outcome, Reason
-from .connection import Connection, JsonOption, with_connection
+from .connection import Connections, JsonOption, with_connections
+from .job_requests import (
+    LONGEST_POLL,
+    START_SECONDS,
+    cancel_job,
+    find_jobs,
+    follow_log,
+    in_order,
+    job_after,
+    stacks_of,
+)
+from .metadata import read_metadata
 from .printing import Failure, echo
-from .reports import first_label, job_text, started_text
-from .text import as_json, one_line, table
+from .reports import first_label, found_table, gap_text, job_text, line_text, on_worker, started_text
+from .text import as_json, harmless, one_line, table
 
 if TYPE_CHECKING:
-    from .client import Client
+    from .client import Answer, Client
+    from .workers import Replies, Workers
 
-__all__ = ["State", "read_metadata", "register"]
+__all__ = ["State", "register"]
 
 State = Literal["live", "reserved", "waiting", "starting", "running", "draining", "ending", "ended"]
 """States by which the API can select jobs."""
-
-_LONGEST_POLL = 60.0
-_START_SECONDS = 120.0
-"""Longest wait for the answer to a start, beyond the time that the job may wait for a process."""
 
 _IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 _MetadataOption = Annotated[
@@ -64,23 +68,35 @@ _LimitOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=20
 _SecondsOption = Annotated[
     float, typer.Option("--wait", metavar="SECONDS", min=0, help="Longest wait for the end of the job.")
 ]
+_QueryArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="WORD...",
+        help="Words that must be in the job's texts, and NAME:TEXT for labels, keys of the metadata, outcome, reason, "
+        "state, source, cause, at, since and until, such as caller:+1555* since:2h at:14:05.",
+    ),
+]
+_FollowFlag = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")]
 _WhyOption = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Reason, for the job, its report and the log.")
 ]
 
 
 def register(cli: typer.Typer) -> None:
-    jobs = typer.Typer(help="Start, list, show and cancel the jobs of a worker.")
+    jobs = typer.Typer(help="Start, list, find, show and cancel the jobs of workers, and show their logs and stacks.")
     jobs.command("run")(run)
     jobs.command("list")(list_jobs)
+    jobs.command("find")(find)
     jobs.command("show")(show)
+    jobs.command("logs")(logs)
+    jobs.command("stack")(stack)
     jobs.command("cancel")(cancel)
     cli.add_typer(jobs, name="jobs")
 
 
-@with_connection
+@with_connections
 async def run(
-    connection: Connection,
+    connections: Connections,
     metadata: _MetadataOption = None,
     metadata_file: _FileOption = None,
     id: _IdOption = None,
@@ -88,23 +104,31 @@ async def run(
     wait: _WaitFlag = False,
     as_json_: JsonOption = False,
 ) -> int:
-    """Start a job. Returns when a process has acknowledged the job. Exits with 1 if the job was rejected."""
+    """Start a job, on the first worker that takes it. Returns when a process has acknowledged the job.
+
+    Exits with 1 if the job was rejected.
+    """
+    from .starting import start_job  # imported late: it loads the HTTP library
+
     body: dict[str, Any] = {"metadata": read_metadata(metadata, metadata_file), "id": id, "timeout": timeout}
     body = {name: value for name, value in body.items() if value is not None}
-    async with connection.open() as client:
-        started = (await client.post("/v1/jobs", body, within=_START_SECONDS + (timeout or 0.0))).body
+    async with connections.open() as workers:
+        client, job = await start_job(
+            workers, body, START_SECONDS + (timeout or 0.0), lambda line: echo(line, err=True)
+        )
+        started = workers.marked(client, job)
         if not wait:
             echo(as_json(started) if as_json_ else started_text(started))
             return ExitCode.OK
         echo(started_text(started), err=True)
-        job = await _end_of(client, started["id"])
+        job = workers.marked(client, await _end_of(client, job["id"]))
     echo(as_json(job) if as_json_ else job_text(job))
     return ExitCode.OK if job["outcome"] == "succeeded" else ExitCode.NEGATIVE
 
 
-@with_connection
+@with_connections
 async def list_jobs(
-    connection: Connection,
+    connections: Connections,
     state: _StateOption = None,
     outcome: _OutcomeOption = None,
     reason: _ReasonOption = None,
@@ -117,23 +141,68 @@ async def list_jobs(
     wanted = {"state": state, "outcome": outcome, "reason": reason, "label": _wanted_label(room, label)}
     wanted["limit"] = str(limit)
     query = {name: value for name, value in wanted.items() if value is not None}
-    async with connection.open() as client:
-        answer = (await client.get("/v1/jobs", query)).body
+    async with connections.open() as workers:
+        replies = await workers.ask_each(lambda client: client.get("/v1/jobs", query))
+    jobs = _jobs_in(replies, limit)
+    echo(as_json(replies.with_workers({"jobs": jobs})) if as_json_ else _table_of(jobs, replies.are_several))
+    return replies.report_failures()
+
+
+@with_connections
+async def find(
+    connections: Connections, query: _QueryArgument, limit: _LimitOption = 100, as_json_: JsonOption = False
+) -> int:
+    """Find jobs by caller, room, outcome or any other of their texts. Exits with 1 if there is none."""
+    words = " ".join(f'"{word}"' for word in query)
+    async with connections.open() as workers:
+        replies = await workers.ask_each(lambda client: find_jobs(client, words, limit))
+    jobs = _jobs_in(replies, limit)
     if as_json_:
-        echo(as_json(answer))
-        return ExitCode.OK
-    echo(_table_of(answer["jobs"]))
+        echo(as_json(replies.with_workers({"jobs": jobs})))
+    elif jobs:
+        echo(found_table(jobs, time.time(), names_workers=replies.are_several))
+    else:
+        echo("no job matches", err=True)
+    return replies.report_failures(ExitCode.OK if jobs else ExitCode.NEGATIVE)
+
+
+@with_connections
+async def logs(
+    connections: Connections, job_id: _IdArgument, follow: _FollowFlag = False, as_json_: JsonOption = False
+) -> int:
+    """Show the log of a job: its first 100 lines, and its last 400."""
+    async with connections.open() as workers:
+        client = await _client_of(workers, job_id)
+        async with aclosing(follow_log(client, job_id, 0, to_end=follow)) as lines:
+            async for left_out, line in lines:
+                if left_out:
+                    echo(gap_text(left_out), err=True)
+                echo(json.dumps(workers.marked(client, line)) if as_json_ else line_text(line))
     return ExitCode.OK
 
 
-def _table_of(jobs: list[dict[str, Any]]) -> str:
-    columns = ("id", "state", "pid", "launch_type", "start_ms", "outcome", "reason")
+def _jobs_in(replies: Replies[Answer], limit: int) -> list[dict[str, Any]]:
+    """Return the jobs in the answers. Those of several workers are put in order, and only the latest are kept."""
+    jobs = replies.rows(lambda answer: answer.body["jobs"])
+    return in_order(jobs)[-limit:] if replies.are_several else jobs
+
+
+def _table_of(jobs: list[dict[str, Any]], names_workers: bool) -> str:
+    columns = ["id", "state", "pid", "launch_type", "start_ms", "outcome", "reason"]
     head = ["ID", "STATE", "PID", "LAUNCH", "START MS", "OUTCOME", "REASON"]
+    if names_workers:
+        columns, head = ["worker", *columns], ["WORKER", *head]
     rows = [[job[column] for column in columns] for job in jobs]
     labels = [first_label(job) for job in jobs]
     if not any(labels):
         return table(head, rows)
     return table([*head, "LABEL"], ([*row, label] for row, label in zip(rows, labels, strict=True)))
+
+
+async def _client_of(workers: Workers, job_id: str) -> Client:
+    from .job_lookup import client_of_job  # imported late: it loads the HTTP library
+
+    return await client_of_job(workers, job_id)
 
 
 def _wanted_label(room: str | None, label: str | None) -> str | None:
@@ -145,31 +214,43 @@ def _wanted_label(room: str | None, label: str | None) -> str | None:
     return label if room is None else f"room={room}"
 
 
-@with_connection
+@with_connections
 async def show(
-    connection: Connection, job_id: _IdArgument, wait: _SecondsOption = 0.0, as_json_: JsonOption = False
+    connections: Connections, job_id: _IdArgument, wait: _SecondsOption = 0.0, as_json_: JsonOption = False
 ) -> int:
     """Show the state of a job. After its end, show its report with traceback and stacks."""
-    async with connection.open() as client:
-        job = await _awaited(client, job_id, wait)
+    async with connections.open() as workers:
+        client = await _client_of(workers, job_id)
+        job = workers.marked(client, await job_after(client, job_id, wait))
     echo(as_json(job) if as_json_ else job_text(job))
     return ExitCode.OK
 
 
-@with_connection
+@with_connections
+async def stack(connections: Connections, job_id: _IdArgument, as_json_: JsonOption = False) -> int:
+    """Show the Python stacks of a running job. The job goes on as before, also if its event loop is blocked."""
+    async with connections.open() as workers:
+        client = await _client_of(workers, job_id)
+        answer = workers.marked(client, await stacks_of(client, job_id))
+    echo(as_json(answer) if as_json_ else harmless(answer["stacks"].rstrip("\n")))
+    return ExitCode.OK
+
+
+@with_connections
 async def cancel(
-    connection: Connection, job_id: _IdArgument, reason: _WhyOption = "", as_json_: JsonOption = False
+    connections: Connections, job_id: _IdArgument, reason: _WhyOption = "", as_json_: JsonOption = False
 ) -> int:
     """Cancel a job: ask it to end, and kill it if that takes too long. Exits with 1 if the job had already ended."""
-    async with connection.open() as client:
-        answer = await client.delete(_path(job_id), {"reason": reason} if reason else None)
-    job, had_ended = answer.body, answer.status == 200
+    async with connections.open() as workers:
+        client = await _client_of(workers, job_id)
+        answer = await cancel_job(client, job_id, reason)
+        job, had_ended = workers.marked(client, answer.body), answer.status == 200
     if as_json_:
         echo(as_json(job))
     elif had_ended:
-        echo(f"job {one_line(job_id)} had already ended: {job['outcome']}, {job['reason']}")
+        echo(f"job {one_line(job_id)} had already ended{on_worker(job)}: {job['outcome']}, {job['reason']}")
     else:
-        echo(f"job {one_line(job_id)} is being cancelled")
+        echo(f"job {one_line(job_id)} is being cancelled{on_worker(job)}")
     return ExitCode.NEGATIVE if had_ended else ExitCode.OK
 
 
@@ -178,54 +259,9 @@ async def cancel(
 
 async def _end_of(client: Client, job_id: str) -> Any:
     try:
-        while (job := await _awaited(client, job_id, _LONGEST_POLL))["report"] is None:
+        while (job := await job_after(client, job_id, LONGEST_POLL))["state"] != "ended":
             pass
     except Failure as error:
         message = f"job {job_id} was started, but its result is unknown: {error}"
         raise Failure(message, error.code) from error
     return job
-
-
-async def _awaited(client: Client, job_id: str, seconds: float) -> Any:
-    """Return the job after its end, or after this number of seconds."""
-    give_up = time.monotonic() + seconds
-    while True:
-        left = max(give_up - time.monotonic(), 0.0)
-        poll = min(left, _LONGEST_POLL)
-        answer = await client.get(_path(job_id), {"wait": f"{poll:.3f}"}, within=poll + _START_SECONDS)
-        if answer.body["report"] is not None or poll == left:
-            return answer.body
-
-
-def _path(job_id: str) -> str:
-    return f"/v1/jobs/{quote(job_id, safe='')}"
-
-
-def read_metadata(text: str | None, file: str | None) -> Any:
-    """Return the metadata unchanged, after a check that it is JSON. Numbers stay as they are written.
-
-    Raises ``OptionError`` for metadata that is not JSON, and for a file that cannot be read.
-    """
-    if text is not None and file is not None:
-        raise OptionError("--metadata and --metadata-file exclude each other")
-    if text is None and file is None:
-        return None
-    origin = "--metadata" if file is None else "the standard input" if file == "-" else file
-    try:
-        raw = _read(file) if file is not None else str(text).encode("utf-8", "strict")
-        msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        hint = f". A JSON string needs quotes: {json.dumps(text)!r}" if text is not None else ""
-        raise OptionError(f"{origin} is not JSON: {error}{hint}") from None
-    except RecursionError:
-        raise OptionError(f"{origin} is nested too deeply") from None
-    return msgspec.Raw(raw)
-
-
-def _read(file: str) -> bytes:
-    if file == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise OptionError(f"the metadata file {file} cannot be read: {error.strerror}") from None

@@ -25,8 +25,19 @@ from .text import harmless, one_line
 
 __all__ = ["HumanFormatter", "JsonFormatter", "logging_to_stderr"]
 
-_FIELDS = ("process_id", "job_pid", "job_id", "generation", "labels", "event", "stream", "app_logger", "fields")
-_ORIGIN = (("process_id", ""), ("generation", "g"), ("job_id", ""))
+_FIELDS = (
+    "process_id",
+    "job_pid",
+    "job_id",
+    "generation",
+    "trace_id",
+    "labels",
+    "event",
+    "stream",
+    "app_logger",
+    "fields",
+)
+_ORIGIN = (("process_id", ""), ("generation", "g"), ("job_id", ""), ("trace_id", "trace="))
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 _LONGEST_TEXT = 64 * 1024
 """Most characters of a text: more than the largest record of a job has, with its traceback."""

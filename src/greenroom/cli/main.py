@@ -19,6 +19,8 @@ COMMANDS = {
     "serve": ("start", "dev"),
     "jobs": ("jobs",),
     "status": ("status",),
+    "token": ("token", "page"),
+    "problems": ("problems",),
     "top": ("top",),
     "control": ("drain", "reload", "resize"),
     "config": ("config",),

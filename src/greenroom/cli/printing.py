@@ -66,6 +66,8 @@ def as_json(value: Any) -> Any:
 class Failure(GreenroomError):
     """Error that ends the command: the message goes to stderr, and the process exits with the code."""
 
-    def __init__(self, message: str, code: ExitCode = ExitCode.NEGATIVE) -> None:
+    def __init__(self, message: str, code: ExitCode = ExitCode.NEGATIVE, brief: str | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.brief = message if brief is None else brief
+        """Message for a line that begins with the name of the worker."""

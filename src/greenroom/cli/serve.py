@@ -68,6 +68,14 @@ def _set_variables(resolved: Resolved) -> None:
         os.environ[all_settings()["log_level"].variable] = resolved.settings.log.log_level
 
 
+def _warn_of_secrets(resolved: Resolved) -> None:
+    for setting in all_settings().values():
+        if setting.is_secret and resolved.origins[setting.name].kind == "flag":
+            text = "%s is on the command line, which every process of this machine can read. Use the variable %s"
+            extra = log_fields("secret_on_command_line", setting=setting.name)
+            _logger.warning(text, setting.flag, setting.variable, extra=extra)
+
+
 def _serve(app: str, resolved: Resolved, arguments: list[str], *, is_dev: bool) -> int:
     early_signals.install()
     from ..server import Worker  # imported late: its HTTP library would slow down all other commands
@@ -81,5 +89,6 @@ def _serve(app: str, resolved: Resolved, arguments: list[str], *, is_dev: bool) 
         if resolved.file:
             path = str(resolved.file.resolve())
             _logger.info("settings are read from %s", path, extra=log_fields("settings_file", path=path))
+        _warn_of_secrets(resolved)
         worker = Worker(app, resolved, watched=folder, is_dev=is_dev, arguments=arguments)
         return asyncio.run(worker.run())

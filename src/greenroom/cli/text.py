@@ -9,7 +9,7 @@ from typing import Any
 
 from ..clean_text import harmless, one_line
 
-__all__ = ["as_json", "clock", "duration", "facts", "harmless", "one_line", "table"]
+__all__ = ["as_json", "as_short_json", "clock", "duration", "facts", "harmless", "moment", "one_line", "table"]
 
 NOTHING = "-"
 
@@ -17,6 +17,11 @@ NOTHING = "-"
 def as_json(shown: Any) -> str:
     # json does not escape DEL, the only control character that JSON allows in a string.
     return json.dumps(shown, indent=2, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def as_short_json(shown: Any) -> str:
+    """Return JSON in one line."""
+    return json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -50,6 +55,11 @@ def duration(seconds: float) -> str:
 def clock(at: float) -> str:
     """Return the local time of day for seconds since the epoch."""
     return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def moment(at: float) -> str:
+    """Return local date and time for seconds since the epoch, with the offset from UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(at))
 
 
 def _cell(value: object) -> str:

@@ -13,7 +13,7 @@ from .facts import LimitFacts, WarmFacts
 __all__ = ["Bound", "bounds"]
 
 HEADROOM = 0.9
-"""Share of the available memory that counts. Caches and other programs need the rest."""
+"""Share of the available memory, and of the CPUs, that counts. Caches, other programs and starts need the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,17 @@ class Bound:
     remedy: str
 
 
-def bounds(warm: WarmFacts, limits: LimitFacts, options: PoolOptions, session_mb: float) -> list[Bound]:
+def bounds(
+    warm: WarmFacts, limits: LimitFacts, options: PoolOptions, session_mb: float, session_cpus: float | None = None
+) -> list[Bound]:
     """Return the bounds, the tightest first.
 
     ``session_mb`` is the memory of a running session beyond that of an idle process, in MiB. The idle processes are
-    subtracted, since they exist beside the sessions.
+    subtracted, since they exist beside the sessions. ``session_cpus`` is ``None`` if no session was measured.
     """
     found = [_of_memory(warm, limits, options, session_mb), _of_tasks(warm, limits, options)]
+    if session_cpus is not None:
+        found.append(_of_cpus(limits, session_cpus))
     if limits.nofile_hard is not None:
         found.append(_of_files(warm, limits.nofile_hard, options))
     return sorted((bound for bound in found if bound is not None), key=lambda bound: bound.sessions)
@@ -50,6 +54,15 @@ def _of_memory(warm: WarmFacts, limits: LimitFacts, options: PoolOptions, sessio
     )
     remedy = "add memory, raise the memory limit, or write to less memory in prewarm and in the job"
     return Bound("memory", _whole(usable / max(private + session_mb, 0.01)), detail, remedy)
+
+
+def _of_cpus(limits: LimitFacts, session_cpus: float) -> Bound:
+    detail = (
+        f"{limits.cpus:g} CPUs, less {1 - HEADROOM:.0%} headroom; the measured session took {session_cpus:.1%} of a "
+        "CPU after its start"
+    )
+    remedy = "add CPUs, or compute less in a session"
+    return Bound("CPU", _whole(limits.cpus * HEADROOM / max(session_cpus, 1e-4)), detail, remedy)
 
 
 def _of_files(warm: WarmFacts, hard: int, options: PoolOptions) -> Bound:

@@ -82,7 +82,8 @@ async def examine(questions: Questions) -> Examination:
             session = await measure_session(questions.app, options, invocation, questions.metadata)
             findings += app_findings.of_session(session, warm.image_mb, options)
         if warm.processes:
-            held = bounds(warm, limits, options, questions.session_mb)
+            cpus = None if session is None else session.cpus
+            held = bounds(warm, limits, options, questions.session_mb, cpus)
             findings += machine_findings.of_capacity(held, options, questions.session_mb)
     findings += machine_findings.of_limits(limits, held)
     findings += machine_findings.of_kernel(kernel, options)

@@ -78,6 +78,8 @@ class SessionFacts:
     """Same process at its largest private memory; ``None`` if the session ended before its memory could be read."""
     failure: str
     """Detail of the end, if the session did not succeed; else empty."""
+    cpus: float | None = None
+    """CPUs that the session took on average after its start-up; ``None`` if it ended before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,8 @@ class KernelFacts:
     smaps_rollup: str
     psi: bool
     memory_delegated: bool
+    missing_walls: dict[str, str]
+    """Cause for each wall around sessions that cannot be raised on this machine."""
     shm_mb: float | None
     """Free memory in ``/dev/shm``; ``None`` if the folder is missing."""
 

@@ -17,7 +17,7 @@ well. ``problem``: the app cannot be served like this."""
 class Finding:
     level: Level
     topic: str
-    """Topic: load, threads, sockets, prewarm, memory, image, session, capacity, limits, kernel or grace."""
+    """Topic: load, threads, sockets, prewarm, memory, image, session, capacity, limits, kernel, walls or grace."""
     found: str
     todo: str = ""
     """Remedy; empty only if nothing needs to be done."""

@@ -38,6 +38,7 @@ def read_kernel() -> KernelFacts:
         smaps_rollup=kernel_features.smaps_rollup(),
         psi=kernel_features.psi(),
         memory_delegated=cgroup.memory_is_delegated(),
+        missing_walls=kernel_features.walls(),
         shm_mb=kernel_features.shm_free_mb(),
     )
 

@@ -69,12 +69,26 @@ def of_kernel(kernel: KernelFacts, options: PoolOptions) -> Iterator[Finding]:
         names = "pidfd, subreaper, lifeline, memfd and smaps_rollup"
         yield ok("kernel", f"Linux {kernel.release}: {names} work")
     yield from _of_memory_control(kernel, options)
+    yield from _of_walls(kernel, options)
     if not kernel.psi:
         yield note("kernel", "no pressure stall information", "boot with psi=1 to see waits for memory and CPU")
     if kernel.shm_mb is None or kernel.shm_mb < _LITTLE_SHM:
         size = "is missing" if kernel.shm_mb is None else f"has {kernel.shm_mb:.0f} MiB free"
         todo = "Greenroom does not need it. An app with multiprocessing or torch needs it (docker run --shm-size=1g)"
         yield note("kernel", f"/dev/shm {size}", todo)
+
+
+def _of_walls(kernel: KernelFacts, options: PoolOptions) -> Iterator[Finding]:
+    if options.walls == "off":
+        todo = "set walls to auto, unless sessions need programs with a setuid bit"
+        yield note("walls", "walls are off: a session can signal and read the worker and other sessions", todo)
+    elif not kernel.missing_walls:
+        text = "a session cannot signal, read or limit the worker or another session, or reach abstract sockets outside"
+        yield ok("walls", text)
+    else:
+        found = "; ".join(f"no wall for {name}: {cause}" for name, cause in kernel.missing_walls.items())
+        todo = "use Linux 6.12 or later with Landlock, and run the worker as a user without capabilities"
+        yield (problem if options.walls == "require" else note)("walls", found, todo)
 
 
 def _of_memory_control(kernel: KernelFacts, options: PoolOptions) -> Iterator[Finding]:

@@ -7,9 +7,11 @@ from typing import Any
 
 from ..options import PoolOptions
 from ..pool.shell.clock import AwakeClock
+from ..pool.shell.known_walls import KnownWalls
 from ..pool.shell.log_allowance import LogAllowance
 from ..pool.shell.oom import OomCounter
 from ..pool.shell.orphans import OrphanKiller
+from ..pool.shell.outer_domain import OuterDomain
 from ..pool.shell.script_client import Invocation, ScriptClient
 from ..pool.shell.tools import Tools
 from ..pool.shell.transit import TransitMemory
@@ -27,7 +29,9 @@ async def handed_by(app: str, options: PoolOptions, invocation: Invocation) -> d
     prctl.set_child_subreaper()
     token, clock = secrets.token_hex(8), AwakeClock()
     orphans = OrphanKiller(token, lambda: script.pids, lambda: script.pids)
-    tools = Tools(clock, OomCounter(), orphans, LogAllowance.of_pool(), TransitMemory(clock), Walks(), lambda: None)
+    log_budget, transit = LogAllowance.of_pool(), TransitMemory(clock)
+    walls, domain = KnownWalls(), OuterDomain("off")
+    tools = Tools(clock, OomCounter(), orphans, log_budget, transit, Walks(), walls, domain, lambda: None)
     script = ScriptClient(app, token, tools, options.preload_timeout, invocation)
     clock.start()
     try:

@@ -1,4 +1,4 @@
-"""Measurement of one real session: the memory of its process before and during the session."""
+"""Measurement of one real session: its process's memory before and during the session, and its CPU time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import LaunchError
 from ..options import PoolOptions
 from ..pool import Invocation, JobHandle
+from ..system import proc
 from .facts import SessionFacts, WarmProcess
 from .pacing import Pace
 from .warm import pool_of, process_of
@@ -18,6 +19,10 @@ __all__ = ["LONGEST", "measure_session"]
 LONGEST = 60.0
 """Seconds after which a session is cancelled. The largest memory until then is reported."""
 _LOOK_EVERY = 0.01
+_START_UP = 4.0
+"""Seconds of a session whose CPU time is left out: what a start takes says nothing about the rest."""
+_LEAST_SECONDS = 1.0
+"""Seconds after that, below which the CPU time of a session says nothing."""
 
 
 async def measure_session(app: str, options: PoolOptions, invocation: Invocation, metadata: Any) -> SessionFacts:
@@ -32,26 +37,33 @@ async def measure_session(app: str, options: PoolOptions, invocation: Invocation
                 handle = await pool.launch(metadata)
             except LaunchError as error:
                 return SessionFacts(None, None, str(error))
-            after = await _largest(handle)
+            after, cpus = await _watch(handle)
             report = await handle.wait()
     before = None if report.pid is None else idle.get(report.pid)
     failure = "" if report.outcome == "succeeded" else report.detail
-    return SessionFacts(before, after, failure)
+    return SessionFacts(before, after, failure, cpus)
 
 
-async def _largest(handle: JobHandle) -> WarmProcess | None:
-    """Watch a session until it ends. Return its process at the largest private memory."""
+async def _watch(handle: JobHandle) -> tuple[WarmProcess | None, float | None]:
+    """Watch a session until it ends. Return its process at the largest private memory, and the CPUs that it took."""
     end = asyncio.ensure_future(handle.wait())
-    give_up = asyncio.get_running_loop().time() + LONGEST
+    loop = asyncio.get_running_loop()
+    begin, give_up = loop.time(), loop.time() + LONGEST
     most: WarmProcess | None = None
+    settled = latest = (0.0, 0.0)
     while not end.done():
         seen = None
         with suppress(OSError):  # the process has ended
-            seen = await asyncio.to_thread(process_of, handle.pid) if handle.pid else None
+            if handle.pid is not None:
+                seen = await asyncio.to_thread(process_of, handle.pid)
+                latest = (loop.time(), proc.cpu_seconds(handle.pid))
+        if latest[0] - begin < _START_UP:
+            settled = latest
         if seen is not None and (most is None or seen.private_mb > most.private_mb):
             most = seen
-        if asyncio.get_running_loop().time() > give_up:
+        if loop.time() > give_up:
             handle.cancel(f"doctor measures a session for at most {LONGEST:g} s")
             give_up = float("inf")
         await asyncio.wait([end], timeout=_LOOK_EVERY)
-    return most
+    seconds = latest[0] - settled[0]
+    return most, (latest[1] - settled[1]) / seconds if seconds > _LEAST_SECONDS else None

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar, dataclass_transform
 from ..errors import RejectionReason
 from ..exit_report import ExitReport
 from ..job_labels import Labels
+from .core.stalls import Stall
 from .wall_clock import wall_time
 
 __all__ = [
@@ -36,6 +37,10 @@ __all__ = [
     "ZygoteLost",
     "ZygoteStarted",
 ]
+
+
+STALL_KINDS = tuple(stall.value for stall in Stall)
+"""All values of :attr:`Stalled.kind`."""
 
 
 def _now() -> float:
@@ -175,6 +180,8 @@ class JobStarted(Event):
     """Part of ``start_seconds`` in which the job waited for a process."""
     labels: Labels = field(default_factory=dict, hash=False)
     """Names that the source has for the job."""
+    app_version: str = ""
+    """Version of the app's code in the process; empty if the app names none."""
 
 
 @_event

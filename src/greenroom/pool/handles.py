@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Literal
 
 from ..errors import GreenroomError, LaunchError, fresh
@@ -10,6 +11,7 @@ from ..exit_report import ExitReport
 from ..job import Accept, Job, Reject
 from ..job_labels import Labels
 from ..options import checked_seconds
+from ..system.heartbeat import Pulse
 from ..wire import payload
 from .core import vocabulary as v
 from .core.records import Job as JobRecord
@@ -67,6 +69,30 @@ class JobHandle:
         """Report of the job's end; ``None`` before that."""
         return self._ticket.report.result() if self._ticket.report.done() else None
 
+    @property
+    def beat_age(self) -> float | None:
+        """Time since the last beat of the job's event loop, which beats every second; ``None`` if it does not run."""
+        pulse = self._pulse()
+        return None if pulse is None else max(time.monotonic() - pulse.at, 0.0)
+
+    @property
+    def loop_lag(self) -> float | None:
+        """Time by which the last beat of the job's event loop came late; ``None`` if it does not run."""
+        pulse = self._pulse()
+        return None if pulse is None else pulse.late
+
+    async def stacks(self) -> str:
+        """Return the Python stacks of the job's process, which goes on as before.
+
+        Raises :class:`GreenroomError` if the job has no process now, or if its process writes no stacks.
+        """
+        process = self._record.process
+        child = None if process is None else self._shell.children.get(process.id)
+        stacks = "" if child is None else await child.stacks()
+        if not stacks:
+            raise GreenroomError(f"job {self.id} has no stacks: it has no process, or its process is ending")
+        return stacks
+
     async def started(self) -> None:
         """Wait for the start of the job. Raises :class:`NoCapacity` or :class:`LaunchError` if it does not start."""
         error = await asyncio.shield(self._ticket.started)
@@ -84,6 +110,11 @@ class JobHandle:
         itself is left alone, such as a LiveKit agent whose room is closed.
         """
         self._shell.report(v.Cancel(self._ticket.number, reason or "it was cancelled", unless_ending))
+
+    def _pulse(self) -> Pulse | None:
+        process = self._record.process
+        child = None if process is None else self._shell.children.get(process.id)
+        return None if child is None else child.pulse()
 
     @property
     def _record(self) -> JobRecord:

@@ -14,11 +14,11 @@ from typing import Any, Literal, Unpack
 
 from ..app import App
 from ..app_facts import AppFacts
-from ..errors import GreenroomError, PoolClosed, RejectionReason, fresh
+from ..errors import GreenroomError, PoolClosed, RejectionReason, WallMissing, fresh
 from ..exit_report import ExitReport
 from ..job import Job
 from ..options import PoolKeywords, PoolOptions, checked_seconds
-from ..system import prctl, wakeup
+from ..system import kernel_features, prctl, wakeup
 from ..wire import payload
 from .core import vocabulary as v
 from .core.effective_options import EffectiveOptions
@@ -29,6 +29,8 @@ from .flight_recorder.download import pieces_of_recorder
 from .handles import JobHandle, Reservation
 from .recent_reports import KeptReports
 from .resident_client import ResidentClient
+from .shell.child_client import ChildClient
+from .shell.outer_domain import OuterDomain
 from .shell.pool_assembly import assemble
 from .shell.script_client import Invocation
 from .shell.shell import Shell
@@ -52,6 +54,10 @@ class ProcessInfo:
     """Id of the job that the process has, if any."""
     launch_type: Literal["warm", "cold"] | None
     """``warm`` if an idle process was there at once, else ``cold``; ``None`` without a job."""
+    beat_age: float | None = None
+    """Time since the last beat of the event loop, which beats every second; ``None`` without a job."""
+    loop_lag: float | None = None
+    """Time by which the last beat came late; ``None`` without a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,9 @@ class ProcessPool:
     ``flight_recorder_dir`` is a folder in memory, such as ``/dev/shm``. After a crash of this process, the flight
     recording of the pool is still there. See :meth:`recording`.
 
+    ``walls_supervisor``: no other process of the same user can look into this process from :meth:`start` on, not even
+    a debugger (``PR_SET_DUMPABLE`` in prctl(2)). The pool of a worker does this, unless ``walls`` is ``off``.
+
     The pool makes this process a *child subreaper* (prctl(2)): orphans below this process become its children. So a
     job survives the loss of its zygote, and no process of the pool is lost.
     """
@@ -113,18 +122,25 @@ class ProcessPool:
         *,
         invocation: Invocation | None = None,
         flight_recorder_dir: str | None = None,
+        walls_supervisor: bool = False,
         **options: Unpack[PoolKeywords],
     ) -> None:
         self._app = app if isinstance(app, str) else app.import_string()
         self._effective = EffectiveOptions(PoolOptions.from_keywords(options), frozenset(options))
         self._invocation = invocation or Invocation()
         self._recordings = None if flight_recorder_dir is None else Path(flight_recorder_dir)
+        self._walls_supervisor = walls_supervisor
+        self.domain = OuterDomain(self._effective.options.walls)
+        """For integrations: the outer domain of the pool's processes, in which a socket for them must be made."""
         self._state: Literal["new", "open", "closed"] = "new"
         self._closing: asyncio.Task[None] | None = None
         self._reports = KeptReports()
         self._events = EventBus()
         self.resident = ResidentClient(lambda: self._shell if self._state == "open" else None)
         """For sources: the resident process, which answers questions and gets news."""
+        self.trace_parent_of: Callable[[str], str | None] = lambda job_id: None
+        """For integrations: function that returns the W3C ``traceparent`` for a job, by its id. Set it before
+        :meth:`start`."""
         self._shell: Shell
 
     async def __aenter__(self) -> ProcessPool:
@@ -149,10 +165,15 @@ class ProcessPool:
             raise GreenroomError(f"start() was called on a pool that is {self._state}; make a new one")
         if sys.platform != "linux":
             raise GreenroomError("Greenroom runs on Linux only: it needs pidfds, lifelines and a subreaper")
+        await _check_walls(self.options)
         prctl.set_child_subreaper()
         wakeup.harden_loop(asyncio.get_running_loop())
-        parts = (self._invocation, self._events, self._reports.add, self._recordings)
+        self.domain.enter()
+        parts = (self._invocation, self._events, self._reports.add, self._recordings, self.domain)
         shell = self._shell = assemble(self._app, self._effective, *parts)
+        if self._walls_supervisor:
+            shell.tools.walls.close_supervisor()
+        shell.trace_parent_of = self.trace_parent_of
         self._state = "open"
         try:
             shell.report(v.Open())
@@ -183,6 +204,7 @@ class ProcessPool:
         """
         if self._state == "new":
             self._state = "closed"
+            self.domain.close()
         if self._state == "open":
             self._state = "closed"
             self._closing = asyncio.create_task(self._close(), name="greenroom-close")
@@ -317,6 +339,15 @@ class ProcessPool:
         """
         return self._events.subscribe(fn)
 
+    @property
+    def walls(self) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        """Names of the walls around sessions that stand, and the cause for each wall that does not.
+
+        Both are empty with ``walls`` off, and before the first zygote runs. Raises :class:`PoolClosed`.
+        """
+        known = self._open_shell().tools.walls
+        return known.standing, dict(known.missing)
+
     def publish(self, event: Event) -> None:
         """For sources: pass an event of the source to the subscribers, such as a rejection."""
         self._events.publish(event)
@@ -363,7 +394,8 @@ class ProcessPool:
     @property
     def processes(self) -> tuple[ProcessInfo, ...]:
         """All processes of the pool, oldest first. Raises :class:`PoolClosed`."""
-        return tuple(map(_info, self._open_shell().core.pool.processes.values()))
+        shell = self._open_shell()
+        return tuple(_info(process, shell.children.get(process.id)) for process in shell.core.pool.processes.values())
 
     @property
     def recent_reports(self) -> Iterable[ExitReport]:
@@ -421,6 +453,14 @@ class ProcessPool:
         return self._shell
 
 
+async def _check_walls(options: PoolOptions) -> None:
+    """Raise :class:`WallMissing` without a required wall, where no zygote does it: a spawned process is too late."""
+    if options.start_method == "spawn" and options.walls == "require":
+        missing = await asyncio.to_thread(kernel_features.walls)
+        if missing:
+            raise WallMissing.of(missing)
+
+
 def _id_and_metadata(job_or_metadata: Any) -> tuple[str, bytes]:
     """Return a job's id, and its metadata as a payload."""
     if isinstance(job_or_metadata, Job):
@@ -428,8 +468,9 @@ def _id_and_metadata(job_or_metadata: Any) -> tuple[str, bytes]:
     return f"job-{secrets.token_hex(6)}", payload.encode(job_or_metadata)
 
 
-def _info(process: Process) -> ProcessInfo:
+def _info(process: Process, child: ChildClient | None) -> ProcessInfo:
     job = process.job
+    pulse = None if child is None or job is None else child.pulse()
     return ProcessInfo(
         process.id,
         process.pid,
@@ -437,4 +478,6 @@ def _info(process: Process) -> ProcessInfo:
         process.generation.number,
         job.id if job is not None else None,
         job.launch_type if job is not None else None,
+        None if pulse is None else max(time.monotonic() - pulse.at, 0.0),
+        None if pulse is None else pulse.late,
     )

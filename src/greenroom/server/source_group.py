@@ -43,6 +43,10 @@ class SourceGroup:
         for source, host in self._hosts:
             source.attach(host)
 
+    @property
+    def names(self) -> list[str]:
+        return [source.name for source, _ in self._hosts]
+
     def status(self) -> dict[str, dict[str, Any]]:
         return {source.name: source.status() for source, _ in self._hosts}
 

@@ -54,6 +54,12 @@ class SourceHost:
     def problem(self) -> Closed | None:
         return self._admission.problem()
 
+    def stalls_over(self) -> int:
+        return self._admission.stalls.over
+
+    def further_jobs(self) -> int:
+        return self._admission.room().jobs
+
     def stats(self) -> PoolStats:
         return self._pool.stats()
 

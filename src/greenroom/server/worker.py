@@ -13,22 +13,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
+import sys
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from yarl import URL
+
+from ..code_place import place_fields, place_in_traceback
 from ..command_exit_codes import ExitCode
-from ..errors import AppLoadError, GreenroomError, OptionError
+from ..errors import AppLoadError, GreenroomError, OptionError, WallMissing
 from ..log_fields import log_fields
 from ..pool import Invocation
 from ..settings import Settings
+from ..settings.environment import URL_VARIABLE
+from ..settings.fields import all_settings
 from ..settings.layers import Resolved
 from ..settings.open_files import Limits
 from ..sources import Closed, Source
 from ..system import wakeup
+from .control_socket import ControlSocket
 from .effective_settings import SettingsInForce
 from .machine.limits import apply_limits
 from .machine.systemd import Notifier
@@ -71,6 +79,7 @@ class Worker:
         self._app = app
         self._settings = settings = resolved.settings
         self._watched = watched
+        self._is_dev = is_dev
         words = ("dev" if is_dev else "start", *arguments)
         invocation = Invocation(words, is_renewed=is_dev, on_stop=self._stop_by_script)
         self._parts = parts = assemble(app, resolved, invocation, is_dev=is_dev, more_sources=more_sources)
@@ -104,8 +113,11 @@ class Worker:
             _logger.error("cannot use %s for the metrics of jobs: %s", PROMETHEUS_DIR, error, extra=extra)
             return ExitCode.USAGE
         slow = slow_callbacks(self._settings.log.slow_callback_ms)
-        with self._signals(), self._systemd, slow, OrphanReaper(self._pool.owns).watching():
-            await self._serve(sock, limits)
+        traces = self._parts.traces.in_log()
+        with self._signals(), self._systemd, slow, traces, OrphanReaper(self._pool.owns).watching():
+            async with self._parts.history.following():
+                self._send_lost_spans()
+                await self._serve(sock, limits)
         return self._exit_code
 
     async def _serve(self, sock: socket.socket, limits: Limits) -> None:
@@ -113,6 +125,9 @@ class Worker:
         options = self._settings.server
         server = self._parts.server(sock, options, limits.connections, self._reloader, self._drain_by_request)
         await server.start()
+        control = ControlSocket(server.url.port or 0, lambda: self._parts.keys.token.current)
+        control.start()
+        self._let_sessions_in(server.url)
         try:
             if await self._load():
                 if await self._apply_app(server.url.port) and await self._open_sources():
@@ -120,18 +135,34 @@ class Worker:
                     await self._steer()
                 await self._drain()
         finally:
+            self._parts.stalls.stop()
             if not self._ending.is_set():
                 await _unless(self._ending, self._pool.aclose())
             await self._pool.aclose(kill=True)  # kills only after a second signal: otherwise no process is left here
             await self._parts.registry.settled()
             await self._sources.close()
+            if not self._ending.is_set():
+                await _unless(self._ending, self._parts.scrapes.one_more())
             self._parts.end_streams()
             await self._parts.job_metrics.close()
             await self._probes.close()
+            await control.close()
             await server.close()
             if self._parts.spans is not None:
                 await self._parts.spans.close()
         _logger.info("ended", extra=log_fields("ended"))
+
+    def _let_sessions_in(self, url: URL) -> None:
+        """Give sessions the address and their token, by the environment that the pool's processes inherit."""
+        token = self._parts.keys.session_token
+        if token is not None:
+            host = "127.0.0.1" if url.host in ("0.0.0.0", None) else "::1" if url.host == "::" else url.host
+            os.environ[URL_VARIABLE] = str(url.with_host(host))
+            os.environ[all_settings()["token"].variable] = token
+
+    def _send_lost_spans(self) -> None:
+        if self._parts.spans is not None and self._parts.history.store is not None:
+            self._parts.spans.send_lost(self._parts.history.store)
 
     # --- phases ----------------------------------------------------------------------------------
 
@@ -142,8 +173,9 @@ class Worker:
         try:
             is_loaded = await _unless(self._stopping, self._pool.start())
         except AppLoadError as error:
-            _logger.error("%s", error, extra=log_fields("start_failed", cause=str(error)))
-            self._exit_code = ExitCode.APP
+            place = place_fields(place_in_traceback(str(error)))
+            _logger.error("%s", error, extra=log_fields("start_failed", cause=str(error), **place))
+            self._exit_code = ExitCode.USAGE if isinstance(error, WallMissing) else ExitCode.APP
             return False
         return is_loaded
 
@@ -186,7 +218,9 @@ class Worker:
         if not self._stopping.is_set():
             self._admission.closed = None  # only now: clients send jobs as soon as the worker is ready
         try:
-            return await _unless(self._stopping, self._sources.open())
+            is_open = await _unless(self._stopping, self._sources.open())
+            self._parts.stalls.start()  # a source may import its protocol when it opens, which takes the loop's time
+            return is_open
         except (GreenroomError, TimeoutError) as error:
             _logger.error("%s", error, extra=log_fields("start_failed", cause=str(error)))
             self._exit_code = ExitCode.NEGATIVE if isinstance(error, TimeoutError) else ExitCode.USAGE
@@ -201,13 +235,19 @@ class Worker:
         if stats.breaker_cause:
             extra = log_fields("not_warm", cause=stats.breaker_cause)
             _logger.warning("processes do not become warm yet: %s", stats.breaker_cause, extra=extra)
-        text = "to start a session: curl %s/v1/jobs -H 'Content-Type: application/json' -d '{\"metadata\": {}}'"
-        _logger.info(text, url, extra=log_fields("hint"))
+        needs_token = self._parts.keys.token.current is not None and not self._parts.keys.open_to_some
+        token = ' -H "Authorization: Bearer $(greenroom token)"' if needs_token else ""
+        text = "to start a session: curl %s/v1/jobs -H 'Content-Type: application/json'%s -d '{\"metadata\": {}}'"
+        _logger.info(text, url, token, extra=log_fields("hint"))
+        if self._is_dev and needs_token and sys.stderr.isatty():
+            # Not a log line: whoever reads a log could use the code.
+            print(f"the page, for 60 s: {url.rstrip('/')}/#code={self._parts.page_codes.new()}", file=sys.stderr)
 
     async def _steer(self) -> None:
-        """Reload on request, until the worker stops."""
+        """Reload on request, and sample the CPU time of jobs, until the worker stops."""
         watching = watch(self._watched, self._reloader, self._stopping) if self._watched else _nothing()
-        await asyncio.gather(_unless(self._stopping, self._reloader.run()), watching)
+        sampling = _unless(self._stopping, self._parts.cpu.run())
+        await asyncio.gather(_unless(self._stopping, self._reloader.run()), sampling, watching)
 
     async def _drain(self) -> None:
         timeout, jobs = self._drain_timeout, self._pool.stats().jobs

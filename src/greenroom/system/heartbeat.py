@@ -1,12 +1,14 @@
 """Heartbeat pages: shared memory in which a child's event loop, and a thread beside it, count up.
 
 The child counts and the supervisor compares, without a message. A supervisor that was stopped reads the
-newest count afterwards. So it never takes a healthy child for a stalled one.
-The supervisor writes one word for the child (``note_signal``).
+newest count afterwards. So it never takes a healthy child for a stalled one. The child also writes when its loop
+last beat, and how late (:class:`Pulse`).
+The supervisor writes two words for the child (``note_signal`` and ``ask_for_stacks``).
 
 Each process has a page of its own, in a memfd of its own. The file's size is sealed (``F_SEAL_SHRINK``,
 ``F_SEAL_GROW``), since a child could truncate the file otherwise. SIGBUS kills a process that reads a mapped
-page beyond the file's end (mmap(2)), and the supervisor reads the page. The file holds nothing else, so a
+page beyond the file's end (mmap(2)), and the supervisor reads the page. Behind the page, the file has room for
+the stacks of a crash (:mod:`.crash_stacks`), which is no memory before a crash. The file holds nothing else, so a
 child that enlarges its mapping with ``mremap`` reaches no other page.
 """
 
@@ -20,13 +22,20 @@ import struct
 import time
 from typing import NamedTuple
 
-__all__ = ["Beats", "HeartbeatPage", "HeartbeatReader"]
+from .crash_stacks import MAX_BYTES
 
-_SIZE = mmap.PAGESIZE
+__all__ = ["CRASH_AT", "Beats", "HeartbeatPage", "HeartbeatReader", "Pulse"]
+
+CRASH_AT = mmap.PAGESIZE
+"""Offset in the file of the stacks of a crash."""
+_SIZE = CRASH_AT + MAX_BYTES
 _WORD = struct.Struct("=Q")
 _ALL = struct.Struct("=QQQ")
 _SIGNAL = struct.Struct("=d")
 _SIGNAL_AT = _ALL.size
+_PULSE = struct.Struct("=dd")
+_PULSE_AT = _SIGNAL_AT + _SIGNAL.size
+_WISH_AT = _PULSE_AT + _PULSE.size
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -39,17 +48,28 @@ class Beats(NamedTuple):
     """Log records that the child could not send. The child can write any number here."""
 
 
+class Pulse(NamedTuple):
+    """Last beat of the event loop. The child can write any numbers here, but only about itself."""
+
+    at: float
+    """Time on the monotonic clock; 0 before the first beat."""
+    late: float
+    """Seconds by which the beat came later than it was due."""
+
+
 class HeartbeatPage:
     """Child's side of a page. The fd stays with its owner, who closes it."""
 
     def __init__(self, fd: int) -> None:
-        self._memory = mmap.mmap(fd, _SIZE)
+        self._memory = mmap.mmap(fd, mmap.PAGESIZE)
         self._counts = [0, 0, 0]
         self.loop_beat_at = time.monotonic()
         """Time of the loop's last beat, on the monotonic clock."""
 
-    def beat_loop(self) -> None:
-        self.loop_beat_at = time.monotonic()
+    def beat_loop(self, due: float | None = None) -> None:
+        """Count a beat of the event loop, which was due at that time on the monotonic clock."""
+        now = self.loop_beat_at = time.monotonic()
+        _PULSE.pack_into(self._memory, _PULSE_AT, now, 0.0 if due is None else max(now - due, 0.0))
         self._count(0)
 
     def beat_thread(self) -> None:
@@ -64,6 +84,10 @@ class HeartbeatPage:
         The time is on the monotonic clock.
         """
         return float(_SIGNAL.unpack_from(self._memory, _SIGNAL_AT)[0])
+
+    def stacks_asked(self) -> int:
+        """Return how often the supervisor has asked for the stacks of this process."""
+        return int(_WORD.unpack_from(self._memory, _WISH_AT)[0])
 
     def _count(self, word: int) -> None:
         self._counts[word] += 1
@@ -87,16 +111,29 @@ class HeartbeatReader:
         except OSError as error:
             os.close(self.fd)
             if error.errno == errno.EFBIG:
-                cause = "the limit on the size of files (ulimit -f, LimitFSIZE=) is less than a page of memory"
+                cause = f"the limit on the size of files (ulimit -f, LimitFSIZE=) is less than {_SIZE // 1024} KiB"
                 raise OSError(error.errno, cause) from None
             raise
 
     def read(self) -> Beats:
         return Beats(*_ALL.unpack_from(self._memory))
 
+    def pulse(self) -> Pulse | None:
+        """Read the last beat of the event loop; ``None`` before the first, and for numbers that cannot be."""
+        at, late = _PULSE.unpack_from(self._memory, _PULSE_AT)
+        return Pulse(at, late) if 0 < at <= time.monotonic() and 0 <= late < at else None
+
+    def ask_for_stacks(self) -> None:
+        """Ask the child to write its stacks into its dump: see :mod:`greenroom.system.stackdump`."""
+        _WORD.pack_into(self._memory, _WISH_AT, _WORD.unpack_from(self._memory, _WISH_AT)[0] + 1)
+
     def note_signal(self, now: float) -> None:
         """Notify the child of a signal to the supervisor, which the child may have received, too."""
         _SIGNAL.pack_into(self._memory, _SIGNAL_AT, now)
+
+    def crash_text(self) -> bytes:
+        """Return what the child wrote behind the page. This takes memory, so call it only after a crash."""
+        return self._memory[CRASH_AT:]
 
     def close(self) -> None:
         self._memory.close()

@@ -6,6 +6,7 @@ A trial returns the fault in a few words, or an empty text if the feature works.
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from . import prctl, proc
 
-__all__ = ["lifeline", "memfd", "pidfd", "psi", "shm_free_mb", "smaps_rollup", "subreaper"]
+__all__ = ["lifeline", "memfd", "pidfd", "psi", "shm_free_mb", "smaps_rollup", "subreaper", "walls"]
 
 _PATIENCE = 10.0
 """Seconds for an interpreter to start, and for a signal to arrive."""
@@ -87,6 +88,16 @@ def smaps_rollup() -> str:
     except OSError as error:
         return f"{error}"
     return ""
+
+
+def walls() -> dict[str, str]:
+    """Try the walls around sessions. Return the cause for each wall that is missing."""
+    command = [sys.executable, "-m", "greenroom.zygote.wall_trial"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=4 * _PATIENCE, check=False)
+    try:
+        return dict(json.loads(done.stdout))
+    except ValueError:
+        return {"all": f"the trial failed: {done.stderr.decode(errors='replace')[-500:]}"}
 
 
 def psi(root: Path = Path("/")) -> bool:

@@ -15,7 +15,9 @@ __all__ = [
     "MemoryParts",
     "Stat",
     "anonymous_mb",
+    "capabilities",
     "children",
+    "cpu_seconds",
     "environ_has",
     "environ_value",
     "faulted_mb",
@@ -31,13 +33,17 @@ __all__ = [
     "runs_on",
     "schedule",
     "schedule_of_threads",
+    "seccomp_filters",
+    "sockets",
     "stat",
     "thread_count",
     "thread_names",
     "tracer_of",
+    "waits",
 ]
 
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
 _SIGKILL_BIT = 1 << (signal.SIGKILL - 1)
 
 
@@ -190,6 +196,18 @@ def schedule(pid: int) -> tuple[float, float]:
     return int(fields[0]) / 1e9, int(fields[1]) / 1e9
 
 
+def waits(pid: int) -> tuple[float, int]:
+    """Return the seconds that the main thread waited for a CPU, and the number of times that it got one."""
+    _ran, waited, turns = _read(f"/proc/{pid}/schedstat").split()
+    return int(waited) / 1e9, int(turns)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds of all threads of a process, and of its children that were reaped."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return sum(map(int, fields[11:15])) * _TICK
+
+
 def schedule_of_threads(pid: int) -> dict[int, tuple[float, float]]:
     """Return for each thread the seconds that it ran on a CPU, and the seconds that it waited for one."""
     found = {}
@@ -197,6 +215,31 @@ def schedule_of_threads(pid: int) -> dict[int, tuple[float, float]]:
         with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
             ran, waited, _ = _read(f"/proc/{pid}/task/{task}/schedstat").split()
             found[int(task)] = int(ran) / 1e9, int(waited) / 1e9
+    return found
+
+
+def seccomp_filters(pid: int) -> int:
+    """Return the number of seccomp filters (seccomp(2)) of a process. Its children have as many, and never fewer.
+
+    Before Linux 5.10, the kernel says only whether there are any.
+    """
+    values = _status(pid)
+    return int(values.get(b"Seccomp_filters", values.get(b"Seccomp", b"0")))
+
+
+def capabilities(pid: int) -> int:
+    """Return the permitted capabilities (capabilities(7)) of a process, a bit for each."""
+    return int(_status(pid)[b"CapPrm"], 16)
+
+
+def sockets(pid: int) -> set[int]:
+    """Return the inodes of the sockets that a process has open."""
+    folder, found = f"/proc/{pid}/fd", set[int]()
+    for name in os.listdir(folder):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            target = os.readlink(f"{folder}/{name}")
+            if target.startswith("socket:["):
+                found.add(int(target[8:-1]))
     return found
 
 
@@ -237,6 +280,10 @@ def _smaps_kb(pid: int, key: bytes) -> int:
     """Return the sum (kB) of the lines that begin with ``key``."""
     lines = _read(f"/proc/{pid}/smaps_rollup").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
+def _status(pid: int) -> dict[bytes, bytes]:
+    return dict(line.split(b":\t", 1) for line in _read(f"/proc/{pid}/status").splitlines() if b":\t" in line)
 
 
 def _ppid_or_zero(pid: int) -> int:

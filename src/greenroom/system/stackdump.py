@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import fcntl
 import os
 import signal
+from contextlib import suppress
 
 from .. import signal_names
 
-__all__ = ["MAX_BYTES", "SIGNAL", "install", "is_complete", "open_of", "read", "request"]
+__all__ = ["MAX_BYTES", "SIGNAL", "install", "is_complete", "open_of", "read", "request", "write"]
 
 SIGNAL = signal_names.DUMP
 _NAME = "greenroom-stackdump"
@@ -26,28 +28,59 @@ _libc = ctypes.CDLL(None)
 def install() -> int:
     """Have this process dump its stacks at :data:`SIGNAL`. Return the fd of the dump."""
     fd = os.memfd_create(_NAME)
+    # The reader empties the file before each dump. Then the dump must begin at its start, and not where the last ended.
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
     faulthandler.register(SIGNAL, file=fd, all_threads=True, chain=False)
     return fd
 
 
-def request(pid: int) -> None:
+def write(fd: int) -> None:
+    """Write the stacks of this process into its dump, unless its code has closed the dump.
+
+    The caller holds the GIL, so no other thread changes its frames meanwhile.
+    """
+    with suppress(OSError):
+        if _is_dump(f"/proc/self/fd/{fd}"):
+            faulthandler.dump_traceback(file=fd, all_threads=True)
+
+
+def request(pid: int, *, is_final: bool = True) -> None:
     """Have a child dump its stacks. Does nothing if the child is dead. The child must not be reaped yet.
+
+    ``is_final`` continues a stopped process, which is killed after the dump.
 
     The signal goes to the main thread. A signal to the process could reach any thread. The main thread, once
     continued, could then stop the process again in the middle of the dump.
     """
     _libc.tgkill(pid, pid, int(SIGNAL))
-    # A stopped process handles the signal only after SIGCONT, and before anything else.
-    _libc.kill(pid, int(signal.SIGCONT))
+    if is_final:
+        # A stopped process handles the signal only after SIGCONT, and before anything else.
+        _libc.kill(pid, int(signal.SIGCONT))
 
 
 def open_of(pid: int, fd: int) -> int:
-    """Open another process's dump for reading. Raises ``OSError`` if the dump is gone, or this user may not read it."""
+    """Empty another process's dump, and open it for reading.
+
+    Raises ``OSError`` if the dump is gone, or this user may not read it.
+    """
     path = f"/proc/{pid}/fd/{fd}"
-    if not os.readlink(path).startswith(f"/memfd:{_NAME}"):
-        # The process has closed its fds, and used the number again, for example for a pipe.
+    if not _is_dump(path):
         raise FileNotFoundError(f"{path} is not a stack dump")
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    dump = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        # Between readlink and open, the process may have put another file in the place of its dump.
+        if not _is_dump(f"/proc/self/fd/{dump}"):
+            raise FileNotFoundError(f"{path} is not a stack dump")
+        os.ftruncate(dump, 0)
+    except OSError:
+        os.close(dump)
+        raise
+    return dump
+
+
+def _is_dump(path: str) -> bool:
+    """Return false if the process has closed its fds, and used the number again, for example for a pipe."""
+    return os.readlink(path).startswith(f"/memfd:{_NAME}")
 
 
 def read(fd: int) -> str:

@@ -48,6 +48,9 @@ class Configure:
     allow_threads: list[str]  # names of threads, in addition to those that the app allows
     preload_timeout: float  # seconds: the supervisor ends a receiver that has not answered by then
     huge_pages_seconds: float | None = None  # CPU seconds for a zygote to move its memory into huge pages
+    walls: str = "off"  # the option of the same name
+    outside: str = ""  # name of a socket outside of the outer domain, to try the wall for abstract sockets
+    domain_problem: str = ""  # reason why the receiver is not in the outer domain, though it should be
 
 
 @dataclass(slots=True)
@@ -67,11 +70,17 @@ CHILD_FDS = 6  # control, log, stdout, stderr, lifeline, heartbeat page: in this
 # --- zygote -> supervisor ------------------------------------------------------------------------
 
 
+WALLS = ("memory", "signals", "sockets", "limits")
+"""Names of the walls around sessions: see :mod:`greenroom.zygote.walls`."""
+
+
 @dataclass(slots=True)
 class Loading:
     """Report that the zygote runs and will import the app next. ``dump_fd`` is its own fd for stack dumps."""
 
     dump_fd: int
+    missing_walls: dict[str, Any] | None = None
+    """Cause for each wall that does not stand, by a trial; ``None`` without a trial."""
 
 
 @dataclass(slots=True)
@@ -206,6 +215,8 @@ class Start:
     """The only job of the child. The body is the job's metadata."""
 
     job_id: str
+    trace_parent: str | None = None
+    """Trace context of the job (W3C ``traceparent``), if it has one."""
 
 
 @dataclass(slots=True)
@@ -233,6 +244,8 @@ class Hello:
     dump_fd: int
     app: AppFacts | None = None
     """Facts of the app, only from a spawned process: it has no zygote that sends them."""
+    missing_walls: dict[str, Any] | None = None
+    """As in :class:`Loading`, only from a spawned process."""
 
 
 @dataclass(slots=True)

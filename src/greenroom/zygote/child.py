@@ -19,14 +19,13 @@ from io import TextIOWrapper
 from typing import Any, NamedTuple, NoReturn
 
 from ..app import App
-from ..app_facts import AppFacts
 from ..job import JobProcess
-from ..system import lifeline, mark, prctl
-from ..system.heartbeat import HeartbeatPage
+from ..system import crash_stacks, lifeline, mark, prctl
+from ..system.heartbeat import CRASH_AT, HeartbeatPage
 from ..wire.messages import ChildSettings
 from . import open_objects, random_numbers, signals
 from .app_logging import AppLogging
-from .child_main import ChildMain
+from .child_main import ChildMain, Spawned
 
 __all__ = [
     "PROCESS_VARIABLE",
@@ -76,15 +75,17 @@ class Channels(NamedTuple):
     witness: signals.Witness | None
 
 
-def live(app: App, settings: ChildSettings, proc: JobProcess, channels: Channels, facts: AppFacts | None = None) -> int:
+def live(
+    app: App, settings: ChildSettings, proc: JobProcess, channels: Channels, spawned: Spawned | None = None
+) -> int:
     """Run a settled process from prewarm to the end of the clean-up, and return the exit code.
 
-    ``facts`` are the facts about the app in a spawned process, which has loaded the app itself.
+    ``spawned`` is what a spawned process has found out itself, because it has no zygote.
     """
     control, page, app_logging, witness = channels
     app_logging.install(app.log_level)
     gc.enable()
-    runner = ChildMain(app, settings, proc, control, page, facts, on_prewarmed=app_logging.settle)
+    runner = ChildMain(app, settings, proc, control, page, spawned, on_prewarmed=app_logging.settle)
     reaction = signals.OwnSignals(page, witness, runner.interrupt)
     if witness is None:
         signals.handle_group_signals(reaction.heard)
@@ -113,7 +114,7 @@ def settle(inheritance: Inheritance, process_id: str, pool_token: str, close: li
     _prefer_as_oom_victim()
     _reseed()
     page = HeartbeatPage(inheritance.heartbeat)
-    os.close(inheritance.heartbeat)
+    _write_crashes_behind(inheritance.heartbeat)
     return page
 
 
@@ -122,6 +123,13 @@ def _hold_lifeline(fd: int) -> None:
     lifeline.keep_in_exec(fd)
     with suppress(OSError):  # such as no free fd: then only the zygote and the reaper end the group
         lifeline.keep_in_exec(lifeline.arm_for_group(fd))
+
+
+def _write_crashes_behind(heartbeat: int) -> None:
+    """Have the stacks of a crash written behind the heartbeat page, or close the fd of the page."""
+    os.lseek(heartbeat, CRASH_AT, os.SEEK_SET)
+    if not crash_stacks.write_into(heartbeat):
+        os.close(heartbeat)
 
 
 def own_what_it_starts(pool_token: str) -> None:

@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, NamedTuple
 
 from ..app import App
 from ..app_facts import AppFacts
@@ -32,7 +33,7 @@ from .job_run import JobRun, exit_code_of
 from .resident_process import Resident
 from .warmup_run import warm_up
 
-__all__ = ["ChildMain"]
+__all__ = ["ChildMain", "Spawned"]
 
 _logger = logging.getLogger("greenroom")
 
@@ -40,10 +41,17 @@ _CHUNK = 32 * 1024  # bytes of one read; for a larger buffer, each read would ma
 _TO_CHILD = m.Ask | m.Withdraw | m.News | m.Start | m.Shutdown | m.Retire
 
 
+class Spawned(NamedTuple):
+    """What a spawned process has found out itself, because it has no zygote."""
+
+    facts: AppFacts
+    missing_walls: dict[str, Any] | None
+
+
 class ChildMain:
     """Owner of a child's event loop and control channel. Other code calls :meth:`run` once, and then exits.
 
-    ``on_prewarmed`` is called when prewarm has returned. ``facts`` are sent with ``Hello`` by a spawned process.
+    ``on_prewarmed`` is called when prewarm has returned. ``spawned`` is what a spawned process sends with ``Hello``.
     """
 
     def __init__(
@@ -53,14 +61,14 @@ class ChildMain:
         proc: JobProcess,
         control_fd: int,
         page: HeartbeatPage,
-        facts: AppFacts | None = None,
+        spawned: Spawned | None = None,
         on_prewarmed: Callable[[], None] = lambda: None,
     ) -> None:
         self._app = app
         self._settings = settings
         self._proc = proc
         self._page = page
-        self._facts = facts
+        self._spawned = spawned
         self._on_prewarmed = on_prewarmed
         self._sock = socket.socket(fileno=control_fd)
         self._sock.setblocking(False)
@@ -80,7 +88,8 @@ class ChildMain:
     def run(self) -> int:
         """Run from prewarm to the end of the clean-up, and return the exit code."""
         asyncio.set_event_loop(self._loop)
-        self._send(m.Hello(os.getpid(), stackdump.install(), self._facts))
+        self._dump_fd = stackdump.install()
+        self._send(m.Hello(os.getpid(), self._dump_fd, *(self._spawned or ())))
         self._prewarm_begin = time.monotonic()
         try:
             self._prewarmed = self._prewarm_without_loop()
@@ -181,7 +190,9 @@ class ChildMain:
             _logger.error("prewarm failed", exc_info=error)
 
     async def _perform(self, start: m.Start, metadata: bytes) -> int:
-        context = JobContext(Job.from_payload(start.job_id, metadata), self._proc)
+        job = Job.from_payload(start.job_id, metadata, start.trace_parent)
+        job.make_current()
+        context = JobContext(job, self._proc)
         self._job_run = JobRun(self._app, context, self._settings, self._app_thread)
         # The acknowledgement goes first. After the acknowledgement, this job is never started on another process.
         self._send(m.Started(start.job_id))
@@ -255,7 +266,8 @@ class ChildMain:
     def _start_heartbeat_thread(self) -> None:
         """Start a thread that counts up in the heartbeat page during the job, as the event loop does.
 
-        If the loop's beats stop and the thread's beats go on, the loop is blocked, but the GIL is free.
+        If the loop's beats stop and the thread's beats go on, the loop is blocked, but the GIL is free. The thread also
+        writes the stacks that the supervisor asks for. It holds the GIL meanwhile, so that no frame changes.
         """
         # Not threading.Thread: its start() waits for the thread to run, which delays the idle state by a millisecond.
         _thread.start_new_thread(self._beat_in_thread, ())
@@ -263,23 +275,28 @@ class ChildMain:
     def _beat_in_thread(self) -> None:
         prctl.set_name("gr:heartbeat")
         interval = self._settings.heartbeat_interval
+        asked = 0
         while not self._is_on:
             # Polling is enough, since a stall is found much later. A wake-up would cost the start of the job 0.1 ms.
             time.sleep(4 * interval)
         while True:
             self._page.beat_thread()
+            if (now_asked := self._page.stacks_asked()) != asked:
+                asked = now_asked
+                stackdump.write(self._dump_fd)
             time.sleep(interval)
 
     def _begin_to_beat(self) -> None:
         if not self._is_on:
             self._is_on = True
-            self._beat_in_loop()
+            self._beat_in_loop(time.monotonic())
 
-    def _beat_in_loop(self) -> None:
+    def _beat_in_loop(self, due: float) -> None:
         if self._is_copy:
             return
-        self._page.beat_loop()
-        self._loop.call_later(self._settings.heartbeat_interval, self._beat_in_loop)
+        self._page.beat_loop(due)
+        interval = self._settings.heartbeat_interval
+        self._loop.call_later(interval, self._beat_in_loop, time.monotonic() + interval)
 
     async def _clean_up(self) -> None:
         """Cancel all remaining tasks, and finish async generators, as ``asyncio.run`` does."""

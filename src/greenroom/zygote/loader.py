@@ -51,7 +51,7 @@ def load_app(reference: str, arguments: Sequence[str] | None = None, handed: Map
         if arguments is not None:
             sys.argv[:] = [place, *arguments]
         module = _import(place)
-        app = _find(module, attribute) if colon else _find_unnamed(module)
+        app = _with_version(_find(module, attribute) if colon else _find_unnamed(module), module)
     if app.entrypoint_fn is None:
         raise AppLoadError(f"the app {reference!r} has no entrypoint; mark one function with @app.entrypoint")
     return app
@@ -108,7 +108,8 @@ def facts_of(app: App) -> AppFacts:
     if size > LARGEST_MANIFEST:
         raise AppLoadError(f"the app's manifest has {size} bytes; at most {LARGEST_MANIFEST} can be sent")
     topics = sorted({*app.answers, *app.hears})
-    return AppFacts(app.request_fn is not None, app.manifest, app.end_timeout, packed(app.settings), topics)
+    own_settings, version = packed(app.settings), app.version or ""
+    return AppFacts(app.request_fn is not None, app.manifest, app.end_timeout, own_settings, topics, version)
 
 
 def child_settings(app: App, configuration: Configure) -> ChildSettings:
@@ -144,13 +145,22 @@ def _put_together(place: str, handed: Mapping[str, Any]) -> App:
     if is_path(place):
         place = os.path.abspath(place)  # now, since apply() changes the working folder
     apply(handed)
+    module = None
     if os.path.basename(handed["script"]) != "__main__.py":  # a __main__.py has only a main block
         module = _import(place)
         if module.__name__ != SPARE_NAME:
             sys.modules["__main__"] = module  # as in children of multiprocessing: pickles may use this name
     discovery = next(each.discovery for each in installed() if each.framework == handed["framework"])
     integration: Any = importlib.import_module(discovery)
-    return integration.put_together(handed["object"], place)  # type: ignore[no-any-return]
+    return _with_version(integration.put_together(handed["object"], place), module)
+
+
+def _with_version(app: App, module: ModuleType | None) -> App:
+    """Give the app the ``__version__`` of its module, unless the app names a version itself."""
+    version = getattr(module, "__version__", None)
+    if app.version is None and isinstance(version, str):
+        app.version = version
+    return app
 
 
 def _find(module: ModuleType, attribute: str) -> App:

@@ -44,6 +44,9 @@ pause, so no further pause is needed."""
 _POOL = os.environ.get(mark.VARIABLE, "")
 """Token of the pool, read at the start of the zygote, since an app may clear its environment."""
 
+_NONCE = os.urandom(8).hex()
+"""Random part of this zygote's addresses. A session of an earlier zygote cannot take an address that it cannot know."""
+
 _BACKLOG = 512
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 30.0
 _IS_STEADY = 60.0
@@ -135,18 +138,23 @@ def listen(name: str, generation: int) -> socket.socket:
 def address_of(name: str, generation: int) -> str:
     """Return the address at which the service of this generation's zygote listens."""
     # In the abstract namespace (unix(7)), an address needs no clean-up: it vanishes with its socket.
-    return f"\0{_prefix()}{generation}/{name}"
+    return f"\0{_prefix()}{generation}/{name}/{_NONCE}"
 
 
 def addresses(name: str, generation: int) -> list[str]:
     """Return the addresses at which the service may listen, the best one first.
 
-    The address of this generation's zygote comes alone. If that zygote was lost, all others come, the newest first.
+    The address of this process's own zygote comes alone. If that zygote was lost, those of its generation come alone,
+    and without any of them all others, the newest first.
     """
+    pattern = re.compile(rf"@({re.escape(_prefix())}(\d+)/{re.escape(name)}/\w+)$", re.MULTILINE)
+    matches = pattern.findall(Path("/proc/self/net/unix").read_text())
+    found = {f"\0{address}": int(number) for address, number in matches}
     own = address_of(name, generation)
-    pattern = re.compile(rf"@{re.escape(_prefix())}(\d+)/{re.escape(name)}$", re.MULTILINE)
-    found = {int(number) for number in pattern.findall(Path("/proc/self/net/unix").read_text())}
-    return [own] if generation in found else [address_of(name, number) for number in sorted(found, reverse=True)]
+    if own in found:
+        return [own]
+    same = [address for address, number in found.items() if number == generation]
+    return same or sorted(found, key=lambda address: found[address], reverse=True)
 
 
 def become(service: Service, listener: socket.socket, pause: float, *, zygote: int, close: list[int]) -> NoReturn:

@@ -13,14 +13,16 @@ from typing import NoReturn
 
 from ..errors import ErrorInfo
 from ..job import JobProcess
-from ..system import lifeline, open_files, stackdump, wakeup
+from ..system import crash_stacks, lifeline, open_files, stackdump, wakeup
 from ..wire import messages as m
 from ..wire.frames import FrameDecoder
-from . import child, shared_objects, signals
+from . import child, shared_objects, signals, wall_trial
 from .app_logging import AppLogging
+from .child_main import Spawned
 from .import_hooks import LOADING, change_defaults, watched_imports
 from .loader import child_settings, facts_of, load_app, refuse_replaced_library, refuse_services
 from .logs import LogChannel
+from .walls import Walls
 
 
 def main() -> NoReturn:
@@ -29,18 +31,24 @@ def main() -> NoReturn:
     inheritance = child.Inheritance(*map(int, fds))
     lifeline.arm(inheritance.lifeline)
     wakeup.harden_program()
+    crash_stacks.enable()
     signals.reset_in_forks()
     for fd in inheritance:
         os.set_inheritable(fd, False)  # exec had to keep them, but the app's programs must not get them
     configuration = _receive_configuration(inheritance.control)
     open_files.restore(configuration.open_files)
     sys.path[:] = configuration.sys_path
+    walls = Walls(configuration.walls, configuration.domain_problem)
     # Before the import, whose output belongs to this process.
     page = child.settle(inheritance, process_id, configuration.pool_token, [])
+    # After the mark: if this process is killed meanwhile, the fork of the trial is known as the pool's, even dead.
+    missing = wall_trial.raise_and_try(walls, configuration.outside)
     child.prepare_output()
     app_logging = AppLogging(LogChannel(inheritance.log, page))
     change_defaults()
     try:
+        wall_trial.refuse(walls, missing)
+        walls.raise_in_session()  # before the app has threads, which would stay outside
         with app_logging.while_loading(), watched_imports(LOADING):
             app = load_app(configuration.app, configuration.arguments, configuration.handed)
             if app.preload_fn is not None:
@@ -48,13 +56,13 @@ def main() -> NoReturn:
         refuse_replaced_library()
         refuse_services(app)
     except BaseException as error:  # SystemExit too: any error of the user's code is reported
-        _fail(inheritance.control, ErrorInfo.of(error))
+        _fail(inheritance.control, ErrorInfo.of(error), missing)
     signals.reset_all()
     shared_objects.renew()
     proc = JobProcess(configuration.generation)
-    settings, facts = child_settings(app, configuration), facts_of(app)
+    settings, news = child_settings(app, configuration), Spawned(facts_of(app), missing)
     channels = child.Channels(inheritance.control, page, app_logging, None)
-    child.run(lambda: child.live(app, settings, proc, channels, facts))
+    child.run(lambda: child.live(app, settings, proc, channels, news))
 
 
 def _receive_configuration(control: int) -> m.Configure:
@@ -67,9 +75,9 @@ def _receive_configuration(control: int) -> m.Configure:
     os._exit(1)  # the supervisor is gone
 
 
-def _fail(control: int, error: ErrorInfo) -> NoReturn:
+def _fail(control: int, error: ErrorInfo, missing_walls: dict[str, str] | None) -> NoReturn:
     with socket.socket(fileno=control) as sock:
-        sock.sendall(m.encode(m.Hello(pid=os.getpid(), dump_fd=stackdump.install())))
+        sock.sendall(m.encode(m.Hello(os.getpid(), stackdump.install(), missing_walls=missing_walls)))
         sock.sendall(m.encode(m.PrewarmFailed(error)))
     child.flush_stdio()
     os._exit(1)

@@ -30,7 +30,7 @@ async def warm_up(proc: JobProcess, settings: m.ChildSettings) -> None:
     decoder = FrameDecoder()
     for frame in decoder.feed(m.encode(m.Start("warm-up"), payload.encode(None))):
         start: m.Start = m.decode(frame, m.Start)
-        context = JobContext(Job.from_payload(start.job_id, frame.body), proc)
+        context = JobContext(Job.from_payload(start.job_id, frame.body, start.trace_parent), proc)
         job_run = JobRun(_app(), context, settings, AppThread())
         m.encode(m.Started(start.job_id))
         end, result = await job_run.run()

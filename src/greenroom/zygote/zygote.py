@@ -20,11 +20,22 @@ from typing import NoReturn
 from ..app import App
 from ..errors import AppLoadError, ErrorInfo
 from ..job import JobProcess
-from ..system import huge_pages, lifeline, mark, open_files, prctl, proc, stackdump, wakeup
+from ..system import crash_stacks, huge_pages, lifeline, mark, open_files, prctl, proc, stackdump, wakeup
 from ..wire import fds as fd_packets
 from ..wire import messages as m
 from ..wire.frames import Frame, FrameError
-from . import app_modules, child, deaths, exit_hooks, fork_safety, random_numbers, sharing, signals, thread_search
+from . import (
+    app_modules,
+    child,
+    deaths,
+    exit_hooks,
+    fork_safety,
+    random_numbers,
+    sharing,
+    signals,
+    thread_search,
+    wall_trial,
+)
 from .app_logging import AppLogging
 from .child_reaper import ChildReaper
 from .executors import Executors
@@ -35,6 +46,7 @@ from .logs import DropCount, LogChannel
 from .orphans import Orphans
 from .services import Service, Services, become, listen, raw
 from .thread_origins import ThreadOrigins
+from .walls import Walls
 from .warmup_run import warm_up_zygote
 
 __all__ = ["FORK_ALARM", "Zygote"]
@@ -80,10 +92,12 @@ class Zygote:
         self._config: m.Configure
         self._child_settings: m.ChildSettings
         self._permit: fork_safety.Permit
+        self._walls: Walls
 
     def run(self) -> NoReturn:
         prctl.set_child_subreaper()
         wakeup.harden_program()
+        crash_stacks.enable()
         self._install_signal_handlers()
         signals.reset_in_forks()
         # An import of user code may hang in C code for ever. There is nothing to reap yet, so the kernel may kill this
@@ -115,8 +129,11 @@ class Zygote:
         self._config = m.decode(received[0], m.Configure)
         self._marks_hold = mark.put(self._config.pool_token)
         open_files.restore(self._config.open_files)
-        self._send(m.Loading(dump_fd=self._dump_fd))
+        self._walls = Walls(self._config.walls, self._config.domain_problem)
+        missing = wall_trial.raise_and_try(self._walls, self._config.outside)
+        self._send(m.Loading(self._dump_fd, missing))
         try:
+            wall_trial.refuse(self._walls, missing)
             loaded = self._load_app()
         except BaseException as error:  # SystemExit too: any error of the user's code is reported
             refusal = ErrorInfo.of(error, limit=6000)
@@ -250,6 +267,7 @@ class Zygote:
         listener = self._listeners.pop(name)
         self._part_with_zygote()
         self._app_logging.install(self._app.log_level)  # its records go into the zygote's channel
+        self._walls.raise_in_session()
         become(service, listener, self._services.pause(name), zygote=zygote, close=self._own_fds())
 
     def _part_with_zygote(self) -> None:
@@ -328,6 +346,7 @@ class Zygote:
         def life() -> int:
             inheritance = child.Inheritance._make(fds)
             page = child.settle(inheritance, request.process_id, self._config.pool_token, self._own_fds())
+            self._walls.raise_in_session()
             self._part_with_zygote()
             self._app_logging.move(inheritance.log, page)
             proc = JobProcess(self._config.generation, self._app.app_services)

@@ -1,70 +1,138 @@
-"""Actions of keys: move the selection, cancel a job after a confirmation, quit. Pure."""
+"""Meaning of keys: select, show or cancel a job, filter the lists, turn pages, quit. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-__all__ = ["Cancel", "Controls", "Quit"]
+from .actions import Action, Cancel, Close, Open, Quit, Scroll, Search, ShowPage, TakeStacks, TurnPage
+from .listing import JobRef, Listing
+from .prompt import Prompt
 
-_HINT = "arrows select a session   c cancels it   q quits"
+__all__ = ["Controls"]
 
-
-@dataclass(frozen=True, slots=True)
-class Quit:
-    """Action: close the view."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Action: cancel a job. The user has confirmed this."""
-
-    job_id: str
+_HINT = "arrows select a session   enter shows it   c cancels it   / filters   q quits"
+_HINT_OF_JOB = "tab turns pages   arrows scroll   s shows stacks   c cancels it   esc goes back"
+_ALIASES = {"j": "down", "k": "up", " ": "page down", "Q": "q", "C": "c"}
+_PAGES = {"r": "report", "l": "log"}
+_TURNS = {"tab": 1, "right": 1, "left": -1}
+_FAR = 1_000_000_000
+"""Rows: more than any page has."""
 
 
 class Controls:
-    """Selection, by job id, and text of the last line."""
+    """State that keys change: the selected job, the job that is shown alone, a question, and words that are typed."""
 
     def __init__(self) -> None:
-        self.selected: str | None = None
+        self.selected: JobRef | None = None
+        self.opened: JobRef | None = None
+        """Job that is shown alone; ``None`` while the lists are shown."""
+        self.is_filtered = False
+        """True if the lists show only jobs that match a search."""
         self.message = ""
-        self._asked: str | None = None
+        self._asked: JobRef | None = None
+        self._prompt: Prompt | None = None
+        self._words = ""
+        """Words that were entered last, to be changed if the user types again."""
 
     @property
     def line(self) -> str:
+        """Text of the last line, unless the user types there."""
         if self._asked is not None:
-            return f"cancel job {self._asked}? y/n"
-        return self.message or _HINT
+            return f"cancel job {self._asked.id}? y/n"
+        return self.message or (_HINT if self.opened is None else _HINT_OF_JOB)
 
-    def press(self, key: str, live: Sequence[str], page: int) -> Quit | Cancel | None:
+    @property
+    def typed(self) -> str | None:
+        """Words that are being typed; ``None`` if the user does not type."""
+        return None if self._prompt is None else self._prompt.text
+
+    def press(self, key: str, listing: Listing, page: int) -> Action | None:
         """Process a key, and return its action, if any.
 
-        ``live`` are the jobs that can be selected, in the order shown. ``page`` is the number of jobs that a page
-        key moves.
+        ``listing`` has the jobs that can be selected. ``page`` is the number of rows that a page key moves.
         """
         self.message = ""
         if self._asked is not None:
             asked, self._asked = self._asked, None
             return Cancel(asked) if key in ("y", "Y") else None
-        if key in ("q", "Q"):
+        if self._prompt is not None:
+            return self._type(self._prompt, key)
+        key = _ALIASES.get(key, key)
+        if key == "q":
             return Quit()
-        if key in ("c", "C"):
-            self._ask(live)
+        if key == "c":
+            self._ask(listing)
+            return None
+        return self._press_in_list(key, listing, page) if self.opened is None else self._press_in_job(key, page)
+
+    # --- lists -----------------------------------------------------------------------------------
+
+    def _press_in_list(self, key: str, listing: Listing, page: int) -> Action | None:
+        if key == "/":
+            self._prompt = Prompt(self._words)
+        elif key == "escape":
+            return self._clear()
+        elif key == "enter":
+            return self._open()
         else:
-            self._move(key, live, page)
+            self._select(key, listing.refs, page)
         return None
 
-    def _ask(self, live: Sequence[str]) -> None:
-        if self.selected in live:
-            self._asked = self.selected
-        else:
-            self.message = "no session is selected" if self.selected is None else f"job {self.selected} has ended"
-
-    def _move(self, key: str, live: Sequence[str], page: int) -> None:
-        steps = {"up": -1, "down": 1, "page up": -page, "page down": page, "home": -len(live), "end": len(live)}
+    def _type(self, prompt: Prompt, key: str) -> Search | None:
         if key == "escape":
+            self._prompt = None
+        elif key == "enter":
+            self._prompt, self._words = None, prompt.text.strip()
+            return Search(self._words)
+        else:
+            prompt.press(key)
+        return None
+
+    def _clear(self) -> Search | None:
+        if not self.is_filtered:
             self.selected = None
-        elif key in steps and live:
+            return None
+        self._words = ""
+        return Search("")
+
+    def _open(self) -> Open | None:
+        if self.selected is None:
+            self.message = "no session is selected"
+            return None
+        self.opened = self.selected
+        return Open(self.opened)
+
+    def _ask(self, listing: Listing) -> None:
+        job = self.selected if self.opened is None else self.opened
+        if job is None:
+            self.message = "no session is selected"
+        elif job in listing.live_refs:
+            self._asked = job
+        else:
+            self.message = f"job {job.id} has ended"
+
+    def _select(self, key: str, refs: Sequence[JobRef], page: int) -> None:
+        step = _steps(page).get(key)
+        if step is not None and refs:
             # If no job of the list is selected, the first step in any direction selects the first job.
-            place = live.index(self.selected) + steps[key] if self.selected in live else 0
-            self.selected = live[min(max(place, 0), len(live) - 1)]
+            place = refs.index(self.selected) + step if self.selected in refs else 0
+            self.selected = refs[min(max(place, 0), len(refs) - 1)]
+
+    # --- one job ---------------------------------------------------------------------------------
+
+    def _press_in_job(self, key: str, page: int) -> Action | None:
+        if key == "escape":
+            self.opened = None
+            return Close()
+        if key == "s":
+            return TakeStacks()
+        if key in _PAGES:
+            return ShowPage(_PAGES[key])
+        if key in _TURNS:
+            return TurnPage(_TURNS[key])
+        step = _steps(page).get(key)
+        return None if step is None else Scroll(step)
+
+
+def _steps(page: int) -> dict[str, int]:
+    return {"up": -1, "down": 1, "page up": -page, "page down": page, "home": -_FAR, "end": _FAR}

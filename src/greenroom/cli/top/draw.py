@@ -1,19 +1,22 @@
-"""Drawing of a picture as lines of text that fit into the terminal. Pure: time and size are arguments."""
+"""Drawing of workers as lines of text that fit into the terminal. Pure: time and size are arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from ..text import clock, one_line
 from .figures import shares
-from .picture import Picture
+from .head import first_line, head_lines
+from .listing import Found, JobRef, Listing
 from .sessions import SessionTable
+from .watched import Watched
 
-__all__ = ["Scene", "draw"]
+__all__ = ["Scene", "draw", "fitted", "heading"]
 
 _STATES = {
     "requested": "yellow",
@@ -32,121 +35,101 @@ _STATES = {
 _MOST_LIGHT_LINES = 3
 _LEGEND = len(" ● = 1000")
 _FEWEST_SESSIONS = 4
-_FRAME = 8
-"""Lines that are always there: three of figures, three headings, the names of the sessions' columns, the last line."""
+_FRAME = 5
+"""Lines that are always there, besides the first ones: three headings, the sessions' columns, and the last line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything that a drawing depends on, except the picture."""
+    """Everything that a drawing depends on, except what it shows."""
 
     now: float
     """Seconds since the epoch."""
     width: int
     height: int | None
     """Lines of the terminal; ``None`` for as many lines as needed."""
-    is_lost: bool = False
-    selected: str | None = None
+    selected: JobRef | None = None
     last_line: str | None = None
+    typed: str | None = None
+    """Words that are being typed in the last line; ``None`` if the user does not type."""
+    found: Found | None = None
+    """Answer to the search that filters the lists; ``None`` without a filter."""
 
 
-def draw(picture: Picture, scene: Scene) -> list[Text]:
+def draw(watched: Sequence[Watched], scene: Scene) -> list[Text]:
     """Return no more lines than there is room for. Sessions have priority."""
-    troubles = list(_troubles(picture))
-    lights, rows, most_troubles = _rooms(len(picture.processes), len(troubles), scene)
-    table = SessionTable(picture, scene.now, scene.width, rows, scene.selected)
-    lines = [*_figures(picture, scene)]
-    lines += [_heading(_states(picture), scene.width), *_lights(picture, scene.width, lights)]
-    lines += [_heading(table.title, scene.width), *table.lines()]
+    listing, names = Listing.of(watched, scene.found), [worker.name for worker in watched]
+    troubles = list(_troubles(listing, names))
+    states = _states(watched)
+    most = None if scene.height is None else max((scene.height - _FRAME) // 3, 1)
+    lines = head_lines(watched, scene.now, most)
+    lights, rows, most_troubles = _rooms(len(lines), states.total(), len(troubles), scene)
+    table = SessionTable(listing, names, scene.now, scene.width, rows, scene.selected)
+    lines += [heading(_title_of_processes(states), scene.width), *_lights(states, scene.width, lights)]
+    lines += [heading(table.title(scene.found), scene.width), *table.lines()]
+    if scene.found is not None and not listing.refs:
+        lines.append(Text("no session matches"))
     if most_troubles > 0:
-        lines += [_heading(Text("problems" if troubles else "no problems"), scene.width)]
+        lines += [heading(_title_of_troubles(troubles, scene.found), scene.width)]
         lines += troubles[:most_troubles]
+    return fitted(lines, scene)
+
+
+def fitted(lines: list[Text], scene: Scene) -> list[Text]:
+    """Return as many lines as the terminal has, as long as it is wide, with the last line at the end."""
     if scene.height is not None:
         lines = lines[: max(scene.height - 1, 0)]
         lines += [Text()] * (scene.height - 1 - len(lines))
-    if scene.last_line is not None:
-        lines.append(Text(one_line(scene.last_line), "bold"))
+    last_line = _last_line(scene)
+    if last_line is not None:
+        lines.append(Text(last_line, "bold"))
     for line in lines:
         line.truncate(scene.width, overflow="ellipsis")
     return lines
 
 
-def _rooms(processes: int, troubles: int, scene: Scene) -> tuple[int, int | None, int]:
-    """Return the numbers of lines for the processes' lights, for sessions, and for troubles."""
+def _last_line(scene: Scene) -> str | None:
+    if scene.typed is None:
+        return None if scene.last_line is None else one_line(scene.last_line)
+    line = f"/{one_line(scene.typed)}_"
+    while cell_len(line) > scene.width:  # the end is where the user types
+        line = line[1:]
+    return line
+
+
+def _rooms(head: int, processes: int, troubles: int, scene: Scene) -> tuple[int, int | None, int]:
+    """Return the numbers of lines for the processes' lights, for sessions, and for troubles.
+
+    ``head`` is the number of the first lines.
+    """
     wanted = min(-(-processes // max(scene.width, 1)), _MOST_LIGHT_LINES)
     if scene.height is None:
         return wanted, None, max(troubles, 1)
-    room = scene.height - _FRAME
+    room = scene.height - head - _FRAME
     lights = min(wanted, max(room - _FEWEST_SESSIONS - 1, 0))
     below = min(troubles, max((room - lights) // 3, 0)) or (1 if room > _FEWEST_SESSIONS else 0)
     return lights, max(room - lights - min(below, troubles), 1), below
 
 
-# --- figures -------------------------------------------------------------------------------------
-
-
-def _figures(picture: Picture, scene: Scene) -> Iterator[Text]:
-    # The verdict comes before the app, since the app's path may be long.
-    yield Text.assemble(("Greenroom  ", "bold green"), _verdict(picture, scene), f"   {one_line(picture.app)}")
-    yield Text("   ".join(_levels(picture)))
-    yield Text.assemble(_starts(picture.start_ms()), "   ", _turned_down(picture, scene.now))
-
-
-def _verdict(picture: Picture, scene: Scene) -> tuple[str, str]:
-    if scene.is_lost:
-        return "no connection, trying again; the figures are old", "bold red"
-    if picture.problem is None:
-        return "ready", "green"
-    cause = (picture.stats or {}).get("breaker_cause")
-    return one_line(f"not ready: {picture.problem}{f' ({_first_line(cause)})' if cause else ''}"), "bold red"
-
-
-def _levels(picture: Picture) -> Iterator[str]:
-    stats = picture.stats
-    if stats is None:
-        return
-    yield f"generation {_known(stats['generation'])}"
-    yield f"zygote {_known(stats['zygote_pid'])}"
-    yield f"jobs {stats['jobs']}/{picture.capacity}"
-    yield f"idle {stats['idle']}/{stats['idle_target']}"
-    yield f"warming {stats['warming']}"
-    if stats["waiting"]:
-        yield f"waiting {stats['waiting']}"
-
-
-def _known(value: Any) -> str:
-    return "-" if value is None else str(value)
-
-
-def _starts(start: dict[str, Any]) -> str:
-    if not start["count"]:
-        return "no starts yet"
-    return f"start p50 {start['p50']:.1f} ms, p99 {start['p99']:.1f} ms ({start['count']} starts)"
-
-
-def _turned_down(picture: Picture, now: float) -> tuple[str, str]:
-    counts = picture.turned_down(now)
-    if not counts:
-        return "no rejections in the last minute", ""
-    reasons = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
-    return one_line(f"rejected in the last minute: {reasons}"), "yellow"
-
-
 # --- processes, and problems ---------------------------------------------------------------------
 
 
-def _states(picture: Picture) -> Text:
-    counts = picture.states()
-    title = Text(f"processes {len(picture.processes)}")
+def _states(watched: Sequence[Watched]) -> Counter[str]:
+    """Return the number of processes in each state, on the workers that answer. If none does, count those of before."""
+    shown = [worker for worker in watched if worker.loss is None] or watched
+    return sum((worker.picture.states() for worker in shown), Counter[str]())
+
+
+def _title_of_processes(counts: Counter[str]) -> Text:
+    title = Text(f"processes {counts.total()}")
     for state, style in _STATES.items():
         if counts[state]:
             title.append("  ").append(f"{state} {counts[state]}", style)
     return title
 
 
-def _lights(picture: Picture, width: int, lines: int) -> Iterator[Text]:
+def _lights(counts: Counter[str], width: int, lines: int) -> Iterator[Text]:
     """Yield lines of lights. A light stands for one process, or for several if there is no room for all."""
-    counts = picture.states()
     states = [state for state in _STATES if counts[state]]
     if not states or lines == 0:
         return
@@ -161,21 +144,23 @@ def _lights(picture: Picture, width: int, lines: int) -> Iterator[Text]:
         yield lights[start : start + width]
 
 
-def _troubles(picture: Picture) -> Iterator[Text]:
-    for trouble in picture.troubles():
+def _title_of_troubles(troubles: list[Text], found: Found | None) -> Text:
+    title = "problems" if troubles else "no problems"
+    return Text(title if found is None else f"{title} of these sessions")
+
+
+def _troubles(listing: Listing, names: Sequence[str]) -> Iterator[Text]:
+    for trouble in listing.troubles:
         pid = f" (pid {trouble['pid']})" if trouble.get("pid") else ""
+        worker = f"  {one_line(names[trouble['worker']])}" if len(names) > 1 else ""
         yield Text.assemble(
             (clock(trouble["at"]), "bright_black"),
-            f"  {one_line(trouble['who'])}{pid}  ",
+            f"{worker}  {one_line(trouble['who'])}{pid}  ",
             (one_line(trouble["what"]), "red"),
-            f"  {_first_line(trouble['detail'])}",
+            f"  {first_line(trouble['detail'])}",
         )
 
 
-def _first_line(text: str) -> str:
-    return one_line(text.strip().partition("\n")[0])
-
-
-def _heading(title: Text, width: int) -> Text:
+def heading(title: Text, width: int) -> Text:
     line = Text.assemble(("── ", "bright_black"), title, " ")
     return line.append("─" * max(width - line.cell_len, 0), "bright_black")

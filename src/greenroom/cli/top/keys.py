@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import re
 import termios
@@ -15,10 +16,8 @@ __all__ = ["KeyDecoder", "reading_keys"]
 _NAMES = {
     "\x1b[A": "up",
     "\x1bOA": "up",
-    "k": "up",
     "\x1b[B": "down",
     "\x1bOB": "down",
-    "j": "down",
     "\x1b[5~": "page up",
     "\x1b[6~": "page down",
     "\x1b[H": "home",
@@ -27,20 +26,34 @@ _NAMES = {
     "\x1b[F": "end",
     "\x1bOF": "end",
     "\x1b[4~": "end",
+    "\x1b[C": "right",
+    "\x1bOC": "right",
+    "\x1b[D": "left",
+    "\x1bOD": "left",
     "\x1b": "escape",
+    "\r": "enter",
+    "\n": "enter",
+    "\t": "tab",
+    "\x7f": "backspace",
+    "\b": "backspace",
+    "\x15": "ctrl-u",
 }
 _KEY = re.compile(r"\x1b\[[0-9;]*[@-~]|\x1bO.|.", re.DOTALL)
 _BEGUN = re.compile(r"\x1b(\[[0-9;]*|O)\Z")
 
 
 class KeyDecoder:
-    """Decoder that names the keys in a terminal's bytes. The beginning of a sequence waits for the rest. Pure."""
+    """Decoder that names the keys in a terminal's bytes. The beginning of a sequence waits for the rest. Pure.
+
+    A character is its own name.
+    """
 
     def __init__(self) -> None:
         self._rest = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, data: bytes) -> list[str]:
-        text = self._rest + data.decode(errors="replace")
+        text = self._rest + self._decoder.decode(data)
         begun = _BEGUN.search(text)
         self._rest = "" if begun is None else begun[0]
         whole = text[: len(text) - len(self._rest)]

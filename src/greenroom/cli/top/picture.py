@@ -6,8 +6,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...exit_reasons import EXPECTED_ENDS
-from .figures import percentile
+from ...exit_reasons import is_expected
+from .figures import summary
 
 __all__ = ["Picture"]
 
@@ -33,7 +33,8 @@ class Picture:
         self.sessions: dict[str, _Data] = {}
         """Sessions by job id, the oldest first: the live ones, and the latest that have ended."""
         self._turned_down: deque[_Data] = deque(maxlen=KEPT_TURNED_DOWN)
-        self._start_ms: deque[float] = deque(maxlen=KEPT_LATENCIES)
+        self.start_times: deque[float] = deque(maxlen=KEPT_LATENCIES)
+        """Latest start times, in milliseconds."""
         self._reports: deque[_Data] = deque(maxlen=KEPT_TROUBLES)
         self._notes: deque[_Data] = deque(maxlen=KEPT_TROUBLES)
         self._handlers: dict[str, Callable[[_Data], None]] = {
@@ -49,8 +50,6 @@ class Picture:
             "ZygoteStarted": self._on_zygote,
             "ZygoteLost": self._on_zygote_lost,
             "Reloaded": self._on_reloaded,
-            "ReloadFailed": lambda data: self._note(data, "reload", "failed, the old code goes on serving"),
-            "BreakerChanged": self._on_breaker,
         }
 
     def apply(self, name: str, data: _Data) -> None:
@@ -58,6 +57,8 @@ class Picture:
         handler = self._handlers.get(name)
         if handler is not None:
             handler(data)
+        if "incident" in data:
+            self._note(data["incident"])
 
     # --- figures ---------------------------------------------------------------------------------
 
@@ -87,11 +88,16 @@ class Picture:
 
     def start_ms(self) -> _Data:
         """Return the number and percentiles of the latest start times, in milliseconds."""
-        latest = sorted(self._start_ms)
-        return {"count": len(latest), "p50": percentile(latest, 0.5), "p99": percentile(latest, 0.99)}
+        return summary(self.start_times)
 
     def as_plain(self, now: float) -> _Data:
         """Return the whole picture as plain data, for programs."""
+        processes = list(self.processes.values())
+        lists = {"sessions": self.live_sessions(), "processes": processes, "troubles": self.troubles()}
+        return self.figures(now) | lists
+
+    def figures(self, now: float) -> _Data:
+        """Return the facts about the whole worker as plain data."""
         return {
             "app": self.app,
             "ready": self.problem is None and self.stats is not None,
@@ -101,9 +107,6 @@ class Picture:
             "turned_down": dict(self.turned_down(now)),
             "start_ms": self.start_ms(),
             "states": dict(self.states()),
-            "sessions": self.live_sessions(),
-            "processes": list(self.processes.values()),
-            "troubles": self.troubles(),
         }
 
     # --- events ----------------------------------------------------------------------------------
@@ -115,8 +118,11 @@ class Picture:
         self.processes = {process["id"]: process for process in data["processes"]}
         self.sessions = {session["id"]: session for session in data["sessions"]}
         _refill(self._turned_down, data["turned_down"])
-        _refill(self._start_ms, (milliseconds for _, milliseconds in data["start_ms"]))
+        _refill(self.start_times, (milliseconds for _, milliseconds in data["start_ms"]))
         _refill(self._reports, map(_trouble_of, data["reports"]))
+        self._notes.clear()
+        for incident in data["incidents"]:
+            self._note(incident)
 
     def _on_levels(self, data: _Data) -> None:
         self.stats, self.problem = data["stats"], data["problem"]
@@ -129,7 +135,7 @@ class Picture:
     def _on_process_end(self, data: _Data) -> None:
         report = data["report"]
         self.processes.pop(report["process_id"] or "", None)
-        if report["reason"] not in EXPECTED_ENDS:
+        if not is_expected(report["outcome"], report["reason"], had_job=report["job_id"] is not None):
             self._reports.append(_trouble_of({**report, "at": data["at"]}))
 
     def _on_memory(self, data: _Data) -> None:
@@ -149,7 +155,7 @@ class Picture:
 
     def _on_started(self, data: _Data) -> None:
         start_ms = round(data["start_seconds"] * 1000, 3)
-        self._start_ms.append(start_ms)
+        self.start_times.append(start_ms)
         session = self.sessions.get(data["job_id"])
         if session is not None:
             session |= {"started": data["at"], "start_ms": start_ms}
@@ -165,21 +171,18 @@ class Picture:
 
     def _on_zygote_lost(self, data: _Data) -> None:
         self._set_stats(zygote_pid=None)
-        self._note(data, f"zygote {data['pid']}", "lost, its sessions go on")
 
     def _on_reloaded(self, data: _Data) -> None:
         self._set_stats(generation=data["generation"])
-
-    def _on_breaker(self, data: _Data) -> None:
-        if data["is_open"]:
-            self._note(data, "processes", "do not become warm")
 
     def _set_stats(self, **changed: Any) -> None:
         if self.stats is not None:
             self.stats |= changed
 
-    def _note(self, data: _Data, who: str, what: str) -> None:
-        self._notes.append({"at": data["at"], "who": who, "what": what, "detail": data["cause"] or ""})
+    def _note(self, incident: _Data) -> None:
+        if incident["is_bad"]:
+            shown = {"who": "worker", "job_id": None, "what": incident["kind"], "detail": incident["cause"]}
+            self._notes.append({"at": incident["at"], **shown})
 
 
 def _with_process(session: _Data, process: _Data | None) -> _Data:
@@ -197,4 +200,4 @@ def _refill(kept: deque[Any], items: Iterable[Any]) -> None:
 def _trouble_of(report: _Data) -> _Data:
     who = f"job {report['job_id']}" if report["job_id"] else f"process {report['process_id']}"
     shown = {"at": report["at"], "who": who, "what": f"{report['outcome']}, {report['reason']}"}
-    return shown | {name: report[name] for name in ("pid", "outcome", "reason", "detail")}
+    return shown | {name: report[name] for name in ("job_id", "pid", "outcome", "reason", "detail")}

@@ -13,7 +13,7 @@ from ...options import PoolOptions
 
 __all__ = ["APP_OPTIONS", "EffectiveOptions"]
 
-_NOT_THE_APPS = {"preload_timeout", "start_method", "huge_pages_seconds", "flight_recorder_mb"}
+_NOT_THE_APPS = {"preload_timeout", "start_method", "huge_pages_seconds", "flight_recorder_mb", "walls"}
 """Options that are needed before the app is loaded."""
 APP_OPTIONS = frozenset(field.name for field in fields(PoolOptions)) - _NOT_THE_APPS
 """Options that an app can set."""

@@ -112,6 +112,7 @@ def _has_started(pool: Pool, job: Job, process: Process) -> None:
         start_seconds=pool.wall - job.requested_wall,
         queue_seconds=job.waited + max(claimed_wall - job.requested_wall, 0.0),
         labels=job.labels,
+        app_version=process.facts.version if process.facts is not None else "",
         at=pool.wall,
     )
     pool.emit(HasStarted(job.number))

@@ -402,6 +402,8 @@ def replace_parent(pool: Pool, process: Process, data: object) -> None:
 def finish(pool: Pool, process: Process, reaped: object) -> None:
     """Write the report of a process, and drop its record."""
     process.reaped = reaped if isinstance(reaped, Reaped) else None
+    if process.reaped is not None and process.reaped.crash_stacks:
+        process.stack_dump = process.reaped.crash_stacks
     _file(pool, process)
 
 

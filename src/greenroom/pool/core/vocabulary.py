@@ -435,6 +435,8 @@ class Reaped:
     """True if the process had reached the memory limit of its cgroup."""
     dropped: int = 0
     """Number of log lines of the process that were dropped."""
+    crash_stacks: str | None = None
+    """Stacks that the process wrote as its native code crashed."""
 
 
 Message = Hello | Warm | PrewarmFailed | Answered | Started | Ending | Ended | CleaningUp | Nonsense

@@ -217,7 +217,10 @@ def _settings(value: Any) -> dict[str, Any]:
 def _facts(value: Any) -> AppFacts | None:
     if value is None:
         return None
-    kept = dict(zip(_FACTS, _parts(value, len(_FACTS)), strict=True))
+    known = _list(value)
+    if len(known) == len(_FACTS) - 1:
+        known = [*known, 0]  # an earlier recording, without the version of the app
+    kept = dict(zip(_FACTS, _parts(known, len(_FACTS)), strict=True))
     return AppFacts(manifest={}, **{name: _FACTS[name].read(one) for name, one in kept.items()})
 
 

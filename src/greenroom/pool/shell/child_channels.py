@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...system.heartbeat import Beats
+from ...system.heartbeat import Beats, HeartbeatReader
 from ...wire import messages as m
 from .channels import Channels
 from .control import Control
@@ -34,6 +34,11 @@ class ChildChannels:
     def beats(self) -> Beats:
         """Read the child's heartbeat page. Not to be called after :meth:`close`."""
         return self._channels.heartbeat.read()
+
+    @property
+    def heartbeat(self) -> HeartbeatReader:
+        """The child's heartbeat page. Not to be used after :meth:`close`."""
+        return self._channels.heartbeat
 
     def note_signal(self, now: float) -> None:
         """Note in the child's heartbeat page that the supervisor got a signal to end, at ``now`` (monotonic).

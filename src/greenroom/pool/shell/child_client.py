@@ -8,14 +8,16 @@ end. When the supervisor closes this end, or dies, the kernel kills the process.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ...system import proc
-from ...system.heartbeat import Beats
+from ...signal_names import CRASHES
+from ...system import crash_stacks, proc
+from ...system.heartbeat import Beats, Pulse
 from ...wire import messages as m
 from ..core import vocabulary as v
 from ..core.exit_verdict import ExitStatus
@@ -23,6 +25,8 @@ from ..core.records import Process
 from ..core.stalls import DumpTime
 from . import output
 from .child_channels import ChildChannels
+from .crash_lines import CrashLines
+from .dumps import stacks_of
 from .os_process import OsProcess
 from .tools import Report, Tools
 from .watches import Watches
@@ -78,6 +82,8 @@ class ChildClient:
         Any message may give the process work, and the memory of a process with work is read more often.
         """
         self._is_forgotten = False
+        self._crash_lines = CrashLines()
+        self._reading_stacks = asyncio.Lock()
 
     @property
     def pid(self) -> int | None:
@@ -123,10 +129,10 @@ class ChildClient:
             is_stopped = proc.stat(self.live_pid).state in ("T", "t")
         return v.Unfit(self.id, is_stopped)
 
-    def start(self, job_id: str, metadata: bytes) -> None:
+    def start(self, job_id: str, metadata: bytes, trace_parent: str | None) -> None:
         """Send the process its job."""
         self.is_idle = False
-        self.channels.send(m.Start(job_id), metadata)
+        self.channels.send(m.Start(job_id, trace_parent), metadata)
         self.watches.hurry()
 
     def send(self, message: m.Message, body: bytes = b"") -> None:
@@ -140,6 +146,26 @@ class ChildClient:
             self._report(v.Dumped(self.id, ""))
         else:
             self._os_process.dump(self._dump_fd, dump_time, lambda stacks: self._report(v.Dumped(self.id, stacks)))
+
+    def pulse(self) -> Pulse | None:
+        """Return the last beat of the process's event loop; ``None`` before the first, and after its death."""
+        return None if self.is_dead else self.channels.heartbeat.pulse()
+
+    async def stacks(self) -> str:
+        """Return the stacks of the process, which goes on; an empty text if there are none, or if it is being killed.
+
+        One call reads at a time: the others wait, since all read one file.
+        """
+        async with self._reading_stacks:
+            if not self._is_alive() or self._dump_fd is None or self.record.dump_was_asked:
+                return ""
+            try:
+                return await stacks_of(self.live_pid, self._dump_fd, self.channels.heartbeat, self._is_alive)
+            except OSError:  # the process is gone, or runs as another user
+                return ""
+
+    def _is_alive(self) -> bool:
+        return not self.is_dead and self._os_process is not None and self._os_process.is_alive()
 
     def kill(self, *, with_descendants: bool = False) -> None:
         """Send SIGKILL to the process.
@@ -158,6 +184,8 @@ class ChildClient:
 
     def _on_message(self, message: m.Message, body: bytes) -> None:
         if isinstance(message, m.Hello):
+            if self._dump_fd is None and self.is_adopted:  # the first message of a spawned process
+                self._tools.walls.note(message.missing_walls)
             self._dump_fd = message.dump_fd
         elif isinstance(message, m.Warm):
             self.is_idle = True
@@ -194,13 +222,20 @@ class ChildClient:
         self._last_words = None
         self._report(v.Died(self.id, tuple(words)))
 
-    def exited(self, status: ExitStatus) -> None:
-        """Take over the exit status that the zygote has read."""
+    def exited(self, status: ExitStatus) -> bool:
+        """Take over the exit status that the zygote has read. Return false if the kernel says that the process lives.
+
+        The zygote reads the status of a zombie, and the pidfd of a zombie is readable.
+        """
         if self._is_forgotten:  # a debugger held the status for longer than the pool waited
             self.is_dead = True
-            return
+            return True
+        assert self._os_process is not None
+        if not self.is_dead and not self._os_process.is_dead():
+            return False
         self._status = status
         self.found_dead()
+        return True
 
     def reaped(self, usage: m.Reaped) -> None:
         """Report the end of the process: its zygote has reaped the process and all descendants of the process."""
@@ -239,8 +274,13 @@ class ChildClient:
                 limit_was_hit=self.watches.limit_was_hit(),
                 oom_killed=is_killed_by_other and self._tools.oom.has_struck(self.live_pid),
                 dropped=self._claimed_drops() + self.channels.dropped,
+                crash_stacks=self._crash_stacks() if status.signal in CRASHES else None,
             )
         )
+
+    def _crash_stacks(self) -> str | None:
+        """Return the stacks that the process wrote as it crashed; ``None`` if it wrote none."""
+        return crash_stacks.stacks_in(self.channels.heartbeat.crash_text()) or self._crash_lines.text()
 
     def examine(self) -> None:
         """Report whether a debugger holds the exit status."""
@@ -267,6 +307,8 @@ class ChildClient:
                 self._os_process.close()
 
     def _emit(self, line: output.OutputLine | output.Loss) -> None:
+        if isinstance(line, output.OutputLine) and line.stream == "stderr":
+            self._crash_lines.take(line.text)
         output.emit(line, self.record.ids)
 
 

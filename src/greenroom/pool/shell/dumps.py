@@ -1,4 +1,4 @@
-"""Stack dumps of processes that will be killed: the request, the wait and the result."""
+"""Stack dumps of processes: of those that will be killed, and of running ones on request."""
 
 from __future__ import annotations
 
@@ -7,12 +7,49 @@ import os
 from collections.abc import Callable
 
 from ...system import stackdump
-from ...system.heartbeat import Beats
+from ...system.heartbeat import Beats, HeartbeatReader
 from ..core.stalls import DumpPatience, DumpTime, Sample
 from .clock import AwakeClock
 from .watch import sample_of
 
-__all__ = ["DumpTaker"]
+__all__ = ["DumpTaker", "stacks_of"]
+
+_LOOK_EVERY = 0.02
+_BY_THREAD, _BY_SIGNAL = 2.5, 2.0
+"""Seconds for the stacks that a thread of the process writes, and then for those that its signal handler writes."""
+_FIRST_BEAT = 5.0
+"""Seconds until the thread of a process that has just started its job begins to beat, with a margin."""
+
+
+async def stacks_of(pid: int, dump_fd: int, heartbeat: HeartbeatReader, is_alive: Callable[[], bool]) -> str:
+    """Return the stacks of a process that goes on as before; an empty text if it writes none.
+
+    Its heartbeat thread writes them while it holds the GIL, so that no other thread changes its frames. If it does not
+    beat any more, C code holds the GIL. Then no thread changes its frames either, and the signal handler writes them.
+    Raises ``OSError`` if the process is gone, or if its files may not be read.
+    """
+    fd = stackdump.open_of(pid, dump_fd)
+    try:
+        before = heartbeat.read().thread
+        heartbeat.ask_for_stacks()
+        if await _is_written(fd, _BY_THREAD if before else _FIRST_BEAT):
+            return stackdump.read(fd)
+        if is_alive() and heartbeat.read().thread == before:  # otherwise the pid may belong to another process by now
+            stackdump.request(pid, is_final=False)
+            await _is_written(fd, _BY_SIGNAL)
+        return stackdump.read(fd)
+    finally:
+        os.close(fd)
+
+
+async def _is_written(fd: int, patience: float) -> bool:
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + patience
+    while not stackdump.is_complete(stackdump.read(fd)):
+        if loop.time() > give_up:
+            return False
+        await asyncio.sleep(_LOOK_EVERY)
+    return True
 
 
 class DumpTaker:

@@ -79,7 +79,7 @@ class Launchers:
     def _make(self, effect: v.StartLauncher) -> ZygoteClient | Spawner:
         report = self._report_checked if effect.script == "run" else self._report
         if self._effective().options.start_method == "spawn":
-            return Spawner(effect.launcher, report)
+            return Spawner(effect.launcher, self._tools, report)
         return ZygoteClient(effect.launcher, effect.generation, self._tools, report)
 
     def _report_checked(self, happening: v.Happening) -> None:
@@ -128,6 +128,9 @@ class Launchers:
             allow_threads=list(options.allow_threads),
             preload_timeout=options.preload_timeout,
             huge_pages_seconds=options.huge_pages_seconds,
+            walls=options.walls,
+            outside=self._tools.domain.outside,
+            domain_problem=self._tools.domain.problem,
         )
 
     def dump(self, number: int) -> None:

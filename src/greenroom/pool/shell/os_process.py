@@ -56,7 +56,7 @@ class OsProcess:
             runs_on = proc.runs_on(self.pid)
         except OSError as error:
             runs_on = proc.is_out_of_fds(error)  # without fds, only the pidfd can be asked
-        return runs_on and not self._is_dead()
+        return runs_on and not self.is_dead()
 
     def reap(self) -> Reaping | None:
         """Reap the process as its parent. Return ``None`` before the death of the process.
@@ -112,10 +112,11 @@ class OsProcess:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL, None, _PROCESS_GROUP)
             except OSError as error:
                 # EINVAL: Linux before 6.9. The pid cannot name another group until the process is reaped.
-                if error.errno == errno.EINVAL and not self._is_dead():
+                if error.errno == errno.EINVAL and not self.is_dead():
                     os.killpg(self.pid, signal.SIGKILL)
 
-    def _is_dead(self) -> bool:
+    def is_dead(self) -> bool:
+        """Ask the kernel now. Return true if the process has ended, also if nobody has read its exit status."""
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         return bool(poll.poll(0))

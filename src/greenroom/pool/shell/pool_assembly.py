@@ -16,10 +16,12 @@ from ..flight_recorder.startup import recorder_of
 from ..wall_clock import EPOCH
 from .clock import AwakeClock
 from .housekeeping import Housekeeping
+from .known_walls import KnownWalls
 from .launchers import Launchers
 from .log_allowance import LogAllowance
 from .oom import OomCounter
 from .orphans import OrphanKiller
+from .outer_domain import OuterDomain
 from .process_counter import ProcessCounter
 from .reaper_client import ReaperClient
 from .script_client import Invocation, ScriptClient
@@ -38,17 +40,19 @@ def assemble(
     events: EventBus,
     keep: Callable[[ExitReport], object],
     recordings: Path | None,
+    domain: OuterDomain,
 ) -> Shell:
     """Return the shell of a pool, with its clock running. ``keep`` gets each exit report.
 
-    ``recordings`` is the folder for the flight recording that a crash leaves behind.
+    ``recordings`` is the folder for the flight recording that a crash leaves behind. The shell closes ``domain``.
     """
     token, clock = secrets.token_hex(8), AwakeClock()
     core = PoolCore(effective, offset=EPOCH)
     pids = _Pids()
     orphans = OrphanKiller(token, pids.own, pids.living)
     cgroups = functools.cache(lambda: MemoryCgroups.where_delegated(token))
-    tools = Tools(clock, OomCounter(), orphans, LogAllowance.of_pool(), TransitMemory(clock), Walks(), cgroups)
+    log_budget, transit = LogAllowance.of_pool(), TransitMemory(clock)
+    tools = Tools(clock, OomCounter(), orphans, log_budget, transit, Walks(), KnownWalls(), domain, cgroups)
     shell = Shell(core, tools, events, keep, recorder_of(core, effective.options.flight_recorder_mb, recordings))
     pids.shell = shell
     script = ScriptClient(app, token, tools, effective.options.preload_timeout, invocation)

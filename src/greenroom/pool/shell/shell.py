@@ -65,6 +65,8 @@ class Shell:
         self.launchers: Launchers
         self.reaper: ReaperClient
         """Client of the reaper: a process that ends the rest of the pool when this process, the supervisor, is dead."""
+        self.trace_parent_of: Callable[[str], str | None] = lambda job_id: None
+        """Function that returns the trace context for a job, by its id."""
         self.tools = tools
         self._clock = tools.clock
         self._events = events
@@ -88,6 +90,7 @@ class Shell:
             self.recorder.close()
         self.tools.clock.stop()
         self.tools.walks.close()
+        self.tools.domain.close()
         self.settled.set()
 
     def own_pids(self) -> set[int]:
@@ -198,7 +201,7 @@ class Shell:
             v.Shutdown: lambda effect: of[effect.process].send(m.Shutdown(effect.reason, effect.bounds_own_end)),
             v.Dump: lambda effect: of[effect.process].dump(effect.time),
             v.Kill: lambda effect: of[effect.process].kill(with_descendants=effect.with_descendants),
-            v.CutLifeline: lambda effect: of[effect.process].channels.cut_lifeline(),
+            v.CutLifeline: self._cut_lifeline,
             v.Examine: lambda effect: of[effect.process].examine(),
             v.ReadStatus: lambda effect: of[effect.process].read_status(),
             v.Forget: self._forget,
@@ -232,9 +235,14 @@ class Shell:
         self.children[effect.process] = child
         self.launchers.fork(effect.launcher, child)
 
+    def _cut_lifeline(self, effect: v.CutLifeline) -> None:
+        child = self.children.get(effect.process)
+        if child is not None:  # ``None`` if no fds were left to make the child: ForkFailed waits in the queue
+            child.channels.cut_lifeline()
+
     def _forget(self, effect: v.Forget) -> None:
         child = self.children.pop(effect.process, None)
-        if child is not None:  # ``None`` if no fds were left to make the child
+        if child is not None:  # as above
             child.forget(is_alive=effect.is_alive)
 
     def _start_launcher(self, effect: v.StartLauncher) -> None:
@@ -247,7 +255,7 @@ class Shell:
         child = self.children[effect.process]
         unfit = None if self._fit == effect.process else child.look()
         if unfit is None:
-            child.start(effect.job_id, effect.metadata)
+            child.start(effect.job_id, effect.metadata, self.trace_parent_of(effect.job_id))
         else:
             self.report(unfit)
 

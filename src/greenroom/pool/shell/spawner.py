@@ -13,7 +13,7 @@ from ...wire import messages as m
 from ..core import vocabulary as v
 from .child_client import ChildClient
 from .interpreters import child_environment, interpreter_flags, pidfd_of
-from .tools import Report
+from .tools import Report, Tools
 
 __all__ = ["Spawner"]
 
@@ -21,9 +21,10 @@ __all__ = ["Spawner"]
 class Spawner:
     """Launcher in place of a zygote. Each process loads the app itself; the first one shows whether the app loads."""
 
-    def __init__(self, number: int, report: Report) -> None:
+    def __init__(self, number: int, tools: Tools, report: Report) -> None:
         self.children: dict[str, ChildClient] = {}
         self._number = number
+        self._tools = tools
         self._report = report
         self._configuration: m.Configure
 
@@ -40,17 +41,8 @@ class Spawner:
 
     def fork(self, child: ChildClient) -> None:
         """Start a process, and report it."""
-        fds = child.channels.child_ends
-        arguments = [child.id, *map(str, fds)]
         try:
-            popen = subprocess.Popen(
-                [sys.executable, *interpreter_flags(), "-m", "greenroom.zygote.spawned", *arguments],
-                stdin=subprocess.DEVNULL,
-                pass_fds=fds,
-                env=child_environment(self._configuration.pool_token),
-                start_new_session=True,
-            )
-            pidfd = pidfd_of(popen)
+            popen, pidfd = self._tools.domain.run(self._spawn, child.id, child.channels.child_ends)
         except OSError as error:
             child.not_forked(str(error))
             return
@@ -59,6 +51,17 @@ class Spawner:
         child.forked(popen.pid, pidfd, inherited_mb=0.0)
         child.send(self._configuration)  # a forked process inherits this from its zygote
         popen.returncode = 0  # otherwise Popen's finalizer would wait for the process, and so reap it
+
+    def _spawn(self, process_id: str, fds: tuple[int, ...]) -> tuple[subprocess.Popen[bytes], int]:
+        """Start an interpreter with these fds. Return the process and its pidfd. Raises ``OSError``."""
+        popen = subprocess.Popen(
+            [sys.executable, *interpreter_flags(), "-m", "greenroom.zygote.spawned", process_id, *map(str, fds)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=fds,
+            env=child_environment(self._configuration.pool_token),
+            start_new_session=True,
+        )
+        return popen, pidfd_of(popen)
 
     def sample(self) -> None:
         """Return ``None``: there is no process to look at."""

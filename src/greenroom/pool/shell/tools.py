@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from ...system.cgroup import MemoryCgroups
 from ..core.vocabulary import Happening
 from .clock import AwakeClock
+from .known_walls import KnownWalls
 from .log_allowance import LogAllowance
 from .oom import OomCounter
 from .orphans import OrphanKiller
+from .outer_domain import OuterDomain
 from .transit import TransitMemory
 from .walks import Walks
 
@@ -30,6 +32,8 @@ class Tools:
     log_budget: LogAllowance
     transit: TransitMemory
     walks: Walks
+    walls: KnownWalls
+    domain: OuterDomain
     find_cgroups: Callable[[], MemoryCgroups | None]
     """Function that returns delegated cgroups, in which the kernel enforces ``memory_limit_mb``, or ``None``.
 

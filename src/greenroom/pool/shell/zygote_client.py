@@ -16,7 +16,7 @@ from collections import deque
 from contextlib import suppress
 
 from ...clean_text import clean
-from ...errors import AppLoadError, ErrorInfo
+from ...errors import AppLoadError, ErrorInfo, WallMissing, name_of
 from ...log_fields import log_fields
 from ...system.heartbeat import Beats
 from ...wire import fds as fd_packets
@@ -33,7 +33,7 @@ from .interpreters import ending_of, never_began, start_interpreter
 from .tools import Report, Tools
 from .watch import sample_of
 
-__all__ = ["ZygoteClient", "explained"]
+__all__ = ["ZygoteClient", "explained", "load_error"]
 
 _logger = logging.getLogger("greenroom")
 
@@ -90,7 +90,9 @@ class ZygoteClient:
         """
         packet = m.encode(configuration)  # before the start: an error here leaves no process
         ends = self._channels = ZygoteChannels()
-        self._popen, self._pidfd = start_interpreter("greenroom.zygote", ends, configuration.pool_token)
+        self._popen, self._pidfd = self._tools.domain.run(
+            start_interpreter, "greenroom.zygote", ends, configuration.pool_token
+        )
         self._channel = socket.socket(fileno=ends.channel)
         self._is_open = True
         self._loop.add_reader(self._pidfd, self._on_death)
@@ -192,12 +194,12 @@ class ZygoteClient:
         if isinstance(message, m.Loading):
             is_first, self._dump_fd = self._dump_fd is None, message.dump_fd
             if is_first:
+                self._tools.walls.note(message.missing_walls)
                 self._report(v.LauncherBegan(self._number))
         elif isinstance(message, m.Loaded):
             self._loaded(message)
         elif isinstance(message, m.LoadFailed):
-            error = AppLoadError(f"the app did not load: {explained(message.error)}")
-            self._report(v.LauncherFailed(self._number, error))
+            self._report(v.LauncherFailed(self._number, load_error(message.error)))
         else:
             self._handle_of_child(message, fds)
 
@@ -253,12 +255,19 @@ class ZygoteClient:
         elif isinstance(message, m.Stopped):
             self._report(v.Stopped(child.id, message.signal))
         elif isinstance(message, m.Exited):
-            child.exited(ExitStatus(message.exit_code, message.signal))
-        else:
-            if not child.is_dead:
-                raise FrameError(f"Reaped for process {child.id}, which has not ended")
+            if not child.exited(ExitStatus(message.exit_code, message.signal)):
+                self._doubt(kind, child)
+        elif child.is_dead:
             del self.children[child.id]
             child.reaped(message)
+        else:
+            self._doubt(kind, child)
+
+    def _doubt(self, kind: str, child: ChildClient) -> None:
+        """Log a report that the kernel contradicts. A process that has got hold of the channel may have sent it."""
+        extra = log_fields("report_doubted", process_id=child.id, job_pid=child.pid, cause=kind)
+        text = "the zygote reports %s for process %s, but the process lives; the report is ignored"
+        _logger.warning(text, kind, child.id, extra=extra)
 
     def _disown(self, error: fd_packets.FdsLost) -> None:
         """Give up a child whose pidfd was lost. Without a pidfd, the child cannot be supervised."""
@@ -354,7 +363,13 @@ class ZygoteClient:
         }
 
 
+def load_error(error: ErrorInfo) -> AppLoadError:
+    """Return the exception for an error with which an app did not load."""
+    if error.type == name_of(WallMissing):
+        return WallMissing(clean(error.message))
+    return AppLoadError(f"the app did not load: {explained(error)}")
+
+
 def explained(error: ErrorInfo) -> str:
     """Return an error as text. Only an error of the user's code is returned with its traceback."""
-    is_own = error.type == f"{AppLoadError.__module__}.{AppLoadError.__qualname__}"
-    return error.message if is_own else f"{error}\n{error.traceback}"
+    return error.message if error.type == name_of(AppLoadError) else f"{error}\n{error.traceback}"

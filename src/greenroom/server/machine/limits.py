@@ -103,6 +103,23 @@ class MemoryRoom:
             f"and {self._min_free_mb:g} MiB (min_free_memory_mb) must stay free"
         )
 
+    def further_sessions(self, stats: PoolStats) -> int | None:
+        """Return for how many more sessions there is memory; ``None`` if that is not known, or if the check is off."""
+        if self._min_free_mb is None or not stats.session_mb:
+            return None
+        try:
+            free = -shortage(self._available_lately(), 0.0, stats.expected_growth_mb, self._min_free_mb)
+        except OSError:
+            return None
+        return max(int(free / stats.session_mb), 0)
+
+    def available_mb(self) -> float | None:
+        """Return the memory (MiB) that is available, also if the check is off; ``None`` if that is not known."""
+        try:
+            return self._available_lately()
+        except OSError:
+            return None
+
     def _available_lately(self) -> float:
         now = time.monotonic()
         if now - self._read_at > FRESH:

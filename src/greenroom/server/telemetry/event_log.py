@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from ...code_place import place_fields, place_in_traceback
 from ...log_fields import log_fields
 from ...pool import ProcessPool
 from ...pool.events import (
@@ -40,12 +41,13 @@ SUMMARY_SECONDS = 1.0
 
 
 class EventLog:
-    """Log of a pool's events, until it is closed."""
+    """Log of a pool's events, until it is closed. ``metadata_of`` returns what the log may show of a job's metadata."""
 
-    def __init__(self, pool: ProcessPool) -> None:
+    def __init__(self, pool: ProcessPool, metadata_of: Callable[[str], Any]) -> None:
+        self._metadata_of = metadata_of
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             JobAccepted: _on_accepted,
-            JobStarted: _on_started,
+            JobStarted: self._on_started,
             JobEnded: _on_job_end,
             ClaimFailed: _on_claim_failed,
             Released: _on_released,
@@ -83,8 +85,8 @@ class EventLog:
             self._leave_out(kind)
             return
         ids = {"job_id": event.job_id, "labels": event.labels or None, "source": event.source, "reason": event.reason}
-        text = "job %s from %s was rejected (%s): %s"
-        extra = log_fields("turned_down", **ids, detail=event.detail)
+        text = "job %s from %s was turned down (%s): %s"
+        extra = log_fields("turned_down", **ids, detail=event.detail, metadata=self._metadata_of(event.job_id))
         _logger.warning(text, event.job_id, event.source or "the pool's user", event.reason, event.detail, extra=extra)
 
     def _leave_out(self, kind: tuple[str, str]) -> None:
@@ -98,8 +100,29 @@ class EventLog:
         left_out, self._left_out = self._left_out, Counter()
         for (source, reason), count in left_out.items():
             extra = log_fields("turned_down_summary", source=source, reason=reason, count=count)
-            text = "%d more jobs from %s were rejected (%s) without a line of their own"
+            text = "%d more jobs from %s were turned down (%s) without a line of their own"
             _logger.warning(text, count, source or "the pool's user", reason, extra=extra)
+
+    # --- starts ----------------------------------------------------------------------------------
+
+    def _on_started(self, event: JobStarted) -> None:
+        start_ms = event.start_seconds * 1000
+        extra = log_fields(
+            "job_started",
+            job_id=event.job_id,
+            labels=event.labels or None,
+            process_id=event.process_id,
+            job_pid=event.pid,
+            generation=event.generation,
+            source=event.source,
+            launch_type=event.launch_type,
+            start_ms=round(start_ms, 3),
+            queue_ms=round(event.queue_seconds * 1000, 3),
+            metadata=self._metadata_of(event.job_id),
+        )
+        text = "job %s started in process %s (%s, %.1f ms)%s"
+        labels = "".join(f", {name} {value}" for name, value in event.labels.items())
+        _logger.info(text, event.job_id, event.pid, event.launch_type, start_ms, labels, extra=extra)
 
     # --- zygotes ---------------------------------------------------------------------------------
 
@@ -118,25 +141,6 @@ def _on_accepted(event: JobAccepted) -> None:
     ids = {"job_id": event.job_id, "labels": event.labels or None}
     extra = log_fields("job_accepted", **ids, source=event.source, launch_type=event.launch_type)
     _logger.debug("job %s from %s was accepted (%s)", event.job_id, event.source, event.launch_type, extra=extra)
-
-
-def _on_started(event: JobStarted) -> None:
-    start_ms = event.start_seconds * 1000
-    extra = log_fields(
-        "job_started",
-        job_id=event.job_id,
-        labels=event.labels or None,
-        process_id=event.process_id,
-        job_pid=event.pid,
-        generation=event.generation,
-        source=event.source,
-        launch_type=event.launch_type,
-        start_ms=round(start_ms, 3),
-        queue_ms=round(event.queue_seconds * 1000, 3),
-    )
-    text = "job %s started in process %s (%s, %.1f ms)%s"
-    labels = "".join(f", {name} {value}" for name, value in event.labels.items())
-    _logger.info(text, event.job_id, event.pid, event.launch_type, start_ms, labels, extra=extra)
 
 
 def _on_job_end(event: JobEnded) -> None:
@@ -175,7 +179,7 @@ def _on_reloaded(event: Reloaded) -> None:
 
 
 def _on_reload_failed(event: ReloadFailed) -> None:
-    extra = log_fields("reload_failed", cause=event.cause)
+    extra = log_fields("reload_failed", cause=event.cause, **place_fields(place_in_traceback(event.cause)))
     _logger.error("the reload failed, and the old code goes on serving: %s", event.cause, extra=extra)
 
 

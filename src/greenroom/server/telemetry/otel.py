@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
     from ...pool import ProcessPool
+    from ..history.job_traces import JobTrace, JobTraces
+    from ..history.store import HistoryStore
+    from .span_ids import SpanIds
     from .traces import SessionTracer
 
 __all__ = ["Exporter", "exporter_for"]
@@ -35,20 +38,39 @@ _LAST_SPANS = 5.0
 class Exporter:
     """Exporter that sends spans in batches to ``OTEL_EXPORTER_OTLP_ENDPOINT``, from a thread of its own."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, ids: SpanIds) -> None:
         self._provider = provider
+        self._ids = ids
         self._tracers: list[SessionTracer] = []
+        self._sending_lost: asyncio.Task[None] | None = None
 
-    def follow(self, pool: ProcessPool) -> None:
+    def new_trace(self, trace_parent: str | None) -> JobTrace:
+        """Choose the ids for the trace of a job."""
+        from .span_ids import new_trace  # imports packages of an extra, as below
+
+        return new_trace(self._ids, self._provider.sampler, trace_parent)
+
+    def follow(self, pool: ProcessPool, traces: JobTraces) -> None:
         """Send the spans of a pool's jobs until :meth:`close`."""
-        from .traces import SessionTracer  # imports packages of an extra
+        from .traces import SessionTracer
 
-        self._tracers.append(SessionTracer(pool, self._provider.get_tracer("greenroom")))
+        self._tracers.append(SessionTracer(pool, self._provider.get_tracer("greenroom"), self._ids, traces))
+
+    def send_lost(self, store: HistoryStore) -> None:
+        """Begin to send the spans of jobs that were lost with their worker, as the history on disk has them."""
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        from .lost_traces import LostTraces
+
+        lost = LostTraces(store, OTLPSpanExporter(), self._provider.resource)
+        self._sending_lost = asyncio.get_running_loop().create_task(lost.send(), name="greenroom-lost-spans")
 
     async def close(self) -> None:
         """Send the last spans. Give up after :data:`_LAST_SPANS` if the collector does not answer."""
         for tracer in self._tracers:
             tracer.close()
+        if self._sending_lost is not None:
+            self._sending_lost.cancel()
         loop, is_done = asyncio.get_running_loop(), asyncio.Event()
 
         def shut_down() -> None:
@@ -72,7 +94,7 @@ def exporter_for(tracing: Literal["auto", "on", "off"], environ: Mapping[str, st
         return None
     try:
         _check_protocol(environ)
-        return Exporter(_provider())
+        return _exporter()
     except OptionError as error:
         if tracing == "on":
             raise
@@ -98,13 +120,15 @@ def _check_protocol(environ: Mapping[str, str]) -> None:
             )
 
 
-def _provider() -> TracerProvider:
+def _exporter() -> Exporter:
     try:
         # imported late: packages of an extra
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        from .span_ids import SpanIds
     except ImportError as error:
         raise OptionError(
             f"tracing needs the OpenTelemetry packages, and {error.name} is not installed: "
@@ -113,6 +137,7 @@ def _provider() -> TracerProvider:
     resource = Resource.create()
     if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
         resource = resource.merge(Resource({SERVICE_NAME: "greenroom"}))
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    ids = SpanIds()
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=ids)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return provider
+    return Exporter(provider, ids)

@@ -9,7 +9,6 @@ from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ...exit_report import ExitReport
 from ...job_labels import Labels
@@ -27,6 +26,8 @@ from ...pool.events import (
     TurnedDown,
 )
 from ...token_bucket import TokenBucket
+from ..history.job_traces import JobTrace, JobTraces
+from .span_ids import SpanIds, context_of
 
 __all__ = ["SessionTracer"]
 
@@ -41,7 +42,7 @@ class _Session:
     job_id: str
     source: str
     offered_at: float
-    traceparent: str | None = None
+    trace: JobTrace
     labels: Labels = field(default_factory=dict)
     accepted_at: float | None = None
     claimed_at: float | None = None
@@ -56,8 +57,10 @@ _REASON_WAIT = 0.2
 class SessionTracer:
     """Tracer of a pool's jobs, until it is closed. The attributes of its spans have the names of the log's fields."""
 
-    def __init__(self, pool: ProcessPool, tracer: Tracer) -> None:
+    def __init__(self, pool: ProcessPool, tracer: Tracer, ids: SpanIds, traces: JobTraces) -> None:
         self._tracer = tracer
+        self._ids = ids
+        self._traces = traces
         self._sessions: dict[str, _Session] = {}
         self._turned_down = TokenBucket(TURNED_DOWN_RATE, TURNED_DOWN_BURST)
         self._left_out = 0
@@ -90,7 +93,8 @@ class SessionTracer:
     # --- the offer -------------------------------------------------------------------------------
 
     def _on_offered(self, event: Offered) -> None:
-        self._sessions[event.job_id] = _Session(event.job_id, event.source, event.at, event.traceparent, event.labels)
+        trace = self._traces.of(event.job_id)
+        self._sessions[event.job_id] = _Session(event.job_id, event.source, event.at, trace, event.labels)
 
     def _on_turned_down(self, event: TurnedDown) -> None:
         session = self._sessions.get(event.job_id)
@@ -134,8 +138,10 @@ class SessionTracer:
 
     def _on_accepted(self, event: JobAccepted) -> None:
         # A job that other code than a source launches has had no offer.
-        fresh = _Session(event.job_id, event.source, event.at, labels=event.labels)
-        session = self._sessions.setdefault(event.job_id, fresh)
+        session = self._sessions.get(event.job_id)
+        if session is None:
+            trace = self._traces.of(event.job_id)
+            session = self._sessions[event.job_id] = _Session(event.job_id, event.source, event.at, trace, event.labels)
         session.accepted_at = event.at
         self._root(session).set_attribute("greenroom.launch_type", event.launch_type)
         self._child(session, "offer", session.offered_at).end(_ns(event.at))
@@ -164,6 +170,7 @@ class SessionTracer:
             "greenroom.start_ms": round(event.start_seconds * 1000, 3),
         }
         start = self._child(session, "start", claimed_at)
+        self._ids.next_span = session.trace.run
         session.run = self._child(session, "run", event.at)
         for span in (start, session.run, self._root(session)):
             span.set_attributes(facts)
@@ -190,9 +197,10 @@ class SessionTracer:
     def _root(self, session: _Session) -> Span:
         if session.root is None:
             labels = {f"greenroom.labels.{name}": text for name, text in session.labels.items()}
+            self._ids.next_trace, self._ids.next_span = session.trace.trace_id, session.trace.root
             session.root = self._tracer.start_span(
                 "session",
-                _parent(session.traceparent),
+                context_of(session.trace.caller),
                 SpanKind.SERVER,
                 {"greenroom.job_id": session.job_id, "greenroom.source": session.source, **labels},
                 start_time=_ns(session.offered_at),
@@ -204,16 +212,6 @@ class SessionTracer:
         return self._tracer.start_span(
             name, parent, attributes={"greenroom.job_id": session.job_id}, start_time=_ns(at)
         )
-
-
-def _parent(traceparent: str | None) -> Context:
-    """Return the caller's trace context. If ``traceparent`` is missing or invalid, return an empty one.
-
-    An empty context begins a new trace.
-    """
-    if traceparent is None:
-        return Context()
-    return TraceContextTextMapPropagator().extract({"traceparent": traceparent}, Context())
 
 
 def _describe(span: Span, report: ExitReport) -> None:

@@ -12,18 +12,22 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
+from ...json_encoding import encode
 from ...settings import ServerOptions
+from ..stall_guard import StallGuard
+from .answer_marks import AnswerMarks
 from .answers import LARGE_ANSWERS, LargeAnswers
+from .arrivals import Arrivals
 from .bodies import expect_later
 from .connections import Crowd, HeldBytes
 from .errors import answer_errors
 from .guard import Guard
 from .half_closed import HalfClosed
 from .http_connection import Connection
+from .keys import Keys
 from .listener import Listener
 from .operations import Operation, document, routes_of
-from .schema import encode
-from .token import Token
+from .throttled_warning import ThrottledWarning
 from .turns import Turns
 
 __all__ = ["HttpServer", "listen"]
@@ -57,14 +61,21 @@ class HttpServer:
         sock: socket.socket,
         options: ServerOptions,
         most_connections: int,
-        token: Token | None,
+        keys: Keys | None,
+        marks: AnswerMarks,
+        stalls: StallGuard,
     ) -> None:
-        """Prepare the server.
+        """Prepare the server, within a running event loop.
 
-        Without a ``token`` object, no request is checked. Use this only for operations that return nothing about jobs.
+        Without ``keys``, no request is checked, and there is no TLS. Use this only for operations that return nothing
+        about jobs.
         """
         self._sock = sock
-        self._token = token
+        self._keys = keys
+        self._tls = None if keys is None else keys.tls
+        self._marks = marks
+        self._stalls = stalls
+        self._malformed = ThrottledWarning(asyncio.get_running_loop(), "malformed_header")
         self._crowd = Crowd(most_connections)
         self._held = HeldBytes(max(MOST_HELD, 4 * options.max_request_bytes))
         self._answers = LargeAnswers()
@@ -72,15 +83,16 @@ class HttpServer:
         self._document = encode(document(operations))
         middlewares: list[Any] = []
         routes = routes_of(operations)
-        if token is not None:
+        if keys is not None:
             open_paths = frozenset(op.path for op in operations if op.is_open)
             host = str(sock.getsockname()[0])
-            guard = Guard(host=host, token=token, open_paths=open_paths, rate_limit=options.rate_limit)
+            guard = Guard(host=host, keys=keys, open_paths=open_paths, options=options, malformed=self._malformed)
             middlewares.append(guard.check)
             routes.append(web.get("/openapi.json", self._show_document, expect_handler=expect_later))
         app = web.Application(middlewares=middlewares, client_max_size=options.max_request_bytes)
         app[LARGE_ANSWERS] = self._answers
         app.add_routes(routes)
+        app.on_response_prepare.append(self._mark)  # streams send their headers before their handler returns
         logging.getLogger("aiohttp.server").addFilter(_is_no_clients_fault)
         # A handler is cancelled when its client goes. Else a job would start without a client that knows its id.
         self._runner = web.AppRunner(
@@ -90,13 +102,16 @@ class HttpServer:
         )
         self._listener: Listener | None = None
 
+    async def _mark(self, request: web.Request, response: web.StreamResponse) -> None:
+        self._marks.put(response)
+
     async def _show_document(self, request: web.Request) -> web.Response:
         return web.Response(body=self._document, content_type="application/json")
 
     @property
     def url(self) -> URL:
         host, port = self._sock.getsockname()[:2]
-        return URL.build(scheme="http", host=host, port=port)
+        return URL.build(scheme="http" if self._tls is None else "https", host=host, port=port)
 
     async def start(self) -> None:
         await self._runner.setup()
@@ -106,21 +121,24 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         turns, half_closed = Turns(loop), set[HalfClosed]()
 
-        def connection(network: str) -> Connection:
+        def connection(network: str, sock: socket.socket, arrivals: Arrivals) -> Connection:
             return Connection(
                 manager,
                 network=network,
+                sock=sock,
+                arrivals=arrivals,
                 crowd=self._crowd,
                 held=self._held,
                 answers=self._answers,
                 turns=turns,
                 half_closed=half_closed,
+                marks=self._marks,
                 loop=loop,
             )
 
-        if self._token is not None:
-            self._token.start()
-        self._listener = Listener(self._sock, self._crowd, connection)
+        if self._keys is not None:
+            self._keys.token.start()
+        self._listener = Listener(self._sock, self._crowd, connection, self._stalls, self._tls)
         self._listener.start()
 
     async def close(self) -> None:
@@ -128,8 +146,9 @@ class HttpServer:
         if self._listener is not None:
             await self._listener.close()
         await self._runner.cleanup()
-        if self._token is not None:
-            self._token.close()
+        self._malformed.close()
+        if self._keys is not None:
+            self._keys.close()
         self._sock.close()
 
 

@@ -129,6 +129,8 @@ class HalfClosable(web.RequestHandler):
             return True
         if not self._owes_an_answer() or self.transport is None or len(self._all_half_closed) >= MOST:
             return False
+        if not self.transport.can_write_eof():  # TLS: the end of one side is that of both
+            return False
         try:
             self._half_closed = HalfClosed(self.transport, self._is_answer_awaited)
         except OSError:  # no free fd: then nothing could show if the client is still there

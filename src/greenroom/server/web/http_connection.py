@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from contextlib import suppress
 from functools import partial
@@ -19,13 +20,16 @@ from aiohttp.typedefs import Handler
 
 from ...clean_text import ascii_only
 from ...log_fields import log_fields
+from .answer_marks import AnswerMarks
 from .answers import LargeAnswers
+from .arrivals import Arrivals
 from .bodies import BODY_RATE, BODY_SECONDS, refuse_expectation, refuse_packed, size_on_the_wire
 from .body_clock import BodyClock
 from .connections import Crowd, HeldBytes
 from .errors import error_response, routing_error
 from .half_closed import HalfClosable, HalfClosed
 from .schema import ApiError
+from .tls import IS_CERTIFIED, bound_buffers, has_certificate, is_encrypted
 from .turns import PIECE, Turns
 
 __all__ = ["Connection"]
@@ -57,17 +61,22 @@ class Connection(HalfClosable):
 
     __slots__ = (
         "_answers",
+        "_arrivals",
         "_clock",
         "_crowd",
         "_held",
         "_is_after_request",
+        "_is_certified",
+        "_is_encrypted",
         "_is_evicted",
         "_is_receiving",
         "_last_size",
+        "_marks",
         "_our_loop",
         "_piece",
         "_present",
         "_refusal",
+        "_sock",
         "_turns",
         "_wire",
         "_write_clock",
@@ -79,11 +88,14 @@ class Connection(HalfClosable):
         manager: web.Server,
         *,
         network: str,
+        sock: socket.socket,
+        arrivals: Arrivals,
         crowd: Crowd,
         held: HeldBytes,
         answers: LargeAnswers,
         turns: Turns,
         half_closed: set[HalfClosed],
+        marks: AnswerMarks,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         # None switches the access log off, although its type excludes None.
@@ -99,12 +111,16 @@ class Connection(HalfClosable):
             lingering_time=0.0,  # _linger does this, within bounds
         )
         self.network = network
+        self._sock = sock
+        self._arrivals = arrivals
         self._our_loop = loop
+        self._marks = marks
         self._crowd, self._held, self._answers, self._turns = crowd, held, answers, turns
         self._piece = b""
         """Bytes that wait for their turn to be parsed. Nothing is read from the socket meanwhile."""
         self._wire: asyncio.Transport | None = None
         self._is_evicted = False
+        self._is_encrypted = self._is_certified = False
         self._present: web.BaseRequest | None = None
         self._clock = BodyClock(loop)
         self._refusal: ApiError | None = None
@@ -119,9 +135,13 @@ class Connection(HalfClosable):
         super().connection_made(transport)
         assert isinstance(transport, asyncio.Transport)
         self._wire = transport
-        # Writing pauses if the kernel does not take all bytes. So a sent answer has left this process.
-        transport.set_write_buffer_limits(high=0)
-        transport.max_size = PIECE  # type: ignore[attr-defined]  # the most bytes that asyncio reads at a time
+        self._is_encrypted, self._is_certified = is_encrypted(transport), has_certificate(transport)
+        if self._is_encrypted:
+            bound_buffers(transport)
+        else:
+            # Writing pauses if the kernel does not take all bytes. So a sent answer has left this process.
+            transport.set_write_buffer_limits(high=0)
+            transport.max_size = PIECE  # type: ignore[attr-defined]  # the most bytes that asyncio reads at a time
         if self._is_evicted:
             transport.abort()
 
@@ -141,19 +161,27 @@ class Connection(HalfClosable):
         Bytes that the client has not read are dropped, because they would keep the connection open.
         """
         self._is_evicted = True
-        if self._wire is not None:
-            self._wire.abort() if self._wire.get_write_buffer_size() else self._wire.close()
+        if self._wire is None:
+            with suppress(OSError):  # the client has gone meanwhile
+                self._sock.shutdown(socket.SHUT_RDWR)  # it is still being opened: a TLS handshake takes a while
+        elif self._is_encrypted or self._wire.get_write_buffer_size():
+            self._wire.abort()
+        else:
+            self._wire.close()
 
     # --- incoming data ---------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
             return  # no handler will read the data
+        if data and self._wire is not None and self._wire.is_closing():
+            return  # TLS still delivers what came before the client's goodbye
         if data:
+            self._arrivals.came()
             data = self._count(data)
             if self._clock.is_overdue:
                 self._clock.stop()  # the loop was blocked: these bytes may have come in time
-            if self._piece or not self._turns.now():
+            if self._piece or len(data) > PIECE or not self._turns.now():
                 self._wait_for_turn(data)
                 return
         # aiohttp calls this without data when the reader has taken some bytes. The parser then goes on with the rest.
@@ -171,9 +199,10 @@ class Connection(HalfClosable):
 
     def parse_piece(self) -> None:
         """Parse the bytes that waited for their turn, and read on."""
-        data, self._piece = self._piece, b""
+        data, self._piece = self._piece[:PIECE], self._piece[PIECE:]
         self._clock.go_on()
         if self._wire is None or self._wire.is_closing():
+            self._piece = b""
             return
         try:
             self._parse(data)
@@ -181,7 +210,11 @@ class Connection(HalfClosable):
             _logger.exception("the bytes of a client could not be parsed", extra=log_fields("internal_error"))
             self._wire.abort()
             return
-        self._resume_transport_reading()
+        if self._piece:  # TLS delivers more than a piece at a time
+            self._turns.wait(self, len(self._piece))
+            self._clock.stop()
+        else:
+            self._resume_transport_reading()
 
     def _resume_transport_reading(self) -> None:
         """Read on, unless aiohttp's reader or its queue of requests is full, or a piece waits for its turn."""
@@ -253,6 +286,8 @@ class Connection(HalfClosable):
     async def serve(self, request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
         """Return the answer to a request. If its body is not complete in time, its handler is cancelled."""
         self._present = request
+        self._arrivals.mark(request)
+        request[IS_CERTIFIED] = self._is_certified
         self._crowd.busy(self)
         refuse_packed(request)
         refuse_expectation(request)
@@ -291,6 +326,8 @@ class Connection(HalfClosable):
     ) -> tuple[web.StreamResponse, bool]:
         if isinstance(resp, web.HTTPException):
             resp = error_response(routing_error(request, resp))
+        if not resp.prepared:
+            self._marks.put(resp)
         is_unread = not request.content.is_eof()
         if self._refusal is not None or (is_unread and not _may_end_soon(request)):
             resp.force_close()
@@ -304,6 +341,7 @@ class Connection(HalfClosable):
     def _end(self, request: web.BaseRequest) -> None:
         self._present = None
         self._is_after_request = True
+        self._arrivals.answered(may_have_more=bool(self._messages or self._piece) or self._last_size >= PIECE)
         self._held.release(self, size_on_the_wire(request))
         self._crowd.idle(self)
 
@@ -314,7 +352,7 @@ class Connection(HalfClosable):
         """
         known, most = body.total_bytes, body.total_bytes + LINGER_BYTES
         with suppress(TimeoutError, OSError, web.RequestPayloadError):
-            if is_last and self.transport is not None:
+            if is_last and self.transport is not None and self.transport.can_write_eof():  # TLS cannot
                 self.transport.write_eof()
             async with asyncio.timeout(LINGER_SECONDS):
                 while known < most and self.transport is not None and not body.is_eof():
@@ -336,6 +374,7 @@ class Connection(HalfClosable):
         # The message quotes the client's bytes in several lines, with a mark below the wrong byte.
         text = " ".join((message or HTTPStatus(status).description or HTTPStatus(status).phrase).split())
         response = error_response(ApiError(status, kind, ascii_only(text)))
+        self._marks.put(response)
         response.force_close()
         return response
 

@@ -7,8 +7,9 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
+from ...json_encoding import encode
 from .bodies import read_all
-from .schema import ApiError, encode
+from .schema import ApiError
 
 __all__ = ["json_response", "read_body", "read_query"]
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from ...clean_text import clean
 from ...errors import ErrorInfo
 from ...exit_reasons import Outcome, Reason
 from ...exit_report import ExitReport, Timings
@@ -30,6 +29,8 @@ __all__ = [
     "JobView",
     "ListJobs",
     "Nothing",
+    "PageCode",
+    "PageToken",
     "PoolView",
     "Pressure",
     "Readiness",
@@ -40,7 +41,6 @@ __all__ = [
     "ShowJob",
     "StartJob",
     "TurnedDownRecently",
-    "encode",
     "pool_view",
 ]
 
@@ -48,25 +48,6 @@ JobId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,127}$")]
 # In JSON, 3 and 3.0 are the same number. A schema with the type "integer" allows both.
 WholeNumber = Annotated[float, Meta(ge=0, le=100_000, multiple_of=1)]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
-
-_encode = msgspec.json.Encoder().encode
-
-
-def encode(value: Any) -> bytes:
-    """Return a value as JSON. NaN becomes ``null``, and half a surrogate pair becomes an escape."""
-    try:
-        return _encode(value)
-    except UnicodeEncodeError:
-        # Rare: the name of the app's file is not UTF-8, or a child has sent text that is not valid.
-        return _encode(_cleaned(msgspec.to_builtins(value, builtin_types=(Raw,))))
-
-
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, dict):
-        return {clean(str(key)): _cleaned(one) for key, one in value.items()}
-    return [_cleaned(one) for one in value] if isinstance(value, list) else value
 
 
 class StartJob(Struct, forbid_unknown_fields=True):
@@ -92,6 +73,15 @@ class ListJobs(Struct, forbid_unknown_fields=True):
     reason: Reason | None = None
     label: Annotated[str, Meta(pattern="^[^=]+=", max_length=1000)] | None = None
     """Label that the jobs have, as ``NAME=TEXT``. An example is ``room=hall``."""
+    q: Annotated[str, Meta(max_length=1000)] = ""
+    """Search: words, and ``name:text`` for labels, keys of the metadata, ``outcome``, ``reason``, ``state``,
+    ``source``, ``cause``, ``at``, ``since`` and ``until`` (``2h``, ``14:05``). ``*`` at the end of a text stands for
+    any rest."""
+    older: bool = False
+    """True to list also jobs that only the history on disk knows, such as those of an earlier worker. A search finds
+    them in any case."""
+    utc_offset: Annotated[float, Meta(ge=-900, le=900)] = 0.0
+    """Minutes by which the clock of the client is ahead of UTC. Times in ``q`` are those of this clock."""
     limit: Annotated[int, Meta(ge=1, le=2000)] = 2000
     """Most jobs to list. If there are more, the latest are listed."""
 
@@ -126,6 +116,18 @@ class Drain(Struct, forbid_unknown_fields=True):
 
 class Nothing(Struct, forbid_unknown_fields=True):
     """Empty body: ``{}``."""
+
+
+class PageCode(Struct, forbid_unknown_fields=True):
+    """Code that a browser changes for the token."""
+
+    code: str
+
+
+class PageToken(Struct):
+    """Answer to ``POST /v1/page/token``."""
+
+    token: str | None
 
 
 class Reloaded(Struct):
@@ -185,12 +187,22 @@ class Pressure(Struct):
     """Most jobs that may be live at any one time."""
     free: int
     """Number of further jobs that ``capacity`` allows."""
+    room: int
+    """Number of further jobs that ``capacity``, the memory and the CPUs allow, by what jobs have taken so far."""
+    room_limit: Literal["max_jobs", "memory", "cpu"]
+    """Limit that allows no more than ``room``."""
     idle_target: int
     warm_deficit: int
     """Number of idle processes below ``idle_target``."""
     turned_down: TurnedDownRecently
     session_mb: float | None
     """Private memory (MiB) of a job by the samples so far; ``null`` before the first sample."""
+    session_cpus: float | None
+    """CPUs that a job takes on average, after its start-up; ``null`` before the first sample."""
+    start_cpu_seconds: float | None
+    """CPU seconds of a job's process before the job and in its first four seconds; ``null`` before the first."""
+    cpu_wait_ms: float
+    """Mean wait (ms) of jobs for a CPU, each time that they have work."""
     sources: dict[str, dict[str, Any]]
     """Status of each source of jobs, by its name."""
 
@@ -226,6 +238,36 @@ class JobBrief(Struct):
     """Names that the source has for the job. A LiveKit job has ``room``, ``room_id``, ``dispatch`` and ``agent``."""
     outcome: str | None = None
     reason: str | None = None
+    detail: str | None = None
+    cause: str | None = None
+    """What the end has in common with others of its kind, such as ``failed, raised: KeyError at agent.py:12``."""
+    source: str | None = None
+    metadata: Any = None
+    """Metadata of the job, as far as ``shown_metadata`` allows."""
+    generation: int | None = None
+    app_version: str | None = None
+    """Version that the app names for its code: see ``App(version=...)``."""
+    trace_id: str | None = None
+    """Id of the job's trace, in hexadecimal digits; ``null`` without tracing."""
+    process_id: str | None = None
+    accepted: float | None = None
+    """Time of the acceptance, in seconds since the epoch, as all times here."""
+    started: float | None = None
+    ended: float | None = None
+    memory_mb: float | None = None
+    """Private memory (MiB); ``null`` before it was measured."""
+    cpu_seconds: float | None = None
+    loop_lag: float | None = None
+    """Seconds by which the last beat of the event loop came late."""
+    beat_age: float | None = None
+    """Seconds since the last beat of the event loop, which beats every second; ``null`` if the job does not run."""
+    is_stuck: bool = False
+    """True if the event loop stands still: its last beat is more than 1.5 s ago."""
+
+    def add(self, known: dict[str, Any]) -> None:
+        """Add what the history knows of the job."""
+        for name in _OF_HISTORY:
+            setattr(self, name, known[name])
 
     @classmethod
     def of_live(cls, handle: JobHandle) -> JobBrief:
@@ -240,6 +282,26 @@ class JobBrief(Struct):
         assert report.job_id is not None
         known = (report.job_id, report.pid, report.launch_type, "ended", start_ms, dict(report.labels))
         return cls(*known, report.outcome, report.reason)
+
+
+_OF_HISTORY = [
+    "detail",
+    "cause",
+    "source",
+    "metadata",
+    "generation",
+    "app_version",
+    "trace_id",
+    "process_id",
+    "accepted",
+    "started",
+    "ended",
+    "memory_mb",
+    "cpu_seconds",
+    "loop_lag",
+    "beat_age",
+    "is_stuck",
+]
 
 
 class ReportView(Struct):
@@ -270,6 +332,13 @@ class ReportView(Struct):
     """True if the result was dropped to bound memory."""
 
     @classmethod
+    def of_stored(cls, plain: dict[str, Any]) -> ReportView:
+        """Make a report from the history on disk, which has no results."""
+        error = None if plain["error"] is None else ErrorInfo(**plain["error"])
+        known = plain | {"timings": Timings(**plain["timings"]), "error": error}
+        return cls(**known, result=Raw(b"null"), result_encoding=None, result_dropped=True)
+
+    @classmethod
     def of(cls, report: ExitReport, *, result_dropped: bool = False) -> ReportView:
         shown = {field.name: getattr(report, field.name) for field in dataclasses.fields(report)}
         del shown["result_payload"]
@@ -283,6 +352,70 @@ class JobView(JobBrief, kw_only=True):
 
     report: ReportView | None = None
     """Report of the job, once the job has ended."""
+
+
+class LineView(Struct):
+    """Line of a job's log."""
+
+    number: int
+    at: float
+    level: str
+    origin: str
+    text: str
+
+
+class JobLog(Struct):
+    """Answer to ``GET /v1/jobs/{id}/log``."""
+
+    id: str
+    lines: list[LineView]
+    count: int
+    """Number of all lines so far."""
+    left_out: int
+    """Number of lines between the first 100 and the last 400, which are not kept."""
+    is_over: bool
+    """True if the job has ended, and no more lines come."""
+
+
+class ReadLog(Struct, forbid_unknown_fields=True):
+    """Parameters of ``GET /v1/jobs/{id}/log``."""
+
+    after: Annotated[int, Meta(ge=0)] = 0
+    """Only lines with a higher number."""
+
+
+class StepView(Struct):
+    """Step in the life of a job."""
+
+    at: float
+    what: str
+    detail: str
+
+
+class SampleView(Struct):
+    """Figures of a job at one moment."""
+
+    at: float
+    memory_mb: float | None
+    cpu_seconds: float
+    lag: float | None
+
+
+class JobLife(Struct):
+    """Answer to ``GET /v1/jobs/{id}/life``."""
+
+    id: str
+    steps: list[StepView]
+    samples: list[SampleView]
+
+
+class Stacks(Struct):
+    """Answer to ``POST /v1/jobs/{id}/stack``."""
+
+    id: str
+    pid: int | None
+    stacks: str
+    """Python stacks of all threads, the latest call first, as ``faulthandler`` writes them."""
 
 
 class JobList(Struct):
@@ -320,11 +453,18 @@ class ApiError(Exception):
 
 PoolView = msgspec.defstruct(
     "PoolView",
-    [*get_type_hints(PoolStats).items(), ("processes", list[ProcessInfo])],
+    [
+        *get_type_hints(PoolStats).items(),
+        ("processes", list[ProcessInfo]),
+        ("walls", list[str]),
+        ("missing_walls", dict[str, str]),
+    ],
     namespace={"__doc__": "The answer to ``GET /v1/pool``."},
 )
 
 
 def pool_view(pool: ProcessPool) -> Struct:
     """Return the figures and the processes of the pool as an answer."""
-    return PoolView(**dataclasses.asdict(pool.stats()), processes=list(pool.processes))
+    walls, missing = pool.walls
+    figures = dataclasses.asdict(pool.stats())
+    return PoolView(**figures, processes=list(pool.processes), walls=list(walls), missing_walls=dict(missing))

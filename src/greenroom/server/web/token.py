@@ -1,14 +1,16 @@
-"""Token that holds now: the one that was set, or the one in a file, which may change."""
+"""Token that holds now: the one that was set, a random one, or the one in a file, which may change."""
 
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 
 from ...errors import OptionError
 from ...log_fields import log_fields
 from ...settings import ServerOptions
 from ...settings.token import Stamp, read_token, stamp_of
+from ...settings.worker_options import RANDOM_TOKENS
 
 __all__ = ["Token"]
 
@@ -29,7 +31,9 @@ class Token:
         self._stamp: Stamp | None = None
         self._problem: str | None = None
         self._closing = threading.Event()
-        token = options.token
+        self.is_random = options.token in RANDOM_TOKENS and self._path is None
+        """True if the worker has made the token. It is in memory only: in no file, log, argument or environment."""
+        token = secrets.token_hex(32) if self.is_random else options.token
         if self._path is not None:
             token, self._stamp = read_token(self._path)
         self._current = None if token is None else token.encode()

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from ...app import App
 from ...errors import ErrorInfo
-from ...system import lifeline, open_files, prctl, stackdump
+from ...system import crash_stacks, lifeline, open_files, prctl, stackdump
 from ...wire import fds as fd_packets
 from ...wire import messages as m
 from .. import child
@@ -41,6 +41,7 @@ def run(channel: socket.socket, lifeline_fd: int, log_fd: int) -> None:
     """Run the script, and return when its last line has run. An error or an exit of the script ends the process."""
     lifeline.arm(lifeline_fd)
     prctl.set_name("gr:script")
+    crash_stacks.enable()
     received = fd_packets.receive(channel, 0)
     if received is None:
         return

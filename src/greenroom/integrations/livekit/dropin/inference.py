@@ -1,7 +1,8 @@
 """Relay of inference requests from the jobs to the inference process of LiveKit's worker, with both of its ends.
 
-The socket has an abstract address, so no file is left over when the worker dies. Each request has a connection of its
-own, with one frame in each direction.
+The socket has an abstract address, so no file is left over when the worker dies. It is made in the pool's outer domain,
+since jobs behind walls reach no other abstract socket of the worker. Each request has a connection of its own, with one
+frame in each direction.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 from typing import Protocol
 
 from ....errors import GreenroomError
@@ -58,8 +60,14 @@ class InferenceRelay:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def open(self) -> None:
-        self._server = await asyncio.start_unix_server(self._connected, "\0" + self.address)
+    async def open(self, sock: socket.socket) -> None:
+        """Listen with this unbound socket, and own it. Raises ``OSError``; then the socket is closed."""
+        try:
+            sock.bind("\0" + self.address)
+            self._server = await asyncio.start_unix_server(self._connected, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
 
     async def close(self) -> None:
         if self._server is None:

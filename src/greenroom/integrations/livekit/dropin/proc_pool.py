@@ -64,7 +64,7 @@ class DropInPool(utils.EventEmitter[EventTypes]):
         self._thread = LoopThread()
         self._log.install()
         try:
-            await self._relay.open()
+            await self._relay.open(pool.domain.stream_socket())
             await self._thread.run(pool.start())
         except BaseException:
             await self._close_pool(kill=True)

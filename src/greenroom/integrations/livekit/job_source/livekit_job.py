@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from ..job_order import Order, labels_of
 from .livekit_connection import Connection
 
 __all__ = ["LiveKitJob", "order_of"]
+
+LONGEST_SHOWN = 16_384
+"""Characters of a dispatch's metadata that operators may see. Longer JSON is shown as text."""
 
 
 @dataclass(eq=False)
@@ -37,6 +41,8 @@ class LiveKitJob:
     handle: JobHandle | None = None
     terminated: bool = False
     """True if the server does not want the job any more."""
+    stalls_before: int = 0
+    """Number of the worker's stalls that were over before the offer came: see :attr:`Offer.stalls_before`."""
     is_reserved: bool = False
     """True if the app's load leaves room for the job. The job counts as reserved until its launch."""
 
@@ -47,6 +53,16 @@ class LiveKitJob:
     @property
     def labels(self) -> dict[str, str]:
         return tidy_labels(labels_of(self.job))
+
+    @property
+    def shown(self) -> bytes:
+        """Metadata of the dispatch, as JSON: as it is if it is JSON, else as a text. The order has tokens in it."""
+        text = self.job.metadata[:LONGEST_SHOWN]
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return json.dumps(text or None).encode()
+        return text.encode()
 
     @property
     def ids(self) -> dict[str, Any]:

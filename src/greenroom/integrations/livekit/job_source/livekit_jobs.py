@@ -121,7 +121,8 @@ class LiveKitJobs:
             return
         do = self.table.on(offer.job_id, Event.OFFER)
         if do is Do.CONSIDER:
-            session = LiveKitJob(connection, offer.job, order_of(offer.job))
+            stalls = self._host.stalls_over()
+            session = LiveKitJob(connection, offer.job, order_of(offer.job), stalls_before=stalls)
             self._sessions[session.id] = session
             session.considering = self._spawn(self._consider(session), f"greenroom-offer-{session.id}")
         elif do is Do.ANSWER_YES_AGAIN and known is not None:
@@ -160,7 +161,16 @@ class LiveKitJobs:
         async with asyncio.timeout(ANSWER_TIMEOUT):
             metadata = payload.encode(session.order.encode())
             acceptance = await self._host.offer(
-                Offer("livekit", metadata, session.id, self._offer_timeout, labels=session.labels, takes_promise=True)
+                Offer(
+                    "livekit",
+                    metadata,
+                    session.id,
+                    self._offer_timeout,
+                    labels=session.labels,
+                    shown=session.shown,
+                    takes_promise=True,
+                    stalls_before=session.stalls_before,
+                )
             )
         try:
             accept = orders.Acceptance.of(acceptance.answer, session.id)

@@ -111,7 +111,7 @@ class LiveKitWorker(Listener):
             return Load(False, 1.0, stats.jobs, "draining")
         problem = self._host.problem()
         reason = None if problem is None else problem.reason
-        return load_of(reason, stats, self._host.options.max_jobs, self._offer_timeout, self._gate.load())
+        return load_of(reason, stats, self._host.further_jobs(), self._offer_timeout, self._gate.load())
 
     def status(self) -> dict[str, Any]:
         state, detail = self._state()

@@ -1,4 +1,4 @@
-"""Load that this worker reports to a LiveKit server: counted in slots, or from the app's ``load_fnc``. Pure.
+"""Load that this worker reports to a LiveKit server: its jobs beside its room for more, or from ``load_fnc``. Pure.
 
 A server dispatches to workers that are available and have a load below its ``target_load`` (0.7 by default). Workers
 with a lower load get more jobs. If no worker is available for a room, the server never asks again for that room. So
@@ -70,17 +70,18 @@ class AppLoad:
 def load_of(
     problem: RejectionReason | None,
     stats: PoolStats,
-    max_jobs: int,
+    further_jobs: int,
     offer_timeout: float,
     app: AppLoad | None = None,
 ) -> Load:
     """Return the load of a worker.
 
     ``problem`` is the worker's own reason to take no sessions, which comes before the pool's. ``app`` is ``None`` if
-    the app has no ``load_fnc``, or if that function gives no load. ``offer_timeout`` is in seconds.
+    the app has no ``load_fnc``, or if that function gives no load. ``further_jobs`` is how many more jobs ``max_jobs``,
+    the memory and the CPUs allow. ``offer_timeout`` is in seconds.
     """
     problem = problem or stats.not_ready_reason
-    value = round(HIGHEST_LOAD * stats.jobs / max_jobs, 4) if app is None else app.value
+    value = round(HIGHEST_LOAD * stats.jobs / max(stats.jobs + further_jobs, 1), 4) if app is None else app.value
     if problem == "warming" and stats.expected_wait is not None and stats.expected_wait <= offer_timeout:
         # The server should first ask workers that have a warm process.
         problem, value = None, max(HIGHEST_LOAD, value)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -128,7 +129,17 @@ class Restarter:
         session.order = order
         run_id, data = f"{session.id}~{order.restarts}", payload.encode(order.encode())
         timeout = self._options.livekit_offer_timeout
-        acceptance = await self._host.offer(Offer("livekit", data, run_id, timeout, labels=session.labels))
+        acceptance = await self._host.offer(
+            Offer(
+                "livekit",
+                data,
+                run_id,
+                timeout,
+                labels=session.labels,
+                shown=session.shown,
+                stalls_before=math.inf,  # the worker itself wants it
+            )
+        )
         room = session.job.room.name
         extra = log_fields("job_restarted", **session.ids, run=run_id, restarts=order.restarts)
         text = "job %s is started again in room %s, as %s (restart %d)"

@@ -1,4 +1,4 @@
-"""Status page: plain files, served as they are. The page gets its data from the API."""
+"""Status page, list of calls and page of a call: plain files. The pages get their data from the API."""
 
 from __future__ import annotations
 
@@ -35,9 +35,11 @@ class PageFiles:
 
     def operations(self) -> list[Operation]:
         tags = ("page",)
-        file = {200: "text/plain"}
+        file, page = {200: "text/plain"}, {200: "text/html"}
         return [
-            Operation("GET", "/", self.show_page, "The status page", {200: "text/html"}, is_open=True, tags=tags),
+            Operation("GET", "/", self.show_page, "The status page", page, is_open=True, tags=tags),
+            Operation("GET", "/calls", self.show_calls, "The list of calls", page, is_open=True, tags=tags),
+            Operation("GET", "/calls/{id}", self.show_call, "The page of a call", page, is_open=True, tags=tags),
             *(
                 Operation(
                     "GET",
@@ -56,6 +58,14 @@ class PageFiles:
     async def show_page(self, request: web.Request) -> web.Response:
         """Return the status page, a live view of the worker. If the worker has a token, the page asks for it."""
         return self._answer("index.html")
+
+    async def show_calls(self, request: web.Request) -> web.Response:
+        """Return the page with the list of calls."""
+        return self._answer("calls.html")
+
+    async def show_call(self, request: web.Request) -> web.Response:
+        """Return the page of one call. It is the same for each id, and gets its data from the API."""
+        return self._answer("call.html")
 
     async def show_file(self, request: web.Request) -> web.Response:
         """Return a file of the status page."""

@@ -2,14 +2,16 @@
 
 const KEPT = 400;
 const KEPT_LATENCIES = 2000;
+const KEPT_CAUSES = 40;
+const KEPT_OF_A_CAUSE = 20;
 const NORMAL_ENDS = new Set(["completed", "idle_expired", "drained", "cancelled"]);
 const KINDS = { requested: "warming", forked: "warming", claimed: "running", killing: "draining", exited: "draining" };
 
 export function emptyBoard() {
   return {
-    stats: null, options: {}, problem: null, app: "", dev: false,
+    stats: null, options: {}, problem: null, room: null, app: "", dev: false,
     processes: new Map(), sessions: new Map(),
-    turnedDown: [], turnedDownTotal: {}, reports: [], startMs: [], memory: [],
+    turnedDown: [], turnedDownTotal: {}, causes: new Map(), incidents: [], startMs: [], memory: [], clock: 0,
     counts() {
       const counts = { warming: 0, idle: 0, reserved: 0, running: 0, draining: 0, killed: 0 };
       for (const process of this.processes.values()) {
@@ -26,6 +28,12 @@ export function emptyBoard() {
   };
 }
 
+// A job that had to be killed needs attention, even after a hang-up. So does one that was cut by a drain.
+function isExpected(report) {
+  const isCut = report.reason === "drained" && report.job_id;
+  return NORMAL_ENDS.has(report.reason) && !["failed", "killed"].includes(report.outcome) && !isCut;
+}
+
 // The colour of a process: its state, or how it ended.
 export function light(process) {
   if (process.gone) return process.killed ? "killed" : "ended";
@@ -35,18 +43,21 @@ export function light(process) {
 const handlers = {
   board(board, picture) {
     Object.assign(board, {
-      stats: picture.stats, options: picture.options, problem: picture.problem, app: picture.app, dev: picture.dev,
+      stats: picture.stats, options: picture.options, problem: picture.problem, room: picture.room, app: picture.app, dev: picture.dev,
       processes: new Map(picture.processes.map((process) => [process.id, process])),
       sessions: new Map(picture.sessions.map((session) => [session.id, session])),
       turnedDown: picture.turned_down, turnedDownTotal: picture.turned_down_total,
-      reports: picture.reports, startMs: picture.start_ms,
+      causes: causesOf(picture), incidents: picture.incidents, startMs: picture.start_ms,
     });
+    setClock(board, picture.now);
   },
 
   Levels(board, levels) {
     board.stats = levels.stats;
     board.problem = levels.problem;
-    sampleMemory(board, Date.now() / 1000);
+    board.room = levels.room;
+    setClock(board, levels.now);
+    sampleMemory(board, levels.now);
   },
 
   ProcessChanged(board, event) {
@@ -59,9 +70,9 @@ const handlers = {
 
   ProcessEnded(board, { at, report }) {
     const process = board.processes.get(report.process_id);
-    const isNormal = NORMAL_ENDS.has(report.reason);
+    const isNormal = isExpected(report);
     if (process) Object.assign(process, { gone: Date.now(), killed: !isNormal, why: `${report.outcome}: ${report.reason} (${report.detail})` });
-    if (!isNormal) keep(board.reports, { ...report, at }, 100);
+    if (!isNormal) addFailure(board.causes, { ...report, at });
   },
 
   MemorySampled(board, event) {
@@ -96,6 +107,33 @@ const handlers = {
 
 export function apply(board, name, data) {
   handlers[name]?.(board, data);
+  if (data.incident) keep(board.incidents, data.incident, 100);
+}
+
+// Seconds since the epoch by the worker's clock, which may differ from the reader's.
+export function now(board) {
+  return Date.now() / 1000 + board.clock;
+}
+
+function setClock(board, at) {
+  board.clock = at - Date.now() / 1000;
+}
+
+// Failures by their cause, so that a storm of one kind hides no other. The latest cause is last.
+function causesOf(picture) {
+  const causes = new Map(picture.causes.map((one) => [one.cause, { ...one, reports: [] }]));
+  for (const report of picture.reports) causes.get(report.cause)?.reports.push(report);
+  return causes;
+}
+
+function addFailure(causes, report) {
+  const cause = causes.get(report.cause) || { cause: report.cause, count: 0, first: report.at, reports: [] };
+  cause.count += 1;
+  cause.last = report.at;
+  keep(cause.reports, report, KEPT_OF_A_CAUSE);
+  causes.delete(report.cause);
+  causes.set(report.cause, cause);
+  if (causes.size > KEPT_CAUSES) causes.delete(causes.keys().next().value);
 }
 
 function keep(list, item, most) {

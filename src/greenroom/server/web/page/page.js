@@ -1,5 +1,7 @@
 // Status page: a board that is read once, and events that change it. All data comes from the pool's own events.
-import { apply, emptyBoard, light } from "./board.js";
+import { apply, emptyBoard, light, now } from "./board.js";
+import { ask, askForToken, send } from "./client.js";
+import { $, clock, element, keyed, part, setText, who } from "./dom.js";
 import { readEvents } from "./stream.js";
 import { drawHistogram, drawMemory, drawTimeline } from "./draw.js";
 
@@ -7,14 +9,15 @@ const LONGEST_LIST = 30;
 const LINGER = 8000; // milliseconds that the light of an ended process is still shown
 const REDRAW = 250;
 const MANY = 150;
+const SHOWN_OF_A_CAUSE = 5;
+const SHOWN_OF_A_REASON = 10;
 
-const $ = (id) => document.getElementById(id);
+let asOf = 0;
+
 const board = emptyBoard();
-// Behind a proxy several workers can share a host name, and each has its token.
-const TOKEN_KEY = `greenroom-token ${location.pathname}`;
-let token = sessionStorage.getItem(TOKEN_KEY) || "";
 let chosen = null;
 let isStale = true;
+let isLost = false;
 
 // --- the connection --------------------------------------------------------------------------------
 
@@ -22,10 +25,13 @@ async function follow() {
   for (let wait = 500; ; wait = Math.min(wait * 2, 8000)) {
     try {
       const response = await ask("v1/events");
-      if (response.status === 401) return askForToken();
+      if (response.status === 401) {
+        setText($("ready"), "locked");
+        return askForToken(follow);
+      }
       if (response.ok) {
         wait = 250;
-        await readEvents(response, (name, data) => { apply(board, name, data); isStale = true; });
+        await readEvents(response, (name, data) => { apply(board, name, data); isStale = true; isLost = false; });
       }
     } catch (error) {
       console.info("the stream of events was lost:", error.message);
@@ -35,69 +41,58 @@ async function follow() {
   }
 }
 
-// The path is relative to the page's own, which can be below a proxy's prefix.
-function ask(path, options = {}) {
-  const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
-  return fetch(path, { ...options, headers, cache: "no-store" });
-}
-
-function askForToken() {
-  $("main").hidden = true;
-  $("token-form").hidden = false;
-  $("ready").textContent = "locked";
-}
-
-$("token-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  token = $("token").value.trim();
-  sessionStorage.setItem(TOKEN_KEY, token);
-  $("token-form").hidden = true;
-  $("main").hidden = false;
-  follow();
-});
-
+// What was known last stays, in grey, with its time.
 function showLost() {
-  board.stats = null;
-  $("ready").textContent = "no connection";
-  $("ready").className = "badge not-ready";
+  isLost = isStale = true;
 }
 
 // --- what is shown ---------------------------------------------------------------------------------
 
 function show() {
-  const now = Date.now();
   for (const [id, process] of board.processes) {
-    if (process.gone && now - process.gone > LINGER) { board.processes.delete(id); isStale = true; }
+    if (process.gone && Date.now() - process.gone > LINGER) { board.processes.delete(id); isStale = true; }
   }
-  drawTimeline($("timeline"), board.sessions, now / 1000);
+  if (!isLost) {
+    drawTimeline($("timeline"), board.sessions, now(board));
+    asOf = now(board);
+  }
   if (!isStale) return;
   isStale = false;
   showHeader();
   showFigures();
   showLights();
   showTurnedDown();
+  showIncidents();
   showReports();
   $("percentiles").textContent = drawHistogram($("histogram"), board.startMs);
   $("memory-now").textContent = drawMemory($("memory"), board.memory, board.processes);
   $("start").hidden = !board.dev;
 }
 
+// Reasons for which a healthy worker takes no more sessions for a while.
+const BUSY = new Set(["full", "draining", "memory", "cpu", "load"]);
+
 function showHeader() {
+  document.body.classList.toggle("lost", isLost);
+  $("as-of").textContent = isLost && asOf ? `as of ${new Date(asOf * 1000).toISOString().slice(11, 19)} UTC` : "";
+  const [text, kind] = isLost ? ["no connection", "not-ready"]
+    : board.problem === null ? ["ready", "ready"]
+    : [`takes no more: ${board.problem}`, BUSY.has(board.problem) ? "busy" : "not-ready"];
+  setText($("ready"), text);
+  $("ready").className = `badge ${kind}`;
   const stats = board.stats;
   if (!stats) return;
-  const ready = board.problem === null;
-  $("ready").textContent = ready ? "ready" : `not ready: ${board.problem}`;
-  $("ready").className = `badge ${ready ? "ready" : "not-ready"}`;
   const parts = [board.app, stats.generation && `generation ${stats.generation}`, stats.zygote_pid && `zygote ${stats.zygote_pid}`];
   if (stats.zygote_restarts) parts.push(`zygote replaced ${stats.zygote_restarts}×`);
   if (stats.breaker_cause) parts.push(stats.breaker_cause);
-  $("about").textContent = parts.filter(Boolean).join(" · ");
+  setText($("about"), parts.filter(Boolean).join(" · "));
 }
 
 function showFigures() {
   const stats = board.stats, counts = board.counts();
   if (!stats) return;
   figure("running", "sessions / limit", `${board.liveSessions()} / ${board.options.max_jobs}`);
+  if (board.room) figure("room", `more fit, by ${board.room.limit}`, board.room.jobs);
   figure("idle", "idle / target", `${counts.idle} / ${stats.idle_target}`);
   figure("warming", "warming", counts.warming);
   figure("turned-down-count", "rejected", Object.values(board.turnedDownTotal).reduce((sum, n) => sum + n, 0));
@@ -109,10 +104,11 @@ function figure(name, label, value) {
   let box = $(id);
   if (!box) {
     box = element("div", { id });
-    box.append(element("b"), element("span", { className: "quiet", textContent: label }));
+    box.append(element("b"), element("span", { className: "quiet" }));
     $("figures").append(box);
   }
-  box.firstChild.textContent = value;
+  setText(box.firstChild, String(value));
+  setText(box.lastChild, label);
 }
 
 function showLights() {
@@ -167,32 +163,56 @@ function labelsOf(item) {
   return Object.entries(item?.labels || {}).map(([name, text]) => `${name} ${text}`);
 }
 
+// One line for each source and reason. The latest calls are inside: who they were, and when they came.
 function showTurnedDown() {
-  const latest = board.turnedDown.slice(-LONGEST_LIST).reverse();
+  const groups = new Map();
+  for (const item of board.turnedDown) {
+    const key = `${item.source} ${item.reason}`, group = groups.get(key) || { key, items: [] };
+    group.items.push(item);
+    groups.set(key, group);
+  }
+  const latest = [...groups.values()].sort((one, other) => other.items.at(-1).at - one.items.at(-1).at);
   $("no-turned-down").hidden = latest.length > 0;
-  $("turned-down").replaceChildren(...latest.map((item) => {
-    const line = element("li");
-    line.append(element("b", { textContent: item.reason }), ` ${[clock(item.at), item.source, ...labelsOf(item), item.detail].join(" · ")}`);
-    return line;
-  }));
+  keyed($("turned-down"), latest, ({ key }) => key, "li", (line, { items }) => {
+    const details = part(line, "details"), summary = part(details, "summary"), last = items.at(-1);
+    const when = span({ count: items.length, first: items[0].at, last: last.at });
+    part(summary, "b", last.reason);
+    part(summary, "span", ` ${items.length}×, ${when} · ${last.source} · ${last.detail}`);
+    keyed(part(details, "div"), items.slice(-SHOWN_OF_A_REASON).reverse(), (one) => `${one.job_id} ${one.at}`, "article", (article, one) => {
+      part(article, "p", [clock(one.at), `job ${one.job_id}`, who(one), one.detail].filter(Boolean).join(" · "));
+    });
+  });
 }
 
+function showIncidents() {
+  const latest = board.incidents.slice(-LONGEST_LIST).reverse();
+  $("no-incidents").hidden = latest.length > 0;
+  keyed($("incidents"), latest, (one) => `${one.at} ${one.kind}`, "li", (line, one) => {
+    part(line, "b", one.kind).className = one.is_bad ? "bad" : "";
+    part(line, "span", ` ${clock(one.at)} · ${one.cause}`);
+  });
+}
+
+// One line for each cause, with its count. Its latest reports are inside.
 function showReports() {
-  const latest = board.reports.slice(-LONGEST_LIST).reverse();
+  const latest = [...board.causes.values()].reverse();
   $("no-reports").hidden = latest.length > 0;
-  const open = new Set([...$("reports").querySelectorAll("details[open]")].map((item) => item.dataset.key));
-  $("reports").replaceChildren(...latest.map((report) => {
-    const details = element("details"), key = `${report.process_id} ${report.job_id} ${report.at}`;
-    details.dataset.key = key;
-    details.open = open.has(key);
-    const who = report.job_id ? `job ${report.job_id}` : `process ${report.process_id}`;
-    details.append(element("summary", { textContent: `${clock(report.at)} ${who}: ${report.outcome}, ${report.reason}` }));
-    details.append(element("p", { className: "quiet", textContent: [...labelsOf(report), report.detail].join(" · ") }));
-    for (const text of [report.traceback, report.stack_dump]) {
-      if (text) details.append(element("pre", { textContent: text }));
-    }
-    return details;
-  }));
+  keyed($("reports"), latest, ({ cause }) => cause, "details", (details, cause) => {
+    part(details, "summary", `${cause.count}× ${cause.cause}, ${span(cause)}`);
+    keyed(part(details, "div"), cause.reports.slice(-SHOWN_OF_A_CAUSE).reverse(), (one) => `${one.process_id} ${one.at}`, "article", (article, report) => {
+      const job = report.job_id ? `job ${report.job_id}` : `process ${report.process_id}`;
+      part(article, "p", [clock(report.at), job, ...labelsOf(report), report.detail].join(" · "));
+      if (report.job_id) part(article, "a", "show the call").href = `calls/${encodeURIComponent(report.job_id)}`;
+      for (const text of [report.traceback, report.stack_dump]) {
+        if (text && article.querySelectorAll("pre").length < 2 && !article.dataset.full) article.append(element("pre", { textContent: text, tabIndex: 0 }));
+      }
+      article.dataset.full = "yes";
+    });
+  });
+}
+
+function span(cause) {
+  return cause.count === 1 ? clock(cause.last) : `${clock(cause.first)} to ${clock(cause.last)}`;
 }
 
 // --- starting a session ----------------------------------------------------------------------------
@@ -209,8 +229,7 @@ $("start-form").addEventListener("submit", async (event) => {
   }
   $("start-button").disabled = true;
   try {
-    const headers = { "Content-Type": "application/json" };
-    const answer = await (await ask("v1/jobs", { method: "POST", headers, body: JSON.stringify({ metadata }) })).json();
+    const answer = await (await send("POST", "v1/jobs", { metadata })).json();
     result.textContent = answer.error
       ? `Rejected (${answer.error.reason || answer.error.type}): ${answer.error.message}`
       : `${answer.id} runs in process ${answer.pid} after ${answer.start_ms} ms`;
@@ -220,16 +239,6 @@ $("start-form").addEventListener("submit", async (event) => {
     $("start-button").disabled = false;
   }
 });
-
-// --- helpers ---------------------------------------------------------------------------------------
-
-function element(name, properties = {}) {
-  return Object.assign(document.createElement(name), properties); // text is set as text, never as HTML
-}
-
-function clock(seconds) {
-  return new Date(seconds * 1000).toLocaleTimeString();
-}
 
 globalThis.greenroom = { board, apply }; // for a browser's developer tools
 addEventListener("resize", () => { isStale = true; });

@@ -13,6 +13,7 @@ from ....pool import PoolStats, ProcessPool
 from ...admission import Admission, not_ready
 from ...telemetry.job_metrics import VARIABLE, JobMetrics
 from ...telemetry.metrics import CONTENT_TYPE, Metrics
+from ...telemetry.scrapes import Scrapes
 from ...telemetry.snapshot import RECENT_SECONDS, Snapshot
 from ..guard import is_trusted
 from ..operations import Operation
@@ -80,6 +81,7 @@ class HealthApi:
         """Return slots, warm processes, and recent rejections."""
         stats, problem = self._pool.stats(), self._problem()
         capacity = self._pool.options.max_jobs
+        costs, room = self._admission.cpu_costs, self._admission.room()
         recently = self._snapshot.recently_turned_down(time.time())
         shown = Pressure(
             accepting=problem is None,
@@ -89,10 +91,15 @@ class HealthApi:
             warming=stats.warming,
             capacity=capacity,
             free=max(capacity - stats.jobs, 0),
+            room=room.jobs,
+            room_limit=room.limit,
             idle_target=stats.idle_target,
             warm_deficit=_deficit(stats),
             turned_down=TurnedDownRecently(RECENT_SECONDS, recently.total(), dict(recently)),
             session_mb=stats.session_mb,
+            session_cpus=costs.session_cpus,
+            start_cpu_seconds=costs.start_seconds,
+            cpu_wait_ms=costs.wait_ms,
             sources=self._sources(),
         )
         return json_response(shown)
@@ -111,8 +118,9 @@ def _deficit(stats: PoolStats) -> int:
 class MetricsApi:
     """Handlers for metrics."""
 
-    def __init__(self, metrics: Metrics, of_jobs: JobMetrics) -> None:
+    def __init__(self, metrics: Metrics, scrapes: Scrapes, of_jobs: JobMetrics) -> None:
         self._metrics = metrics
+        self._scrapes = scrapes
         self._of_jobs = of_jobs
 
     def operations(self) -> list[Operation]:
@@ -125,7 +133,9 @@ class MetricsApi:
 
     async def show_metrics(self, request: web.Request) -> web.Response:
         """Return the worker's metrics in Prometheus' text format."""
-        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+        body = await self._metrics.render()
+        self._scrapes.note()
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def show_jobs(self, request: web.Request) -> web.Response:
         """Return the sum of the metrics that jobs make with prometheus_client, if its multiprocess mode is on."""

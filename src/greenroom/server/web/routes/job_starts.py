@@ -10,6 +10,9 @@ from aiohttp import web
 from ....errors import LaunchError, NoCapacity, PayloadError
 from ....sources import Acceptance, DuplicateJob, Host, JobHandle, Offer, RejectedByApp
 from ....wire import payload
+from ...worker_identity import has_own_form
+from ..arrivals import stalls_before
+from ..guard import note_start
 from ..half_closed import delivered
 from ..operations import Operation
 from ..requests import json_response, read_body
@@ -49,11 +52,13 @@ class HttpSource:
     async def start_job(self, request: web.Request) -> web.StreamResponse:
         """Start a job. Answer when its process has acknowledged the job, or at once with the reason of a rejection."""
         body = await read_body(request, StartJob)
-        acceptance = await self._offer(body, request.headers.get("traceparent"))
+        acceptance = await self._offer(body, request.headers.get("traceparent"), stalls_before(request))
         handle = _start(acceptance)
         try:
             await _started(handle)
+            note_start(request, handle.id)
             response = json_response(JobStarted.of(handle, acceptance.answer), status=201)
+            response.headers["Location"] = f"/v1/jobs/{handle.id}"
             # The answer is sent here and not by aiohttp, so that this handler notices a client that is gone.
             await response.prepare(request)
             await response.write_eof()
@@ -63,15 +68,19 @@ class HttpSource:
             raise
         return response
 
-    async def _offer(self, body: StartJob, traceparent: str | None) -> Acceptance:
+    async def _offer(self, body: StartJob, traceparent: str | None, stalls: int) -> Acceptance:
         try:
             metadata = payload.from_json(bytes(body.metadata))
         except PayloadError as error:
             raise ApiError(413, "too_large", str(error)) from error
-        if self._host is None or not self._is_open:
+        if body.id is not None and has_own_form(body.id):
+            message = f"the id {body.id!r} has the form of ids that workers make (NAME.START.RANDOM). Use another form"
+            raise ApiError(409, "reserved_id", message)
+        if self._host is None:
             raise turned_down(NoCapacity("the app is still being loaded", reason="warming", retry_after=1.0))
         try:
-            return await self._host.offer(Offer(self.name, metadata, body.id, body.timeout, traceparent))
+            offer = Offer(self.name, metadata, body.id, body.timeout, traceparent, stalls_before=stalls)
+            return await self._host.offer(offer)
         except DuplicateJob as error:
             raise ApiError(409, "duplicate_job", str(error)) from error
         except RejectedByApp as error:

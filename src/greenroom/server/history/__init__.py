@@ -1,0 +1,1 @@
+"""History of jobs: who each one was, what it said and took, and how it ended."""
