@@ -8,11 +8,13 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from support import eventually, is_gone
 
+from greenroom import ProcessPool
 from greenroom.pool.shell.orphans import OrphanKiller
 from greenroom.system import mark, prctl, proc
 
@@ -78,3 +80,26 @@ async def test_a_child_of_the_program_s_own_keeps_its_status(token: str) -> None
     for _ in range(3):
         await eventually(orphans.reap_dead, "a look at all of them")
     assert child.wait() == 7
+
+
+async def test_each_fork_of_a_process_without_a_zygote_is_known_as_the_pools(
+    make_app: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial of the walls forks before the app is loaded. If the process dies meanwhile, the fork is an orphan."""
+    note = f"""
+import os, resource
+def note():
+    with open({str(tmp_path / "limits")!r}, "a") as file:
+        print(os.getpid(), resource.getrlimit(resource.RLIMIT_RTTIME)[0], file=file)
+os.register_at_fork(before=note)
+"""
+    (tmp_path / "sitecustomize.py").write_text(note)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    async with ProcessPool(
+        make_app("@app.entrypoint\nasync def entrypoint(ctx): ..."), num_idle_processes=1, start_method="spawn"
+    ) as pool:
+        report = await (await pool.launch()).wait()
+    noted = [line.split() for line in (tmp_path / "limits").read_text().splitlines()]
+    limits = {int(limit) for pid, limit in noted if int(pid) == report.pid}
+    assert limits
+    assert all(limit >= 1 << 62 for limit in limits)  # -1 is none at all
