@@ -21,13 +21,18 @@ server = AgentServer(ws_url="ws://127.0.0.1:9", api_key="key", api_secret="a sec
 SET_UP
 
 async def waits_for_its_end():
+    note("waits")
     while not Path(__file__).with_suffix(".gate").exists():
         await asyncio.sleep(0.01)
+
+def holds_up_the_loop():
+    note("computes")
+    while not Path(__file__).with_suffix(".gate").exists():
+        pass
 
 @server.rtc_session()
 async def entrypoint(ctx: JobContext):
     await ctx.connect()
-    note("waits")
     await waits_for_its_end()
     ctx.shutdown("done")
 """
@@ -63,6 +68,20 @@ async def test_sigusr1_writes_the_stacks_of_a_job_into_a_file(
     assert (report.outcome, report.result) == ("succeeded", {"ended_by": "done"}), report.error
     assert f"(pid {report.pid}) stack trace dump" in dumped()
     assert "Name: job_user_entrypoint" in dumped()
+
+
+async def test_sigusr1_shows_where_a_job_computes_that_holds_up_its_loop(
+    make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """A task that runs has no stack of its own: its innermost frames are those that the signal has interrupted."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("LK_DUMP_STACK_TRACES", "1")
+    monkeypatch.setenv("LK_DUMP_DIR", str(tmp_path))
+    app = make_agent(AGENT.replace("SET_UP", "").replace("await waits_for_its_end()", "holds_up_the_loop()"))
+    # A log record of a process that computes is sent when the process has time for it.
+    report = await signalled(app, until=lambda: any(tmp_path.glob("*.stacktrace")))
+    assert report.outcome == "succeeded", report.error
+    assert "in holds_up_the_loop" in caplog.text
 
 
 @pytest.mark.more

@@ -7,9 +7,10 @@ import logging
 import os
 import re
 import signal
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from livekit.agents.ipc import proc_client
 
@@ -39,12 +40,17 @@ def _dump(signum: int, frame: FrameType | None) -> None:
         return
     proc_client._dump_stack_traces_impl()
     # LiveKit writes only the outermost frame of each task, which is Greenroom's in an entrypoint's task.
-    stacks = "\n".join(map(stack_of, _tasks()))
+    stacks = "\n".join(_stacks(frame))
     _logger.info("SIGUSR1: the stacks are in a file in the folder that LK_DUMP_DIR names; the tasks are:\n%s", stacks)
 
 
-def _tasks() -> set[asyncio.Task[Any]]:
+def _stacks(interrupted: FrameType | None) -> Iterator[str]:
+    """Return the stack of each task. That of the task that runs is the one that the signal has interrupted."""
     try:
-        return asyncio.all_tasks()
+        tasks, running = asyncio.all_tasks(), asyncio.current_task()
     except RuntimeError:
-        return set()  # no event loop runs, as in the inference process
+        return  # no event loop runs, as in the inference process
+    if running is not None and interrupted is not None:
+        yield f"{running!r}, most recent call last:\n{''.join(traceback.format_stack(interrupted))}"
+        tasks.discard(running)
+    yield from map(stack_of, tasks)
