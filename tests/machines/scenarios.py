@@ -27,6 +27,7 @@ __all__ = [
     "at_once",
     "beside_full",
     "flow",
+    "freeze_in_bursts",
     "fresh",
     "frozen",
     "given_up",
@@ -183,6 +184,27 @@ async def kill_in_bursts(cluster: Cluster, front: Front, kills: int = KILLS) -> 
         await cluster[name].start()
         await cluster.warm()
         await front.until_up("starts", *cluster.machines)
+    return []
+
+
+async def freeze_in_bursts(cluster: Cluster, front: Front, freezes: int = KILLS) -> list[str]:
+    """Stop workers in the midst of bursts, until HAProxy has given up their calls. Return those that began twice.
+
+    A session that has begun, and whose client was told that nobody knows, is no fault here. End with the first fault.
+    """
+    for name in itertools.islice(itertools.cycle(cluster.machines), freezes):
+        tasks = [asyncio.create_task(front.start_job(fresh("burst"), seconds=SESSION)) for _ in range(BURST)]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        cluster[name].worker.signal(signal.SIGSTOP)
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            cluster[name].worker.signal(signal.SIGCONT)
+        await cluster.warm()
+        counts = Counter(one.key for one in cluster.began())
+        twice = [key for key, count in counts.items() if count > 1]
+        if twice:
+            return twice
     return []
 
 

@@ -17,6 +17,7 @@ from machines.scenarios import (
     KILLS,
     STILL,
     beside_full,
+    freeze_in_bursts,
     fresh,
     frozen,
     hung_up,
@@ -85,6 +86,16 @@ async def test_no_further_try_without_an_answer(tmp_path: Path) -> None:
     async with Cluster(tmp_path, idle=5, jobs=30) as cluster, cluster.front(options=("--rerun-broken",)) as front:
         wrong = await kill_in_bursts(cluster, front, 3 * KILLS)
         assert [text for text in wrong if "began 2 times" in text] != [], wrong
+
+
+async def test_no_further_try_after_a_time_without_an_answer(tmp_path: Path) -> None:
+    """A worker that stands still can owe the answer for a session that began. With `response-timeout`, two begin."""
+    short = changed("timeout server 24s", "timeout server 1s")
+    async with Cluster(tmp_path, idle=5, jobs=30) as cluster:
+        async with cluster.front(STILL, short) as front:
+            assert await freeze_in_bursts(cluster, front, 3) == []
+        async with cluster.front(STILL, short, changed(RETRY, f"{RETRY} response-timeout")) as front:
+            assert await freeze_in_bursts(cluster, front, 3 * KILLS) != []
 
 
 # --- starts: which worker ------------------------------------------------------------------------
