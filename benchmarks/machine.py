@@ -37,6 +37,12 @@ def stolen_and_all() -> tuple[int, int]:
     return fields[7], sum(fields)
 
 
+def idle_and_all() -> tuple[int, int]:
+    """CPU time so far in which nobody used a CPU, and all CPU time, in ticks."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return fields[3] + fields[4], sum(fields)
+
+
 def steal_since(before: tuple[int, int]) -> float:
     """Part of the CPU time since then that was stolen."""
     stolen, everything = (now - then for now, then in zip(stolen_and_all(), before, strict=True))

@@ -1,9 +1,16 @@
 """`python -m benchmarks.rooms`: rooms of a real LiveKit server, served by Greenroom and by livekit-agents' own worker.
 
-The same agent, unmodified, on the same server, in one run, the two workers in turn. Callers are in their rooms before,
-and say nothing until their agent is there; then all rooms are dispatched at once, once: a room that nobody takes is
-counted as that. Needs what `tests/rooms` needs: `python3 scripts/livekit_server.py`, and the packages of the `bench`
-extra. What was measured goes into benchmarks/results/rooms.json, and from there into docs/benchmarks.md.
+The same agents, unmodified, on the same server, in one run, the two workers in turn:
+
+- Bursts. Callers are in their rooms before, and say nothing until their agent is there. Then all rooms are dispatched
+  at once, once: a room that nobody takes is counted as that.
+- Bursts without callers on the machine.
+- An agent that greets by an `AgentSession`: until its caller hears the first word.
+- Arrivals at random, so many that they take a part of the CPUs with livekit-agents' worker.
+- Two workers, one of which is drained or killed.
+
+Needs what `tests/rooms` needs: `python3 scripts/livekit_server.py`, and the packages of the `bench` extra. What was
+measured goes into benchmarks/results/rooms.json, and from there into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -12,12 +19,13 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,7 +40,7 @@ from rooms.stock_worker import AGENTS, StockWorker
 from server.running_worker import RunningWorker
 
 from benchmarks import report, rooms_report
-from benchmarks.machine import facts
+from benchmarks.machine import facts, idle_and_all, steal_since, stolen_and_all
 from benchmarks.rooms_report import TIMES, WORKERS
 from greenroom.system import proc
 
@@ -43,6 +51,14 @@ AFTERWARDS = 2.0
 """Seconds after the last call until its CPU time is read: the end of its process, and the refill."""
 ROOMS_AFTER_LOSS = 6
 """Dispatched in the moment in which one of two workers begins to drain, or is killed."""
+ANSWERING, GREETING = AGENTS / "answer.py", Path(__file__).parent / "agents" / "greeting.py"
+PARTS = ("rest", "bursts", "alone", "greeting", "stream", "losses")
+BUSY = 0.7
+"""Part of the CPUs that arrivals at random take with livekit-agents' worker."""
+STREAM_SECONDS, TRIAL_SECONDS = 120.0, 30.0
+MOST_GREETED = 10
+CALL_SECONDS = 4.0
+"""For which an agent stays in its room, where nobody calls."""
 
 
 @asynccontextmanager
@@ -57,9 +73,8 @@ async def a_server() -> AsyncIterator[LiveKitServer]:
 
 
 @asynccontextmanager
-async def a_worker(kind: str, server: LiveKitServer, idle: int) -> AsyncIterator[int]:
+async def a_worker(kind: str, server: LiveKitServer, idle: int, agent: Path = ANSWERING) -> AsyncIterator[int]:
     """A worker that is registered and warm; gives its pid."""
-    agent = AGENTS / "answer.py"
     if kind == "livekit-agents":
         async with StockWorker(server, agent, agent_name=NAME, idle=idle) as stock:
             await stock.ready()
@@ -100,6 +115,80 @@ async def a_quiet_round(kind: str, rooms: int, idle: int) -> dict[str, Any]:
         present = [await api.participants(room) for room in names]
     joined = sorted(each[0].joined_at_ms / 1000 - begin for each in present if each)
     return {"worker": kind, "alone": rooms, "load": load, "joined": joined, "not_taken": rooms - len(joined)}
+
+
+async def a_greeting(kind: str, rooms: int, idle: int) -> dict[str, Any]:
+    """One burst of rooms whose agents speak first; when each caller hears the first word."""
+    load = os.getloadavg()[0]
+    async with a_server() as server, a_worker(kind, server, idle, GREETING) as pid, AsyncExitStack() as stack:
+        api = await stack.enter_async_context(server.api())
+        callers = await call_in(server, stack, rooms)
+        before, begin = tree_seconds(pid), time.monotonic()
+        await asyncio.gather(*(api.dispatch(NAME, room) for room in callers))
+        seen = await asyncio.gather(*(hear(caller, begin) for caller in callers.values()))
+        await asyncio.sleep(AFTERWARDS)
+        cpu = tree_seconds(pid) - before
+    return {"worker": kind, "greeted": rooms, "load": load, "cpu_per_call": cpu / rooms, **sorted_out(seen)}
+
+
+async def hear(caller: Caller, begin: float) -> dict[str, float]:
+    """When the agent was in the room, and when the caller heard it."""
+    times: dict[str, float] = {}
+    with suppress(AssertionError):
+        times["joined"] = (await caller.event("joined", kind="agent", deadline=PATIENCE))["at"] - begin
+        times["heard"] = (await caller.event("heard", deadline=PATIENCE))["at"] - begin
+        await caller.hang_up()
+    return times
+
+
+async def a_stream(kind: str, rate: float, seconds: float, idle: int, seed: int) -> dict[str, Any]:
+    """Rooms that are dispatched at random, without callers: from each dispatch to its agent in the room."""
+    load, steal = os.getloadavg()[0], stolen_and_all()
+    arrivals, at = random.Random(seed), 0.0
+    async with a_server() as server, a_worker(kind, server, idle), server.api() as api:
+
+        async def a_call(room: str) -> float | None:
+            begin = time.time()
+            await api.dispatch(NAME, room)
+            give_up = time.monotonic() + PATIENCE
+            while not (present := await api.participants(room)):
+                if time.monotonic() > give_up:
+                    return None
+                await asyncio.sleep(0.25)
+            await asyncio.sleep(CALL_SECONDS)
+            await api.delete_room(room)
+            return present[0].joined_at_ms / 1000 - begin
+
+        idle_before, begin, calls = idle_and_all(), time.monotonic(), []
+        while (at := at + arrivals.expovariate(rate)) < seconds:
+            await asyncio.sleep(max(begin + at - time.monotonic(), 0))
+            calls.append(asyncio.create_task(a_call(f"room-{len(calls)}")))
+        await asyncio.sleep(max(begin + seconds - time.monotonic(), 0))
+        busy = busy_since(idle_before)
+        times = await asyncio.gather(*calls)
+    joined = sorted(each for each in times if each is not None)
+    machine = {"load": load, "steal": steal_since(steal), "busy": busy}
+    return {
+        "worker": kind,
+        "rate": rate,
+        "seconds": seconds,
+        **machine,
+        "joined": joined,
+        "not_taken": times.count(None),
+    }
+
+
+async def rate_for(busy: float, idle: int) -> float:
+    """How many rooms a second take this part of the CPUs with livekit-agents' worker, by a trial."""
+    trial = await a_stream("livekit-agents", 1.0, TRIAL_SECONDS, idle, seed=0)
+    calls = len(trial["joined"]) + trial["not_taken"]
+    return round(busy * calls / TRIAL_SECONDS / trial["busy"], 2)
+
+
+def busy_since(before: tuple[int, int]) -> float:
+    """Part of the CPUs' time since then that was used."""
+    idle, everything = (now - then for now, then in zip(idle_and_all(), before, strict=True))
+    return 1 - idle / max(everything, 1)
 
 
 def sorted_out(seen: list[dict[str, float]]) -> dict[str, Any]:
@@ -203,24 +292,30 @@ def private_mb(pid: int) -> float:
         return 0.0
 
 
-async def measure(rounds: int, sizes: list[int], idle: int) -> list[dict[str, Any]]:
-    results = [await at_rest(kind, idle) for kind in WORKERS]
-    print(json.dumps(results), file=sys.stderr)
+async def measure(parts: list[str], rounds: int, sizes: list[int], idle: int) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = []
+
+    async def in_turn(a_round: Callable[[str, int], Awaitable[dict[str, Any]]], rounds: int = rounds) -> None:
+        for number in range(rounds):
+            for kind in WORKERS:
+                results.append(await a_round(kind, number))
+                print(json.dumps(results[-1]), file=sys.stderr)
+
+    if "rest" in parts:
+        await in_turn(lambda kind, _: at_rest(kind, idle), rounds=1)
     for size in sizes:
-        for _ in range(rounds):
-            for kind in WORKERS:
-                results.append(await a_round(kind, size, idle))
-                print(json.dumps(results[-1]), file=sys.stderr)
-    for size in (each for each in sizes if each > 1):
-        for _ in range(rounds):
-            for kind in WORKERS:
-                results.append(await a_quiet_round(kind, size, idle))
-                print(json.dumps(results[-1]), file=sys.stderr)
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        for _ in range(rounds):
-            for kind in WORKERS:
-                results.append(await a_loss(kind, sign, idle))
-                print(json.dumps(results[-1]), file=sys.stderr)
+        if "bursts" in parts:
+            await in_turn(lambda kind, _, size=size: a_round(kind, size, idle))
+        if "alone" in parts and size > 1:
+            await in_turn(lambda kind, _, size=size: a_quiet_round(kind, size, idle))
+        if "greeting" in parts and size <= MOST_GREETED:
+            await in_turn(lambda kind, _, size=size: a_greeting(kind, size, idle))
+    if "stream" in parts:
+        rate = await rate_for(BUSY, idle)
+        await in_turn(lambda kind, seed: a_stream(kind, rate, STREAM_SECONDS, idle, seed))
+    if "losses" in parts:
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            await in_turn(lambda kind, _, sign=sign: a_loss(kind, sign, idle))
     return results
 
 
@@ -229,10 +324,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rooms", type=int, nargs="+", default=[1, 10, 20])
     parser.add_argument("--idle", type=int, default=3)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--json", type=Path, default=rooms_report.LATEST)
     arguments = parser.parse_args()
     begun, about = time.monotonic(), {"machine": facts()}
-    results = asyncio.run(measure(arguments.rounds, arguments.rooms, arguments.idle))
+    results = asyncio.run(measure(arguments.parts, arguments.rounds, arguments.rooms, arguments.idle))
     about |= {"command": " ".join(["python -m benchmarks.rooms", *sys.argv[1:]]), "idle": arguments.idle}
     report.write_json({**about, "minutes": (time.monotonic() - begun) / 60, "results": results}, arguments.json)
     print(rooms_report.markdown(report.read_json(arguments.json)))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 from typing import Any
 
@@ -24,6 +25,7 @@ WORKERS = ("greenroom", "livekit-agents")
 TIMES = ("picked up", "entered", "joined", "heard")
 """In the order in which they come; all but the first since the dispatch was asked for."""
 _COLORS = dict(zip(WORKERS, ("#0a7f4f", "#d9622b"), strict=True))
+_QUIET = 0.5
 _LOSSES = {"SIGTERM": "drained", "SIGKILL": "killed"}
 
 Burst = dict[str, Any]
@@ -39,15 +41,31 @@ def markdown(results: report.Results) -> str:
     measured = results["results"]
     bursts = [one for one in measured if "rooms" in one]
     losses = [one for one in measured if "loss" in one]
-    parts = [report.provenance(results), _bursts_table(bursts), _every_join(bursts)]
-    if any("cpu_per_call" in one for one in bursts):
-        parts.append(_cpu_text(bursts))
+    parts = [report.provenance(results), _loads_text(measured)]
+    if bursts:
+        parts += [_bursts_table(bursts), _every_join(bursts), _cpu_text(bursts)]
     alone = [one for one in measured if "alone" in one]
     if alone:
         parts += ["Without callers on the machine, by the server's list of participants:", _alone_table(alone)]
+    greeted = [one for one in measured if "greeted" in one]
+    if greeted:
+        parts += ["An agent that greets by an `AgentSession`, to the first word:", _greeted_table(greeted)]
+    streams = [one for one in measured if "rate" in one]
+    if streams:
+        parts += [_streams_text(streams), _streams_table(streams)]
     if losses:
         parts += [_losses_text(losses), _losses_table(losses)]
-    return "\n\n".join([*parts, _rest_text([one for one in measured if "cpu_percent" in one])])
+    at_rest = [one for one in measured if "cpu_percent" in one]
+    if at_rest:
+        parts.append(_rest_text(at_rest))
+    return "\n\n".join(parts)
+
+
+def _loads_text(measured: list[Burst]) -> str:
+    """Load before each round: that of the round before is a part of it."""
+    loads = [one["load"] for one in measured if "load" in one]
+    busy = sum(load > _QUIET for load in loads)
+    return f"{busy} of {len(loads)} rounds began at a load above {_QUIET:g}; the highest was {max(loads):.1f}."
 
 
 def _bursts_table(bursts: list[Burst]) -> str:
@@ -79,6 +97,49 @@ def _alone_table(alone: list[Burst]) -> str:
             of_kind = [one for one in alone if (one["alone"], one["worker"]) == (size, kind)]
             rows.append([str(size), kind, _over_rounds(of_kind, "joined"), _not_taken(of_kind, size)])
     return report.table(rows)
+
+
+def _greeted_table(greeted: list[Burst]) -> str:
+    rows = [["rooms", "worker", "joined, median / last", "heard, median / last", "CPU seconds a call", "not taken"]]
+    for size in sorted({one["greeted"] for one in greeted}):
+        for kind in WORKERS:
+            of_kind = [one for one in greeted if (one["greeted"], one["worker"]) == (size, kind)]
+            cpu = statistics.median(one["cpu_per_call"] for one in of_kind)
+            times = [_over_rounds(of_kind, what) for what in ("joined", "heard")]
+            rows.append([str(size), kind, *times, f"{cpu:.2f}", _not_taken(of_kind, size)])
+    return report.table(rows)
+
+
+def _streams_text(streams: list[Burst]) -> str:
+    rate, seconds = streams[0]["rate"], streams[0]["seconds"]
+    rounds = sum(one["worker"] == WORKERS[0] for one in streams)
+    return (
+        f"Arrivals at random, {rate:g} a second on average, without callers, from the dispatch to joined; {rounds} "
+        f"rounds of {seconds:g} s, pooled. In brackets, 95 % of 2,000 resamples:"
+    )
+
+
+def _streams_table(streams: list[Burst]) -> str:
+    rows = [["worker", "joined, p50", "joined, p99", "CPUs used", "steal", "not taken"]]
+    for kind in WORKERS:
+        of_kind = [one for one in streams if one["worker"] == kind]
+        times = [time for one in of_kind for time in one["joined"]]
+        quantiles = [_with_interval(times, part) for part in (0.5, 0.99)]
+        parts = [", ".join(f"{one[what]:.0%}" for one in of_kind) for what in ("busy", "steal")]
+        missed = sum(one["not_taken"] for one in of_kind)
+        rows.append([kind, *quantiles, *parts, f"{missed} of {missed + len(times)}"])
+    return report.table(rows)
+
+
+def _with_interval(times: list[float], part: float) -> str:
+    """A quantile, with what the resamples say of it."""
+    resample = random.Random(0)
+    found = sorted(_quantile(resample.choices(times, k=len(times)), part) for _ in range(2000))
+    return f"{_quantile(times, part):.2f} s ({found[50]:.2f} to {found[-51]:.2f})"
+
+
+def _quantile(times: list[float], part: float) -> float:
+    return sorted(times)[min(int(len(times) * part), len(times) - 1)]
 
 
 def _losses_text(losses: list[Burst]) -> str:

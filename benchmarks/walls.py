@@ -22,6 +22,7 @@ from benchmarks.machine import steal_since, stolen_and_all
 from benchmarks.stats import median, percentile
 from greenroom import ProcessPool
 from greenroom.pool.events import ProcessWarmed
+from greenroom.system.heartbeat import HeartbeatPage, HeartbeatReader
 
 _APP = """
 import greenroom
@@ -54,6 +55,21 @@ async def a_round(app: str, walls: Literal["off", "auto"], jobs: int, found: Fig
             found["fork to idle"].append(1000 * await warmed.get())
 
 
+def pages(count: int) -> tuple[float, float]:
+    """Make heartbeat pages as supervisor and child do. Return the CPU µs of one, and the supervisor's fds for one."""
+    fds, begin = len(os.listdir("/proc/self/fd")), time.thread_time()
+    readers = []
+    for _ in range(count):
+        reader = HeartbeatReader()
+        HeartbeatPage(reader.fd).beat_loop()
+        os.close(reader.fd)
+        readers.append(reader)
+    open_fds = len(os.listdir("/proc/self/fd")) - fds
+    for reader in readers:
+        reader.close()
+    return 1e6 * (time.thread_time() - begin) / count, open_fds / count
+
+
 def main() -> int:
     """Print the figures of all rounds."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.walls")
@@ -79,6 +95,9 @@ def main() -> int:
         print(f"{name}, ms, without and with walls: {'; '.join(parts)}; difference of p10 {difference:+.3f}")
     without, with_walls = (median(found[mode]["CPU of a process"]) for mode in MODES)
     print(f"CPU of a process, ms: {with_walls - without:+.3f} by the medians")
+    costs = [pages(100) for _ in range(10)]
+    cost, fds = median([cost for cost, _ in costs]), max(fds for _, fds in costs)
+    print(f"heartbeat page: {cost:.1f} µs of CPU, in supervisor and child together; {fds:g} fds in the supervisor")
     count, load = len(found["off"]["warm start"]), os.getloadavg()[0]
     print(f"{count} processes each, load {load:.1f}, {steal_since(steal):.1%} of the CPU stolen")
     return 0
