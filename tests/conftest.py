@@ -45,6 +45,9 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 _RECORDINGS = tempfile.TemporaryDirectory(prefix="greenroom-recordings-", dir="/dev/shm")
 os.environ["GREENROOM_FLIGHT_RECORDER_DIR"] = _RECORDINGS.name
 
+# Sessions of a test wait for the CPUs that other tests use. Tests of the admission by CPU set a bound of their own.
+os.environ.setdefault("GREENROOM_MAX_CPU_WAIT_MS", "off")
+
 # A shell ignores them for what it runs in the background, and whatever the tests start would inherit that.
 for _signum, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
     if signal.getsignal(_signum) is signal.SIG_IGN:

@@ -43,7 +43,7 @@ class ServerOptions:
     min_free_memory_mb: float | None = 128.0
     """Memory that stays free. A job is rejected if it would leave less. The memory of earlier jobs is the estimate for
     a new job."""
-    max_cpu_wait_ms: float | None = 5.0
+    max_cpu_wait_ms: float | None = 0.5
     """Longest mean wait (ms) of running jobs for a CPU, each time that they have work. A job is rejected if running
     jobs wait longer, or would wait longer beside one more. Long waits make audio late."""
     drain_timeout: float = 60.0

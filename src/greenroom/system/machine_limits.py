@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .cgroup_levels import levels, number_in
+from .free_cpus import quotas
 
 __all__ = ["TaskRoom", "scarce_tasks", "task_rooms", "usable_cpus"]
 
@@ -40,17 +41,7 @@ def scarce_tasks(most: int, root: Path = Path("/")) -> TaskRoom | None:
 
 def usable_cpus(root: Path = Path("/")) -> float:
     """Return the number of CPUs that this process may use at a time, by its affinity and each cgroup's quota."""
-    cpus = float(len(os.sched_getaffinity(0)))
-    for level in levels("cpu", root):
-        with suppress(OSError, ValueError):  # no quota, or a hidden one
-            if level.version == 2:
-                quota, period = (level.folder / "cpu.max").read_text().split()
-            else:
-                quota = (level.folder / "cpu.cfs_quota_us").read_text()
-                period = (level.folder / "cpu.cfs_period_us").read_text()
-            if int(quota) > 0:
-                cpus = min(cpus, int(quota) / int(period))
-    return cpus
+    return min([float(len(os.sched_getaffinity(0))), *(quota.cpus for quota in quotas(root))])
 
 
 def _of_user(root: Path) -> Iterator[TaskRoom]:

@@ -39,7 +39,7 @@ __all__ = [
     "thread_count",
     "thread_names",
     "tracer_of",
-    "waits",
+    "wake_ups",
 ]
 
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -196,10 +196,9 @@ def schedule(pid: int) -> tuple[float, float]:
     return int(fields[0]) / 1e9, int(fields[1]) / 1e9
 
 
-def waits(pid: int) -> tuple[float, int]:
-    """Return the seconds that the main thread waited for a CPU, and the number of times that it got one."""
-    _ran, waited, turns = _read(f"/proc/{pid}/schedstat").split()
-    return int(waited) / 1e9, int(turns)
+def wake_ups(pid: int) -> int:
+    """Return how often the main thread of a process has waited for something else than a CPU, and went on."""
+    return int(_status(pid)[b"voluntary_ctxt_switches"])
 
 
 def cpu_seconds(pid: int) -> float:
