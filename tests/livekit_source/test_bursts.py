@@ -90,6 +90,7 @@ async def test_a_fault_in_the_midst_of_a_burst_leaves_no_room_without_a_word(mak
         ran = [job_id for job_id in accepted if "JS_SUCCESS" in line.updates(job_id)]
         assert all(starts[job_id] == 1 for job_id in ran)
         assert max(starts.values()) == 1  # and none ran twice
+        await at.worker.until("/v1/pool", lambda answer: answer.body["idle"])  # there may be no zygote yet
         await line.runs(a_job("AJ_after", metadata="quick"))
 
 
