@@ -25,6 +25,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..log_fields import log_fields
+from ..system import passed_fds
 from ..system.control_address import HELLO, NONCE_BYTES, control_address
 from .outsiders import is_outsider, workers_here
 
@@ -58,6 +59,7 @@ class ControlSocket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # connections inherit this
+            passed_fds.refuse(listener)
             listener.bind(control_address(self._port))
             listener.listen(MOST_PEERS)
         except OSError as error:

@@ -14,6 +14,7 @@ import fcntl
 import os
 import signal
 from contextlib import suppress
+from functools import cache
 
 from .. import signal_names
 
@@ -64,13 +65,15 @@ def open_of(pid: int, fd: int) -> int:
     Raises ``OSError`` if the dump is gone, or this user may not read it.
     """
     path = f"/proc/{pid}/fd/{fd}"
-    if not _is_dump(path):
-        raise FileNotFoundError(f"{path} is not a stack dump")
-    dump = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    # This calls nothing of the file's file system. That may be one of the other process, which never answers.
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        # Between readlink and open, the process may have put another file in the place of its dump.
-        if not _is_dump(f"/proc/self/fd/{dump}"):
+        if not _is_dump(f"/proc/self/fd/{place}") or _mount_of(place) != _mount_of_memfds():
             raise FileNotFoundError(f"{path} is not a stack dump")
+        dump = os.open(f"/proc/self/fd/{place}", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    finally:
+        os.close(place)
+    try:
         os.ftruncate(dump, 0)
     except OSError:
         os.close(dump)
@@ -81,6 +84,21 @@ def open_of(pid: int, fd: int) -> int:
 def _is_dump(path: str) -> bool:
     """Return false if the process has closed its fds, and used the number again, for example for a pipe."""
     return os.readlink(path).startswith(f"/memfd:{_NAME}")
+
+
+@cache
+def _mount_of_memfds() -> str:
+    """Return the mount of the kernel's own that holds each memfd. A file elsewhere can have the name of a memfd."""
+    fd = os.memfd_create(_NAME)
+    try:
+        return _mount_of(fd)
+    finally:
+        os.close(fd)
+
+
+def _mount_of(fd: int) -> str:
+    with open(f"/proc/self/fdinfo/{fd}") as file:
+        return next(line for line in file if line.startswith("mnt_id:"))
 
 
 def read(fd: int) -> str:

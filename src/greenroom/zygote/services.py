@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..backoff import backoff
-from ..system import mark, prctl
+from ..system import mark, passed_fds, prctl
 from . import random_numbers, signals
 
 __all__ = [
@@ -126,6 +126,7 @@ def listen(name: str, generation: int) -> socket.socket:
     """Open the listening socket of a service."""
     listener = socket.socket(socket.AF_UNIX)
     try:
+        passed_fds.refuse(listener)
         listener.bind(address_of(name, generation))
         listener.listen(_BACKLOG)
         listener.setblocking(False)

@@ -6,6 +6,7 @@ import os
 import socket
 from contextlib import suppress
 
+from ...system import passed_fds
 from ...system.heartbeat import HeartbeatReader
 
 __all__ = ["Channels", "ReaperChannel", "ZygoteChannels"]
@@ -35,8 +36,10 @@ class _Ends:
         for fd in list(self._open):
             self._close(fd)
 
-    def _socketpair(self, kind: int) -> tuple[int, int]:
+    def _socketpair(self, kind: int, *, takes_fds: bool = False) -> tuple[int, int]:
         near, far = socket.socketpair(socket.AF_UNIX, kind)
+        if not takes_fds:
+            passed_fds.refuse(near)
         near.setblocking(False)
         pair = near.detach(), far.detach()
         self._open += pair
@@ -62,7 +65,7 @@ class ZygoteChannels(_Ends):
     def __init__(self) -> None:
         super().__init__()
         try:
-            self.channel, self.far_channel = self._socketpair(socket.SOCK_SEQPACKET)
+            self.channel, self.far_channel = self._socketpair(socket.SOCK_SEQPACKET, takes_fds=True)  # pidfds
             self.far_lifeline, lifeline = self._pipe()
             self.stdout, self.far_stdout = self._pipe()
             self.stderr, self.far_stderr = self._pipe()

@@ -14,6 +14,7 @@ import socket
 from typing import Protocol
 
 from ....errors import GreenroomError
+from ....system import passed_fds
 from ....system.peer import is_own_user
 from ....wire.frames import Frame, FrameDecoder, FrameError, encode_frame
 
@@ -63,6 +64,7 @@ class InferenceRelay:
     async def open(self, sock: socket.socket) -> None:
         """Listen with this unbound socket, and own it. Raises ``OSError``; then the socket is closed."""
         try:
+            passed_fds.refuse(sock)
             sock.bind("\0" + self.address)
             self._server = await asyncio.start_unix_server(self._connected, sock=sock)
         except BaseException:
