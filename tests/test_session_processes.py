@@ -118,6 +118,7 @@ def limited_realtime() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_RTTIME, before)
 
 
+# With walls, no session changes this limit.
 SHEDDING = """
 import resource, subprocess
 
@@ -151,7 +152,7 @@ def sleepers(parent: int) -> list[int]:
 
 
 async def test_orphans_without_the_limit_are_told_by_environment_or_group(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(SHEDDING), num_idle_processes=2) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(SHEDDING), num_idle_processes=2, walls="off") as pool:
         handles = [await pool.launch([ITS_GROUP, ITS_ENVIRONMENT], timeout=DEADLINE) for _ in range(2)]
         visits = [await stage.next("job") for _ in handles]
         below = sleepers(zygote_pid(pool))
@@ -167,7 +168,7 @@ async def test_orphans_without_the_limit_are_told_by_environment_or_group(make_a
 
 
 async def test_an_orphan_without_any_mark_ends_with_the_last_that_may_own_it(make_app: MakeApp) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(SHEDDING), num_idle_processes=0) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(SHEDDING), num_idle_processes=0, walls="off") as pool:
         older = await pool.launch([], timeout=DEADLINE)
         older_visit = await stage.next("job")
         owner = await pool.launch([NOTHING], timeout=DEADLINE)
@@ -184,7 +185,7 @@ async def test_an_orphan_without_any_mark_ends_with_the_last_that_may_own_it(mak
 async def test_where_marks_do_not_hold_orphans_stay_below_their_session(
     make_app: MakeApp, limited_realtime: None
 ) -> None:
-    async with Stage(make_app) as stage, ProcessPool(stage.app(SHEDDING), num_idle_processes=2) as pool:
+    async with Stage(make_app) as stage, ProcessPool(stage.app(SHEDDING), num_idle_processes=2, walls="off") as pool:
         handles = [await pool.launch([NOTHING], timeout=DEADLINE) for _ in range(2)]
         visits = [await stage.next("job") for _ in handles]
         below = {visit.pid: sleepers(visit.pid) for visit in visits}
@@ -220,7 +221,7 @@ async def entrypoint(ctx):
 async def test_where_there_is_no_zygote_an_orphan_without_owner_is_left_alone(make_app: MakeApp) -> None:
     """It is between fork and exec, for instance: its environment is the pool's, and names no session."""
     async with Stage(make_app) as stage:
-        options = {"num_idle_processes": 0, "start_method": "spawn"}
+        options = {"num_idle_processes": 0, "start_method": "spawn", "walls": "off"}
         async with ProcessPool(stage.app(FORKED_AND_SHEDDING), **options) as pool:  # type: ignore[arg-type]
             owner = await pool.launch("leave", timeout=DEADLINE)
             owner_visit = await stage.next("job")

@@ -1,9 +1,10 @@
-"""The filter, run by an interpreter of its instructions: it refuses one thing, on each architecture that it knows."""
+"""The filter, run by an interpreter of its instructions: it refuses two things, on each architecture that it knows."""
 
 from __future__ import annotations
 
 import errno
 import os
+import resource
 import struct
 
 import pytest
@@ -15,6 +16,7 @@ from greenroom.system import seccomp
 ALLOW = 0x7FFF0000
 OWN = 4711
 NUMBERS = st.integers(0, 2**32 - 1)
+LIMITS = st.one_of(st.just(resource.RLIMIT_RTTIME), st.integers(0, 15), NUMBERS)
 WORDS = st.one_of(st.sampled_from([0, 1, OWN, 2**31, 2**32 - 1]), NUMBERS)
 
 
@@ -41,23 +43,25 @@ def call(number: int, audit: int, arguments: list[int]) -> bytes:
 
 
 @pytest.mark.parametrize("name", seccomp._ARCHITECTURES)
-@given(number=NUMBERS, audit=NUMBERS, pid=WORDS, pid_high=WORDS, new_low=WORDS, new_high=WORDS)
-def test_it_refuses_limits_of_others_and_nothing_else(
-    name: str, number: int, audit: int, pid: int, pid_high: int, new_low: int, new_high: int
+@given(number=NUMBERS, audit=NUMBERS, pid=WORDS, limit=LIMITS, high=WORDS, new_low=WORDS, new_high=WORDS)
+def test_it_refuses_limits_of_others_and_the_mark_and_nothing_else(
+    name: str, number: int, audit: int, pid: int, limit: int, high: int, new_low: int, new_high: int
 ) -> None:
     arch = seccomp._ARCHITECTURES[name]
     code = bytearray(seccomp._code(arch))
     seccomp.put_pid(code, OWN)
-    arguments = [pid_high << 32 | pid, 7, new_high << 32 | new_low, 0]
+    # The kernel takes the lower halves of a pid and of a limit's number.
+    arguments = [high << 32 | pid, high << 32 | limit, new_high << 32 | new_low, 0]
 
     def verdict(number: int, audit: int) -> int:
         return outcome(bytes(code), call(number, audit, arguments))
 
-    sets_a_limit = new_low or new_high
-    is_of_other = pid not in (0, OWN)  # the kernel takes the low half
-    refused = 0x50000 | errno.EPERM if sets_a_limit and is_of_other else ALLOW
-    assert verdict(arch.prlimit64, arch.audit) == refused
-    if number != arch.prlimit64 and number < arch.foreign_from:
+    refused = 0x50000 | errno.EPERM
+    is_mark, is_of_other, sets_a_limit = limit == resource.RLIMIT_RTTIME, pid not in (0, OWN), new_low or new_high
+    assert verdict(arch.prlimit64, arch.audit) == (refused if sets_a_limit and (is_of_other or is_mark) else ALLOW)
+    arguments = [high << 32 | limit, new_high << 32 | new_low]
+    assert verdict(arch.setrlimit, arch.audit) == (refused if is_mark else ALLOW)
+    if number not in (arch.prlimit64, arch.setrlimit) and number < arch.foreign_from:
         assert verdict(number, arch.audit) == ALLOW
     if number >= arch.foreign_from:
         assert verdict(number, arch.audit) == 0x50000 | errno.ENOSYS
@@ -74,8 +78,6 @@ def test_the_filter_is_for_the_process_that_enters_it() -> None:
 
 
 def _tried() -> int:
-    import resource
-
     from greenroom.system import prctl
 
     limits = resource.getrlimit(resource.RLIMIT_CORE)
@@ -84,8 +86,11 @@ def _tried() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, limits)
     resource.prlimit(os.getpid(), resource.RLIMIT_CORE, limits)
     resource.prlimit(os.getppid(), resource.RLIMIT_CORE)
-    try:
-        resource.prlimit(os.getppid(), resource.RLIMIT_CORE, limits)
-    except PermissionError:
-        return 0
-    return 1
+    mark = resource.prlimit(0, resource.RLIMIT_RTTIME)
+    refused = 0
+    for pid, limit, value in ((os.getppid(), resource.RLIMIT_CORE, limits), (0, resource.RLIMIT_RTTIME, mark)):
+        try:
+            resource.prlimit(pid, limit, value)
+        except PermissionError:
+            refused += 1
+    return 0 if refused == 2 else 1

@@ -91,12 +91,12 @@ def _find_owner(
 
 
 def _owner_of_orphan(found: dict[int, proc.Stat], owners: Collection[int], token: str, pid: int) -> int | None:
-    if found[pid].group in owners:
-        return found[pid].group
     with suppress(OSError):  # the process has ended
+        # Before the group: a process can join the group of another session, and cannot change its mark.
         owner = mark.owner_of(pid, token)
-        return owner if owner in owners else None
-    return None
+        if owner is not None:
+            return owner if owner in owners else None
+    return found[pid].group if found[pid].group in owners else None
 
 
 def _kill(member: Member) -> bool:

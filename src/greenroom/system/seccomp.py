@@ -1,6 +1,8 @@
-"""Seccomp filter (seccomp(2)) with one rule: a session changes no resource limit of another process.
+"""Seccomp filter (seccomp(2)) for resource limits: a session changes none of another process, and not its own mark.
 
-Landlock does not cover ``prlimit(2)``. With it, a session could set the supervisor's limit on open files to 0.
+Landlock does not cover ``prlimit(2)``. With it, a session could set the supervisor's limit on open files to 0. The mark
+is the process's own RLIMIT_RTTIME (:mod:`.mark`). With another one, what a session starts would belong to its
+neighbour, or to nobody.
 
 The filter is a program of classic BPF. It sees the number and the arguments of each system call of the process, and of
 all that the process starts.
@@ -11,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 import struct
 import sys
 from typing import NamedTuple
@@ -25,18 +28,21 @@ class _Architecture(NamedTuple):
     """Number of seccomp(2)."""
     prlimit64: int
     """Number of prlimit64(2)."""
+    setrlimit: int
+    """Number of setrlimit(2)."""
     foreign_from: int
     """Least number of a system call with a foreign interface on the same architecture (x32)."""
 
 
 _ARCHITECTURES = {
-    "x86_64": _Architecture(0xC000003E, 317, 302, 0x40000000),
-    "aarch64": _Architecture(0xC00000B7, 277, 261, 0x100000000),
+    "x86_64": _Architecture(0xC000003E, 317, 302, 160, 0x40000000),
+    "aarch64": _Architecture(0xC00000B7, 277, 261, 164, 0x100000000),
 }
 
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_JMP|JGE|K, BPF_RET|K
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_NUMBER, _ARCH, _PID, _NEW_LIMIT = 0, 4, 16, 32  # offsets in struct seccomp_data, on a little-endian machine
+_NUMBER, _ARCH = 0, 4  # offsets in struct seccomp_data
+_FIRST, _SECOND, _THIRD = 16, 24, 32  # those of arguments: their lower halves, on a little-endian machine
 _NO_NUMBER = 0xFFFFFFFF
 _SET_MODE_FILTER = 1
 _SPEC_ALLOW = 1 << 2
@@ -89,14 +95,18 @@ def _code(arch: _Architecture) -> bytes:
     lines += [_statement(_LOAD, _NUMBER)]
     if arch.foreign_from <= _NO_NUMBER:
         lines += [_jump(_AT_LEAST, arch.foreign_from, 0, 1), _statement(_RETURN, _ERRNO | errno.ENOSYS)]
+    refused = _statement(_RETURN, _ERRNO | errno.EPERM)
+    of_setrlimit = [_statement(_LOAD, _FIRST), _jump(_EQUAL, resource.RLIMIT_RTTIME, 0, 1), refused]
+    lines += [_jump(_EQUAL, arch.setrlimit, 0, len(of_setrlimit) + 1), *of_setrlimit, _statement(_RETURN, _ALLOW)]
     lines += [_jump(_EQUAL, arch.prlimit64, 1, 0), _statement(_RETURN, _ALLOW)]
     # A null pointer for the new limit: the call only reads the limit.
-    lines += [_statement(_LOAD, _NEW_LIMIT), _jump(_EQUAL, 0, 0, 3)]
-    lines += [_statement(_LOAD, _NEW_LIMIT + 4), _jump(_EQUAL, 0, 0, 1), _statement(_RETURN, _ALLOW)]
-    lines += [_statement(_LOAD, _PID)]
+    lines += [_statement(_LOAD, _THIRD), _jump(_EQUAL, 0, 0, 3)]
+    lines += [_statement(_LOAD, _THIRD + 4), _jump(_EQUAL, 0, 0, 1), _statement(_RETURN, _ALLOW)]
+    lines += [_statement(_LOAD, _SECOND), _jump(_EQUAL, resource.RLIMIT_RTTIME, 0, 1), refused]
+    lines += [_statement(_LOAD, _FIRST)]
     for own in (0, _NO_NUMBER):
         lines += [_jump(_EQUAL, own, 0, 1), _statement(_RETURN, _ALLOW)]
-    lines += [_statement(_RETURN, _ERRNO | errno.EPERM)]
+    lines += [refused]
     return b"".join(lines)
 
 

@@ -159,7 +159,7 @@ def addresses(name: str, generation: int) -> list[str]:
 
 
 def become(service: Service, listener: socket.socket, pause: float, *, zygote: int, close: list[int]) -> NoReturn:
-    """Turn this process into the service. Called right after the fork; never returns."""
+    """Turn this process, a fork of the zygote that has marked itself, into the service. Never returns."""
     code = 1
     try:
         prctl.set_parent_death_signal()
@@ -170,8 +170,6 @@ def become(service: Service, listener: socket.socket, pause: float, *, zygote: i
         signals.reset_in_child()
         os.setpgid(0, 0)
         prctl.set_name("gr:service")
-        if not mark.put(_POOL, os.getpid()):  # so that its orphans end with it
-            prctl.set_child_subreaper()
         random_numbers.reseed()
         gc.enable()
         code = service(listener, pause)

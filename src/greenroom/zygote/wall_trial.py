@@ -108,13 +108,23 @@ def _missing(walls: Walls, outside: str) -> Iterator[tuple[str, str]]:
 
 
 def _deeds(other: int, outside: str) -> dict[str, Callable[[], object]]:
-    core = resource.getrlimit(resource.RLIMIT_CORE)  # the other process has the same, so the deed changes nothing
     return {
         "memory": lambda: os.close(os.open(f"/proc/{other}/environ", os.O_RDONLY)),
         "signals": lambda: os.kill(other, 0),
         "sockets": lambda: abstract_scope.connect(outside),
-        "limits": lambda: resource.prlimit(other, resource.RLIMIT_CORE, core),
+        "limits": lambda: _set_limits(other),
     }
+
+
+def _set_limits(other: int) -> None:
+    """Set a limit of another process, or else the mark of this one, to what it is.
+
+    Raises ``OSError`` if neither is done.
+    """
+    try:
+        resource.prlimit(other, resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE))
+    except PermissionError:
+        resource.prlimit(0, resource.RLIMIT_RTTIME, resource.getrlimit(resource.RLIMIT_RTTIME))
 
 
 def _raise_and_try_all() -> dict[str, str] | None:

@@ -267,6 +267,7 @@ class Zygote:
         listener = self._listeners.pop(name)
         self._part_with_zygote()
         self._app_logging.install(self._app.log_level)  # its records go into the zygote's channel
+        child.own_what_it_starts(self._config.pool_token)  # before the walls, which let no mark be changed
         self._walls.raise_in_session()
         become(service, listener, self._services.pause(name), zygote=zygote, close=self._own_fds())
 
