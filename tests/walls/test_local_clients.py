@@ -94,6 +94,33 @@ async def test_a_session_of_another_worker_is_refused(walls: str) -> None:
 
 
 @pytest.mark.more
+async def test_a_worker_is_not_hidden_by_lines_that_name_its_socket() -> None:
+    """The kernel lists names of sockets as they are. So a name can add lines, with the inode of another socket."""
+    async with (
+        walled(NOBODY, app=APP, has_victim=False) as worker,
+        walled(NOBODY, "--walls", "off", app=APP, has_victim=False) as other,
+    ):
+        worker.worker.has_nothing_to_do_with(other.worker.pid)
+        victim = await victim_of(worker)
+        inode = _inode_at(control_address(await other.worker.port()))
+        with ExitStack() as stack:
+            for number in range(1, 9):
+                decoy = control_address(number)
+                line = f"0: 00000002 00000000 00010000 0005 01 {inode} @{decoy[1:]}"
+                for name in (decoy, f"\0x\n{line}\n"):
+                    sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                    sock.bind(name)
+                    sock.listen(8)
+            assert (await other.run({"way": "itself", "url": victim}))["result"] == 401
+
+
+def _inode_at(address: str) -> int:
+    lines = Path("/proc/net/unix").read_text(errors="replace").splitlines()
+    (inode,) = {int(line.split()[6]) for line in lines if line.endswith(f"@{address[1:]}") and " 00010000 " in line}
+    return inode
+
+
+@pytest.mark.more
 async def test_a_worker_beside_it_that_stands_still_holds_up_nobody() -> None:
     """It accepts nothing, so it must not be asked again and again whose its control socket is."""
     async with walled(NOBODY, app=APP, has_victim=False) as still, walled(NOBODY, app=APP, has_victim=False) as worker:

@@ -33,7 +33,7 @@ async def test_a_session_cannot_reach_its_worker_and_its_neighbours(user: str, m
         async with walled(USERS[user], *options) as worker:
             results = {each: await worker.attack(*each) for each in [*attacks, *outside]}
             assert {each: result for each, result in results.items() if result not in REFUSALS} == {}
-            pool = (await worker.worker.ask("GET", "/v1/pool")).body
+            pool = (await worker.ask("GET", "/v1/pool")).body
     assert (pool["walls"], pool["missing_walls"]) == (["memory", "signals", "sockets", "limits", "supervisor"], {})
 
 
@@ -43,7 +43,7 @@ async def test_without_walls_each_attack_succeeds(user: str) -> None:
         async with walled(USERS[user], "--walls", "off") as worker:
             results = {each: await worker.attack(*each) for each in [*ATTACKS, *outside]}
             assert {each: result for each, result in results.items() if result != "done"} == {}
-            pool = (await worker.worker.ask("GET", "/v1/pool")).body
+            pool = (await worker.ask("GET", "/v1/pool")).body
     assert (pool["walls"], pool["missing_walls"]) == ([], {})
 
 
@@ -64,7 +64,7 @@ async def test_before_linux_6_12_memory_and_limits_are_walled() -> None:
         assert await worker.attack("send_signal", "sibling") == "done"
         with outside_sockets() as outside:
             assert {await worker.attack(*each) for each in outside} == {"done"}
-        pool = (await worker.worker.ask("GET", "/v1/pool")).body
+        pool = (await worker.ask("GET", "/v1/pool")).body
         line = await worker.worker.logs("walls around sessions: .*")
     cause = "Landlock has no scopes before Linux 6.12"
     assert pool["walls"] == ["memory", "limits", "supervisor"]
@@ -80,6 +80,6 @@ async def test_without_landlock_limits_and_the_supervisor_are_walled() -> None:
         results = {each: await worker.attack(*each) for each in attacks}
         assert {each: result for each, result in results.items() if result not in REFUSALS} == {}
         assert await worker.attack("read_environment", "zygote") == "done"
-        pool = (await worker.worker.ask("GET", "/v1/pool")).body
+        pool = (await worker.ask("GET", "/v1/pool")).body
     assert pool["walls"] == ["limits", "supervisor"]
     assert pool["missing_walls"].keys() == {"memory", "signals", "sockets"}

@@ -122,7 +122,10 @@ class LocalClients:
                 return found, is_long
             is_long = is_long or not is_known
             try:
-                held = [searched.pop(inode) for inode in proc.sockets(pid) & searched.keys()]
+                sockets = proc.sockets(pid)
+                # A number comes round after 2**32 sockets, and another kind of socket can have it, too.
+                numbers = [inode for inode in sockets.keys() & searched.keys() if proc.is_tcp(sockets[inode])]
+                held = [searched.pop(inode) for inode in numbers]
                 if held and _is_outsider(pid, workers):
                     found.update(held)
                     self._remember(pid)

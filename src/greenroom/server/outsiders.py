@@ -37,9 +37,9 @@ _IS_LISTENING = 0x10000
 """Flag in ``/proc/net/unix`` (__SO_ACCEPTCON)."""
 _LINE = re.compile(rb"[0-9a-f]+: [0-9A-F]{8} [0-9A-F]{8} ([0-9A-F]{8}) [0-9A-F]{4} [0-9A-F]{2} +([0-9]+) @(.+)")
 _CREDENTIALS = struct.Struct("3i")
-_owners: dict[int, frozenset[_Process]] = {}
-"""Processes that listen at control sockets, by the inodes of the sockets. Each worker is asked only once: one that
-stands still accepts nothing, and would soon have too many that wait."""
+_owners: dict[tuple[int, str], frozenset[_Process]] = {}
+"""Processes that listen at control sockets, by inode and address. Each worker is asked only once: one that stands still
+accepts nothing, and would soon have too many that wait. Anybody can name the inode of a worker with another address."""
 
 
 def workers_here() -> frozenset[int]:
@@ -48,13 +48,13 @@ def workers_here() -> frozenset[int]:
     Raises ``OSError``: sockets cannot be listed or made.
     """
     sockets = _control_sockets()
-    for gone in _owners.keys() - {inode for inode, _ in sockets}:
+    for gone in _owners.keys() - sockets:
         _owners.pop(gone, None)
     found = set[_Process]()
-    for inode, address in sockets:
-        owners = _owners.get(inode) or _owners_of(inode, address)
+    for each in sockets:
+        owners = _owners.get(each) or _owners_of(*each)
         if owners:  # else it is asked again, when it may answer
-            _owners[inode] = owners
+            _owners[each] = owners
         found |= owners
     return frozenset({os.getpid(), *(owner.pid for owner in found if _process(owner.pid) == owner)})
 

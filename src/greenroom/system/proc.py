@@ -23,6 +23,7 @@ __all__ = [
     "faulted_mb",
     "is_out_of_fds",
     "is_resource_tracker",
+    "is_tcp",
     "machine_threads",
     "memory_parts",
     "page_tables_mb",
@@ -231,15 +232,23 @@ def capabilities(pid: int) -> int:
     return int(_status(pid)[b"CapPrm"], 16)
 
 
-def sockets(pid: int) -> set[int]:
-    """Return the inodes of the sockets that a process has open."""
-    folder, found = f"/proc/{pid}/fd", set[int]()
+def sockets(pid: int) -> dict[int, str]:
+    """Return the inodes of the sockets that a process has open, each with a path in ``/proc`` that stands for it."""
+    folder, found = f"/proc/{pid}/fd", dict[int, str]()
     for name in os.listdir(folder):
         with suppress(FileNotFoundError):  # closed meanwhile
             target = os.readlink(f"{folder}/{name}")
             if target.startswith("socket:["):
-                found.add(int(target[8:-1]))
+                found[int(target[8:-1])] = f"{folder}/{name}"
     return found
+
+
+def is_tcp(path: str) -> bool:
+    """Return whether a socket of :func:`sockets` is a TCP socket. The kernel asks nobody for this attribute."""
+    try:
+        return os.getxattr(path, "system.sockprotoname") in (b"TCP\0", b"TCPv6\0")
+    except FileNotFoundError:  # closed meanwhile
+        return False
 
 
 def environ_has(pid: int, entry: bytes) -> bool:
