@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ async def entrypoint(ctx):
     asked = ctx.job.metadata
     if asked.get("sleep"):
         await asyncio.sleep(3600)
+    if asked.get("ends"):
+        return None
     os.environ["API"] = asked["url"]
     found = []
     for method, path, body in asked["requests"]:
@@ -109,6 +112,30 @@ async def test_sessions_that_may_start_jobs_may_show_and_cancel_those_and_no_oth
         assert result["url"] == await worker.worker.url()
 
 
+START = ["POST", "/v1/jobs", {"id": "call-124", "metadata": {"ends": True}}]
+
+
+@pytest.mark.more
+async def test_an_id_that_a_session_has_used_is_not_its_own_for_ever(app: Path) -> None:
+    """The worker forgets the job of the session after some time. Then somebody else starts one with the same id."""
+    async with walled(NOBODY, "--token", "required", "--sessions-may", "start", app=app, has_victim=False) as worker:
+        assert (await tried(worker, [START]))["found"] == [[201, "call-124"]]
+        while (await worker.ask("GET", "/v1/jobs/call-124")).status != 404:
+            await asyncio.gather(*(worker.run({"ends": True}) for _ in range(2)))
+        await worker.start({"sleep": True}, id="call-124")
+        requests = [["GET", "/v1/jobs/call-124", None], ["DELETE", "/v1/jobs/call-124", None]]
+        assert (await tried(worker, requests))["found"] == [[403, "not_own_job"]] * 2
+
+
+async def test_an_id_that_somebody_else_asks_for_in_vain_stays_a_session_s(app: Path) -> None:
+    async with walled(NOBODY, "--token", "required", "--sessions-may", "start", app=app, has_victim=False) as worker:
+        start = ["POST", "/v1/jobs", {"id": "call-124", "metadata": {"sleep": True}}]
+        assert (await tried(worker, [start]))["found"] == [[201, "call-124"]]
+        again = await worker.ask("POST", "/v1/jobs", json={"id": "call-124", "metadata": {"ends": True}})
+        assert (again.status, again.error["type"]) == (409, "duplicate_job")
+        assert (await tried(worker, [["DELETE", "/v1/jobs/call-124", None]]))["found"] == [[202, "call-124"]]
+
+
 async def test_sessions_that_may_do_all_may_do_all(app: Path) -> None:
     async with walled(NOBODY, "--token", "required", "--sessions-may", "all", app=app, has_victim=False) as worker:
         victim = await victim_of(worker)
@@ -141,6 +168,12 @@ async def test_a_code_opens_the_page_once(app: Path) -> None:
         assert (given.status, given.body["token"]) == (200, worker.token)
         again = await worker.worker.ask("POST", "/v1/page/token", json={"code": code})
         assert (again.status, again.error["type"]) == (403, "wrong_code")
+
+
+async def test_a_link_has_no_code_where_the_page_needs_none(app: Path) -> None:
+    """Each process can read the link in the argument list of a browser."""
+    async with walled(NOBODY, app=app, has_victim=False) as worker:
+        assert (await worker.ask("POST", "/v1/page/codes", json={})).body == {"code": None}
 
 
 def test_codes_are_used_once_grow_old_and_are_bounded() -> None:

@@ -42,8 +42,8 @@ class Walled:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         return await self.worker.ask(method, path, headers=headers, **request)
 
-    async def start(self, metadata: Any) -> dict[str, Any]:
-        started = await self.ask("POST", "/v1/jobs", json={"metadata": metadata, "timeout": 30})
+    async def start(self, metadata: Any, **asked: Any) -> dict[str, Any]:
+        started = await self.ask("POST", "/v1/jobs", json={"metadata": metadata, "timeout": 30, **asked})
         assert started.status == 201, started
         return dict(started.body)
 

@@ -36,10 +36,13 @@ async def token(connection: Connection) -> int:
 
 @with_connection
 async def page(connection: Connection, no_open: _NoOpenFlag = False) -> int:
-    """Print a link that opens the page of a worker, and open it in a browser. The link works once, within 60 s."""
+    """Print a link that opens the page of a worker, and open it in a browser.
+
+    If the page needs the token, the link has a code, and works once, within 60 s.
+    """
     async with connection.open() as client:
         code = (await client.post("/v1/page/codes", {})).body["code"]
-    link = f"{connection.url.rstrip('/')}/#code={code}"
+    link = f"{connection.url.rstrip('/')}/" + (f"#code={code}" if code is not None else "")
     echo(link)
     # Without a display, a browser in text mode would take over the terminal.
     if not no_open and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):

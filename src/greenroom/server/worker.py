@@ -236,9 +236,10 @@ class Worker:
             extra = log_fields("not_warm", cause=stats.breaker_cause)
             _logger.warning("processes do not become warm yet: %s", stats.breaker_cause, extra=extra)
         needs_token = self._parts.keys.token.current is not None and not self._parts.keys.open_to_some
-        token = ' -H "Authorization: Bearer $(greenroom token)"' if needs_token else ""
-        text = "to start a session: curl %s/v1/jobs -H 'Content-Type: application/json'%s -d '{\"metadata\": {}}'"
-        _logger.info(text, url, token, extra=log_fields("hint"))
+        # Not in curl's arguments, which a session can read.
+        piped, taken = ('echo "Authorization: Bearer $(greenroom token)" | ', " -H @-") if needs_token else ("", "")
+        text = "to start a session: %scurl %s/v1/jobs -H 'Content-Type: application/json'%s -d '{\"metadata\": {}}'"
+        _logger.info(text, piped, url, taken, extra=log_fields("hint"))
         if self._is_dev and needs_token and sys.stderr.isatty():
             # Not a log line: whoever reads a log could use the code.
             print(f"the page, for 60 s: {url.rstrip('/')}/#code={self._parts.page_codes.new()}", file=sys.stderr)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -19,13 +20,14 @@ from .proxies import TrustedProxies
 from .schema import ApiError
 from .throttled_warning import ThrottledWarning
 
-__all__ = ["Guard", "RateLimit", "is_trusted", "note_start"]
+__all__ = ["Guard", "RateLimit", "is_trusted", "note_start", "taken_from_sessions"]
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _PROBES = frozenset({"/livez", "/readyz"})
 """Paths that are answered at any request rate."""
 _MOST_CLIENTS = 10_000
 _IS_TRUSTED = web.RequestKey("greenroom.is_trusted", bool)
+_ROLE = web.RequestKey("greenroom.role", Role)
 _SESSION_JOBS = web.RequestKey("greenroom.session_jobs", SessionJobs)
 _NO_TOKEN = (
     "this needs the worker's token. Send the header Authorization: Bearer TOKEN. `greenroom token` prints the token; a "
@@ -78,6 +80,7 @@ class Guard:
             role = Role.OWNER
         if role is Role.VIEWER and request.method not in ("GET", "HEAD"):
             raise ApiError(403, "read_only", "this token (view_token) can only read. Send the worker's token")
+        request[_ROLE], request[_SESSION_JOBS] = role, self._keys.session_jobs
         request[_IS_TRUSTED] = role in (Role.OWNER, Role.VIEWER) or self._keys.open_to_some
         if not is_open:
             self._check_role(request, role, path)
@@ -87,10 +90,8 @@ class Guard:
         if role is Role.STRANGER:
             raise ApiError(401, "unauthorized", _NO_CERTIFICATE if self._keys.want_certificate else _NO_TOKEN)
         if role is Role.SESSION:
-            jobs = self._keys.session_jobs
-            request[_SESSION_JOBS] = jobs
             is_start = path == "/v1/jobs" and request.method == "POST"
-            if not is_start and request.match_info.get("id") not in jobs:
+            if not is_start and request.match_info.get("id") not in self._keys.session_jobs:
                 message = "this token of sessions is for starting jobs, and for those jobs (sessions_may is start)"
                 raise ApiError(403, "not_own_job", message)
 
@@ -177,9 +178,25 @@ def is_trusted(request: web.Request) -> bool:
 
 def note_start(request: web.Request, job_id: str) -> None:
     """Note that a request has started a job. If a session has sent the request, sessions may show and cancel it."""
-    jobs = request.get(_SESSION_JOBS)
-    if jobs is not None:
-        jobs.add(job_id)
+    if request[_ROLE] is Role.SESSION:
+        request[_SESSION_JOBS].add(job_id)
+
+
+@contextmanager
+def taken_from_sessions(request: web.Request, job_id: str | None) -> Iterator[None]:
+    """Take an id from sessions while a request that is not theirs has a job of this id accepted.
+
+    A session can have used the id before, for a job that the worker has forgotten since. If the block raises, no other
+    job has the id, and sessions get it back.
+    """
+    jobs = request[_SESSION_JOBS]
+    was_theirs = request[_ROLE] is not Role.SESSION and jobs.discard(job_id)
+    try:
+        yield
+    except BaseException:
+        if was_theirs and job_id is not None:
+            jobs.add(job_id)
+        raise
 
 
 class RateLimit:

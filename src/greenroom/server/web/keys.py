@@ -44,6 +44,12 @@ class SessionJobs:
         while len(self._ids) > self.MOST:
             self._ids.popitem(last=False)
 
+    def discard(self, job_id: str | None) -> bool:
+        """Forget an id. Return whether it was there."""
+        was_there = job_id in self._ids
+        self._ids.pop(job_id or "", None)
+        return was_there
+
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._ids
 

@@ -28,6 +28,7 @@ __all__ = [
     "JobStarted",
     "JobView",
     "ListJobs",
+    "NewPageCode",
     "Nothing",
     "PageCode",
     "PageToken",
@@ -122,6 +123,14 @@ class PageCode(Struct, forbid_unknown_fields=True):
     """Code that a browser changes for the token."""
 
     code: str
+
+
+class NewPageCode(Struct):
+    """Answer to ``POST /v1/page/codes``."""
+
+    code: str | None
+    """Null if a browser beside this client needs no code. Links are in the argument lists of browsers, which each
+    process of this machine can read."""
 
 
 class PageToken(Struct):

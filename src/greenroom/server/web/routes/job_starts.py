@@ -12,7 +12,7 @@ from ....sources import Acceptance, DuplicateJob, Host, JobHandle, Offer, Reject
 from ....wire import payload
 from ...worker_identity import has_own_form
 from ..arrivals import stalls_before
-from ..guard import note_start
+from ..guard import note_start, taken_from_sessions
 from ..half_closed import delivered
 from ..operations import Operation
 from ..requests import json_response, read_body
@@ -52,7 +52,8 @@ class HttpSource:
     async def start_job(self, request: web.Request) -> web.StreamResponse:
         """Start a job. Answer when its process has acknowledged the job, or at once with the reason of a rejection."""
         body = await read_body(request, StartJob)
-        acceptance = await self._offer(body, request.headers.get("traceparent"), stalls_before(request))
+        with taken_from_sessions(request, body.id):
+            acceptance = await self._offer(body, request.headers.get("traceparent"), stalls_before(request))
         handle = _start(acceptance)
         try:
             await _started(handle)

@@ -12,7 +12,7 @@ from aiohttp import web
 from ..keys import Keys
 from ..operations import Operation
 from ..requests import json_response, read_body
-from ..schema import ApiError, Nothing, PageCode, PageToken
+from ..schema import ApiError, NewPageCode, Nothing, PageCode, PageToken
 
 __all__ = ["CODE_SECONDS", "PageCodes", "PageCodesApi"]
 
@@ -58,7 +58,7 @@ class PageCodesApi:
                 "/v1/page/codes",
                 self.make_code,
                 "Make a code for the page",
-                {200: PageCode},
+                {200: NewPageCode},
                 body=Nothing,
                 tags=tags,
             ),
@@ -76,9 +76,13 @@ class PageCodesApi:
         ]
 
     async def make_code(self, request: web.Request) -> web.Response:
-        """Return a code for the link `URL/#code=CODE`. It works once, within 60 s."""
+        """Return a code for the link `URL/#code=CODE`. It works once, within 60 s.
+
+        The code is null if the client needs no token: a browser of the same user needs none either.
+        """
         await read_body(request, Nothing)
-        return json_response(PageCode(self._codes.new()))
+        needs_none = await self._keys.needs_none(request)
+        return json_response(NewPageCode(None if needs_none else self._codes.new()))
 
     async def change_code(self, request: web.Request) -> web.Response:
         """Return the token for a code that was not used before. The token is null if the worker needs none."""
