@@ -183,6 +183,18 @@ def test_what_would_make_nonsense_is_refused(options: dict[str, Any]) -> None:
         written(**options)
 
 
+@pytest.mark.parametrize("token", ["auto", None])
+def test_nobody_beyond_this_machine_starts_jobs_without_a_token(token: str | None) -> None:
+    """Workers at a loopback address ask local clients for none, and HAProxy is one."""
+    open_to_all = {"bind": ":8080", "server": {"token": token}}
+    with pytest.raises(OptionError, match="every client that reaches HAProxy could start jobs"):
+        written(**open_to_all)
+    assert written(**open_to_all, token_env="FRONT_TOKEN")
+    assert written(**open_to_all | {"bind": "localhost:8080"})
+    assert written(**open_to_all | {"server": {"token": TOKEN}})
+    assert written(**open_to_all, workers=["a=10.0.0.5:8700"])  # these need a token of their own
+
+
 @given(st.from_regex(r"[a-z0-9-]{1,32}", fullmatch=True), st.integers(1, 65535))
 def test_any_name_of_a_worker_is_taken(name: str, port: int) -> None:
     assert read_worker(f"{name}=worker.example.com:{port}") == WorkerAddress(name, f"worker.example.com:{port}")
@@ -212,7 +224,7 @@ CASES: dict[str, dict[str, Any]] = {
     "one-worker": {"workers": ("a=127.0.0.1:8701",)},
     "rerun": {"rerun_broken": True},
     "token": {"token_env": "FRONT_TOKEN"},
-    "any-address": {"bind": ":8080"},
+    "any-address": {"bind": ":8080", "server": {"token": TOKEN}},
     "tls": {"token_env": "FRONT_TOKEN", "tls": True},
 }
 

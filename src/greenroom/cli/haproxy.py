@@ -8,7 +8,8 @@ import shlex
 from dataclasses import dataclass
 
 from ..errors import OptionError
-from ..settings.worker_options import is_loopback
+from ..settings import ServerOptions
+from ..settings.worker_options import KNOWN_CLIENTS, is_loopback
 from .deployment import Plan, fill
 from .haproxy_answers import NOT_FOUND, UNAUTHORIZED, error_files
 
@@ -41,6 +42,10 @@ class WorkerAddress:
     name: str
     address: str
 
+    @property
+    def host(self) -> str:
+        return self.address.rpartition(":")[0].strip("[]")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Haproxy:
@@ -69,7 +74,7 @@ class Haproxy:
                 raise OptionError(f"{name} is {path!r}; HAProxy needs an absolute path, such as /etc/haproxy/file.pem")
         if bool(self.worker_ca) != bool(self.proxy_cert):
             raise OptionError("worker_ca and proxy_cert belong together: set both, or none of them")
-        if self.has_tls and not self.token_env and not is_loopback(self._host):
+        if self.has_tls and not self.token_env and self.is_reached_by_others:
             raise OptionError(
                 f"bind is {self.bind!r}, and the workers trust the proxy's certificate: every client that reaches "
                 "HAProxy could start jobs. Set token_env, so that HAProxy checks a token, or bind to a loopback address"
@@ -85,6 +90,11 @@ class Haproxy:
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
                 raise OptionError(f"two workers have the {what} {twice[0]!r}; each needs its own")
+
+    @property
+    def is_reached_by_others(self) -> bool:
+        """True if clients of other machines reach HAProxy."""
+        return not is_loopback(self._host)
 
     @property
     def has_tls(self) -> bool:
@@ -110,7 +120,11 @@ def _has_port(address: re.Match[str] | None) -> bool:
 
 
 def haproxy_files(plan: Plan, front: Haproxy) -> dict[str, str]:
-    """Return the files, by name: the configuration, the answers of HAProxy itself, and the list of workers."""
+    """Return the files, by name: the configuration, the answers of HAProxy itself, and the list of workers.
+
+    Raises ``OptionError`` if clients of other machines could start jobs without a token.
+    """
+    _refuse_strangers(plan.server, front)
     count, pool, server = len(front.workers), plan.pool, plan.server
     launch = max(pool.launch_timeout, pool.start_timeout)
     start_seconds = math.ceil(server.offer_timeout + pool.request_timeout + launch + START_MARGIN)
@@ -145,14 +159,26 @@ def haproxy_files(plan: Plan, front: Haproxy) -> dict[str, str]:
     }
 
 
+def _refuse_strangers(server: ServerOptions, front: Haproxy) -> None:
+    # A worker on a loopback address lets local clients in without a token. HAProxy is one, for all of its own clients.
+    need_none = server.token in (None, KNOWN_CLIENTS) and server.token_file is None
+    local = [worker.name for worker in front.workers if is_loopback(worker.host)]
+    if front.is_reached_by_others and not front.has_tls and not front.token_env and need_none and local:
+        raise OptionError(
+            f"bind is {front.bind!r}, and the worker {local[0]} asks HAProxy on its own machine for no token: every "
+            "client that reaches HAProxy could start jobs. Set token_env, so that HAProxy checks a token, or give the "
+            "workers and this command a token, or bind to a loopback address"
+        )
+
+
 # --- parts of the configuration ------------------------------------------------------------------
 
 
 def _command(plan: Plan, worker: WorkerAddress) -> str:
     """Return the command that starts a worker, as a comment."""
-    host, _, port = worker.address.rpartition(":")
+    port = worker.address.rpartition(":")[2]
     words = ["greenroom", "start", plan.app, "--worker-name", worker.name]
-    words += ["--host", host.strip("[]"), "--port", port]
+    words += ["--host", worker.host, "--port", port]
     return f"#   {shlex.join(words)}"
 
 
