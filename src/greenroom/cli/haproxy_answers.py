@@ -16,7 +16,7 @@ _NO_WORKER = "no worker has room for a job now. The job did not begin, and will 
 _NO_WORKER_NOW = "no worker has room for a job now. If the job had begun, it has died with its worker. Send it again"
 _UNREACHABLE = (
     "the worker that has this job, or may have it, does not answer. If the worker has died, the job has died with it. "
-    "Ask again: a new worker of the same name answers 410 (worker_lost)"
+    "Ask again: a new worker of the same name answers 410 (worker_lost), or 404 to an id of a client's"
 )
 
 
