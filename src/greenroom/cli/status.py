@@ -98,7 +98,7 @@ def _figures(pressure: dict[str, Any]) -> str:
             ("session memory", None if cost is None else f"{cost:.1f} MiB"),
             (
                 "session CPU",
-                None if cpus is None else f"{100 * cpus:.1f} % of a CPU, waits {pressure['cpu_wait_ms']:.1f} ms",
+                None if cpus is None else f"{100 * cpus:.1f} % of a CPU, waits {pressure['cpu_wait_ms']:.2f} ms",
             ),
             ("room for", f"{pressure['room']} more jobs, by {pressure['room_limit']}"),
             ("sources", sources or None),

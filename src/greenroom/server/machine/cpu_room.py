@@ -181,7 +181,7 @@ class CpuRoom:
         longest = self._longest_wait_ms
         if longest is None or further_sessions(self.costs, stats.jobs, longest) != 0:
             return None
-        text = f"sessions wait {self.costs.wait_ms:.1f} ms for a CPU each time that they have work"
+        text = f"sessions wait {self.costs.wait_ms:.2f} ms for a CPU each time that they have work"
         if self.costs.wait_ms <= longest:
             text += f", and would wait longer than {longest:g} ms beside one more"
         return f"{text}; max_cpu_wait_ms is {longest:g}"
