@@ -7,39 +7,16 @@ free. A quota of a cgroup leaves no more than what the processes in the cgroup h
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
-from .cgroup_levels import Level, levels
+from .cgroup_levels import Level
+from .machine_limits import quotas
 
-__all__ = ["FreeCpus", "Quota", "quotas"]
+__all__ = ["FreeCpus"]
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _IDLE, _WAITS_FOR_DISK = 4, 5
 """Fields of a line of ``/proc/stat``."""
-
-
-class Quota(NamedTuple):
-    """CPUs that the processes in a cgroup may use on average."""
-
-    cpus: float
-    level: Level
-
-
-def quotas(root: Path = Path("/")) -> list[Quota]:
-    """Return the quota of this process's cgroup, and of each above it. Those that are hidden are left out."""
-    found = []
-    for level in levels("cpu", root):
-        with suppress(OSError, ValueError):  # no quota, or a hidden one
-            if level.version == 2:
-                quota, period = (level.folder / "cpu.max").read_text().split()
-            else:
-                quota = (level.folder / "cpu.cfs_quota_us").read_text()
-                period = (level.folder / "cpu.cfs_period_us").read_text()
-            if int(quota) > 0:
-                found.append(Quota(int(quota) / int(period), level))
-    return found
 
 
 class FreeCpus:

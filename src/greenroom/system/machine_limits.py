@@ -9,10 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from .cgroup_levels import levels, number_in
-from .free_cpus import quotas
+from .cgroup_levels import Level, levels, number_in
 
-__all__ = ["TaskRoom", "scarce_tasks", "task_rooms", "usable_cpus"]
+__all__ = ["Quota", "TaskRoom", "quotas", "scarce_tasks", "task_rooms", "usable_cpus"]
 
 _MAY_EXCEED_NPROC = (1 << 24) | (1 << 21)  # CAP_SYS_RESOURCE, CAP_SYS_ADMIN (setrlimit(2))
 
@@ -26,6 +25,13 @@ class TaskRoom(NamedTuple):
     remedy: str
 
 
+class Quota(NamedTuple):
+    """CPUs that the processes in a cgroup may use on average."""
+
+    cpus: float
+    level: Level
+
+
 def task_rooms(root: Path = Path("/")) -> list[TaskRoom]:
     """Return every limit on tasks that binds this process, the tightest first. Limits that are hidden are left out."""
     return sorted([*_of_user(root), *_of_cgroups(root), *_of_kernel(root)])
@@ -37,6 +43,21 @@ def scarce_tasks(most: int, root: Path = Path("/")) -> TaskRoom | None:
     of_user = _of_user(root) if 0 <= soft <= most else ()  # this reads /proc for all processes
     rooms = (room for room in (*of_user, *_of_cgroups(root)) if room.limit <= most)
     return min((room for room in rooms if 10 * room.left < room.limit), default=None)
+
+
+def quotas(root: Path = Path("/")) -> list[Quota]:
+    """Return the quota of this process's cgroup, and of each above it. Those that are hidden are left out."""
+    found = []
+    for level in levels("cpu", root):
+        with suppress(OSError, ValueError):  # no quota, or a hidden one
+            if level.version == 2:
+                quota, period = (level.folder / "cpu.max").read_text().split()
+            else:
+                quota = (level.folder / "cpu.cfs_quota_us").read_text()
+                period = (level.folder / "cpu.cfs_period_us").read_text()
+            if int(quota) > 0:
+                found.append(Quota(int(quota) / int(period), level))
+    return found
 
 
 def usable_cpus(root: Path = Path("/")) -> float:
