@@ -1,4 +1,8 @@
-"""Sessions on three workers behind HAProxy: started, found, awaited and cancelled through one address."""
+"""Sessions on three workers behind HAProxy: started, found, awaited and cancelled through one address.
+
+A worker without an idle process is not ready, and HAProxy refuses a call when no worker is. So each worker has as many
+idle processes as a test starts sessions at once.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 
 async def test_sessions_are_started_and_found_through_haproxy(tmp_path: Path) -> None:
     """The main promise, in short: the rest of this folder takes it apart."""
-    async with Cluster(tmp_path, idle=1) as cluster, cluster.front() as front:
+    async with Cluster(tmp_path, idle=7) as cluster, cluster.front() as front:
         assert await looked_up(cluster, front, calls=2) == []
         assert await repeated(cluster, front, calls=2) == []
         started = await front.start_job("last")
@@ -63,7 +67,7 @@ async def test_sessions_of_full_and_draining_workers_are_found(tmp_path: Path) -
 @pytest.mark.more
 @pytest.mark.in_pairs
 async def test_the_id_of_a_client_meets_its_first_call(tmp_path: Path) -> None:
-    async with Cluster(tmp_path, jobs=16) as cluster, cluster.front() as front:
+    async with Cluster(tmp_path, idle=9, jobs=16) as cluster, cluster.front() as front:
         assert await repeated(cluster, front, calls=9) == []
         assert await repeated(cluster, front, calls=9, between=front.restart) == []
         keys = [fresh("pair") for _ in range(8)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import aiohttp
 import commands
 import pytest
-from machines.cluster import NAMES, Edit, Front, changed
+from machines.cluster import LIMITS, NAMES, Edit, Front, changed
 from machines.haproxy import kept_port
 from server.certificates import Authority
 from server.running_worker import RunningWorker
+from support import DEADLINE
 
+MOST_CALLS = 6
+"""Most sessions that a test starts. So many idle processes has each worker: without one, it is not ready."""
 MakeApp = Callable[[str], str]
 pytestmark = [pytest.mark.more, pytest.mark.in_pairs, pytest.mark.usefixtures("installed")]
 
@@ -42,8 +46,7 @@ class Secured:
         for name in NAMES:
             shown = self.authority.sign(name, "serverAuth", self._folder).options
             options = (*shown, "--tls-client-ca", str(self._proxies.path), "--worker-name", name)
-            limits = ("--num-idle-processes", "1", "--max-cpu-wait-ms", "off", "--min-free-memory-mb", "off")
-            worker = RunningWorker(self._app, *options, *limits)
+            worker = RunningWorker(self._app, *options, *LIMITS, "--num-idle-processes", str(MOST_CALLS))
             self.workers[name] = await self._stack.enter_async_context(worker)
         for worker in self.workers.values():
             await worker.port()
@@ -76,13 +79,21 @@ class Secured:
         assert await process.wait() == 0
 
 
+async def until_warm(front: Front, *names: str) -> None:
+    """Wait until HAProxy finds each of these workers ready, with all its idle processes."""
+    async with asyncio.timeout(DEADLINE):
+        for name in names:
+            while (answer := await front.get(f"/w/{name}/v1/pool")).status != 200 or answer.body["idle"] < MOST_CALLS:
+                await asyncio.sleep(0.02)
+    await front.until_sure("starts", *names)
+
+
 async def test_sessions_are_started_and_found_by_tls(make_app: MakeApp, tmp_path: Path) -> None:
     async with Secured(make_app(APP), tmp_path) as secured, secured.front() as front:
-        assert await front.until_up("starts", *NAMES)
         assert await front.until_up("lookups", *NAMES)
-        await front.until_sure("starts", *NAMES)
-        told = [await front.start_job(f"call-{number}") for number in range(6)]
-        assert [one.status for one in told] == [201] * 6
+        await until_warm(front, *NAMES)
+        told = [await front.start_job(f"call-{number}") for number in range(MOST_CALLS)]
+        assert [one.status for one in told] == [201] * MOST_CALLS
         assert len({one.worker for one in told}) > 1
         for one in told:
             assert (await front.get(f"/v1/jobs/{one.id}")).body["id"] == one.id
@@ -103,5 +114,5 @@ async def test_a_worker_with_another_certificate_is_not_asked(make_app: MakeApp,
         # One worker passes itself off as another: its authority is the right one, and its name is not.
         async with secured.front(changed("verifyhost a", "verifyhost b")) as front:
             assert await front.until_down("starts", "a")
-            assert await front.until_up("starts", "b", "c")
+            await until_warm(front, "b", "c")
             assert {(await front.start_job(f"call-{number}")).worker for number in range(4)} <= {"b", "c"}
