@@ -25,7 +25,7 @@ from weakref import WeakKeyDictionary
 from ..log_fields import log_fields
 from ..system import proc
 from ..system.inet_diag import Ends, owners
-from .outsiders import is_outsider, workers_here
+from .outsiders import Descent, is_outsider, workers_here
 
 __all__ = ["LocalClients"]
 
@@ -37,6 +37,8 @@ _LIVING = (1, 8)
 """States of a connection (tcp_states.h) whose client exists: ESTABLISHED and CLOSE_WAIT."""
 LONGEST_PAUSE = 0.25
 """Seconds after a look, at most."""
+MOST_INSIDE, MOST_FILES = 64, 64
+"""Processes of sessions that one look looks into, and open files of each. A session can have any number of both."""
 MOST_KNOWN = 16
 """Processes that are looked at first, because they were clients before."""
 
@@ -116,16 +118,19 @@ class LocalClients:
                 found.add(ends)  # root may do all. A session of another user has no socket of root's
         if not searched:
             return found, False
-        workers, hidden, is_long = workers_here(), list[int](), False
+        workers, hidden, inside, is_long = workers_here(), list[int](), list[int](), False
+        descent = Descent(workers)
         for pid, is_known in self._candidates():
             if not searched:
                 return found, is_long
             is_long = is_long or not is_known
             try:
-                sockets = proc.sockets(pid)
-                # A number comes round after 2**32 sockets, and another kind of socket can have it, too.
-                numbers = [inode for inode in sockets.keys() & searched.keys() if proc.is_tcp(sockets[inode])]
-                held = [searched.pop(inode) for inode in numbers]
+                if _is_inside(pid, descent):
+                    inside.append(pid)
+                    if len(inside) <= MOST_INSIDE:  # if it is the client, the search is over
+                        _taken(searched, pid, MOST_FILES)
+                    continue
+                held = _taken(searched, pid)
                 if held and _is_outsider(pid, workers):
                     found.update(held)
                     self._remember(pid)
@@ -133,9 +138,11 @@ class LocalClients:
                 hidden.append(pid)
             except OSError:
                 continue  # the process has ended
-        if own_user == 0 and hidden and all(_may_be_let_in(pid, workers) for pid in hidden):
+        if own_user == 0 and hidden:
             # A worker of root without CAP_SYS_PTRACE does not see what root's processes with more capabilities hold.
-            found.update(searched.values())
+            hidden += _hidden_of(inside, searched)
+            if all(_may_be_let_in(pid, workers) for pid in hidden):
+                found.update(searched.values())
         return found, is_long
 
     def _candidates(self) -> Iterator[tuple[int, bool]]:
@@ -157,6 +164,37 @@ class LocalClients:
             self._has_failed = True
             text = "clients of this machine need the token, because they cannot be told from sessions: %s"
             _logger.warning(text, error, extra=log_fields("clients_unknown", cause=str(error)))
+
+
+def _is_inside(pid: int, descent: Descent) -> bool:
+    try:
+        return descent.is_inside(pid)
+    except OSError:
+        return False  # it has ended, or an ancestor has: its files are looked at
+
+
+def _hidden_of(pids: list[int], searched: dict[int, Ends]) -> list[int]:
+    """Remove the sockets that these processes have open from the searched ones. Return those that cannot be seen."""
+    hidden = []
+    for pid in pids:
+        try:
+            _taken(searched, pid)
+        except PermissionError:
+            hidden.append(pid)
+        except OSError:
+            continue  # the process has ended
+    return hidden
+
+
+def _taken(searched: dict[int, Ends], pid: int, most: int | None = None) -> list[Ends]:
+    """Remove the sockets that a process has open from the searched ones, and return their ends.
+
+    ``most`` is the largest number of open files to look at.
+    """
+    sockets = proc.sockets(pid, most)
+    # A number comes round after 2**32 sockets, and another kind of socket can have it, too.
+    numbers = [inode for inode in sockets.keys() & searched.keys() if proc.is_tcp(sockets[inode], inode)]
+    return [searched.pop(inode) for inode in numbers]
 
 
 def _ends_of(connection: asyncio.BaseTransport) -> Ends | None:

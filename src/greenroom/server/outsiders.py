@@ -15,13 +15,14 @@ import os
 import re
 import socket
 import struct
+from collections.abc import Collection
 from contextlib import closing, suppress
 from typing import NamedTuple
 
 from ..system import proc
 from ..system.control_address import is_control_address
 
-__all__ = ["is_outsider", "workers_here"]
+__all__ = ["Descent", "is_outsider", "workers_here"]
 
 
 class _Process(NamedTuple):
@@ -31,6 +32,24 @@ class _Process(NamedTuple):
     started: int
 
 
+class Descent:
+    """Processes that descend from some workers, and these workers, as one look finds them. Each is looked at once."""
+
+    def __init__(self, workers: Collection[int]) -> None:
+        self._known = dict.fromkeys(workers, True) | {0: False}  # a parent of 0 is outside of this pid namespace
+
+    def is_inside(self, pid: int) -> bool:
+        """Return whether a process is a worker or descends from one. Raises ``OSError`` if it has ended meanwhile."""
+        line: list[int] = []
+        while pid not in self._known:
+            if pid in line:  # pids were given again meanwhile
+                raise ProcessLookupError(pid)
+            line.append(pid)
+            pid = proc.stat(pid).ppid
+        self._known.update(dict.fromkeys(line, self._known[pid]))
+        return self._known[pid]
+
+
 _NO_WORKER = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPROTOTYPE})
 """Errors for an address at which no worker listens."""
 _IS_LISTENING = 0x10000
@@ -38,8 +57,8 @@ _IS_LISTENING = 0x10000
 _LINE = re.compile(rb"[0-9a-f]+: [0-9A-F]{8} [0-9A-F]{8} ([0-9A-F]{8}) [0-9A-F]{4} [0-9A-F]{2} +([0-9]+) @(.+)")
 _CREDENTIALS = struct.Struct("3i")
 _owners: dict[tuple[int, str], frozenset[_Process]] = {}
-"""Processes that listen at control sockets, by inode and address. Each worker is asked only once: one that stands still
-accepts nothing, and would soon have too many that wait. Anybody can name the inode of a worker with another address."""
+"""Processes that have a control socket open, by its inode and address. Such a worker is not asked again: one that
+stands still accepts nothing, and would soon have too many that wait."""
 
 
 def workers_here() -> frozenset[int]:
@@ -50,13 +69,33 @@ def workers_here() -> frozenset[int]:
     sockets = _control_sockets()
     for gone in _owners.keys() - sockets:
         _owners.pop(gone, None)
-    found = set[_Process]()
-    for each in sockets:
-        owners = _owners.get(each) or _owners_of(*each)
-        if owners:  # else it is asked again, when it may answer
-            _owners[each] = owners
-        found |= owners
-    return frozenset({os.getpid(), *(owner.pid for owner in found if _process(owner.pid) == owner)})
+    unknown = sockets - _owners.keys()
+    listeners = {address: _listener_at(address) for address in {address for _, address in unknown}}
+    descent = Descent(_living())
+    for inode, address in unknown:
+        pid = listeners[address]
+        if pid and _has_open(pid, inode, descent):
+            _owners[inode, address] = _known({pid})
+    silent = {inode: address for inode, address in unknown if listeners[address] is None}
+    for inode, holders in _holders_of(silent.keys(), descent).items() if silent else ():
+        _owners[inode, silent[inode]] = _known(holders)
+    return _living() | {pid for pid in listeners.values() if pid}
+
+
+def _living() -> frozenset[int]:
+    """Return the pids of the workers that are known, and live."""
+    owners = frozenset[_Process]().union(*_owners.values())
+    return frozenset({os.getpid(), *(owner.pid for owner in owners if _process(owner.pid) == owner)})
+
+
+def _has_open(pid: int, inode: int, descent: Descent) -> bool:
+    """Return whether a process beside the known workers has a socket open. Anybody can add a line with any inode."""
+    try:
+        return not descent.is_inside(pid) and inode in proc.sockets(pid)
+    except PermissionError:
+        return True  # it is a worker of root with more capabilities: it is believed
+    except OSError:
+        return False  # it has ended
 
 
 def _control_sockets() -> set[tuple[int, str]]:
@@ -90,31 +129,34 @@ def is_outsider(pid: int, workers: frozenset[int]) -> bool:
     return True
 
 
-def _owners_of(inode: int, address: str) -> frozenset[_Process]:
-    """Return the processes that listen at an abstract address; none if they are gone, or cannot be found.
+def _listener_at(address: str) -> int | None:
+    """Return the process that listens at an abstract address, as the kernel names it. The connection is not used.
 
-    Whoever makes a socket that does not tell its owner hides no worker by it, and must not close the API to others.
+    0 if nobody listens, or from another pid namespace; ``None`` if too many wait to be accepted. Whoever makes a socket
+    that does not tell its owner hides no worker by it, and must not close the API to others.
     """
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)) as sock:
         try:
             sock.connect(address)
         except BlockingIOError:
-            return _known(_holders_of(inode))  # too many wait to be accepted
+            return None
         except OSError as error:
             if error.errno in _NO_WORKER:
-                return frozenset()
+                return 0
             raise
-        pid, *_ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return _known({pid} - {0})  # 0: in another pid namespace
+        return int(_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[0])
 
 
-def _holders_of(inode: int) -> set[int]:
-    """Return the processes that have a socket open, of those that can be looked into."""
-    found = set[int]()
+def _holders_of(inodes: Collection[int], descent: Descent) -> dict[int, set[int]]:
+    """Return the processes that have these sockets open, by inode, of those that can be looked into.
+
+    What descends from a worker that is known is not looked at: it can have thousands of files.
+    """
+    found: dict[int, set[int]] = {}
     for pid in proc.pids():
         with suppress(OSError):  # it has ended, or is of another user
-            if inode in proc.sockets(pid):
-                found.add(pid)
+            for inode in () if descent.is_inside(pid) else proc.sockets(pid).keys() & inodes:
+                found.setdefault(inode, set()).add(pid)
     return found
 
 

@@ -24,10 +24,11 @@ from __future__ import annotations
 import math
 import os
 import resource
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from . import proc
+from .trackers import is_resource_tracker
 
 __all__ = [
     "OWNER_VARIABLE",
@@ -36,6 +37,7 @@ __all__ = [
     "ZYGOTES",
     "group_of",
     "is_on",
+    "living",
     "may_belong",
     "owner_of",
     "put",
@@ -84,6 +86,28 @@ def is_on(pid: int, token: str) -> bool:
     Raises ``OSError`` when the process is gone.
     """
     return owner_of(pid, token) is not None or proc.environ_has(pid, f"{VARIABLE}={token}".encode())
+
+
+def living(token: str) -> list[int]:
+    """Return the other processes with the mark of the pool with this token, wherever they are; no dead ones.
+
+    While the limit names some, other than resource trackers, no environment is read: who reads one waits for the memory
+    map of the process, and a session of another pool can keep that locked (:mod:`greenroom.system.trackers`). So call
+    this until none is left.
+    """
+    others = [pid for pid in proc.pids() if pid != os.getpid()]
+    found = _those(others, lambda pid: _owner_by_limit(pid, token) is not None)
+    return _those(others, lambda pid: is_on(pid, token)) if all(map(is_resource_tracker, found)) else found
+
+
+def _those(pids: list[int], condition: Callable[[int], bool]) -> list[int]:
+    """Return the living processes for which a condition is true."""
+    found = []
+    for pid in pids:
+        with suppress(OSError):  # gone by now, or not readable for this user
+            if condition(pid) and proc.stat(pid).state not in "ZX":
+                found.append(pid)
+    return found
 
 
 def owner_of(pid: int, token: str) -> int | None:

@@ -9,6 +9,7 @@ import errno
 import os
 import signal
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
 __all__ = [
@@ -21,8 +22,8 @@ __all__ = [
     "environ_has",
     "environ_value",
     "faulted_mb",
+    "has_begun",
     "is_out_of_fds",
-    "is_resource_tracker",
     "is_tcp",
     "machine_threads",
     "memory_parts",
@@ -40,6 +41,7 @@ __all__ = [
     "thread_count",
     "thread_names",
     "tracer_of",
+    "unheard_signals",
     "wake_ups",
 ]
 
@@ -79,6 +81,12 @@ def stat(pid: int) -> Stat:
     # The process's name may hold spaces and brackets. The other fields follow the last bracket.
     fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return Stat(fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[19]))
+
+
+def has_begun(pid: int) -> bool:
+    """Return whether a living process has a command line. It has none for a moment while it executes a program."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return fields[0] in b"ZX" or fields[45] != b"0"
 
 
 def faulted_mb(pid: int) -> float:
@@ -232,23 +240,34 @@ def capabilities(pid: int) -> int:
     return int(_status(pid)[b"CapPrm"], 16)
 
 
-def sockets(pid: int) -> dict[int, str]:
-    """Return the inodes of the sockets that a process has open, each with a path in ``/proc`` that stands for it."""
-    folder, found = f"/proc/{pid}/fd", dict[int, str]()
-    for name in os.listdir(folder):
-        with suppress(FileNotFoundError):  # closed meanwhile
-            target = os.readlink(f"{folder}/{name}")
-            if target.startswith("socket:["):
-                found[int(target[8:-1])] = f"{folder}/{name}"
+def sockets(pid: int, most: int | None = None) -> dict[int, str]:
+    """Return the inodes of the sockets that a process has open, each with a path in ``/proc`` that stands for it.
+
+    ``most`` is the largest number of open files to look at.
+    """
+    found = dict[int, str]()
+    with os.scandir(f"/proc/{pid}/fd") as entries:
+        for entry in islice(entries, most):
+            with suppress(FileNotFoundError):  # closed meanwhile
+                target = os.readlink(entry.path)
+                if target.startswith("socket:["):
+                    found[int(target[8:-1])] = entry.path
     return found
 
 
-def is_tcp(path: str) -> bool:
-    """Return whether a socket of :func:`sockets` is a TCP socket. The kernel asks nobody for this attribute."""
+def is_tcp(path: str, inode: int) -> bool:
+    """Return whether the file at a path of :func:`sockets` is still this socket, and a TCP socket."""
     try:
-        return os.getxattr(path, "system.sockprotoname") in (b"TCP\0", b"TCPv6\0")
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)  # which asks no file system
     except FileNotFoundError:  # closed meanwhile
         return False
+    try:
+        # A file of FUSE, which may have the number by now, would be asked for its attribute, and need not answer.
+        place = f"/proc/self/fd/{fd}"
+        is_same = os.readlink(place) == f"socket:[{inode}]"
+        return is_same and os.getxattr(place, "system.sockprotoname") in (b"TCP\0", b"TCPv6\0")
+    finally:
+        os.close(fd)
 
 
 def environ_has(pid: int, entry: bytes) -> bool:
@@ -262,17 +281,10 @@ def environ_value(pid: int, name: bytes) -> bytes | None:
     return next((value for found, _, value in entries if found == name), None)
 
 
-def is_resource_tracker(pid: int) -> bool:
-    """Return whether a process is a resource tracker of ``multiprocessing``, or may soon be one. Never raises.
-
-    A tracker removes the shared memory of dead processes, and then ends. A process without a command line may become
-    one: a tracker's parent goes on, and may die, before the kernel sets the command line (execve(2) after vfork(2)).
-    """
-    try:
-        line = _read(f"/proc/{pid}/cmdline")
-        return b"multiprocessing.resource_tracker" in line or (not line and stat(pid).state not in "ZX")
-    except OSError:  # the process has ended
-        return False
+def unheard_signals(pid: int) -> int:
+    """Return the signals that a process ignores or blocks, a bit for each: bit 0 is signal 1."""
+    values = _status(pid)
+    return int(values.get(b"SigIgn", b"0"), 16) | int(values.get(b"SigBlk", b"0"), 16)
 
 
 def realtime_limit(pid: int) -> int | None:

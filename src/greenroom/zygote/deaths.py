@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..system import mark, proc
+from ..system import mark, proc, trackers
 
 __all__ = [
     "PATIENCE",
@@ -96,7 +96,7 @@ def end_all_children(spare: Collection[int] = (), *, spare_trackers: bool = Fals
         lambda: [
             pid
             for pid in proc.children(os.getpid())
-            if pid not in spare and not (spare_trackers and proc.is_resource_tracker(pid))
+            if pid not in spare and not (spare_trackers and trackers.is_resource_tracker(pid))
         ]
     )
 
@@ -107,7 +107,7 @@ def end_orphans(token: str, *, spare_trackers: bool = False) -> None:
     A child of an earlier zygote may have left such a process, after that zygote had been killed.
     """
     _kill_until_none(
-        lambda: [one for one in _orphans_of(token) if not (spare_trackers and proc.is_resource_tracker(one))]
+        lambda: [one for one in mark.living(token) if not (spare_trackers and trackers.is_resource_tracker(one))]
     )
 
 
@@ -119,8 +119,8 @@ def let_trackers_end(token: str | None = None) -> None:
     """
     give_up = time.monotonic() + (LAST_PATIENCE if token is None else TRACKER_PATIENCE)
     while time.monotonic() < give_up:
-        there = proc.children(os.getpid()) + ([] if token is None else _orphans_of(token))
-        if not any(map(proc.is_resource_tracker, there)):
+        there = proc.children(os.getpid()) + ([] if token is None else mark.living(token))
+        if not any(map(trackers.is_resource_tracker, there)):
             return
         time.sleep(0.001 if token is None else 0.01)
 
@@ -130,20 +130,16 @@ def _kill_until_none(find: Callable[[], list[int]]) -> None:
     while (found := find()) and time.monotonic() < give_up:
         for pid in found:
             kill(pid)
-        with suppress(ChildProcessError):  # orphans may not be children of this process
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                continue
+        _reap_dead()
         # No event reports the death of a process that is not a child, so look again.
         time.sleep(0.001)
+    _reap_dead()
 
 
-def _orphans_of(token: str) -> list[int]:
-    found = []
-    for pid in proc.pids():
-        with suppress(OSError):  # gone by now, or not readable for this user
-            if pid != os.getpid() and mark.is_on(pid, token):
-                found.append(pid)
-    return found
+def _reap_dead() -> None:
+    with suppress(ChildProcessError):  # there is no child: an orphan may be the child of another process
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
 
 
 def kill(pid: int) -> None:

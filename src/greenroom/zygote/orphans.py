@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
 
-from ..system import mark, proc
+from ..system import mark, proc, trackers
 from ..system.mark import group_of, may_belong
 from . import deaths
 
@@ -74,7 +74,7 @@ class Orphans:
 
     def _end(self, look: Look, pid: int, alive: Collection[int]) -> None:
         look.has_found = True
-        if look.spare_trackers and proc.is_resource_tracker(pid):
+        if look.spare_trackers and trackers.is_resource_tracker(pid):
             return
         deaths.kill(pid)
         look.killed.add(pid)

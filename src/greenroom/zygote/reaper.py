@@ -16,7 +16,7 @@ import sys
 import time
 from contextlib import suppress
 
-from ..system import lifeline, mark, proc
+from ..system import lifeline, mark, trackers
 from . import deaths
 
 __all__ = ["NAME", "main"]
@@ -45,15 +45,14 @@ class _Left:
         self.zygotes: list[int] = []
         self.trackers: list[int] = []
         self.others: list[int] = []
-        for pid in proc.pids():
-            with suppress(OSError):  # gone by now, or not readable for this user
-                if mark.is_on(pid, token) and proc.stat(pid).state not in "ZX":
-                    self._sort(pid, token)
+        for pid in mark.living(token):
+            with suppress(OSError):  # gone by now
+                self._sort(pid, token)
 
     def _sort(self, pid: int, token: str) -> None:
         if _is_zygote(pid, token):
             self.zygotes.append(pid)
-        elif proc.is_resource_tracker(pid):
+        elif trackers.is_resource_tracker(pid):
             self.trackers.append(pid)
         else:
             self.others.append(pid)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ...system import mark, proc
+from ...system import mark, proc, trackers
 from ...system.mark import may_belong
 
 __all__ = ["OrphanKiller"]
@@ -106,10 +106,10 @@ class OrphanKiller:
         owner = self._owner_of(pid)
         if owner is None:  # a fork that has changed its limit, and has the environment of its parent
             return may_belong(pid, alive)
-        return owner in alive or (owner == mark.ZYGOTES and bool(alive) and proc.is_resource_tracker(pid))
+        return owner in alive or (owner == mark.ZYGOTES and bool(alive) and trackers.is_resource_tracker(pid))
 
     def _trackers_of(self, pids: list[int]) -> set[int]:
-        return {pid for pid in pids if pid not in self._killed and proc.is_resource_tracker(pid)}
+        return {pid for pid in pids if pid not in self._killed and trackers.is_resource_tracker(pid)}
 
     def reap_dead(self) -> bool:
         """Reap dead orphans whose owner lives, and killed orphans that died late: no other code reaps them.
