@@ -12,6 +12,7 @@ from ..pool.shell.log_allowance import LogAllowance
 from ..pool.shell.oom import OomCounter
 from ..pool.shell.orphans import OrphanKiller
 from ..pool.shell.outer_domain import OuterDomain
+from ..pool.shell.page_tables import PageTables
 from ..pool.shell.script_client import Invocation, ScriptClient
 from ..pool.shell.tools import Tools
 from ..pool.shell.transit import TransitMemory
@@ -31,7 +32,8 @@ async def handed_by(app: str, options: PoolOptions, invocation: Invocation) -> d
     orphans = OrphanKiller(token, lambda: script.pids, lambda: script.pids)
     log_budget, transit = LogAllowance.of_pool(), TransitMemory(clock)
     walls, domain = KnownWalls(), OuterDomain("off")
-    tools = Tools(clock, OomCounter(), orphans, log_budget, transit, Walks(), walls, domain, lambda: None)
+    page_tables = PageTables(clock)
+    tools = Tools(clock, OomCounter(), orphans, log_budget, transit, Walks(), page_tables, walls, domain, lambda: None)
     script = ScriptClient(app, token, tools, options.preload_timeout, invocation)
     clock.start()
     try:
@@ -39,4 +41,5 @@ async def handed_by(app: str, options: PoolOptions, invocation: Invocation) -> d
         return script.handed
     finally:
         await script.close()
+        page_tables.close()
         clock.stop()

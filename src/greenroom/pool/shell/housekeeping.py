@@ -24,7 +24,7 @@ class Housekeeping:
     def __init__(self, shell: Shell, tools: Tools) -> None:
         self._shell = shell
         self._tools = tools
-        self._sampler = MemorySampler(shell.report, tools.walks)
+        self._sampler = MemorySampler(shell.report, tools.page_tables)
 
     def start(self) -> None:
         """Begin the looks, which go on until the clock stops."""

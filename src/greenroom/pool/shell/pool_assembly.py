@@ -22,6 +22,7 @@ from .log_allowance import LogAllowance
 from .oom import OomCounter
 from .orphans import OrphanKiller
 from .outer_domain import OuterDomain
+from .page_tables import PageTables
 from .process_counter import ProcessCounter
 from .reaper_client import ReaperClient
 from .script_client import Invocation, ScriptClient
@@ -52,7 +53,8 @@ def assemble(
     orphans = OrphanKiller(token, pids.own, pids.living)
     cgroups = functools.cache(lambda: MemoryCgroups.where_delegated(token))
     log_budget, transit = LogAllowance.of_pool(), TransitMemory(clock)
-    tools = Tools(clock, OomCounter(), orphans, log_budget, transit, Walks(), KnownWalls(), domain, cgroups)
+    walks, page_tables = Walks(), PageTables(clock)
+    tools = Tools(clock, OomCounter(), orphans, log_budget, transit, walks, page_tables, KnownWalls(), domain, cgroups)
     shell = Shell(core, tools, events, keep, recorder_of(core, effective.options.flight_recorder_mb, recordings))
     pids.shell = shell
     script = ScriptClient(app, token, tools, effective.options.preload_timeout, invocation)

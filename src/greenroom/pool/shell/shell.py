@@ -90,6 +90,7 @@ class Shell:
             self.recorder.close()
         self.tools.clock.stop()
         self.tools.walks.close()
+        self.tools.page_tables.close()
         self.tools.domain.close()
         self.settled.set()
 

@@ -13,6 +13,7 @@ from .log_allowance import LogAllowance
 from .oom import OomCounter
 from .orphans import OrphanKiller
 from .outer_domain import OuterDomain
+from .page_tables import PageTables
 from .transit import TransitMemory
 from .walks import Walks
 
@@ -32,6 +33,7 @@ class Tools:
     log_budget: LogAllowance
     transit: TransitMemory
     walks: Walks
+    page_tables: PageTables
     walls: KnownWalls
     domain: OuterDomain
     find_cgroups: Callable[[], MemoryCgroups | None]

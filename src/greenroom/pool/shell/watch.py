@@ -16,7 +16,7 @@ from ..core.memory import LONGEST, SHORTEST, MemoryPolicy, MemoryVerdict
 from ..core.records import Process
 from ..core.stalls import Sample, Stall, classify
 from .clock import AwakeClock, Timer
-from .walks import Walks
+from .page_tables import PageTables
 
 __all__ = ["MemoryWatch", "StallWatch", "Watched", "sample_of"]
 
@@ -116,11 +116,11 @@ class MemoryWatch:
         process: Watched,
         options: PoolOptions,
         clock: AwakeClock,
-        walks: Walks,
+        page_tables: PageTables,
         on_overweight: Callable[[float], object],
     ) -> None:
         self._process = process
-        self._walks = walks
+        self._page_tables = page_tables
         self._on_overweight = on_overweight
         self._policy = MemoryPolicy(options.memory_warn_mb, options.memory_limit_mb, process.inherited_mb)
         self._clock = clock
@@ -147,31 +147,45 @@ class MemoryWatch:
                 self._look_later(0.0)
             return  # otherwise the process is gone, and its pidfd reports that
         if verdict is MemoryVerdict.CONFIRM:
-            self._confirm(rss, self._walks.run(_pss_and_faults, pid, rss))
-        elif verdict is MemoryVerdict.RECHECK and self._walks.has_spare_time():
-            self._confirm(rss, self._walks.run_in_spare_time(_pss_and_faults, pid, rss))
+            self._confirm(rss, self._page_tables.run(_pss_and_faults, pid))
+        elif verdict is MemoryVerdict.RECHECK and self._page_tables.has_spare_time():
+            self._confirm(rss, self._page_tables.run_in_spare_time(_pss_and_faults, pid))
         else:
             self._look_later(rss)
 
     def _judge_cheap(self, pid: int, rss: float) -> MemoryVerdict:
         return self._policy.judge_cheap(rss, proc.faulted_mb(pid))
 
-    def _confirm(self, rss: float, reading: asyncio.Future[tuple[float, float] | None]) -> None:
+    def _confirm(self, rss: float, reading: asyncio.Future[tuple[float, float]]) -> None:
         """Judge the PSS when the thread has read it: to walk the page tables of a large process takes milliseconds."""
         reading.add_done_callback(partial(self._confirmed, rss))
 
-    def _confirmed(self, rss: float, reading: asyncio.Future[tuple[float, float] | None]) -> None:
+    def _confirmed(self, rss: float, reading: asyncio.Future[tuple[float, float]]) -> None:
+        error = None if reading.cancelled() else reading.exception()
         if self._is_stopped or reading.cancelled():
             return
-        found = None if reading.exception() is not None else reading.result()
-        if found is None:
+        try:
+            verdict = self._judge(rss, reading, error)
+        except (OSError, RuntimeError):
             # No thread or no fds are left; or the process is gone, and its pidfd reports that.
             self._look_later(rss)
             return
-        verdict = self._policy.judge_pss(rss, *found)
         self._act(verdict, self._policy.used_mb)
         if verdict is not MemoryVerdict.KILL:
             self._look_later(rss)
+
+    def _judge(
+        self, rss: float, reading: asyncio.Future[tuple[float, float]], error: BaseException | None
+    ) -> MemoryVerdict:
+        pid = self._process.live_pid
+        if isinstance(error, TimeoutError):
+            # Its memory map is locked. What it has not loaded itself may be shared, and so may the pages of files.
+            anonymous = proc.anonymous_mb(pid)
+            return self._policy.judge_pss(anonymous, anonymous, proc.faulted_mb(pid))
+        if isinstance(error, PermissionError):
+            # It runs as another user. What it has not loaded itself may be shared.
+            return self._policy.judge_pss(rss, rss, proc.faulted_mb(pid))
+        return self._policy.judge_pss(rss, *reading.result())
 
     def _look_later(self, rss: float) -> None:
         delay = AT_REST if self._process.is_idle else self._policy.next_look(rss)
@@ -187,14 +201,6 @@ class MemoryWatch:
             self._on_overweight(used)
 
 
-def _pss_and_faults(pid: int, rss: float) -> tuple[float, float] | None:
-    try:
-        faulted = proc.faulted_mb(pid)  # first: a later fault may not be in the PSS, and then counts for the next look
-    except OSError:
-        return None
-    try:
-        return proc.pss_mb(pid), faulted
-    except PermissionError:
-        return rss, faulted  # the process runs as another user: its shared pages count in full
-    except OSError:
-        return None
+def _pss_and_faults(pid: int) -> tuple[float, float]:
+    faulted = proc.faulted_mb(pid)  # first: a later fault may not be in the PSS, and then counts for the next look
+    return proc.pss_mb(pid), faulted

@@ -34,7 +34,8 @@ class Watches:
         self._enclose(options.memory_limit_mb)
         if self._memory is not None:
             self._memory.stop()
-        self._memory = MemoryWatch(self._process, options, self._tools.clock, self._tools.walks, self._on_overweight)
+        clock, page_tables = self._tools.clock, self._tools.page_tables
+        self._memory = MemoryWatch(self._process, options, clock, page_tables, self._on_overweight)
 
     def watch_stalls(self, timeout: float) -> None:
         """Watch the event loop of the process."""
