@@ -11,10 +11,10 @@ the signal too. If one of them got it at about the same time, the signal was for
 from __future__ import annotations
 
 import _thread
-import mmap
 import os
 import signal
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from ..system.heartbeat import HeartbeatPage
+from ..system.one_writer_page import OneWriterPage
 
 __all__ = [
     "OwnSignals",
@@ -64,22 +65,29 @@ class Wakeup:
 
 
 class Witness:
-    """Record of the zygote's last group signal, in memory that the zygote and its children share."""
+    """Record of the zygote's last group signal, in memory that its children read, and cannot change."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
         self._pid = os.getpid()
+        self._page: OneWriterPage | None = None
+        try:
+            self._page = OneWriterPage()
+        except OSError as error:  # such as a limit on the size of files
+            print(f"greenroom: jobs cannot tell signals to the whole group from their own: {error}", file=sys.stderr)
 
     def note(self, signum: int) -> None:
-        if os.getpid() == self._pid:  # not a service, nor a child that has no reaction of its own yet
-            _TIME.pack_into(self._memory, 0, time.monotonic())
+        # Not a service, nor a child that has no reaction of its own yet.
+        if self._page is not None and os.getpid() == self._pid:
+            self._page.write(_TIME.pack(time.monotonic()))
 
     def last(self) -> float | None:
         """Return the time of the last signal, on the monotonic clock.
 
-        The time is 0 if there was no signal, and ``None`` if the zygote is lost.
+        The time is 0 if no signal is known, and ``None`` if the zygote is lost.
         """
-        return None if self.is_lost else float(_TIME.unpack_from(self._memory)[0])
+        if self.is_lost:
+            return None
+        return 0.0 if self._page is None else float(_TIME.unpack(self._page.read(_TIME.size))[0])
 
     @property
     def is_lost(self) -> bool:
