@@ -80,6 +80,10 @@ class ChildReaper:
         while len(self._forgettable) > _REMEMBERED:
             del self.forked[self._forgettable.popleft()]
 
+    def disown(self, pid: int) -> None:
+        """Report no end of a child, because its fork was reported as failed. Another request does not fork it again."""
+        self._forgettable.append(self.live.pop(pid))
+
     def seconds_to_next(self, now: float) -> float | None:
         """Return the seconds until the next turn; ``None`` to wait until a child dies or stops."""
         if self._is_behind or self._look is not None:

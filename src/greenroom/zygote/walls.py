@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..system import landlock, prctl, seccomp
+from ..system import landlock, open_files, prctl, seccomp
 
 __all__ = ["Walls"]
 
@@ -77,6 +77,8 @@ class Walls:
         An app may close fds that are not its own in ``preload``. Raises ``OSError`` as :meth:`raise_in_fork` does.
         """
         known = set(self.problems)
+        if self.are_wanted:
+            open_files.keep_back()
         try:
             self.raise_in_fork()
         finally:

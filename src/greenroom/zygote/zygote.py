@@ -367,11 +367,25 @@ class Zygote:
         pidfd = os.pidfd_open(pid)  # no race: a dead child stays a zombie until it is reaped here
         try:
             self._send(m.Forked(process_id, pid, inherited_mb), (pidfd,))
+        except OSError as error:
+            if error.errno != errno.ETOOMANYREFS:
+                raise
+            os.kill(pid, signal.SIGKILL)
+            self._child_reaper.disown(pid)
+            self._send(m.ForkFailed(process_id, f"the zygote cannot hand over a pidfd: {error}"))
         finally:
             os.close(pidfd)
 
     def _send(self, message: m.Message, fds: tuple[int, ...] = ()) -> None:
-        fd_packets.send(self._channel, m.encode(message), fds)
+        packet = m.encode(message)
+        try:
+            fd_packets.send(self._channel, packet, fds)
+        except OSError as error:
+            if error.errno != errno.ETOOMANYREFS:
+                raise
+            # A session has fds in flight, but no more than its hard limit, which is lower than this one.
+            with open_files.raised():
+                fd_packets.send(self._channel, packet, fds)
 
 
 def _services_of(app: App) -> dict[str, Service]:
