@@ -269,7 +269,7 @@ async def test_J6_packets_that_are_no_records_use_up_the_allowance() -> None:
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     near.setblocking(False)
     outlet = Outlet(lambda line: None, LogAllowance.of_pool())
-    capture = LogCapture(near.fileno(), outlet)
+    capture = LogCapture(near.fileno(), outlet, pytest.fail)
     sent = 0
     with near, far:
         async with asyncio.timeout(DEADLINE):

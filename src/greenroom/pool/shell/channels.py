@@ -30,6 +30,8 @@ class _Ends:
 
     def __init__(self) -> None:
         self._open: list[int] = []
+        self._read_from = set[int]()
+        """Sockets that read from processes of the app, which may send fds along."""
 
     def close(self) -> None:
         """Close all fds that are still open."""
@@ -40,6 +42,7 @@ class _Ends:
         near, far = socket.socketpair(socket.AF_UNIX, kind)
         if not takes_fds:
             passed_fds.refuse(near)
+            self._read_from.add(near.fileno())
         near.setblocking(False)
         pair = near.detach(), far.detach()
         self._open += pair
@@ -53,7 +56,11 @@ class _Ends:
     def _close(self, fd: int) -> None:
         if fd in self._open:
             self._open.remove(fd)
-            close_unshared(fd)
+            if fd in self._read_from:
+                self._read_from.remove(fd)
+                passed_fds.close(fd)
+            else:
+                close_unshared(fd)
 
 
 class ZygoteChannels(_Ends):

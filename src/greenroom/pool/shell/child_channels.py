@@ -62,7 +62,7 @@ class ChildChannels:
         self._captures = [
             StreamCapture(self._channels.stdout, "stdout", outlet),
             StreamCapture(self._channels.stderr, "stderr", outlet),
-            LogCapture(self._channels.log, outlet),
+            LogCapture(self._channels.log, outlet, self._control.complain),
         ]
         self._control.start()
 

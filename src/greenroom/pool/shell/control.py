@@ -10,6 +10,7 @@ import termios
 from collections import deque
 from collections.abc import Callable
 
+from ...system import passed_fds
 from ...wire import messages as m
 from ...wire.frames import Frame, FrameDecoder, FrameError
 from .transit import FREE, PATIENCE, Share, TransitMemory
@@ -37,6 +38,7 @@ class Control:
         on_wait: Callable[[bool], object],
     ) -> None:
         self._sock = socket.socket(fileno=fd)
+        self._sock.setblocking(False)  # also where the program has set a default timeout
         self._transit = transit
         self._on_message = on_message
         self._on_nonsense = on_nonsense
@@ -60,6 +62,10 @@ class Control:
         self._unsent.append(memoryview(m.encode(message, body)))
         if len(self._unsent) == 1:
             self._write()
+
+    def complain(self, complaint: str) -> None:
+        """Report nonsense that the peer has sent over another channel."""
+        self._on_nonsense(complaint)
 
     def finish(self) -> None:
         """Read the last bytes of a dead child, then close. The socket buffer bounds these bytes: no budget is used."""
@@ -127,17 +133,19 @@ class Control:
     def _read(self, *, ask: bool = True) -> int:
         """Read once. Return the number of bytes."""
         try:
-            data = self._sock.recv(_CHUNK)
+            data, has_fds = passed_fds.receive(self._sock.fileno(), _CHUNK)
         except BlockingIOError:
             return 0
         except OSError:
-            data = b""
+            data, has_fds = b"", False
         if not data:
             self._stop_reading()
             return 0
         try:
             for frame in self._decoder.feed(data):
                 self._pass_on(frame)
+            if has_fds:
+                raise FrameError(passed_fds.COMPLAINT)
             self._look_ahead(ask)
         except FrameError as error:
             self._stop_reading()

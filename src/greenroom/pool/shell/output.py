@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ...clean_text import clean
 from ...log_fields import log_fields
+from ...system import passed_fds
 from ...wire.frames import MAX_LOG_PACKET
 from .log_allowance import LogAllowance
 from .stream_lines import Line, StreamLines
@@ -157,7 +158,7 @@ class _Capture:
 
     def _on_readable(self) -> bool:
         try:
-            data = os.read(self._fd, self._chunk)
+            data = self._read()
         except BlockingIOError:
             return False
         except OSError:
@@ -167,6 +168,9 @@ class _Capture:
         else:
             self._stop()
         return bool(data)
+
+    def _read(self) -> bytes:
+        return os.read(self._fd, self._chunk)
 
     def _take(self, data: bytes) -> None:
         raise AssertionError("a subclass handles the data")
@@ -290,10 +294,21 @@ class StreamCapture(_Capture):
 
 
 class LogCapture(_Capture):
-    """Reader of log records, one in each packet."""
+    """Reader of log records, one in each packet. ``on_nonsense`` is called when fds come with a packet."""
 
     _chunk = MAX_LOG_PACKET
     _most_reads = 4096  # each read returns one record, and a socket's buffer holds hundreds
+
+    def __init__(self, fd: int, outlet: Outlet, on_nonsense: Callable[[str], object]) -> None:
+        super().__init__(fd, outlet)
+        self._on_nonsense = on_nonsense
+
+    def _read(self) -> bytes:
+        data, has_fds = passed_fds.receive(self._fd, self._chunk)
+        if has_fds:
+            self._on_nonsense(passed_fds.COMPLAINT)
+            return b""  # read no more: what waits is closed with the socket, and not here
+        return data
 
     def _take(self, data: bytes) -> None:
         if not self._pass_on(data):

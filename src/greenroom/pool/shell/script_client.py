@@ -222,13 +222,14 @@ class _Run:
         self._pid = self._popen.pid
         self._ended.clear()
         self._channel = socket.socket(fileno=ends.channel)
+        self._channel.setblocking(False)  # also where the program has set a default timeout
         self._loop.add_reader(self._pidfd, self._on_death)
         self._loop.add_reader(self._channel, self._on_readable)
         outlet = self._outlet = output.Outlet(self._emit, self._tools.log_budget)
         self._captures = [
             output.StreamCapture(ends.stdout, "stdout", outlet),
             output.StreamCapture(ends.stderr, "stderr", outlet),
-            output.LogCapture(ends.log, outlet),
+            output.LogCapture(ends.log, outlet, self._on_nonsense),
         ]
         fd_packets.send(self._channel, m.encode(configuration))
 
@@ -247,10 +248,13 @@ class _Run:
             extra = log_fields("script_channel_broke", **self._ids, cause=str(error))
             _logger.debug("the channel of the script broke: %s; its pidfd will report its end", error, extra=extra)
         except (FrameError, fd_packets.FdsLost) as error:
-            self._settle(AppLoadError(f"the process of {self._app} broke the protocol: {error}"))
-            self.kill()
+            self._on_nonsense(str(error))
         self._loop.remove_reader(self._channel)
         return False
+
+    def _on_nonsense(self, complaint: str) -> None:
+        self._settle(AppLoadError(f"the process of {self._app} broke the protocol: {complaint}"))
+        self.kill()
 
     def _handle(self, message: m.Message) -> None:
         if isinstance(message, m.Loading):

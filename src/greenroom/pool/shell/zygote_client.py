@@ -94,6 +94,7 @@ class ZygoteClient:
             start_interpreter, "greenroom.zygote", ends, configuration.pool_token
         )
         self._channel = socket.socket(fileno=ends.channel)
+        self._channel.setblocking(False)  # also where the program has set a default timeout
         self._is_open = True
         self._loop.add_reader(self._pidfd, self._on_death)
         self._loop.add_reader(self._channel, self._on_readable)
@@ -101,7 +102,7 @@ class ZygoteClient:
         self._captures = [
             output.StreamCapture(ends.stdout, "stdout", outlet),
             output.StreamCapture(ends.stderr, "stderr", outlet),
-            output.LogCapture(ends.log, outlet),
+            output.LogCapture(ends.log, outlet, self._break),
         ]
         self._report(v.LauncherSpawned(self._number, self._popen.pid))
         with suppress(BrokenPipeError, ConnectionResetError):  # the zygote has ended, and its pidfd reports that
