@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -18,13 +20,29 @@ LIBRARIES = (
     *("pandas>=3", "pyarrow>=21", "opencv-python-headless>=4.12", "numexpr>=2.11"),
     *("polars>=1.30", "duckdb>=1.4", "zarr>=3", "lancedb>=0.25", "chromadb>=1"),
 )
+LIMIT = pytest.mark.timeout(2400)
 
 
-@pytest.mark.timeout(2400)
+@LIMIT
 @pytest.mark.parametrize("arguments", [["models/large_libraries.py"], ["test_docs.py", "-k", "models.md"]])
 def test_they_load(arguments: list[str], request: pytest.FixtureRequest) -> None:
+    run(with_libraries(request), *arguments)
+
+
+@LIMIT
+def test_torch_behind_walls(request: pytest.FixtureRequest) -> None:
+    base = str(with_libraries(request).parent.parent)
+    site = sysconfig.get_path("purelib", "venv", vars={"base": base, "platbase": base})
+    # The command `greenroom`, which this test runs as another user, is in this environment alone.
+    run(Path(sys.executable), "walls/test_compatible_libraries.py", "-k", "torch", PYTHONPATH=site)
+
+
+def with_libraries(request: pytest.FixtureRequest) -> Path:
     assert request.config.cache is not None
-    python = installed(request.config.cache.mkdir("models") / "large", *LIBRARIES)
-    environment = {**os.environ, "GREENROOM_NIGHTLY": "1"}
+    return installed(request.config.cache.mkdir("models") / "large", *LIBRARIES)
+
+
+def run(python: Path, *arguments: str, **variables: str) -> None:
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    environment = {**os.environ, "NIGHTLY": "1", **variables}
     assert subprocess.run(command, cwd=TESTS, env=environment, timeout=1100, check=False).returncode == 0

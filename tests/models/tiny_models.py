@@ -61,7 +61,7 @@ def need(*libraries: str, nightly: bool = False) -> None:
     """Skip a test without these libraries. Where all should be there, fail it: at night, or in each run of CI."""
     missing = [name for name in libraries if importlib.util.find_spec(name) is None]
     if missing:
-        assert ("GREENROOM_NIGHTLY" if nightly else "CI") not in os.environ, f"not installed: {missing}"
+        assert ("NIGHTLY" if nightly else "CI") not in os.environ, f"not installed: {missing}"
         pytest.skip(f"not installed: {', '.join(missing)}")
 
 
