@@ -87,7 +87,11 @@ def _close_in_thread(fds: Iterable[int]) -> None:
 
 def _close_all(fds: list[int]) -> None:
     for fd in fds:
-        with suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:  # else it is no socket
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        with suppress(OSError):  # it is no socket
+            sock = socket.socket(fileno=fd)
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            finally:
+                sock.detach()
         with suppress(OSError):  # a file system can answer anything
             os.close(fd)
