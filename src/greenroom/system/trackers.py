@@ -20,7 +20,7 @@ _DEAF_TO = 1 << (signal.SIGINT - 1) | 1 << (signal.SIGTERM - 1)
 """Signals that a tracker never takes. They are blocked before its program begins, and ignored before they are not."""
 _MOST_FILES = 8
 """Files beyond the standard streams: its pipe, the stderr of its parent, and modules that it imports."""
-_STDERR = "2"
+_STDERR = 2
 
 
 def is_resource_tracker(pid: int) -> bool:
@@ -43,13 +43,9 @@ def _has_few_files(pid: int) -> bool:
     A tracker reads a pipe, and has closed it when it begins to clean up. Whoever writes such a pipe keeps a tracker
     from its clean-up.
     """
-    count = 0
     with os.scandir(f"/proc/{pid}/fd") as entries:  # a process may have a million files, so this does not list all
-        for entry in entries:
-            count += int(entry.name) > int(_STDERR)
-            if count > _MOST_FILES or (int(entry.name) > int(_STDERR) and _is_own_output(pid, entry)):
-                return False
-    return True
+        others = (entry for entry in entries if int(entry.name) > _STDERR)
+        return not any(count >= _MOST_FILES or _is_own_output(pid, entry) for count, entry in enumerate(others))
 
 
 def _is_own_output(pid: int, entry: os.DirEntry[str]) -> bool:

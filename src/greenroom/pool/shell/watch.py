@@ -161,11 +161,13 @@ class MemoryWatch:
         reading.add_done_callback(partial(self._confirmed, rss))
 
     def _confirmed(self, rss: float, reading: asyncio.Future[tuple[float, float]]) -> None:
-        error = None if reading.cancelled() else reading.exception()
-        if self._is_stopped or reading.cancelled():
+        if reading.cancelled():
+            return
+        reading.exception()  # asyncio logs an error that nobody has asked for
+        if self._is_stopped:
             return
         try:
-            verdict = self._judge(rss, reading, error)
+            verdict = self._judge(rss, reading)
         except (OSError, RuntimeError):
             # No thread or no fds are left; or the process is gone, and its pidfd reports that.
             self._look_later(rss)
@@ -174,18 +176,17 @@ class MemoryWatch:
         if verdict is not MemoryVerdict.KILL:
             self._look_later(rss)
 
-    def _judge(
-        self, rss: float, reading: asyncio.Future[tuple[float, float]], error: BaseException | None
-    ) -> MemoryVerdict:
+    def _judge(self, rss: float, reading: asyncio.Future[tuple[float, float]]) -> MemoryVerdict:
         pid = self._process.live_pid
-        if isinstance(error, TimeoutError):
+        try:
+            return self._policy.judge_pss(rss, *reading.result())
+        except TimeoutError:
             # Its memory map is locked. What it has not loaded itself may be shared, and so may the pages of files.
             anonymous = proc.anonymous_mb(pid)
             return self._policy.judge_pss(anonymous, anonymous, proc.faulted_mb(pid))
-        if isinstance(error, PermissionError):
+        except PermissionError:
             # It runs as another user. What it has not loaded itself may be shared.
             return self._policy.judge_pss(rss, rss, proc.faulted_mb(pid))
-        return self._policy.judge_pss(rss, *reading.result())
 
     def _look_later(self, rss: float) -> None:
         delay = AT_REST if self._process.is_idle else self._policy.next_look(rss)
